@@ -1,0 +1,3 @@
+"""BUA (Behavior Understanding Alignment) in JAX/Flax."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,29 @@
+"""Writes the dialogues of stages 1 and 2 as parquet: instructions and reference answers.
+
+Examples:
+  python -m bua_jax.annotate --workdir=runs/stage2 --show=3
+  python -m bua_jax.annotate --config=configs/curriculum.py:data=foursquare_nyc --workdir=runs/nyc
+"""
+
+from absl import flags
+
+from bua_jax import cli
+from bua_jax.dialogue.store import read_dialogues, show
+from bua_jax.pipeline.chain import STEPS, start
+from bua_jax.pipeline.steps import ensure
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("show", 0, "Print that many dialogues of each stage.")
+
+
+def main() -> None:
+    run = start(FLAGS.config, cli.workdir())
+    ensure(run, "dialogues", STEPS)
+    for stage in ("stage1", "stage2"):
+        path = run.folder("dialogues") / f"{stage}.parquet"
+        if FLAGS.show and path.exists():
+            show(read_dialogues(path), FLAGS.show)
+
+
+if __name__ == "__main__":
+    cli.run(main, config="configs/curriculum.py")

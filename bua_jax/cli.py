@@ -1,0 +1,116 @@
+"""The command line that all verbs share: flags, config files, and errors as one paragraph."""
+
+import difflib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from bua_jax import config as configs
+from bua_jax.console import notice, run_verb
+from bua_jax.errors import ConfigError
+
+FLAGS = flags.FLAGS
+
+
+def _split_config(argument: str) -> tuple[str, str]:
+    path, _, arg = argument.partition(":")
+    return path, arg
+
+
+def _resolved_argv(argv: list[str], default: str) -> list[str]:
+    """Replaces `--config PATH[:ARG]` by the file that it means (checkout or wheel)."""
+    out, given, i = [argv[0]], False, 1
+    while i < len(argv):
+        item = argv[i]
+        if item in ("--config", "-config") and i + 1 < len(argv):
+            item, i = f"--config={argv[i + 1]}", i + 1
+        if item.startswith(("--config=", "-config=")):
+            given = True
+            path, arg = _split_config(item.partition("=")[2])
+            item = f"--config={configs.resolve(path)}" + (f":{arg}" if arg else "")
+        out.append(item)
+        i += 1
+    return out if given else [out[0], f"--config={configs.resolve(default)}", *out[1:]]
+
+
+def leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all leaf fields."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _check_overrides(argv: list[str]) -> None:
+    """Raises `ConfigError` for `--config.NAME` that is no field, with the nearest field's name."""
+    argument = next(item for item in argv if item.startswith("--config="))
+    config = configs.load(*_split_config(argument.partition("=")[2]))
+    known = list(leaves(config))
+    for item in argv:
+        if not item.startswith(("--config.", "--noconfig.")):
+            continue
+        name = item.partition(".")[2].partition("=")[0]
+        if name in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"The config has no field {name!r}.{hint}")
+
+
+def config_name(argument: str) -> str:
+    """`configs/stage2.py:data=x` -> `stage2`, the default folder below runs/."""
+    return Path(_split_config(argument)[0]).stem
+
+
+def run(main: Callable[[], None], config: str | None = None) -> None:
+    """Runs a verb. With `config` (a shipped file) the verb gets `--config` and `--workdir`.
+
+    Config typos and bad values end as one paragraph on stderr and exit code 2.
+    """
+
+    def body() -> None:
+        argv = list(sys.argv)
+        if config is not None:
+            argv = _resolved_argv(argv, config)
+            _check_overrides(argv)
+            sys.argv = argv
+            config_flags.DEFINE_config_file("config", None, "Config file[:KEY=VALUE,...].")
+            flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
+        try:
+            rest = FLAGS(argv)
+        except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{error} Run with --help for the flags and examples.") from error
+        if len(rest) > 1:
+            raise ConfigError(f"Unexpected argument {rest[1]!r}; flags start with --.")
+        warn_cpu_only()
+        main()
+
+    app.define_help_flags()
+    # absl answers --help (module docstring and flags) while parsing.
+    run_verb(body)
+
+
+def workdir() -> Path:
+    """The run's folder: --workdir, or runs/<name of the config>."""
+    given = FLAGS.workdir
+    return Path(given) if given else Path("runs") / config_name(FLAGS["config"].config_filename)
+
+
+def warn_cpu_only() -> None:
+    """Says once that a GPU is there which the installed jax cannot use."""
+    if "jax" not in sys.modules or not Path("/proc/driver/nvidia/version").exists():
+        return
+    import jax
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if jax.default_backend() == "cpu":
+            notice(
+                "This machine has an NVIDIA GPU but the installed jax is CPU-only. "
+                "Install the GPU build: pip install 'bua-jax[cuda12]'."
+            )

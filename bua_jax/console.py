@@ -1,0 +1,59 @@
+"""What a person sees: progress bars with an ETA, notices, and errors as one paragraph."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from bua_jax.errors import BuaError
+
+T = TypeVar("T")
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def bar() -> Progress:
+    """A progress bar with count, elapsed time and ETA; disappears in logs that are not terminals."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+
+
+def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterates over `items` behind a progress bar."""
+    with bar() as display:
+        yield from display.track(items, total=total, description=description)
+
+
+def notice(message: str) -> None:
+    """Prints one line to stderr; stdout stays clean for results."""
+    err.print(message, markup=False)
+
+
+def run_verb(main: Callable[[], None]) -> None:
+    """Runs a verb: a `BuaError` becomes one paragraph on stderr and exit code 2."""
+    try:
+        main()
+    except BuaError as error:
+        err.print(f"{type(error).__name__}: {error}", markup=False, style="red")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        notice("Interrupted. Finished work is on disk; run the same command again to resume.")
+        sys.exit(130)

@@ -1,0 +1,28 @@
+"""The whole chain: encoder, dialogues, stages 1 to 3, evaluation; one table, metrics.json, report.html.
+
+Examples:
+  python -m bua_jax.curriculum --config=configs/quickstart.py
+  python -m bua_jax.curriculum --config=configs/curriculum.py:data=foursquare_nyc
+  python -m bua_jax.curriculum --config.stages='(2, 3)' --workdir=runs/without_stage1
+
+Skips what is done and resumes what was cut.
+"""
+
+from absl import flags
+
+from bua_jax import cli
+from bua_jax.pipeline.chain import STEPS, start
+from bua_jax.pipeline.evaluate import print_results
+from bua_jax.pipeline.steps import ensure
+
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    run = start(FLAGS.config, cli.workdir())
+    ensure(run, "evaluation", STEPS)
+    print_results(run)
+
+
+if __name__ == "__main__":
+    cli.run(main, config="configs/curriculum.py")

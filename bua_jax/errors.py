@@ -1,0 +1,21 @@
+"""Errors a user can cause and mend. Each message names the thing, its value, and the fix."""
+
+
+class BuaError(Exception):
+    """Base of all errors that verbs print as one paragraph (exit code 2) instead of a traceback."""
+
+
+class DataError(BuaError):
+    """Events, histories or dialogues are malformed; names file, row, column, value, expectation."""
+
+
+class ConfigError(BuaError):
+    """A config field has a value that cannot work."""
+
+
+class MismatchError(BuaError):
+    """Two artefacts do not belong together; names both values and the command that fixes it."""
+
+
+class CheckpointError(BuaError):
+    """A checkpoint or weight file is missing, truncated, altered or of another model."""

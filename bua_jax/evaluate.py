@@ -1,0 +1,36 @@
+"""Scores a trained run on its test users: prediction and generation, BUA beside the baselines.
+
+Examples:
+  python -m bua_jax.evaluate --config=configs/quickstart.py --workdir=runs/quickstart
+
+Prints the table and writes metrics.json and report.html into the workdir. It trains no stage: where
+one is missing it says which command does that. A finished evaluation is printed again, not repeated,
+because test windows are scored once per checkpoint.
+"""
+
+from absl import flags
+
+from bua_jax import cli
+from bua_jax.errors import MismatchError
+from bua_jax.pipeline.chain import STEPS, start
+from bua_jax.pipeline.evaluate import print_results
+from bua_jax.pipeline.steps import ensure, read_record
+
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    run = start(FLAGS.config, cli.workdir())
+    missing = [s for s in STEPS["evaluation"].needs(run.config) if read_record(run, s) is None]
+    if missing:
+        raise MismatchError(
+            f"{run.workdir} lacks {', '.join(missing)}, so there is nothing to score yet. Build it with: "
+            f"python -m bua_jax.curriculum --config={FLAGS['config'].config_filename} "
+            f"--workdir={run.workdir}"
+        )
+    ensure(run, "evaluation", STEPS)
+    print_results(run)
+
+
+if __name__ == "__main__":
+    cli.run(main, config="configs/curriculum.py")

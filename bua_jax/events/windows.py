@@ -1,0 +1,242 @@
+"""Windows: a history and the target that follows it.
+
+A window never crosses users. A history may cross an unknown gap (the flag stays visible); a target
+day may not. "Two hours" after an event in slot s are the slots s .. s + 2 h: at half-hour resolution
+up to four slots on, at hour resolution up to two slots on (an event at 14:xx covers through 16:xx).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bua_jax.errors import ConfigError
+from bua_jax.events.schema import NUM_PLACES, EventStore, History
+
+
+@dataclass(frozen=True)
+class WindowIndex:
+    """Positions into an `EventStore`: history = events[start:end], target = events[end:target_end]."""
+
+    user: np.ndarray  # int32[n]
+    start: np.ndarray  # int64[n]
+    end: np.ndarray  # int64[n]
+    target_end: np.ndarray  # int64[n]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, rows: np.ndarray) -> "WindowIndex":
+        return WindowIndex(self.user[rows], self.start[rows], self.end[rows], self.target_end[rows])
+
+
+@dataclass(frozen=True)
+class Day:
+    """One day of events; places are ranked by the history before it."""
+
+    weekday: int
+    slot: tuple[int, ...]
+    place: tuple[int, ...]
+    behaviour: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+
+def _check(history_length: int, min_history: int) -> None:
+    if not 1 <= min_history <= history_length:
+        raise ConfigError(
+            f"min_history={min_history} and history_length={history_length} cannot work: "
+            "expected 1 <= min_history <= history_length."
+        )
+
+
+def _index(store: EventStore, user: np.ndarray, end: np.ndarray, target_end: np.ndarray, length: int):
+    start = np.maximum(end - length, store.offsets[user])
+    return WindowIndex(user.astype(np.int32), start, end, target_end)
+
+
+def prediction_windows(
+    store: EventStore,
+    split: str,
+    *,
+    history_length: int = 40,
+    min_history: int = 10,
+    stride: int = 1,
+) -> WindowIndex:
+    """Every `stride`-th position with at least `min_history` events before it; the target is one event."""
+    _check(history_length, min_history)
+    users = store.users_of_split(split)
+    first, last = store.offsets[users] + min_history, store.offsets[users + 1]
+    counts = np.maximum(0, -(-(last - first) // stride))
+    user = np.repeat(users, counts)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    end = np.repeat(first, counts) + within * stride
+    return _index(store, user, end, end + 1, history_length)
+
+
+def generation_windows(
+    store: EventStore, split: str, *, history_length: int = 100, min_history: int = 10
+) -> WindowIndex:
+    """Histories that end with the last event of a day; the target is the next calendar day.
+
+    Only a day that directly follows (day + 1), holds events and is not behind or cut by a gap is a
+    target: nothing recorded is no evidence of nothing done.
+    """
+    _check(history_length, min_history)
+    n = len(store.day)
+    owner = np.repeat(np.arange(len(store.users)), np.diff(store.offsets))
+    change = np.ones(n, bool)
+    if n:
+        change[1:] = (np.diff(store.day) != 0) | (np.diff(owner) != 0) | store.gap[1:]
+    begin = np.flatnonzero(change)
+    stop = np.append(begin[1:], n)
+    group_user, group_day, after_gap = owner[begin], store.day[begin], store.gap[begin]
+    ends = np.zeros(len(begin), bool)
+    if len(begin) > 1:
+        ends[1:] = (
+            (group_user[1:] == group_user[:-1])
+            & (group_day[1:] == group_day[:-1] + 1)
+            & ~after_gap[1:]
+        )
+        cut_by_gap = np.zeros(len(begin), bool)
+        cut_by_gap[:-1] = (
+            (group_user[1:] == group_user[:-1])
+            & (group_day[1:] == group_day[:-1])
+            & after_gap[1:]
+        )
+        ends &= ~cut_by_gap
+    ends &= begin - store.offsets[group_user] >= min_history
+    ends &= np.isin(group_user, store.users_of_split(split))
+    return _index(store, group_user[ends], begin[ends], stop[ends], history_length)
+
+
+def sample_windows(windows: WindowIndex, count: int, seed: int) -> WindowIndex:
+    """A deterministic draw without replacement, in the original order; 0 or too many keeps all."""
+    if count <= 0 or count >= len(windows):
+        return windows
+    return windows.take(np.sort(np.random.default_rng(seed).choice(len(windows), count, replace=False)))
+
+
+def sample_id(store: EventStore, windows: WindowIndex, row: int) -> str:
+    """Stable name of a window: user and number of events before its target."""
+    user = int(windows.user[row])
+    return f"{store.users[user]}:{int(windows.end[row] - store.offsets[user])}"
+
+
+def _places(location: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rank by visits, id by first appearance) of `location` int[n, L]; `valid` marks real places."""
+    same = (location[:, :, None] == location[:, None, :]) & valid[:, :, None] & valid[:, None, :]
+    length = location.shape[1]
+    first = np.where(valid, same.argmax(2), length)  # position of the place's first visit
+    is_first = valid & (first == np.arange(length))
+    visits = same.sum(2)
+    seen_order = np.cumsum(is_first, axis=1)
+    seen = np.take_along_axis(seen_order, np.minimum(first, length - 1), axis=1)
+    seen = np.where(valid & (seen <= NUM_PLACES), seen, 0)
+    # Most visits first; ties go to the earlier first visit. Only first visits compete for ranks.
+    score = np.where(is_first, visits * length + (length - 1 - np.arange(length)), -1)
+    order = np.argsort(-score, axis=1, kind="stable")
+    rank_at = np.empty_like(order)
+    np.put_along_axis(rank_at, order, np.arange(1, length + 1)[None].repeat(len(order), 0), axis=1)
+    rank = np.take_along_axis(rank_at, np.minimum(first, length - 1), axis=1)
+    rank = np.where(valid & (rank <= NUM_PLACES), rank, 0)
+    return rank.astype(np.int32), seen.astype(np.int32)
+
+
+def history(store: EventStore, start: int, end: int) -> History:
+    """The history of a window. Nothing at or after `end` is read."""
+    part = slice(start, end)
+    if store.catalogue.has_places:
+        location = store.location[part][None]
+        rank, seen = (a[0] for a in _places(location, location >= 0))
+    else:
+        rank = seen = np.ones(end - start, np.int32)
+    gap = store.gap[part].copy()
+    gap[:1] = False
+    day = store.day[part]
+    return History(
+        day=(day - day[-1]).astype(np.int32),
+        weekday=store.weekday[part].astype(np.int32),
+        slot=store.slot[part].astype(np.int32),
+        behaviour=store.behaviour[part].astype(np.int32),
+        place=rank,
+        place_seen=seen,
+        gap=gap,
+    )
+
+
+def target_day(store: EventStore, windows: WindowIndex, row: int) -> Day:
+    """The target day of a generation window, its places ranked by the history alone."""
+    start, end, stop = (int(x[row]) for x in (windows.start, windows.end, windows.target_end))
+    if store.catalogue.has_places:
+        ranks = dict(zip(store.location[start:end].tolist(), history(store, start, end).place.tolist(), strict=True))
+        place = tuple(ranks.get(code, 0) for code in store.location[end:stop].tolist())
+    else:
+        place = (1,) * (stop - end)
+    return Day(
+        int(store.weekday[end]),
+        tuple(store.slot[end:stop].tolist()),
+        place,
+        tuple(store.behaviour[end:stop].tolist()),
+    )
+
+
+def future_events(store: EventStore, end: int, hours: int) -> slice | None:
+    """Positions of the events in the `hours` after the event before `end`.
+
+    None where that span touches an unknown gap or the user's record ends before it is over.
+    """
+    user = int(store.user_of(np.asarray(end - 1)))
+    last = int(store.offsets[user + 1])
+    slots = store.catalogue.slots_per_day
+    limit = int(store.day[end - 1]) * slots + int(store.slot[end - 1]) + hours * slots // 24
+    stop = end
+    while stop < last:
+        if store.gap[stop]:
+            return None
+        if int(store.day[stop]) * slots + int(store.slot[stop]) > limit:
+            return slice(end, stop)
+        stop += 1
+    return None
+
+
+def window_arrays(store: EventStore, windows: WindowIndex, *, length: int) -> dict[str, np.ndarray]:
+    """Histories as arrays, left-aligned and zero-padded.
+
+    Returns fields int32[n, length, 4] (`History.encoder_fields`), place_rank int32[n, length],
+    gap bool[n, length], day int32[n, length] (0 = last event's day), n_events int32[n],
+    target_behaviour int32[n] (of the first target event).
+    """
+    n = len(windows)
+    count = (windows.end - windows.start).astype(np.int32)
+    if n and count.max() > length:
+        raise ConfigError(f"length={length} is shorter than the longest history ({count.max()}).")
+    fields = np.zeros((n, length, 4), np.int32)
+    rank = np.zeros((n, length), np.int32)
+    gap = np.zeros((n, length), bool)
+    day = np.zeros((n, length), np.int32)
+    for begin in range(0, n, 4096):  # bounds the memory of the [n, L, L] comparison
+        rows = slice(begin, begin + 4096)
+        position = windows.start[rows, None] + np.arange(length)
+        inside = np.arange(length) < count[rows, None]
+        position = np.where(inside, position, windows.start[rows, None])
+        if store.catalogue.has_places:
+            location = store.location[position]
+            rank_, seen = _places(location, inside & (location >= 0))
+        else:
+            rank_ = seen = inside.astype(np.int32)
+        rank[rows] = rank_
+        columns = (store.weekday[position], store.slot[position], seen, store.behaviour[position])
+        fields[rows] = np.stack(columns, axis=2) * inside[:, :, None]
+        gap[rows] = store.gap[position] & inside & (np.arange(length) > 0)
+        last_day = store.day[windows.end[rows] - 1]
+        day[rows] = (store.day[position] - last_day[:, None]) * inside
+    target = store.behaviour[np.minimum(windows.end, max(len(store.behaviour) - 1, 0))]
+    return {
+        "fields": fields,
+        "place_rank": rank,
+        "gap": gap,
+        "day": day,
+        "n_events": count,
+        "target_behaviour": target.astype(np.int32),
+    }

@@ -1,0 +1,45 @@
+"""Generates the next day of every history in a JSONL file, with the understanding texts.
+
+Examples:
+  python -m bua_jax.generate --model=runs/quickstart --input=histories.jsonl --output=days.jsonl
+  python -m bua_jax.generate --model=runs/quickstart --input=histories.jsonl --output=days.jsonl \\
+      --temperature=0 --seed=1
+
+The input is that of `python -m bua_jax.predict --help`. The generated day follows the day of the last
+event. A line of the output: id, weekday, events (time, place, behaviour; places are ranks within the
+history, L1 the most visited), understanding, signature.
+"""
+
+import json
+
+from absl import flags
+
+from bua_jax import cli, files
+from bua_jax.errors import ConfigError
+from bua_jax.pipeline.histories import read_histories
+from bua_jax.pipeline.inference import load
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
+flags.DEFINE_string("input", "", "JSONL file of histories.")
+flags.DEFINE_string("output", "", "JSONL file to write.")
+flags.DEFINE_bool("refine", False, "Run the refinement round before the generation.")
+flags.DEFINE_float("temperature", 1.0, "Of the sampled day; 0 = greedy.", lower_bound=0.0)
+flags.DEFINE_float("top_p", 0.95, "Nucleus of the sampled day.", lower_bound=0.0, upper_bound=1.0)
+flags.DEFINE_integer("seed", 42, "Of the sampled day.")
+
+
+def main() -> None:
+    if not FLAGS.input or not FLAGS.output:
+        raise ConfigError("--input and --output are needed; see --help for the format.")
+    bua = load(FLAGS.model, refine=FLAGS.refine)
+    ids, histories = read_histories(FLAGS.input, bua.catalogue)
+    results = bua.generate(
+        histories, temperature=FLAGS.temperature, top_p=FLAGS.top_p, seed=FLAGS.seed
+    )
+    lines = [json.dumps({"id": i, **r}, ensure_ascii=False) for i, r in zip(ids, results, strict=True)]
+    files.write_text(FLAGS.output, "".join(line + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    cli.run(main)

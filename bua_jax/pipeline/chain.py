@@ -1,0 +1,172 @@
+"""The steps of the curriculum in their order, as data."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from bua_jax import files
+from bua_jax.environment import versions
+from bua_jax.errors import ConfigError
+from bua_jax.pipeline.data import build_data
+from bua_jax.pipeline.dialogues import build_dialogues
+from bua_jax.pipeline.encoder import build_encoder
+from bua_jax.pipeline.evaluate import build_evaluation
+from bua_jax.pipeline.reflection import build_reflection
+from bua_jax.pipeline.stages import build_stage
+from bua_jax.pipeline.steps import Run, Step, plain
+
+
+def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
+    """Checks the config, creates the folder, and records what this command was asked to do.
+
+    Raises `ConfigError` for a value that cannot work, or a non-empty folder with `fresh`.
+    """
+    if fresh and workdir.exists() and any(workdir.iterdir()):
+        raise ConfigError(
+            f"--fresh was given, but {workdir} is not empty. Choose another --workdir, or leave --fresh "
+            "out to resume what is there."
+        )
+    _check(config)
+    files.write_json(workdir / "run.json", {"config": plain(config), "versions": versions()})
+    return Run(config, workdir)
+
+
+def _check(config: ConfigDict) -> None:
+    stages = tuple(config.stages)
+    if list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3} or 2 not in stages:
+        raise ConfigError(
+            f"stages={stages} cannot work: give an increasing subset of (1, 2, 3) that holds 2, "
+            "for example --config.stages='(2, 3)'."
+        )
+    choices = {
+        "model.soft_tokens": ("sequence", "item", "pooled", "none"),
+        "encoder.kind": ("behavegpt", "sasrec"),
+        "decoding.decode": ("labels", "free"),
+        "data.on_bad_row": ("error", "skip"),
+        **{f"{s}.loss": ("round_balanced", "token_mean") for s in STAGES},
+    }
+    for name, legal in choices.items():
+        group, _, field = name.partition(".")
+        value = config[group][field]
+        if value not in legal:
+            raise ConfigError(f"config.{name}={value!r} is none of {', '.join(legal)}.")
+
+
+STAGES = ("stage1", "stage2", "stage3", "joint")
+_MODEL = ("model", "seed")
+
+
+def _stage_needs(stage: str, config: ConfigDict) -> tuple[str, ...]:
+    """What a stage is built from: the stage before it in `config.stages`, and its dialogues."""
+    needs = ["encoder", "dialogues"]
+    if stage == "joint":
+        return (*needs, "reflect")
+    number = int(stage[-1])
+    needs += [f"stage{n}" for n in config.stages if n < number][-1:]
+    return (*needs, "reflect") if number == 3 else tuple(needs)
+
+
+def _final_stages(config: ConfigDict) -> tuple[str, ...]:
+    chain = tuple(f"stage{n}" for n in config.stages)
+    return (*chain, "joint") if config.with_joint else chain
+
+
+def _stage(name: str, about: str) -> Step:
+    return Step(
+        name,
+        about,
+        (name, *_MODEL, "windows.prediction_history", "windows.generation_history"),
+        lambda config: _stage_needs(name, config),
+        lambda run: build_stage(run, name),
+        lambda config: _stage_minutes(config, name),
+    )
+
+
+def _stage_minutes(config: ConfigDict, name: str) -> float:
+    """A guess for nano from its measured rate; other models are far from 2 CPU cores anyway."""
+    share = {
+        "stage1": config.dialogues.stage1_share,
+        "stage2": 1.0,
+        "stage3": 0.02,
+        "joint": 1.0 + config.dialogues.stage1_share,
+    }[name]
+    dialogues = share * min(config.windows.train or 1e5, 1e5) * config[name].epochs
+    return dialogues / 35 / 60 + 0.5
+
+
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Step(
+            "data",
+            "events read, split by person, described in a data card",
+            ("data",),
+            lambda config: (),
+            build_data,
+            lambda config: 0.2,
+        ),
+        Step(
+            "encoder",
+            "behaviour encoder pretrained on the training users",
+            ("encoder", "seed", "windows.prediction_history", "windows.min_history"),
+            lambda config: ("data",),
+            build_encoder,
+            lambda config: 1.5,
+        ),
+        Step(
+            "dialogues",
+            "reference answers written for stages 1 and 2",
+            (
+                "seed",
+                "dialogues.stage1_tasks",
+                "dialogues.stage1_share",
+                "dialogues.generation_share",
+                "dialogues.nothing_share",
+                "dialogues.rounds",
+                "dialogues.target_time_revealed",
+                "windows.prediction_history",
+                "windows.generation_history",
+                "windows.min_history",
+                "windows.train",
+                "windows.validation",
+            ),
+            lambda config: ("data",),
+            build_dialogues,
+            lambda config: (config.windows.train or 1e5) / 60_000,
+        ),
+        _stage("stage1", "projector aligned with the language model (section 3.4.1)"),
+        _stage("stage2", "user-level understanding, prediction, generation (section 3.4.2)"),
+        Step(
+            "reflect",
+            "summaries drafted by the stage-2 model, scored, the weak ones made stage-3 dialogues",
+            (
+                "seed",
+                "dialogues.reflect_train",
+                "dialogues.reflect_validation",
+                "dialogues.reflect_share",
+                "decoding.max_new_tokens",
+            ),
+            lambda config: ("dialogues", "stage2"),
+            build_reflection,
+            lambda config: config.dialogues.reflect_train / 1500 + 0.5,
+        ),
+        _stage("stage3", "self-reflective refinement (section 3.4.3)"),
+        _stage("joint", "all stages' dialogues at once (Appendix S)"),
+        Step(
+            "evaluation",
+            "test users predicted and their next days generated, beside the baselines",
+            (
+                "seed",
+                "stages",
+                "with_joint",
+                "decoding",
+                "evaluation",
+                "windows.test",
+                "windows.generation_test",
+            ),
+            _final_stages,
+            build_evaluation,
+            lambda config: (config.windows.test or 2e4) / 800 + 1.0,
+        ),
+    )
+}

@@ -1,0 +1,35 @@
+"""Step `data`: events read or simulated, split by person, and described."""
+
+from typing import Any
+
+from bua_jax.errors import ConfigError
+from bua_jax.events.card import write_card
+from bua_jax.events.readers import DataSpec, read_store
+from bua_jax.events.schema import EventStore
+from bua_jax.events.simulate import RESERVED_SEEDS, simulated_store
+from bua_jax.pipeline.steps import Run
+
+
+def load_store(run: Run) -> EventStore:
+    """The events of a run's finished `data` step."""
+    return EventStore.load(run.folder("data") / "events.parquet")
+
+
+def build_data(run: Run) -> dict[str, Any]:
+    """Writes data/events.parquet and the data card; simulated sets also data/personas.parquet."""
+    data = run.config.data
+    folder = run.folder("data")
+    if data.name == "simulated":
+        if data.seed in RESERVED_SEEDS:
+            raise ConfigError(
+                f"config.data.seed={data.seed} is reserved: nano was pretrained on that population. "
+                "Choose another, for example --config.data.seed=1."
+            )
+        store = simulated_store(
+            data.num_users, data.num_days, data.seed, personas=folder / "personas.parquet"
+        )
+    else:
+        store = read_store(DataSpec.from_mapping(data.to_dict()))
+    store.save(folder / "events.parquet")
+    write_card(store, folder)
+    return {"fingerprint": store.fingerprint, "catalogue": store.catalogue.fingerprint()}

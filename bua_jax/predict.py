@@ -1,0 +1,48 @@
+"""Predicts the next behaviour of every history in a JSONL file, with the understanding texts.
+
+Examples:
+  python -m bua_jax.predict --model=runs/quickstart --input=histories.jsonl --output=predictions.jsonl
+  python -m bua_jax.predict --model=runs/quickstart --example=3 > histories.jsonl
+
+A line of the input is one person, oldest event first:
+  {"id": "anna", "events": [{"weekday": "Tuesday", "time": "18:30", "location": "cafe", "behaviour": "pay"}, ...]}
+`day` (a running day number) may stand beside `weekday` where records have holes of a week or more;
+"gap": true marks an event before which an unknown time passed. Locations are any names; only their ranks
+within the history reach the model. `--example=N` prints N histories of the run's test users in this form.
+A line of the output: id, prediction, probabilities of every behaviour, understanding (the texts of
+the rounds), signature.
+"""
+
+import json
+import sys
+
+from absl import flags
+
+from bua_jax import cli, files
+from bua_jax.errors import ConfigError
+from bua_jax.pipeline.histories import example_lines, read_histories
+from bua_jax.pipeline.inference import load
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
+flags.DEFINE_string("input", "", "JSONL file of histories.")
+flags.DEFINE_string("output", "", "JSONL file to write.")
+flags.DEFINE_integer("example", 0, "Print that many example histories and stop.")
+flags.DEFINE_bool("refine", False, "Run the refinement round before the prediction.")
+
+
+def main() -> None:
+    if FLAGS.example:
+        sys.stdout.writelines(example_lines(FLAGS.model, FLAGS.example))
+        return
+    if not FLAGS.input or not FLAGS.output:
+        raise ConfigError("--input and --output are needed; see --help for the format.")
+    bua = load(FLAGS.model, refine=FLAGS.refine)
+    ids, histories = read_histories(FLAGS.input, bua.catalogue)
+    results = bua.predict(histories)
+    lines = [json.dumps({"id": i, **r}, ensure_ascii=False) for i, r in zip(ids, results, strict=True)]
+    files.write_text(FLAGS.output, "".join(line + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    cli.run(main)

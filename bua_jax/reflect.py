@@ -1,0 +1,27 @@
+"""Drafts summaries with the stage-2 model, scores them, and turns low-scored ones into stage-3 dialogues.
+
+Examples:
+  python -m bua_jax.reflect --workdir=runs/stage2
+  python -m bua_jax.reflect --workdir=runs/stage2 --show=2
+"""
+
+from absl import flags
+
+from bua_jax import cli
+from bua_jax.dialogue.store import read_dialogues, show
+from bua_jax.pipeline.chain import STEPS, start
+from bua_jax.pipeline.steps import ensure
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("show", 0, "Print that many stage-3 dialogues.")
+
+
+def main() -> None:
+    run = start(FLAGS.config, cli.workdir())
+    ensure(run, "reflect", STEPS)
+    if FLAGS.show:
+        show(read_dialogues(run.folder("reflect") / "stage3.parquet"), FLAGS.show)
+
+
+if __name__ == "__main__":
+    cli.run(main, config="configs/curriculum.py")

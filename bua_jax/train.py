@@ -1,0 +1,28 @@
+"""Trains one stage, or all at once (joint), and builds first what the stage needs.
+
+Examples:
+  python -m bua_jax.train --config=configs/stage2.py
+  python -m bua_jax.train --config=configs/stage2.py:data=foursquare_nyc --config.train.peak_lr=1e-3
+  python -m bua_jax.train --config=configs/joint.py --workdir=runs/joint --fresh
+
+The folder of the run is --workdir, by default runs/<config>. Running the same command again resumes
+what was cut and skips what is done; --fresh refuses a folder that is not empty.
+"""
+
+from absl import flags
+
+from bua_jax import cli
+from bua_jax.pipeline.chain import STEPS, start
+from bua_jax.pipeline.steps import ensure
+
+FLAGS = flags.FLAGS
+flags.DEFINE_bool("fresh", False, "Refuse a workdir that is not empty.")
+
+
+def main() -> None:
+    run = start(FLAGS.config, cli.workdir(), fresh=FLAGS.fresh)
+    ensure(run, run.config.step, STEPS)
+
+
+if __name__ == "__main__":
+    cli.run(main, config="configs/stage2.py")

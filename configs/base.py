@@ -1,0 +1,134 @@
+"""All fields with the paper's defaults; the other files start from it.
+
+    python -m bua_jax.train --config=configs/stage2.py:model=nano,data=simulated
+    python -m bua_jax.curriculum --config=configs/curriculum.py:model=qwen2.5-7b,mesh=8
+
+The argument after the colon: `model` (nano, smollm2-135m, qwen2.5-0.5b ... -72b), `data` (a file in
+configs/data), `mesh` (devices: a number N is fsdp=N; DATAxFSDPxTENSOR sets all three).
+"""
+
+from ml_collections import ConfigDict
+
+from bua_jax.config import parse_arg, part
+
+
+def _stage(peak_lr: float) -> ConfigDict:
+    config = ConfigDict()
+    config.epochs = 3.0  # passes over the stage's dialogues (Appendix G: at most 3)
+    config.batch_dialogues = 96  # dialogues per optimizer step, on average (Appendix G)
+    config.row_length = 2048  # tokens per packed row
+    config.microbatches = 1  # gradient accumulation steps per batch
+    config.peak_lr = peak_lr  # learning rate after warm-up
+    config.initial_lr = 1e-6  # at step 0 (Appendix G)
+    config.final_lr = 1e-6  # at the last step (Appendix G)
+    config.warmup_share = 0.03  # of the steps (Appendix G)
+    config.weight_decay = 0.01  # AdamW, on matrices
+    config.clip_norm = 1.0  # of the global gradient norm
+    config.loss = "round_balanced"  # round_balanced (Eq. 5) or token_mean (Eq. 4)
+    config.task_weights = False  # dynamic task weights of Appendix K
+    config.task_weight_alpha = 1.0  # exponent; as printed if positive, the text's meaning if negative
+    config.task_weight_decay = 0.9  # EMA decay of the task losses
+    config.task_weight_floor = 0.05  # smallest r_i (EMA loss / initial loss)
+    config.evaluations = 10  # validation passes, evenly spread over the run
+    config.checkpoints = 10  # checkpoints, evenly spread over the run
+    config.max_steps = 0  # stop early after that many optimizer steps; 0 = no limit
+    config.full_finetuning = False  # train the base too (no adapter)
+    return config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    args = parse_arg(arg, {"model": "nano", "data": "simulated", "mesh": "1"})
+    config = ConfigDict()
+    config.step = "curriculum"  # what the config is for: curriculum, encoder, stage1 ... joint
+    config.seed = 42  # of everything that is drawn: splits have their own (data.split_seed)
+    config.mesh = args["mesh"]  # devices: N (fsdp=N) or DATAxFSDPxTENSOR
+
+    config.data = part("data", args["data"])
+
+    # -- windows: which parts of which records the runs use
+    config.windows = ConfigDict()
+    config.windows.prediction_history = 40  # events before a prediction (Appendix H)
+    config.windows.generation_history = 100  # events before a generated day (Appendix H)
+    config.windows.min_history = 10  # events before the first target of a record
+    config.windows.train = 100_000  # training windows drawn for dialogues (Appendix C); 0 = all
+    config.windows.validation = 2_000  # validation windows drawn for the validation loss
+    config.windows.test = 0  # test windows drawn for evaluation; 0 = all
+    config.windows.generation_test = 500  # test days generated
+
+    # -- encoder (Eq. 1's g_phi), pretrained on the training users' events
+    config.encoder = ConfigDict()
+    config.encoder.kind = "behavegpt"  # behavegpt or sasrec (Appendix N)
+    config.encoder.dim = 64  # width of each of BehaveGPT's four embeddings; of SASRec
+    config.encoder.num_layers = 6
+    config.encoder.num_heads = 8
+    config.encoder.dropout = 0.1
+    config.encoder.epochs = 10  # passes over the training users' events, at most
+    config.encoder.batch = 64  # sequences of prediction_history + 1 events
+    config.encoder.peak_lr = 1e-3  # AdamW, cosine
+    config.encoder.weight_decay = 0.1
+    config.encoder.dro_lambda = 0.0  # share of the distributionally robust loss; 0 = cross-entropy
+
+    # -- dialogues (Appendix B)
+    config.dialogues = ConfigDict()
+    config.dialogues.stage1_tasks = (  # tasks of stage 1; leave some out to ablate
+        "reconstruction",
+        "current_scene",
+        "future_scene",
+        "home_work",
+        "hobbies",
+    )
+    config.dialogues.stage1_share = 0.5  # stage-1 dialogues per training window
+    config.dialogues.generation_share = 0.25  # of stage-2 dialogues that end in a generated day
+    config.dialogues.nothing_share = 0.2  # cap on "nothing recorded" scene answers, training only
+    config.dialogues.rounds = True  # understanding rounds before the final one (off: ablation)
+    config.dialogues.target_time_revealed = False  # give the target's weekday and time
+    config.dialogues.reflect_train = 2_000  # training windows whose summaries are drafted
+    config.dialogues.reflect_validation = 100  # validation windows, likewise
+    config.dialogues.reflect_share = 0.5  # lowest-scored drafts that become stage-3 dialogues
+
+    # -- model
+    config.model = ConfigDict()
+    config.model.name = args["model"]
+    config.model.path = ""  # Hugging Face directory with config.json, tokenizer.json, *.safetensors
+    config.model.dtype = "float32"  # of the frozen base: float32 on CPU, bfloat16 on accelerators
+    config.model.attention = "xla"  # xla or cudnn
+    config.model.remat = "full"  # none, dots or full
+    config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled or none
+    config.model.lora_rank = 16
+    config.model.lora_alpha = 32.0
+    config.model.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")  # projections
+
+    # -- stages (Appendix G)
+    config.stages = (1, 2, 3)  # which stages the curriculum runs; leave some out to ablate
+    config.with_joint = False  # also train jointly on all stages' dialogues (Appendix S)
+    config.stage1 = _stage(peak_lr=1e-3)  # projector alone: a fresh MLP takes a higher rate
+    config.stage2 = _stage(peak_lr=5e-5)
+    config.stage3 = _stage(peak_lr=5e-5)
+    config.joint = _stage(peak_lr=5e-5)
+
+    # -- decoding and evaluation
+    config.decoding = ConfigDict()
+    config.decoding.batch = 32  # histories decoded together
+    config.decoding.max_new_tokens = 256  # per understanding round
+    config.decoding.refine = False  # run the refinement round before the final one (stage 3)
+    config.decoding.decode = "labels"  # labels (exact scoring of all) or free
+    config.decoding.temperature = 1.0  # of generated days; 0 = greedy
+    config.decoding.top_p = 0.95  # of generated days
+    config.decoding.constrained = True  # generated days obey the grammar
+
+    config.evaluation = ConfigDict()
+    config.evaluation.baselines = (  # rows beside BUA
+        "majority",
+        "window_majority",
+        "markov",
+        "markov_counts",
+        "lightgbm",
+        "sasrec",
+        "behavegpt",
+    )
+    config.evaluation.bootstrap = 2_000  # resamples of users for the intervals
+    config.evaluation.examples = 3  # dialogues shown in report.html
+    config.evaluation.lightgbm_windows = 60_000  # training windows LightGBM may use at most
+
+    config.update(part("models", args["model"].split("-")[0].replace(".", "_"), args["model"]))
+    return config

@@ -1,0 +1,20 @@
+"""Joint training on all stages' dialogues at once: projector and adapter (Appendix S).
+
+    python -m bua_jax.train --config=configs/joint.py
+    python -m bua_jax.train --config=configs/joint.py:data=foursquare_nyc --config.train.peak_lr=1e-3
+
+What the stage needs (encoder, dialogues, earlier stages) is built first where the workdir lacks it.
+`config.train` is another name for `config.joint`.
+"""
+
+from ml_collections import ConfigDict
+
+from bua_jax.config import load
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = load("configs/curriculum.py", arg).copy_and_resolve_references()
+    config.unlock()
+    config.step = "joint"
+    config.train = config.joint
+    return config

@@ -1,0 +1,21 @@
+"""nano: the Qwen2.5 architecture at 1.5 million parameters, shipped with the package; for a laptop CPU.
+
+    python -m bua_jax.train --config=configs/stage2.py:model=nano
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "nano") -> ConfigDict:
+    config = ConfigDict()
+    config.model = ConfigDict({"remat": "none"})
+    config.encoder = ConfigDict({"dim": 32, "num_layers": 2, "num_heads": 4})
+    small = {"batch_dialogues": 24, "row_length": 640}
+    config.stage1 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
+    config.stage2 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
+    config.stage3 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 5e-4, "final_lr": 1e-5})
+    config.joint = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
+    config.windows = ConfigDict({"train": 20_000, "validation": 400, "test": 2_000})
+    config.dialogues = ConfigDict({"reflect_train": 400, "reflect_validation": 40})
+    config.decoding = ConfigDict({"batch": 64, "max_new_tokens": 96})
+    return config

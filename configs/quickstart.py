@@ -1,0 +1,20 @@
+"""The curriculum at a size that takes at most 10 minutes on 2 CPU cores, on simulated data with nano.
+
+    launch/quickstart.sh
+    python -m bua_jax.curriculum --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from ml_collections import ConfigDict
+
+from bua_jax.config import load
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = load("configs/curriculum.py", arg).copy_and_resolve_references()
+    config.unlock()
+    config.windows.train = 6_000
+    config.windows.validation = 120
+    config.windows.test = 600
+    config.windows.generation_history = 40
+    config.windows.generation_test = 32
+    return config

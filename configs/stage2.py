@@ -1,0 +1,20 @@
+"""Stage 2, user-level understanding, prediction and generation: projector and adapter (section 3.4.2).
+
+    python -m bua_jax.train --config=configs/stage2.py
+    python -m bua_jax.train --config=configs/stage2.py:data=foursquare_nyc --config.train.peak_lr=1e-3
+
+What the stage needs (encoder, dialogues, earlier stages) is built first where the workdir lacks it.
+`config.train` is another name for `config.stage2`.
+"""
+
+from ml_collections import ConfigDict
+
+from bua_jax.config import load
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = load("configs/curriculum.py", arg).copy_and_resolve_references()
+    config.unlock()
+    config.step = "stage2"
+    config.train = config.stage2
+    return config

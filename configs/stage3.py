@@ -1,0 +1,20 @@
+"""Stage 3, self-reflective refinement: trains the adapter (section 3.4.3).
+
+    python -m bua_jax.train --config=configs/stage3.py
+    python -m bua_jax.train --config=configs/stage3.py:data=foursquare_nyc --config.train.peak_lr=1e-3
+
+What the stage needs (encoder, dialogues, earlier stages) is built first where the workdir lacks it.
+`config.train` is another name for `config.stage3`.
+"""
+
+from ml_collections import ConfigDict
+
+from bua_jax.config import load
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = load("configs/curriculum.py", arg).copy_and_resolve_references()
+    config.unlock()
+    config.step = "stage3"
+    config.train = config.stage3
+    return config

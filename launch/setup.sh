@@ -1,0 +1,35 @@
+# Sourced by the other scripts: a virtual environment in .venv with the package and the extras in $1.
+# Needs Python 3.11 or newer and nothing else; installs again only when pyproject.toml changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.12 python3.11 python3 python; do
+    [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "No Python 3.11 or newer found. Install one, or name it: PYTHON=/path/to/python $0" >&2
+  exit 1
+}
+
+setup() {
+  local extras="$1" venv="${BUA_VENV:-.venv}" python stamp
+  stamp="$(cksum pyproject.toml | cut -d' ' -f1) $extras"
+  if [ ! -f "$venv/stamp-$extras" ] || [ "$(cat "$venv/stamp-$extras")" != "$stamp" ]; then
+    python="$(find_python)"
+    echo "Setting up $venv with $("$python" --version) (extras: ${extras:-none})" >&2
+    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --upgrade pip
+    case "$extras" in
+      # The release whose CPU build the parity tests are run with.
+      *parity*) "$venv/bin/python" -m pip install --quiet torch==2.13.0 ;;
+    esac
+    "$venv/bin/python" -m pip install --quiet -e ".${extras:+[$extras]}"
+    echo "$stamp" >"$venv/stamp-$extras"
+  fi
+  export PATH="$PWD/$venv/bin:$PATH"
+}

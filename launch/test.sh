@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Sets everything up and passes the tests: lint, types, tests. Arguments go to pytest.
+#   launch/test.sh                       everything that CI runs
+#   launch/test.sh tests/events -k split a part of it
+source "$(dirname "$0")/setup.sh"
+setup "test,parity"
+export JAX_PLATFORMS=cpu
+ruff check .
+ruff format --check .
+mypy
+exec python -m pytest "$@"

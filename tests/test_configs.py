@@ -1,0 +1,98 @@
+"""Every config loads, is locked, and names only fields that its verb reads."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from bua_jax import config as configs
+from bua_jax.cli import leaves
+from bua_jax.errors import ConfigError
+from bua_jax.pipeline.chain import STEPS
+from bua_jax.pipeline.steps import settings
+from tests.helpers import ROOT
+
+FILES = sorted(p.name for p in (ROOT / "configs").glob("[a-z]*.py"))
+DATA = sorted(p.stem for p in (ROOT / "configs" / "data").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_config_loads_and_is_locked(name: str) -> None:
+    config = configs.load(f"configs/{name}")
+    with pytest.raises(AttributeError):
+        config.no_such_field = 1
+    assert config.step in {*STEPS, "curriculum"}
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_data_configs_compose(data: str) -> None:
+    assert configs.load("configs/curriculum.py", f"data={data}").data.name == data
+
+
+@pytest.mark.parametrize("model", ["nano", "smollm2-135m", "qwen2.5-0.5b", "qwen2.5-72b"])
+def test_model_configs_compose(model: str) -> None:
+    config = configs.load("configs/curriculum.py", f"model={model},mesh=8")
+    assert config.model.name == model
+    assert config.mesh == "8"
+
+
+def test_train_is_another_name_for_the_stage() -> None:
+    config = configs.load("configs/stage2.py")
+    config.train.peak_lr = 0.5
+    assert config.stage2.peak_lr == 0.5
+
+
+def test_steps_read_fields_that_exist() -> None:
+    config = configs.load("configs/curriculum.py")
+    for step in STEPS.values():
+        assert settings(config, step.fields)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_field_of_base_is_commented(name: str) -> None:
+    source = (ROOT / "configs" / "base.py").read_text()
+    for line in source.splitlines():
+        if line.strip().startswith("config.") and " = " in line and line.endswith(tuple("0123456789")):
+            pytest.fail(f"configs/base.py: no comment on {line.strip()!r}")
+    docstring = ast.get_docstring(ast.parse((ROOT / "configs" / name).read_text()))
+    assert docstring is not None
+    assert "python -m bua_jax." in docstring
+
+
+def test_unknown_names_say_what_there_is() -> None:
+    with pytest.raises(ConfigError, match="foursquare_nyc"):
+        configs.load("configs/curriculum.py", "data=foursquare_nyk")
+    with pytest.raises(ConfigError, match=r"configs/stage2\.py"):
+        configs.resolve("configs/stage9.py")
+    with pytest.raises(ConfigError, match="model, data, mesh"):
+        configs.load("configs/curriculum.py", "modle=nano")
+
+
+def test_leaves_are_dotted() -> None:
+    assert list(leaves(ConfigDict({"a": {"b": 1}, "c": 2}))) == ["a.b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.encoder.knd=sasrec", "encoder.kind"),
+        ("--config.encoder.kind=lstm", "behavegpt, sasrec"),
+        ("--config.stages=(1, 3)", "increasing subset"),
+        ("--config.stage2.peak_lr=fast", "peak_lr"),
+        ("--config=configs/stage7.py", "configs/stage2.py"),
+        ("--nonsense=1", "nonsense"),
+    ],
+)
+def test_a_typo_is_one_paragraph_and_exit_code_2(flag: str, message: str, tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bua_jax.train", flag, f"--workdir={tmp_path / 'run'}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
