@@ -1,0 +1,241 @@
+"""Hugging Face directories (config.json + safetensors) and trees of arrays as safetensors files."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from bua_jax import files
+from bua_jax.errors import CheckpointError
+from bua_jax.models.lora import MODULE_OF
+from bua_jax.models.qwen2 import Qwen2Config
+
+Tree = dict[str, Any]
+_ARCHITECTURES = {"Qwen2ForCausalLM": True, "LlamaForCausalLM": False}  # name -> qkv bias
+
+
+def read_config(folder: str | Path, dtype: str = "float32") -> Qwen2Config:
+    """`Qwen2Config` of a directory's config.json. Raises `CheckpointError` for other architectures."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no config.json; expected a Hugging Face directory.")
+    values = files.read_json(path)
+    name = (values.get("architectures") or [None])[0]
+    if name not in _ARCHITECTURES:
+        known = ", ".join(_ARCHITECTURES)
+        raise CheckpointError(f"{path}: architecture {name!r} is none of {known}.")
+    heads = values["num_attention_heads"]
+    rope = values.get("rope_parameters") or {}
+    scaled = values.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
+    if scaled or values.get("use_sliding_window"):
+        raise CheckpointError(f"{path}: rope scaling and sliding windows are not supported.")
+    bias = values.get("attention_bias", _ARCHITECTURES[name])
+    return Qwen2Config(
+        vocab_size=values["vocab_size"],
+        hidden_size=values["hidden_size"],
+        intermediate_size=values["intermediate_size"],
+        num_layers=values["num_hidden_layers"],
+        num_heads=heads,
+        num_kv_heads=values.get("num_key_value_heads", heads),
+        head_dim=values.get("head_dim") or values["hidden_size"] // heads,
+        rope_theta=float(values.get("rope_theta") or rope.get("rope_theta") or 1e4),
+        rms_norm_eps=values["rms_norm_eps"],
+        tie_word_embeddings=values.get("tie_word_embeddings", False),
+        qkv_bias=bias,
+        max_positions=values.get("max_position_embeddings", 32768),
+        dtype=dtype,
+    )
+
+
+def _key_table(config: Qwen2Config) -> list[tuple[str, tuple[str, ...], tuple[int, ...], bool]]:
+    """(Hugging Face key, with {} for the layer; path in our tree; its HF shape; transposed)."""
+    h, i, d = config.hidden_size, config.intermediate_size, config.head_dim
+    q, kv = config.num_heads * d, config.num_kv_heads * d
+    outs = {"q": (q, h), "k": (kv, h), "v": (kv, h), "o": (h, q), "gate": (i, h), "up": (i, h), "down": (h, i)}
+    table: list[tuple[str, tuple[str, ...], tuple[int, ...], bool]] = [
+        ("model.embed_tokens.weight", ("embed_tokens", "embedding"), (config.vocab_size, h), False),
+        ("model.norm.weight", ("norm", "scale"), (h,), False),
+    ]
+    if not config.tie_word_embeddings:
+        table.append(("lm_head.weight", ("lm_head", "kernel"), (config.vocab_size, h), True))
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        table.append((f"model.layers.{{}}.{name}.weight", ("layers", name, "scale"), (h,), False))
+    for name, shape in outs.items():
+        module = MODULE_OF[name]
+        key = f"model.layers.{{}}.{module}.{name}_proj"
+        path = ("layers", module, f"{name}_proj")
+        table.append((f"{key}.weight", (*path, "kernel"), shape, True))
+        if config.qkv_bias and name in "qkv":
+            table.append((f"{key}.bias", (*path, "bias"), shape[:1], False))
+    return table
+
+
+def _tensors(folder: Path) -> dict[str, Path]:
+    """Tensor name -> file. Raises `CheckpointError` for missing or damaged files and duplicates."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        paths = sorted({folder / name for name in files.read_json(index)["weight_map"].values()})
+    else:
+        paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        other = ", ".join(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt")])
+        hint = f" Only safetensors are read, not {other}." if other else ""
+        raise CheckpointError(f"{folder} has no *.safetensors.{hint}")
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not path.is_file():
+            raise CheckpointError(f"{path} is named in {index.name} but missing.")
+        with _open(path) as file:
+            for name in file.keys():  # noqa: SIM118 (a safetensors handle is no dict)
+                if name in found:
+                    raise CheckpointError(f"Tensor {name} is in {found[name].name} and {path.name}.")
+                found[name] = path
+    return found
+
+
+def _open(path: Path):
+    try:
+        return safe_open(path, framework="np")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}).") from error
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+    with _open(path) as file:
+        return file.get_tensor(name)
+
+
+def load(folder: str | Path, dtype: str = "float32") -> tuple[Qwen2Config, Tree]:
+    """Loads a Qwen2 or Llama directory: (config, params for `Qwen2(config).apply({"params": ...})`).
+
+    Raises `CheckpointError` naming missing, extra or mis-shaped tensors; nothing is half-loaded.
+    """
+    folder = Path(folder)
+    config = read_config(folder, dtype)
+    tensors = _tensors(folder)
+    if config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)
+    table = _key_table(config)
+    layers = range(config.num_layers)
+    expected = {k.format(n) for k, *_ in table for n in (layers if "{}" in k else (0,))}
+    missing, extra = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
+    extra = [name for name in extra if not name.endswith("rotary_emb.inv_freq")]
+    if missing or extra:
+        raise CheckpointError(
+            f"{folder} does not fit its config.json: missing {missing[:5]} ({len(missing)}), "
+            f"unexpected {extra[:5]} ({len(extra)})."
+        )
+
+    def tensor(name: str, shape: tuple[int, ...], transposed: bool) -> np.ndarray:
+        value = _read(tensors[name], name)
+        if value.shape != shape:
+            raise CheckpointError(f"{folder}: {name} has shape {value.shape}, expected {shape}.")
+        value = value.T if transposed else value
+        return np.asarray(value, jnp.dtype(dtype))
+
+    params: Tree = {}
+    for key, path, shape, transposed in table:
+        if "{}" in key:
+            value = np.stack([tensor(key.format(n), shape, transposed) for n in layers])
+        else:
+            value = tensor(key, shape, transposed)
+        _set(params, path, jnp.asarray(value))
+    return config, params
+
+
+def _set(tree: Tree, path: tuple[str, ...], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
+
+
+def save(folder: str | Path, config: Qwen2Config, params: Mapping[str, Any]) -> None:
+    """Writes config.json and model.safetensors, each atomically; `load` gives the same arrays back."""
+    folder = Path(folder)
+    tensors: dict[str, np.ndarray] = {}
+    for key, path, _, transposed in _key_table(config):
+        value: Any = params
+        for part in path:
+            value = value[part]
+        array = np.asarray(value)
+        for n in range(config.num_layers) if "{}" in key else (None,):
+            one = array if n is None else array[n]
+            tensors[key.format(n)] = np.ascontiguousarray(one.T if transposed else one)
+    with files.atomic_write(folder / "model.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    files.write_json(
+        folder / "config.json",
+        {
+            "architectures": ["Qwen2ForCausalLM" if config.qkv_bias else "LlamaForCausalLM"],
+            "model_type": "qwen2" if config.qkv_bias else "llama",
+            "vocab_size": config.vocab_size,
+            "hidden_size": config.hidden_size,
+            "intermediate_size": config.intermediate_size,
+            "num_hidden_layers": config.num_layers,
+            "num_attention_heads": config.num_heads,
+            "num_key_value_heads": config.num_kv_heads,
+            "head_dim": config.head_dim,
+            "rope_theta": config.rope_theta,
+            "rms_norm_eps": config.rms_norm_eps,
+            "tie_word_embeddings": config.tie_word_embeddings,
+            "max_position_embeddings": config.max_positions,
+            "hidden_act": "silu",
+            "torch_dtype": str(jnp.dtype(config.dtype)),
+        },
+    )
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    flat: dict[str, np.ndarray] = {}
+    for key in sorted(tree):
+        value = tree[key]
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}/")
+        else:
+            flat[prefix + key] = np.ascontiguousarray(jax.device_get(value))
+    return flat
+
+
+def tree_hash(tree: Mapping[str, Any]) -> str:
+    """Short SHA-256 of a nested dict of arrays: names, types, shapes, values."""
+    return files.sha256_arrays(_flatten(tree))
+
+
+def save_tree(path: str | Path, tree: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Writes a nested dict of arrays with its metadata and a hash over both, atomically."""
+    flat = _flatten(tree)
+    content = hashlib.sha256((files.sha256_arrays(flat) + _canonical(metadata)).encode()).hexdigest()
+    with files.atomic_write(path) as temporary:
+        save_file(flat, temporary, metadata={**metadata, "sha256": content})
+
+
+def _canonical(metadata: Mapping[str, str]) -> str:
+    return json.dumps({k: v for k, v in metadata.items() if k != "sha256"}, sort_keys=True)
+
+
+def load_tree(path: str | Path) -> tuple[Tree, dict[str, str]]:
+    """Reads what `save_tree` wrote: (tree, metadata).
+
+    Raises `CheckpointError` if the file is missing, truncated or altered, before anything is used.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}.")
+    with _open(path) as file:
+        metadata = dict(file.metadata() or {})
+        names = list(file.keys())
+        flat = {name: file.get_tensor(name) for name in names}
+    content = hashlib.sha256((files.sha256_arrays(flat) + _canonical(metadata)).encode()).hexdigest()
+    if metadata.get("sha256") != content:
+        raise CheckpointError(f"{path} was altered or damaged after it was written: its hash differs.")
+    tree: Tree = {}
+    for name, value in flat.items():
+        _set(tree, tuple(name.split("/")), jnp.asarray(value))
+    return tree, metadata

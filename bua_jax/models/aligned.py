@@ -1,0 +1,142 @@
+"""Encoder, projector, language model and adapter as one model: the only file that knows all four.
+
+Variables are one dict of groups: "encoder", "projector", "base" (the language model's own weights)
+and "adapter" (LoRA). What is trained is the caller's choice of groups.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bua_jax.models.encoders.base import Encoder, EncoderOutput
+from bua_jax.models.projector import Projector
+from bua_jax.models.qwen2 import KVCache, Qwen2, causal_mask
+
+Variables = Mapping[str, Any]
+Batch = Mapping[str, jax.Array]
+SOFT_TOKENS = ("sequence", "item", "pooled", "none")
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Static description of the composed model.
+
+    `soft_tokens`: "sequence" = one per event from the encoder's penultimate states (Eq. 1), "item" =
+    from its non-contextual embeddings (Table 4), "pooled" = one per history (its last state), "none".
+    `soft_id` is the token id whose positions they fill.
+    """
+
+    llm: Qwen2
+    encoder: Encoder
+    projector: Projector
+    soft_tokens: str
+    soft_id: int
+
+
+def _llm_variables(variables: Variables) -> dict[str, Any]:
+    return {"params": variables["base"], "lora": variables.get("adapter", {})}
+
+
+def encode(model: Aligned, variables: Variables, events, segments, positions) -> EncoderOutput:
+    """events int32[B, S, 4], segments and positions int32[B, S] -> states, items, logits."""
+    return model.encoder.apply({"params": variables["encoder"]}, events, segments, positions)
+
+
+def soft_token_vectors(
+    model: Aligned,
+    variables: Variables,
+    events: jax.Array,
+    segments: jax.Array,
+    positions: jax.Array,
+) -> jax.Array:
+    """Projected events float32[B, S, H]; in "pooled" mode the first k rows belong to k segments."""
+    output = encode(model, variables, events, segments, positions)
+    states = output.items if model.soft_tokens == "item" else output.states
+    if model.soft_tokens == "pooled":
+        following = jnp.pad(segments[:, 1:], ((0, 0), (0, 1)))
+        last = (segments > 0) & (segments != following)
+        order = jnp.argsort(~last, axis=1, stable=True)  # last events first, in row order
+        states = jnp.take_along_axis(states, order[:, :, None], axis=1)
+    return model.projector.apply({"params": variables["projector"]}, states)
+
+
+def insert_soft_tokens(
+    model: Aligned, tokens: jax.Array, embeddings: jax.Array, soft: jax.Array
+) -> jax.Array:
+    """Replaces the i-th placeholder of each row by soft[:, i]: tokens int32[B, T], [B, T, H]."""
+    is_soft = tokens == model.soft_id
+    index = jnp.clip(jnp.cumsum(is_soft, axis=1) - 1, 0, soft.shape[1] - 1)
+    vectors = jnp.take_along_axis(soft, index[:, :, None], axis=1).astype(embeddings.dtype)
+    return jnp.where(is_soft[:, :, None], vectors, embeddings)
+
+
+def input_embeddings(model: Aligned, variables: Variables, batch: Batch) -> jax.Array:
+    """Token embeddings [B, T, H] with soft tokens in their places."""
+    embeddings = model.llm.apply(_llm_variables(variables), batch["tokens"], method="embed")
+    if model.soft_tokens == "none":
+        return embeddings
+    soft = soft_token_vectors(
+        model, variables, batch["events"], batch["event_segments"], batch["event_positions"]
+    )
+    return insert_soft_tokens(model, batch["tokens"], embeddings, soft)
+
+
+def hidden(
+    model: Aligned,
+    variables: Variables,
+    embeddings: jax.Array,
+    positions: jax.Array,
+    mask: jax.Array,
+    cache: KVCache | None = None,
+    cache_index: jax.Array | None = None,
+) -> tuple[jax.Array, KVCache | None]:
+    """`Qwen2.hidden` with base and adapter."""
+    return model.llm.apply(
+        _llm_variables(variables), embeddings, positions, mask, cache, cache_index, method="hidden"
+    )
+
+
+def unembed(model: Aligned, variables: Variables, states: jax.Array) -> jax.Array:
+    """[..., H] -> logits float32[..., V]."""
+    return model.llm.apply(_llm_variables(variables), states, method="unembed")
+
+
+def supervised_nll(
+    model: Aligned, variables: Variables, batch: Batch, *, max_supervised: int, chunk: int = 1024
+) -> jax.Array:
+    """Negative log-likelihood of every supervised token, float32[B, T], aligned by target token.
+
+    Supervised positions (round_ids > 0) are gathered before the vocabulary projection, which runs in
+    chunks under remat (design, decision 4). `max_supervised` bounds their number in the batch; if a
+    batch holds more, every value is NaN, so that the loss cannot silently leave tokens out.
+    """
+    tokens, segments = batch["tokens"], batch["segments"]
+    embeddings = input_embeddings(model, variables, batch)
+    states, _ = hidden(model, variables, embeddings, batch["positions"], causal_mask(segments))
+    before = jnp.pad(states[:, :-1], ((0, 0), (1, 0), (0, 0)))  # state that predicts token t
+    flat = before.reshape(-1, states.shape[-1])
+    wanted = (batch["round_ids"] > 0).reshape(-1)
+    size = min(-(-max_supervised // chunk), -(-len(wanted) // chunk)) * chunk
+    index = jnp.nonzero(wanted, size=size, fill_value=len(wanted))[0]
+    gathered = jnp.take(flat, index, axis=0, mode="fill", fill_value=0)
+    labels = jnp.take(tokens.reshape(-1), index, mode="fill", fill_value=0)
+
+    @jax.checkpoint
+    def nll_of(part: tuple[jax.Array, jax.Array]) -> jax.Array:
+        logits = unembed(model, variables, part[0])
+        return cross_entropy(logits, part[1])
+
+    parts = (gathered.reshape(-1, chunk, flat.shape[-1]), labels.reshape(-1, chunk))
+    values = jax.lax.map(nll_of, parts).reshape(-1)
+    overflow = jnp.where(jnp.sum(wanted) > size, jnp.nan, 0.0)
+    nll = jnp.zeros(len(wanted), values.dtype).at[index].set(values, mode="drop")
+    return (nll + overflow).reshape(tokens.shape)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """-log softmax(logits)[label]: float32[N, V], int32[N] -> float32[N]."""
+    picked = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    return jax.nn.logsumexp(logits, axis=-1) - picked

@@ -1,0 +1,264 @@
+"""Qwen2.5 (and, without qkv bias, the Llama block) in Flax Linen, layers stacked by `nn.scan`.
+
+Source: the Qwen2 technical report and the parameter layout of Hugging Face's `Qwen2ForCausalLM`.
+Training, prefill and decoding share `Qwen2.hidden`; LoRA is the variable collection "lora".
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bua_jax.models.lora import LoraConfig
+
+REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+_MASKED = -1e30
+
+
+@dataclass(frozen=True)
+class Qwen2Config:
+    """Sizes and numerics; field names follow Hugging Face's where they have one."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float = 1e6
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = True
+    qkv_bias: bool = True
+    max_positions: int = 32768
+    dtype: str = "float32"
+    remat: str = "none"  # none, dots, full
+    attention: str = "xla"  # xla, cudnn
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"{self.num_heads} heads do not divide into {self.num_kv_heads} kv heads.")
+        if self.remat not in ("none", *REMAT) or self.attention not in ("xla", "cudnn"):
+            raise ValueError(f"Unknown remat {self.remat!r} or attention {self.attention!r}.")
+
+
+class KVCache(NamedTuple):
+    """Preallocated keys and values: [layers, B, S, kv_heads, head_dim] each."""
+
+    k: jax.Array
+    v: jax.Array
+
+
+def empty_cache(config: Qwen2Config, batch: int, length: int) -> KVCache:
+    """A zero cache with `length` slots per row."""
+    shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
+    return KVCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * scale, in float32."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), x.dtype)
+        x32 = x.astype(jnp.float32)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(x32**2, axis=-1, keepdims=True) + self.eps)
+        return scale * normed.astype(x.dtype)
+
+
+class Projection(nn.Module):
+    """x W (+ bias) plus the low-rank product of the adapter where there is one."""
+
+    features: int
+    use_bias: bool
+    lora: LoraConfig | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.normal(0.02)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features), x.dtype)
+        y = x @ kernel
+        if self.use_bias:
+            y += self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
+        if self.lora is not None and self.has_variable("lora", "a"):
+            a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            low = (x.astype(a.dtype) @ a) @ b * self.lora.scale
+            y = (y.astype(low.dtype) + low).astype(x.dtype)
+        return y
+
+
+def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+    """Rotates x [B, T, heads, head_dim] by positions int32[B, T] (half-split convention), float32."""
+    half = x.shape[-1] // 2
+    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions[..., None, None].astype(jnp.float32) * frequency
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, implementation: str
+) -> jax.Array:
+    """Grouped-query attention: q [B,T,N,D], k and v [B,S,K,D], mask bool[B,T,S] -> [B,T,N,D].
+
+    Rows whose mask is all False give finite, meaningless output (they are padding).
+    """
+    if implementation == "cudnn":
+        return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="cudnn")
+    b, t, n, d = q.shape
+    kv = k.shape[2]
+    q = q.reshape(b, t, kv, n // kv, d)
+    logits = jnp.einsum("btkgd,bskd->bkgts", q, k, preferred_element_type=jnp.float32) * d**-0.5
+    logits = jnp.where(mask[:, None, None], logits, _MASKED)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum("bkgts,bskd->btkgd", weights, v).reshape(b, t, n, d)
+
+
+class Attention(nn.Module):
+    config: Qwen2Config
+    lora: LoraConfig | None
+
+    @nn.compact
+    def __call__(self, x, positions, mask, layer_cache, cache_index):
+        c = self.config
+        b, t, _ = x.shape
+
+        def project(name: str, heads: int) -> jax.Array:
+            y = Projection(heads * c.head_dim, c.qkv_bias, self.lora, name=name)(x)
+            return y.reshape(b, t, heads, c.head_dim)
+
+        q = rope(project("q_proj", c.num_heads), positions, c.rope_theta)
+        k = rope(project("k_proj", c.num_kv_heads), positions, c.rope_theta)
+        v = project("v_proj", c.num_kv_heads)
+        if layer_cache is not None:
+            rows = jnp.arange(b)[:, None]
+            k = layer_cache[0].at[rows, cache_index].set(k, mode="drop")
+            v = layer_cache[1].at[rows, cache_index].set(v, mode="drop")
+            layer_cache = (k, v)
+        y = attend(q, k, v, mask, c.attention).reshape(b, t, c.num_heads * c.head_dim)
+        return Projection(c.hidden_size, False, self.lora, name="o_proj")(y), layer_cache
+
+
+class Mlp(nn.Module):
+    config: Qwen2Config
+    lora: LoraConfig | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        gate = Projection(c.intermediate_size, False, self.lora, name="gate_proj")(x)
+        up = Projection(c.intermediate_size, False, self.lora, name="up_proj")(x)
+        return Projection(c.hidden_size, False, self.lora, name="down_proj")(nn.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """One decoder layer, in the (carry, per-layer) form that `nn.scan` wants."""
+
+    config: Qwen2Config
+    lora: LoraConfig | None
+
+    @nn.compact
+    def __call__(self, x, layer_cache, positions, mask, cache_index):
+        eps = self.config.rms_norm_eps
+        attention = Attention(self.config, self.lora, name="self_attn")
+        normed = RMSNorm(eps, name="input_layernorm")(x)
+        y, layer_cache = attention(normed, positions, mask, layer_cache, cache_index)
+        x = x + y
+        normed = RMSNorm(eps, name="post_attention_layernorm")(x)
+        return x + Mlp(self.config, self.lora, name="mlp")(normed), layer_cache
+
+
+class Qwen2(nn.Module):
+    """The language model. Parameters: embed_tokens, layers (stacked), norm[, lm_head]."""
+
+    config: Qwen2Config
+    lora: LoraConfig | None = None
+
+    def setup(self) -> None:
+        c = self.config
+        self.embed_tokens = nn.Embed(
+            c.vocab_size,
+            c.hidden_size,
+            dtype=c.dtype,
+            param_dtype=c.dtype,
+            embedding_init=nn.initializers.normal(0.02),
+        )
+        block: Any = Block
+        if c.remat != "none":
+            block = nn.remat(Block, policy=REMAT[c.remat], prevent_cse=False)
+        self.layers = nn.scan(
+            block,
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            length=c.num_layers,
+        )(c, self.lora)
+        self.norm = RMSNorm(c.rms_norm_eps)
+        if not c.tie_word_embeddings:
+            self.lm_head = nn.Dense(
+                c.vocab_size,
+                use_bias=False,
+                dtype=c.dtype,
+                param_dtype=c.dtype,
+                kernel_init=nn.initializers.normal(0.02),
+            )
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """tokens: int32[B, T] -> [B, T, H]."""
+        return self.embed_tokens(tokens)
+
+    def hidden(
+        self,
+        embeddings: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        cache: KVCache | None = None,
+        cache_index: jax.Array | None = None,
+    ) -> tuple[jax.Array, KVCache | None]:
+        """Final hidden states of `embeddings` [B, T, H].
+
+        positions: int32[B, T]; mask: bool[B, T, S], what each token attends to (S = T without a
+        cache, else the cache's slots). With a cache, token t of row b is stored in slot
+        cache_index[b, t] (an index >= S drops it). Returns ([B, T, H] after the final norm, cache).
+        """
+        per_layer = None if cache is None else (cache.k, cache.v)
+        x, per_layer = self.layers(embeddings, per_layer, positions, mask, cache_index)
+        return self.norm(x), None if per_layer is None else KVCache(*per_layer)
+
+    def unembed(self, hidden: jax.Array) -> jax.Array:
+        """[..., H] -> logits float32[..., V]."""
+        if self.config.tie_word_embeddings:
+            table = self.embed_tokens.embedding
+            return jnp.einsum("...h,vh->...v", hidden, table, preferred_element_type=jnp.float32)
+        return self.lm_head(hidden).astype(jnp.float32)
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array | None = None,
+        segments: jax.Array | None = None,
+    ) -> jax.Array:
+        """tokens: int32[B, T] -> logits float32[B, T, V]; causal, and within `segments` if given."""
+        b, t = tokens.shape
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(t), (b, t))
+        if segments is None:
+            segments = jnp.ones((b, t), jnp.int32)
+        hidden, _ = self.hidden(self.embed(tokens), positions, causal_mask(segments))
+        return self.unembed(hidden)
+
+
+def causal_mask(segments: jax.Array) -> jax.Array:
+    """segments: int32[B, T] (0 = padding) -> bool[B, T, T]: same segment and not later."""
+    t = segments.shape[1]
+    same = segments[:, :, None] == segments[:, None, :]
+    return same & (segments > 0)[:, None, :] & jnp.tril(jnp.ones((t, t), bool))
