@@ -1,0 +1,1 @@
+"""Dialogues about windows: tasks, reference answers, critic, and their form as tokens. No jax."""

@@ -100,8 +100,9 @@ SUCCESSOR = {
     "watch video": "cook",
 }
 _TRIGGER_PROBABILITY = 0.85  # that a completed pair calls its rare behaviour
-_ROUTINE = 0.14  # that a step of a phase is a pair, begun on purpose
+_ROUTINE = 0.11  # that a step of a phase is a pair, begun on purpose
 _SIGNATURE = 0.2  # that a step is the person's signature behaviour
+_SPONTANEOUS = 0.03  # that a step is a rare behaviour without its cause
 _NOISE = 0.05
 
 
@@ -223,6 +224,8 @@ def _person(seed: int, index: int, days: int) -> tuple[Persona, dict[str, np.nda
                     queue = [_ID[pair[0]], _ID[pair[1]]]
                 elif not queue and rng.random() < _SIGNATURE:
                     queue = [_ID[plan.signature]]
+                elif not queue and rng.random() < _SPONTANEOUS:
+                    queue = [_ID[str(rng.choice(TAIL))]]
                 elif not queue and rng.random() < _NOISE:
                     queue = [_ID[str(rng.choice(DAILY + STAPLES))]]
                 elif not queue and last in plan.follow and rng.random() < plan.follow[last]:

@@ -50,7 +50,9 @@ def _check(history_length: int, min_history: int) -> None:
         )
 
 
-def _index(store: EventStore, user: np.ndarray, end: np.ndarray, target_end: np.ndarray, length: int):
+def _index(
+    store: EventStore, user: np.ndarray, end: np.ndarray, target_end: np.ndarray, length: int
+) -> WindowIndex:
     start = np.maximum(end - length, store.offsets[user])
     return WindowIndex(user.astype(np.int32), start, end, target_end)
 
@@ -169,7 +171,8 @@ def target_day(store: EventStore, windows: WindowIndex, row: int) -> Day:
     """The target day of a generation window, its places ranked by the history alone."""
     start, end, stop = (int(x[row]) for x in (windows.start, windows.end, windows.target_end))
     if store.catalogue.has_places:
-        ranks = dict(zip(store.location[start:end].tolist(), history(store, start, end).place.tolist(), strict=True))
+        seen = history(store, start, end).place.tolist()
+        ranks = dict(zip(store.location[start:end].tolist(), seen, strict=True))
         place = tuple(ranks.get(code, 0) for code in store.location[end:stop].tolist())
     else:
         place = (1,) * (stop - end)

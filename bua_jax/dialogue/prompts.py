@@ -1,0 +1,118 @@
+"""Dialogues as tokens: ChatML without a system turn, soft-token placeholders in the first user turn.
+
+    <|im_start|>user\\n<|behavior_start|><|behavior|>*L<|behavior_end|>{instruction}<|im_end|>\\n
+    <|im_start|>assistant\\n{answer}<|im_end|>\\n<|im_start|>user\\n{next instruction}<|im_end|>\\n...
+
+Texts are tokenised piece by piece and special tokens are inserted by id. So supervised spans are
+exact, text of a user cannot make a special token, and decoding sees what training saw.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from bua_jax.dialogue.rounds import Dialogue, kind_id, task_id
+from bua_jax.errors import ConfigError
+from bua_jax.events.schema import History
+
+SOFT_TOKENS = ("sequence", "item", "pooled", "none")
+
+
+class Tokenizer(Protocol):
+    """What dialogues need of a tokenizer. `vocab_size` is the number of embedding rows."""
+
+    im_start: int
+    im_end: int
+    soft_start: int
+    soft: int
+    soft_end: int
+    vocab_size: int
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; never parses special tokens."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids."""
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A dialogue as tokens. `round_ids` and `kinds` are aligned with the token they belong to."""
+
+    tokens: np.ndarray  # int32[T]
+    round_ids: np.ndarray  # int32[T], 1-based round on supervised tokens, else 0
+    kinds: np.ndarray  # int32[T], round-kind id on supervised tokens, else 0
+    events: np.ndarray  # int32[L, 4], encoder fields; [0, 4] without soft tokens
+    task: int  # 1-based task id
+
+
+def num_placeholders(history_length: int, soft_tokens: str) -> int:
+    """Soft tokens of a history: one per event, one in all (pooled), or none.
+
+    Raises `ConfigError` for an unknown mode.
+    """
+    if soft_tokens not in SOFT_TOKENS:
+        raise ConfigError(f"soft_tokens={soft_tokens!r} is none of {', '.join(SOFT_TOKENS)}.")
+    return {"pooled": 1, "none": 0}.get(soft_tokens, history_length)
+
+
+def opening(tokenizer: Tokenizer, n_soft: int, instruction: str) -> list[int]:
+    """Tokens up to and including `assistant\\n` of round 1, with `n_soft` placeholders."""
+    soft = [tokenizer.soft_start, *[tokenizer.soft] * n_soft, tokenizer.soft_end] if n_soft else []
+    return [
+        tokenizer.im_start,
+        *tokenizer.encode("user\n"),
+        *soft,
+        *tokenizer.encode(instruction),
+        tokenizer.im_end,
+        *_assistant(tokenizer),
+    ]
+
+
+def next_turn(tokenizer: Tokenizer, instruction: str) -> list[int]:
+    """Tokens between the `<|im_end|>` of an answer and the first token of the next one."""
+    return [
+        *tokenizer.encode("\n"),
+        tokenizer.im_start,
+        *tokenizer.encode("user\n"),
+        *tokenizer.encode(instruction),
+        tokenizer.im_end,
+        *_assistant(tokenizer),
+    ]
+
+
+def _assistant(tokenizer: Tokenizer) -> list[int]:
+    return [*tokenizer.encode("\n"), tokenizer.im_start, *tokenizer.encode("assistant\n")]
+
+
+def encode_dialogue(
+    dialogue: Dialogue, history: History, tokenizer: Tokenizer, *, soft_tokens: str = "sequence"
+) -> TokenRecord:
+    """Tokens of a dialogue; answers and the `<|im_end|>` that ends each are supervised.
+
+    `soft_tokens` is sequence or item (a placeholder per event), pooled (one) or none. Raises
+    `ConfigError` for another value.
+    """
+    n_soft = num_placeholders(len(history), soft_tokens)
+    tokens: list[int] = []
+    round_ids: list[int] = []
+    kinds: list[int] = []
+    for number, turn in enumerate(dialogue.rounds, 1):
+        if number == 1:
+            prompt = opening(tokenizer, n_soft, turn.instruction)
+        else:
+            prompt = next_turn(tokenizer, turn.instruction)
+        answer = [*tokenizer.encode(turn.answer), tokenizer.im_end]
+        tokens += prompt + answer
+        round_ids += [0] * len(prompt) + [number] * len(answer)
+        kinds += [0] * len(prompt) + [kind_id(turn.kind)] * len(answer)
+    events = history.encoder_fields()[: len(history) if n_soft else 0]
+    return TokenRecord(
+        tokens=np.asarray(tokens, np.int32),
+        round_ids=np.asarray(round_ids, np.int32),
+        kinds=np.asarray(kinds, np.int32),
+        events=events.astype(np.int32),
+        task=task_id(dialogue.task),
+    )

@@ -1,0 +1,178 @@
+"""Weekday, slot and day number of each row, from the forms of time that `DataSpec` names."""
+
+import polars as pl
+
+from bua_jax.errors import DataError
+from bua_jax.events.rows import Checker
+from bua_jax.events.schema import WEEKDAYS
+
+_NAMES = {name.lower(): i for i, name in enumerate(WEEKDAYS)}
+_NAMES |= {name[:3].lower(): i for i, name in enumerate(WEEKDAYS)} | {str(i): i for i in range(7)}
+_ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M")
+_OFFSET = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
+_EXPECTED_TIME = "ISO 8601 such as 2024-03-01T18:30, or epoch seconds, between 1970 and 2200"
+_LARGEST_DAY = 10_000_000
+
+
+def integer(role: str) -> pl.Expr:
+    """int64 of a column, null where it is no whole number."""
+    number = pl.col(role).cast(pl.Float64, strict=False)
+    exact = pl.col(role).cast(pl.Int64, strict=False)
+    return pl.when(number == number.floor()).then(
+        pl.coalesce(exact, number.cast(pl.Int64, strict=False))
+    )
+
+
+def _times(column: pl.Series, zone: str) -> pl.Series:
+    """Local times (datetime in microseconds), null where they cannot be parsed.
+
+    Text without an offset and epoch seconds are converted from UTC to `zone` if that is given, and
+    taken as they stand if not. Text with an offset is converted to `zone`, or else keeps its own
+    local clock.
+    """
+    if isinstance(column.dtype, pl.Datetime):
+        if column.dtype.time_zone is not None:
+            if zone:
+                column = column.dt.convert_time_zone(zone)
+            return column.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+        parsed = column.cast(pl.Datetime("us"))
+    elif column.dtype.is_numeric():
+        parsed = _epoch(column)
+    elif column.dtype == pl.String:
+        text = column.str.strip_chars()
+        parsed = text.str.to_datetime(_ISO[0], strict=False, time_unit="us")
+        for form in _ISO[1:]:  # most files have one form; later ones see what is left
+            if parsed.null_count():
+                parsed = parsed.zip_with(
+                    parsed.is_not_null(), text.str.to_datetime(form, strict=False, time_unit="us")
+                )
+        if parsed.null_count():
+            parsed = parsed.zip_with(
+                parsed.is_not_null(), _epoch(text.cast(pl.Float64, strict=False))
+            )
+    else:
+        raise DataError(
+            f"Column {column.name!r} has type {column.dtype}, expected text, numbers or timestamps "
+            "with a time of day."
+        )
+    local = _shift(parsed, zone)
+    if column.dtype == pl.String and local.null_count():
+        local = local.zip_with(local.is_not_null(), _with_offset(text, zone))
+    return local
+
+
+def _epoch(seconds: pl.Series) -> pl.Series:
+    seconds = seconds.cast(pl.Float64)
+    legal = seconds.is_between(0, 7_258_118_400)  # to the year 2200; milliseconds fall outside
+    micro = (seconds.set(~legal.fill_null(False), None) * 1e6).round().cast(pl.Int64)
+    return micro.cast(pl.Datetime("us"))
+
+
+def _shift(utc: pl.Series, zone: str) -> pl.Series:
+    if not zone:
+        return utc
+    return utc.dt.replace_time_zone("UTC").dt.convert_time_zone(zone).dt.replace_time_zone(None)
+
+
+def _with_offset(text: pl.Series, zone: str) -> pl.Series:
+    utc = text.str.to_datetime(_OFFSET[0], strict=False, time_unit="us")
+    for form in _OFFSET[1:]:
+        utc = utc.zip_with(
+            utc.is_not_null(), text.str.to_datetime(form, strict=False, time_unit="us")
+        )
+    if zone:
+        return utc.dt.convert_time_zone(zone).dt.replace_time_zone(None)
+    offset = text.str.extract(r"([+-]\d{2}:?\d{2})$").str.replace(":", "")
+    minutes = offset.str.slice(1, 2).cast(pl.Int64) * 60 + offset.str.slice(3, 2).cast(pl.Int64)
+    minutes = minutes.zip_with(~offset.str.starts_with("-").fill_null(False), -minutes)
+    return utc.dt.replace_time_zone(None) + (minutes.fill_null(0) * 60_000_000).cast(
+        pl.Duration("us")
+    )
+
+
+def _from_time(check: Checker) -> None:
+    spec = check.spec
+    local = _times(check.frame["time"], spec.time_zone)
+    check.frame = check.frame.with_columns(local.alias("_time"))
+    legal = pl.col("_time").dt.year().is_between(1970, 2199)
+    check.require("time", legal, _EXPECTED_TIME)
+    time = pl.col("_time")
+    minutes = time.dt.hour().cast(pl.Int32) * 60 + time.dt.minute()
+    check.frame = check.frame.with_columns(
+        _day=time.dt.date().cast(pl.Int32),
+        _weekday=(time.dt.weekday() - 1).cast(pl.Int8),
+        _slot=(minutes * spec.slots_per_day // 1440).cast(pl.Int16),
+        _moment=time.cast(pl.Int64),
+    )
+
+
+def _slots(check: Checker) -> None:
+    spec = check.spec
+    if "slot" in spec.columns:
+        last = spec.slots_per_day - 1
+        check.require("slot", integer("slot").is_between(0, last), f"a slot from 0 to {last}")
+        slot = integer("slot")
+    else:
+        check.require("hour", integer("hour").is_between(0, 23), "an hour from 0 to 23")
+        minute = pl.lit(0)
+        if "minute" in spec.columns:
+            minute = integer("minute")
+            check.require("minute", minute.is_between(0, 59), "a minute from 0 to 59")
+        slot = (integer("hour") * 60 + minute) * spec.slots_per_day // 1440
+    check.frame = check.frame.with_columns(_slot=slot.cast(pl.Int16))
+
+
+def _weekdays(check: Checker) -> None:
+    text = pl.col("weekday").cast(pl.String).str.strip_chars().str.to_lowercase()
+    weekday = text.replace_strict(_NAMES, default=None, return_dtype=pl.Int8)
+    check.frame = check.frame.with_columns(_weekday=weekday)
+    check.require("weekday", pl.col("_weekday").is_not_null(), "a weekday's name, or 0 (Monday) to 6")
+
+
+def add_clock(check: Checker) -> None:
+    """Adds `_weekday`, `_slot` and, unless days come from the order, `_day` and `_moment`.
+
+    `_moment` orders a person's rows in time; its unit depends on the form of time. In the form
+    `week`, `_day` = (dense rank of the week within the person) * 7 + weekday and `_week` is kept.
+    """
+    form = check.spec.time_form()
+    if form == "time":
+        return _from_time(check)
+    _slots(check)
+    if "weekday" in check.spec.columns:
+        _weekdays(check)
+    if form == "day":
+        legal = integer("day").is_between(0, _LARGEST_DAY)
+        check.require("day", legal, "an elapsed-day number, 0 or more")
+        check.frame = check.frame.with_columns(_day=integer("day").cast(pl.Int32))
+        if "weekday" not in check.spec.columns:
+            check.frame = check.frame.with_columns(_weekday=(pl.col("_day") % 7).cast(pl.Int8))
+    elif form == "week":
+        check.frame = check.frame.with_columns(_week=integer("week"))
+        check.require("week", pl.col("_week").is_not_null(), "a week number")
+        rank = pl.col("_week").rank("dense").over("_user").cast(pl.Int32) - 1
+        check.frame = check.frame.with_columns(_day=rank * 7 + pl.col("_weekday").cast(pl.Int32))
+    else:
+        return None
+    moment = pl.col("_day").cast(pl.Int64) * check.spec.slots_per_day + pl.col("_slot")
+    if "minute" in check.spec.columns and "slot" not in check.spec.columns:
+        clock = integer("hour") * 60 + integer("minute")
+        moment = pl.col("_day").cast(pl.Int64) * 1440 + clock
+    check.frame = check.frame.with_columns(_moment=moment)
+    return None
+
+
+def days_from_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """Adds `_day` to rows sorted by (_user, order): less than a week passes between two rows.
+
+    The next event is on the next such weekday: later the same day if its slot is not earlier, else a
+    week on. After a gap at least one day passes.
+    """
+    same = pl.col("_user") == pl.col("_user").shift(1)
+    step = (pl.col("_weekday") - pl.col("_weekday").shift(1)).cast(pl.Int32) % 7
+    wraps = (step == 0) & ((pl.col("_slot") < pl.col("_slot").shift(1)) | pl.col("_gap"))
+    step = pl.when(wraps).then(7).otherwise(step)
+    step = pl.when(same.fill_null(False)).then(step).otherwise(pl.col("_weekday").cast(pl.Int32))
+    return frame.with_columns(_step=step).with_columns(
+        _day=pl.col("_step").cum_sum().over("_user").cast(pl.Int32)
+    )

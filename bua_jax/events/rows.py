@@ -1,0 +1,148 @@
+"""Raw rows: a file's mapped columns as a table, and the checks that name a bad row."""
+
+import csv
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from bua_jax.errors import ConfigError, DataError
+from bua_jax.events.spec import DataSpec
+
+ROW = "row"
+"""Column of 1-based data row numbers (the header line of a text file is not counted)."""
+
+
+@dataclass
+class BadRows:
+    """Counts of skipped rows by reason; filled while a file is read with on_bad_row=skip."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, reason: str, count: int) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + count
+
+
+def bad_row(spec: DataSpec, number: int, column: str, value: object, expected: str) -> DataError:
+    """The error for one row; `number` counts data rows from 1."""
+    line = f" (line {number + 1})" if spec.format != "parquet" else ""
+    return DataError(
+        f"{spec.path}, row {number}{line}, column {column}: value {value!r}, expected {expected}. "
+        "Mend the row, or skip and count such rows with --config.data.on_bad_row=skip."
+    )
+
+
+class Checker:
+    """Rows under examination: `require` raises at the first bad one, or drops and counts them."""
+
+    def __init__(self, spec: DataSpec, frame: pl.DataFrame, report: BadRows) -> None:
+        self.spec, self.frame, self.report = spec, frame, report
+
+    def require(self, role: str, good: pl.Expr, expected: str, *, shown: str | None = None) -> None:
+        """Keeps the rows where `good` (null counts as bad); `shown` is the column with the value."""
+        passed = self.frame.select(good.fill_null(False).alias("good")).to_series()
+        if passed.all():
+            return
+        column = self.spec.columns.get(role, role)
+        if self.spec.on_bad_row == "error":
+            row = self.frame.row(int(passed.not_().arg_true()[0]), named=True)
+            raise bad_row(self.spec, row[ROW], column, row[shown or role], expected)
+        self.report.add(f"{column}: expected {expected}", int((~passed).sum()))
+        self.frame = self.frame.filter(passed)
+
+
+def _mended(spec: DataSpec, report: BadRows, path: Path) -> tuple[bytes, list[int]]:
+    """Good lines of a text file that polars refuses, and their row numbers.
+
+    Raises for the first bad line (not UTF-8, or more fields than the header) or, with
+    on_bad_row=skip, drops and counts it. Only damaged files come here.
+    """
+    separator = "\t" if spec.format == "tsv" else ","
+    kept, numbers, width = [], [], 0
+    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True)):
+        try:
+            fields = next(csv.reader([raw.decode("utf-8-sig")], delimiter=separator), [])
+        except (UnicodeDecodeError, csv.Error):
+            reason, value = "UTF-8 text", raw.strip()[:80]
+        else:
+            width = width or len(fields)
+            if len(fields) <= width:
+                kept.append(raw)
+                numbers.append(number)
+                continue
+            reason, value = f"{width} fields as in the header", raw.strip()[:80]
+        if spec.on_bad_row == "error" or number == 0:
+            raise bad_row(spec, number, "(whole line)", value, reason)
+        report.add(f"(whole line): expected {reason}", 1)
+    return b"".join(kept), numbers[1:]
+
+
+def _scan_text(spec: DataSpec, source: Path | io.BytesIO) -> pl.LazyFrame:
+    return pl.scan_csv(source, separator="\t" if spec.format == "tsv" else ",", infer_schema=False)
+
+
+def _select(spec: DataSpec, frame: pl.LazyFrame) -> pl.DataFrame:
+    """The mapped columns, named by their roles, with row numbers."""
+    present = frame.collect_schema().names()
+    for role, column in spec.columns.items():
+        if column not in present:
+            raise DataError(
+                f"{spec.path} has no column {column!r} for the field {role!r}; it has "
+                f"{', '.join(present)}. Map it with --config.data.columns.{role}=COLUMN."
+            )
+    mapped = [pl.col(column).alias(role) for role, column in spec.columns.items()]
+    return frame.select(mapped).with_row_index(ROW, offset=1).collect()
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the file begins as parquet files do."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def check_file(spec: DataSpec) -> Path:
+    """Path of the set's file. Raises if none is given, it is absent, empty or of another format."""
+    if not spec.path:
+        raise ConfigError(f"Data set {spec.name!r} has no file yet: give --config.data.path=FILE.")
+    path = Path(spec.path)
+    if not path.is_file():
+        raise DataError(f"There is no file {path}; set --config.data.path=FILE.")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty; expected events, one per row.")
+    if spec.format != "parquet" and is_parquet(path):
+        raise DataError(
+            f"{path} is a parquet file, not {spec.format}; set --config.data.format=parquet."
+        )
+    return path
+
+
+def read_rows(spec: DataSpec, report: BadRows) -> pl.DataFrame:
+    """The mapped columns by role, unchecked; text files as strings. Rows are numbered from 1.
+
+    Raises `DataError` for a missing, empty, truncated or malformed file or a missing column.
+    """
+    path = check_file(spec)
+    if spec.format == "parquet":
+        try:
+            return _select(spec, pl.scan_parquet(path))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(
+                f"{path} cannot be read as parquet ({str(error).splitlines()[0]}). It is truncated "
+                "or of another format; copy it again or set --config.data.format."
+            ) from error
+    try:
+        return _select(spec, _scan_text(spec, path))
+    except pl.exceptions.PolarsError as error:
+        first = str(error).splitlines()[0]
+    text, numbers = _mended(spec, report, path)
+    try:
+        frame = _select(spec, _scan_text(spec, io.BytesIO(text)))
+    except pl.exceptions.PolarsError:
+        frame = pl.DataFrame()
+    if frame.is_empty() or len(frame) != len(numbers):
+        raise DataError(
+            f"{path} cannot be read as {spec.format} ({first}). Expected UTF-8 text with a header "
+            "line, one event per line."
+        )
+    return frame.with_columns(pl.Series(ROW, numbers, pl.UInt32))

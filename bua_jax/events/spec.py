@@ -1,0 +1,117 @@
+"""What a data config says: a file, what its columns mean, and how its rows are checked."""
+
+import dataclasses
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bua_jax.errors import ConfigError
+
+ROLES = (
+    "user",
+    "time",
+    "day",
+    "week",
+    "order",
+    "weekday",
+    "slot",
+    "hour",
+    "minute",
+    "location",
+    "behaviour",
+    "split",
+    "gap",
+)
+"""Fields that a column can be mapped to (`--config.data.columns.ROLE=COLUMN`)."""
+FORMATS = ("csv", "tsv", "parquet")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What `configs/data/*.py` describe.
+
+    `columns` maps roles to column names. Time takes one of four forms:
+
+    * `time`: ISO 8601 text, a timestamp type, or epoch seconds;
+    * `day` (elapsed days) with `slot` or `hour` [and `minute`]; without `weekday`, day 0 is a Monday;
+    * `week`, `weekday` and `slot` or `hour`: weeks in order, an unknown gap before each new one;
+    * `order`, `weekday` and `slot` or `hour`: rows in order, less than a week between two of them.
+
+    `order` may accompany every form. `has_dates` says that day numbers are true calendar distances.
+
+    Raises `ConfigError` naming the field, its value and what was expected.
+    """
+
+    name: str
+    path: str
+    format: str = "parquet"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    slots_per_day: int = 48
+    has_dates: bool = True
+    has_places: bool = True
+    behaviours: tuple[str, ...] = ()
+    on_bad_row: str = "error"
+    split_seed: int = 42
+    time_zone: str = ""
+
+    def __post_init__(self) -> None:
+        self._expect("format", self.format, FORMATS)
+        self._expect("on_bad_row", self.on_bad_row, ("error", "skip"))
+        self._expect("slots_per_day", self.slots_per_day, (24, 48))
+        for role in self.columns:
+            self._expect("columns", role, ROLES)
+        if self.time_zone and self.time_zone not in zoneinfo.available_timezones():
+            raise ConfigError(
+                f"data.time_zone is {self.time_zone!r}, expected a name such as Asia/Shanghai, or "
+                "nothing where times are local."
+            )
+        required = ["user", "behaviour"] + ["location"] * self.has_places
+        for role in required:
+            if role not in self.columns:
+                hint = " or set --config.data.has_places=False" if role == "location" else ""
+                raise ConfigError(
+                    f"Data set {self.name!r} maps no column for the field {role!r}; give "
+                    f"--config.data.columns.{role}=COLUMN{hint}."
+                )
+        if self.time_form() in ("week", "order") and self.has_dates:
+            raise ConfigError(
+                f"Data set {self.name!r} takes its days from {self.time_form()!r} and weekdays, "
+                "which are no dates; set --config.data.has_dates=False."
+            )
+
+    def _expect(self, name: str, value: Any, legal: tuple[Any, ...]) -> None:
+        if value not in legal:
+            raise ConfigError(
+                f"Data set {self.name!r}: data.{name} has {value!r}, expected one of "
+                f"{', '.join(map(str, legal))}."
+            )
+
+    def time_form(self) -> str:
+        """How days are known: `time`, `day`, `week` or `order`."""
+        if "time" in self.columns:
+            return "time"
+        clock = "slot" in self.columns or "hour" in self.columns
+        if clock and "day" in self.columns:
+            return "day"
+        if clock and "weekday" in self.columns:
+            for form in ("week", "order"):
+                if form in self.columns:
+                    return form
+        raise ConfigError(
+            f"Data set {self.name!r} does not say when events happen. Map a time column "
+            "(--config.data.columns.time=COLUMN), or a day column with a slot or hour column, or a "
+            "weekday column with a slot or hour column and a week or order column."
+        )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "DataSpec":
+        """Builds it from the plain-dict form of a config.
+
+        Fields that only the config knows (`cite`) are ignored; columns mapped to "" are absent.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
+        known = {k: v for k, v in values.items() if k in names}
+        known["behaviours"] = tuple(known.get("behaviours", ()))
+        known["columns"] = {k: v for k, v in dict(known.get("columns", {})).items() if v}
+        return cls(**known)

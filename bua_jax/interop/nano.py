@@ -1,0 +1,160 @@
+"""nano's own text: corpus and tokenizer. Only a reserved population is read, and nothing is predicted.
+
+A line of the corpus is a ChatML dialogue whose first user turn spells the history out in words; its
+rounds are the understanding tasks. There is no prediction, generation or future-scene answer in it.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+
+from bua_jax.dialogue import annotators
+from bua_jax.dialogue.annotators import ANNOTATORS, Window
+from bua_jax.dialogue.critic import refinement_dialogue
+from bua_jax.dialogue.rounds import Dialogue, Round
+from bua_jax.dialogue.tasks import (
+    INSTRUCTIONS,
+    NOTHING,
+    Writer,
+    generation_instruction,
+    prediction_instruction,
+)
+from bua_jax.dialogue.text import history_text
+from bua_jax.events.schema import Catalogue, EventStore
+from bua_jax.events.simulate import RESERVED_SEEDS, simulated_store
+from bua_jax.events.windows import prediction_windows, sample_windows
+from bua_jax.interop.tokenizer import IM_END, IM_START
+
+VOCABULARY = 2032  # ids of the tokenizer; the table has 2048 rows, the rest stays free
+KINDS = (
+    "reconstruction",
+    "current_scene",
+    "home_work",
+    "hobbies",
+    "key_behaviours",
+    "patterns",
+    "summary",
+    "refinement",
+)
+# Words of other label sets, so that nano knows more than its population's labels.
+OTHER_LABELS = (
+    "Arts & Entertainment",
+    "Athletics & Sports",
+    "College & University",
+    "Event",
+    "Food",
+    "Medical Center",
+    "Nightlife Spot",
+    "Office",
+    "Outdoors & Recreation",
+    "Professional & Other Places",
+    "Residence",
+    "School",
+    "Shop & Service",
+    "Travel & Transport",
+    "Home",
+    "Work",
+    "Gym",
+    "Restaurant",
+    "Park",
+    "Bank",
+)
+_SPLIT = Regex(r"\d\d:\d\d|L\d\d?| ?\p{L}+| ?\d+| ?[^\s\p{L}\d]+|\s+(?!\S)|\s+")
+
+
+def corpus_store(num_users: int, num_days: int) -> EventStore:
+    """The reserved population."""
+    return simulated_store(num_users, num_days, RESERVED_SEEDS[0])
+
+
+def relabelled(store: EventStore, rng: np.random.Generator) -> EventStore:
+    """The same events under 14 labels of another set, so that text is read, not labels recalled."""
+    labels = tuple(sorted(str(x) for x in rng.choice(OTHER_LABELS, 14, replace=False)))
+    mapping = rng.integers(0, 14, len(store.catalogue.behaviours)).astype(np.int16)
+    catalogue = Catalogue(labels, 24, store.catalogue.has_places)
+    slot, behaviour = (store.slot // 2).astype(np.int16), mapping[store.behaviour]
+    return dataclasses.replace(store, catalogue=catalogue, slot=slot, behaviour=behaviour)
+
+
+def dialogues(store: EventStore, count: int, seed: int) -> Iterator[tuple[Window, Dialogue]]:
+    """Understanding dialogues about `count` windows: two to four rounds each, drawn by seed."""
+    rng = np.random.default_rng(seed)
+    length = 24
+    windows = sample_windows(prediction_windows(store, "train", history_length=length), count, seed)
+    writer = Writer.of(store)
+    for row in rng.permutation(len(windows)):
+        start, end = int(windows.start[row]), int(windows.end[row])
+        start = max(start, end - int(rng.integers(10, length + 1)))
+        window = writer.window(start, end, f"nano:{end}")
+        kinds = [str(k) for k in rng.permutation(KINDS)[: rng.integers(2, 5)]]
+        rounds = []
+        for kind in kinds:
+            if kind == "refinement":
+                other = writer.window(start, end, f"other:{end}")
+                draft = annotators.summary(other)
+                rounds.append(refinement_dialogue(window, "train", start, end, draft).rounds[0])
+            else:
+                rounds.append(Round(kind, INSTRUCTIONS[kind], ANNOTATORS[kind](window)))
+        yield window, Dialogue(window.sample_id, "train", 1, "reconstruction", start, end, tuple(rounds))
+
+
+def texts(window: Window, dialogue: Dialogue) -> list[tuple[str, bool]]:
+    """The dialogue as (text, is an answer) pieces; the history is spelled out in the first turn."""
+    pieces: list[tuple[str, bool]] = []
+    for number, turn in enumerate(dialogue.rounds):
+        spelled = f"{history_text(window.catalogue, window.history)}\n" if number == 0 else ""
+        pieces += [(f"{spelled}{turn.instruction}", False), (turn.answer, True)]
+    return pieces
+
+
+def encode(tokenizer, window: Window, dialogue: Dialogue) -> tuple[list[int], list[bool]]:
+    """ChatML token ids of a corpus dialogue, and which belong to answers (stop token included)."""
+    ids: list[int] = []
+    answer: list[bool] = []
+    newline = tokenizer.encode("\n")
+    for text, is_answer in texts(window, dialogue):
+        head = [tokenizer.im_start, *tokenizer.encode("assistant\n" if is_answer else "user\n")]
+        body = [*tokenizer.encode(text), tokenizer.im_end]
+        ids += head + body + newline
+        answer += [False] * len(head) + [is_answer] * len(body) + [False] * len(newline)
+    return ids, answer
+
+
+def train_tokenizer(count: int = 6000) -> tokenizers.Tokenizer:
+    """Byte-level BPE over the corpus, the instructions and the known labels; times stay whole."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(_SPLIT, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - 3,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        min_frequency=2,
+        show_progress=False,
+    )
+    store = corpus_store(60, 60)
+    rng = np.random.default_rng(0)
+
+    def lines() -> Iterator[str]:
+        for part in (store, relabelled(store, rng), relabelled(store, rng)):
+            for window, dialogue in dialogues(part, count // 3, seed=1):
+                yield from (text for text, _ in texts(window, dialogue))
+        fixed = [*INSTRUCTIONS.values(), *NOTHING, prediction_instruction(store.catalogue, 0, 0)]
+        fixed += [generation_instruction(day) for day in range(7)]
+        fixed += [f" {label}" for label in (*OTHER_LABELS, *store.catalogue.behaviours)]
+        clocks = [f"{h:02d}:{m:02d}" for h in range(24) for m in (0, 30)]
+        fixed += [f"{clock} L{i} " for clock in clocks for i in range(1, 11)]
+        for text in fixed:
+            yield from [text] * 20
+
+    tokenizer.train_from_iterator(lines(), trainer)
+    specials = ("<|endoftext|>", IM_START, IM_END)
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in specials])
+    return tokenizer
