@@ -1,59 +1,24 @@
-"""Rule-based reference answers: what a careful reader of the window would write.
+"""Rule-based reference answers: what a careful reader of the window would write (Appendix B).
 
-Every function sees a `Window` (the history, what its ids mean, and how common each behaviour is among
-training users) and nothing else, so no answer can know the target. The one exception, the future
-scene, is given the true next two hours by its caller. Wording varies with the sample id, facts do not.
+Every function sees a `Window` alone, so no answer can know the target. The one exception, the
+future scene, is given the true next two hours by its caller. Wording varies with the sample id,
+facts do not.
 """
 
-import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-import numpy as np
+from bua_jax.dialogue import facts
+from bua_jax.dialogue.facts import SCENE_HOURS, Window, part_of_day, when
+from bua_jax.dialogue.text import event_text, history_text, place_text
+from bua_jax.dialogue.traits import kind_of
+from bua_jax.events.schema import WEEKDAYS
 
-from bua_jax.dialogue.text import SHORT_DAYS, event_text, history_text, place_name
-from bua_jax.events.schema import WEEKDAYS, Catalogue, History
+__all__ = ["ANNOTATORS", "NOTHING", "SCENE_HOURS", "VERSION", "Window"]
 
-SCENE_HOURS = 2
-VERSION = "rules-1"
-
-
-@dataclass(frozen=True)
-class Window:
-    """A history with what is needed to speak about it. `shares`: float64[C] over training users."""
-
-    history: History
-    catalogue: Catalogue
-    shares: np.ndarray
-    sample_id: str
-
-    def label(self, behaviour: int) -> str:
-        return self.catalogue.behaviours[behaviour]
-
-    def choose(self, kind: str, options: Sequence[str]) -> str:
-        """One of `options`, fixed by the sample and the kind."""
-        digest = hashlib.sha256(f"{self.sample_id}|{kind}".encode()).digest()
-        return options[digest[0] % len(options)]
-
-    def hours(self) -> np.ndarray:
-        """Hour of the day of each event, int[L]."""
-        return self.history.slot * 24 // self.catalogue.slots_per_day
-
-    def clock(self, slot: float) -> str:
-        return self.catalogue.clock(int(slot))
-
-
-def part_of_day(hour: int) -> str:
-    """A word for the hour."""
-    names = ((5, "night"), (9, "morning"), (12, "late morning"), (14, "early afternoon"), (18, "afternoon"))
-    return next((name for end, name in names if hour < end), "evening" if hour < 22 else "night")
-
-
-def typical_clock(window: Window, behaviour: int) -> str:
-    """Median time of a behaviour's events in the window."""
-    slots = window.history.slot[window.history.behaviour == behaviour]
-    return window.clock(np.sort(slots)[(len(slots) - 1) // 2])
+VERSION = "rules-2"
+NOTHING = ("Nothing is recorded in the next two hours.", "No event in the next two hours.")
+_SHOWN = 5  # events of a scene that are spelled out
 
 
 def listed(parts: Sequence[str]) -> str:
@@ -66,232 +31,206 @@ def reconstruction(window: Window) -> str:
     return history_text(window.catalogue, window.history)
 
 
-def past_scene(window: Window) -> np.ndarray:
-    """Indices of the last two hours' events (the last event included); a gap ends the look back."""
-    h, slots = window.history, window.catalogue.slots_per_day
-    moment = h.day.astype(np.int64) * slots + h.slot
-    inside = moment >= moment[-1] - SCENE_HOURS * slots // 24
-    gaps = np.flatnonzero(h.gap)
-    if len(gaps):
-        inside &= np.arange(len(h)) >= gaps[-1]
-    return np.flatnonzero(inside)
+def _scene(window: Window, rows: Sequence[tuple[int, int, int]]) -> str:
+    return ", then ".join(event_text(window.catalogue, *row) for row in rows)
 
 
-def scene_text(window: Window, rows: Sequence[tuple[int, int, int]]) -> str:
-    """Events (slot, place, behaviour) of a scene, at most the last five."""
-    return ", then ".join(event_text(window.catalogue, *row) for row in rows[-5:])
+def _phase(window: Window, behaviours: Sequence[int], hour: int, weekday: int) -> str:
+    """`evening`; a commute if it holds travel on a working day's morning or late afternoon."""
+    travels = any(kind_of(window.label(b)).trait == "often on the move" for b in behaviours)
+    if travels and weekday < 5 and (6 <= hour < 10 or 16 <= hour < 20):
+        return "morning commute" if hour < 12 else "evening commute"
+    return part_of_day(hour)
 
 
 def current_scene(window: Window) -> str:
-    h, rows = window.history, past_scene(window)
-    events = [(int(h.slot[i]), int(h.place[i]), int(h.behaviour[i])) for i in rows]
-    day = WEEKDAYS[h.weekday[-1]]
-    scene = f"{day} {part_of_day(int(window.hours()[-1]))}"
-    start = window.choose("current_scene", ("It is {}", "This is {}", "The scene is {}")).format(
-        scene
-    )
-    where = f" at {place_name(int(h.place[-1]))}" if window.catalogue.has_places else ""
-    return f"{start}{where}. Past two hours: {scene_text(window, events)}."
+    """The past two hours, as far back as the window knows them (`facts.past_scene`)."""
+    rows, _ = facts.past_scene(window)
+    codes = [window.behaviours[i] for i in rows]
+    weekday = int(window.history.weekday[-1])
+    opening = window.choose("current_scene", ("It is {} {}", "This is {} {}", "The scene: {} {}"))
+    where = f" at {place_text(window.places[-1])}" if window.catalogue.has_places else ""
+    events = [(window.slots[i], window.places[i], window.behaviours[i]) for i in rows]
+    if len(rows) > _SHOWN:
+        count = f"{len(rows)} events in the past two hours, the last {_SHOWN}"
+    else:
+        count = "Past two hours"
+    phase = _phase(window, codes, window.hours[-1], weekday)
+    head = opening.format(WEEKDAYS[weekday], phase)
+    return f"{head}{where}. {count}: {_scene(window, events[-_SHOWN:])}."
 
 
 def future_scene(window: Window, following: Sequence[tuple[int, int, int]]) -> str:
-    """The true next two hours: (slot, place, behaviour) of each event, places ranked by the history."""
+    """The true next two hours: (slot, place, behaviour) per event, places ranked by the history."""
     if not following:
-        return window.choose(
-            "future_scene",
-            ("Nothing is recorded in the next two hours.", "No event in the next two hours."),
-        )
+        return window.choose("future_scene", NOTHING)
     hour = following[-1][0] * 24 // window.catalogue.slots_per_day
-    body = ", then ".join(event_text(window.catalogue, *row) for row in following[:5])
-    return f"Next two hours, {part_of_day(hour)}: {body}."
+    # past midnight the slots fall: the scene then ends on the next weekday
+    later = following[-1][0] < window.slots[-1]
+    weekday = (int(window.history.weekday[-1]) + later) % 7
+    phase = _phase(window, [b for _, _, b in following], hour, weekday)
+    more = f", and {len(following) - _SHOWN} more" if len(following) > _SHOWN else ""
+    return f"Next two hours, {phase}: {_scene(window, following[:_SHOWN])}{more}."
 
 
 def home_work(window: Window) -> str:
-    """Home: the place most visited from 21:00 to 7:00; work: on weekdays from 9:00 to 18:00, elsewhere."""
-    h, hours = window.history, window.hours()
-    night = (hours < 7) | (hours >= 21)
-    home, at_home = _most(h.place[night & (h.place > 0)])
-    parts = []
-    if home:
-        parts.append(f"Home is L{home}: {at_home} of {int(night.sum())} night events.")
+    """Home: most visited from 21:00 to 7:00; work: on weekdays from 9:00 to 18:00, elsewhere."""
+    place, count, total = facts.home(window)
+    if place:
+        opening = window.choose("home", ("Home is", "Home seems to be", "The home place is"))
+        text = f"{opening} {place_text(place)}: {count} of {total} night events."
     else:
-        home, at_home = _most(h.place[h.place > 0])
-        seen = f"; L{home} is visited most, {at_home} times" if home else ""
-        parts.append(f"No night event shows a home{seen}.")
-    office = (hours >= 9) & (hours < 18) & (h.weekday < 5) & (h.place > 0) & (h.place != home)
-    work, at_work = _most(h.place[office])
-    if at_work >= 2:
-        parts.append(f"Work is L{work}: {at_work} events in weekday working hours.")
-    else:
-        parts.append("No separate work place is seen.")
-    return " ".join(parts)
-
-
-def _most(values: np.ndarray) -> tuple[int, int]:
-    """(most frequent value, its count); ties go to the smaller value; (0, 0) if there is none."""
-    counts = np.bincount(values) if len(values) else np.zeros(1, int)
-    return int(counts.argmax()), int(counts.max())
-
-
-def lifts(window: Window) -> np.ndarray:
-    """How much more frequent each behaviour is here than among training users, float64[C]."""
-    counts = np.bincount(window.history.behaviour, minlength=len(window.catalogue.behaviours))
-    expected = window.shares * len(window.history)
-    return np.where(counts > 0, (counts + 0.5) / (expected + 0.5), 0.0)
-
-
-def distinctive(window: Window, limit: int) -> list[int]:
-    """Behaviours seen at least twice and clearly more often than usual, strongest first."""
-    counts = np.bincount(window.history.behaviour, minlength=len(window.catalogue.behaviours))
-    lift = lifts(window)
-    found = [b for b in np.argsort(-lift, kind="stable") if counts[b] >= 2 and lift[b] >= 1.3]
-    return [int(b) for b in found[:limit]]
+        seen = facts.ranked(Counter(p for p in window.places if p))
+        place = seen[0][0] if seen else 0
+        most = f"; {place_text(place)} is visited most, {seen[0][1]} times" if seen else ""
+        text = f"No night event shows a home{most}."
+    job, count, total = facts.work(window, place)
+    if not job:
+        return f"{text} No separate work place is seen."
+    opening = window.choose("work", ("Work is", "Work seems to be", "The work place is"))
+    return f"{text} {opening} {place_text(job)}: {count} of {total} weekday daytime events."
 
 
 def hobbies(window: Window) -> str:
-    found = distinctive(window, 3)
-    counts = Counter(window.history.behaviour.tolist())
+    """Leisure behaviours that are clearly more frequent here than usual."""
+    found = facts.distinctive(window, 3, leisure=True)
     if not found:
-        top = counts.most_common(1)[0]
-        return f"No hobby stands out; most frequent is {window.label(top[0])} ({top[1]} times)."
+        leisure = [x for x in facts.ranked(window.counts) if kind_of(window.label(x[0])).leisure]
+        if not leisure:
+            return "No leisure behaviour is recorded."
+        behaviour, count = leisure[0]
+        times = "once" if count == 1 else f"{count} times"
+        return (
+            f"No hobby stands out; the most frequent leisure is {window.label(behaviour)}, {times}."
+        )
     parts = [
-        f"{window.label(b)} ({counts[b]} times, around {typical_clock(window, b)})" for b in found
+        f"{window.label(b)} ({window.counts[b]} times{when(window, facts.slots_of(window, b))})"
+        for b in found
     ]
     opening = window.choose("hobbies", ("Likes", "Is fond of", "Often chooses"))
     return f"{opening} {listed(parts)}."
 
 
 def key_behaviours(window: Window) -> str:
-    """Frequent behaviours with their times, what opens the days, and the transition just made."""
-    h = window.history
-    counts = Counter(h.behaviour.tolist())
-    top = sorted(counts, key=lambda b: (-counts[b], b))[:3]
-    frequent = listed(
-        [f"{window.label(b)} {counts[b]} times around {typical_clock(window, b)}" for b in top]
-    )
-    first = np.flatnonzero(np.diff(h.day, prepend=h.day[0] - 1) != 0)
-    opener, opened = _most(h.behaviour[first])
+    """Frequent behaviours with their times, what opens days or marks a move, and the last two."""
+    top = facts.ranked(window.counts)[:3]
+    parts = []
+    for number, (b, count) in enumerate(top):
+        of = f" of {len(window.history)}" if number == 0 else ""
+        parts.append(f"{window.label(b)} {count}{of}{when(window, facts.slots_of(window, b))}")
     opening = window.choose("key", ("Frequent", "Most frequent", "Key"))
-    parts = [f"{opening}: {frequent}."]
-    if opened >= 2:
-        parts.append(f"Days open with {window.label(opener)} ({opened} of {len(first)}).")
-    now = f"{SHORT_DAYS[h.weekday[-1]]} {window.clock(h.slot[-1])}"
-    if len(h) > 1 and not h.gap[-1]:
-        parts.append(
-            f"Now {now}: {window.label(h.behaviour[-2])}, then {window.label(h.behaviour[-1])}."
-        )
-    else:
-        parts.append(f"Now {now}: {window.label(h.behaviour[-1])}.")
-    return " ".join(parts)
+    text = f"{opening}: {'; '.join(parts)}."
+    first, move = facts.opener(window), facts.mover(window)
+    if first is not None:
+        text += f" Days open with {window.label(first[0])} ({len(first[1])} of {first[2]})."
+    elif move is not None:
+        text += f" A change of place comes with {window.label(move[0])} ({move[1]} of {move[2]})."
+    codes, slot = window.behaviours, window.slots[-1]
+    now = f"{WEEKDAYS[int(window.history.weekday[-1])][:3]} {window.clock(slot)}"
+    if len(codes) > 1 and not window.history.gap[-1]:
+        return f"{text} Now {now}: {window.label(codes[-2])}, then {window.label(codes[-1])}."
+    return f"{text} Now {now}: {window.label(codes[-1])}."
 
 
-def recurring_pairs(window: Window) -> list[tuple[tuple[int, int], int]]:
-    """Consecutive pairs within a day that occur at least twice: ((a, b), count), most frequent first."""
-    h = window.history
-    same_day = (h.day[1:] == h.day[:-1]) & ~h.gap[1:]
-    pairs = zip(
-        h.behaviour[:-1][same_day].tolist(), h.behaviour[1:][same_day].tolist(), strict=True
-    )
-    counts = Counter(pairs)
-    return sorted(
-        ((p, n) for p, n in counts.items() if n >= 2), key=lambda item: (-item[1], item[0])
-    )
+def _chain(window: Window, gram: Sequence[int]) -> str:
+    return " then ".join(window.label(b) for b in gram)
 
 
-def successors(window: Window) -> list[tuple[int, int]]:
-    """What followed earlier events of the last behaviour: (behaviour, count), most frequent first."""
-    h = window.history
-    before = np.flatnonzero((h.behaviour[:-1] == h.behaviour[-1]) & ~h.gap[1:])
-    counts = Counter(h.behaviour[before + 1].tolist())
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def same_hours(window: Window) -> list[tuple[int, int]]:
-    """What earlier days held within two hours after the last event's time of day."""
-    h = window.history
-    width = SCENE_HOURS * window.catalogue.slots_per_day // 24
-    near = (h.day < 0) & (h.slot >= h.slot[-1]) & (h.slot <= h.slot[-1] + width)
-    counts = Counter(h.behaviour[near].tolist())
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+def _place_habit(window: Window) -> str:
+    """What is mostly done at one place and makes up most of its events, apart from home."""
+    if not window.catalogue.has_places:
+        return ""
+    by_place: dict[int, Counter[int]] = {}
+    for place, behaviour in zip(window.places, window.behaviours, strict=True):
+        by_place.setdefault(place, Counter())[behaviour] += 1
+    for place in sorted(p for p in by_place if p):
+        behaviour, count = facts.ranked(by_place[place])[0]
+        total = by_place[place].total()
+        if count >= 3 and 2 * count >= total:
+            return f"At {place_text(place)} mostly {window.label(behaviour)} ({count} of {total})."
+    return ""
 
 
 def patterns(window: Window) -> str:
-    """Recurring pairs, what follows the last behaviour, and what this time of day holds."""
-    pairs = recurring_pairs(window)[:2]
-    texts = [f"{window.label(a)} then {window.label(b)} ({n} times)" for (a, b), n in pairs]
+    """Recurring subsequences, regularities of place and time, and what followed this before."""
+    found = facts.recurring(window, 2)
+    texts = []
+    for gram, at in found:
+        hours = when(window, [window.slots[i] for i in at])
+        texts.append(f"{_chain(window, gram)}{hours} ({len(at)} times)")
     opening = window.choose("patterns", ("Recurring", "Repeated", "Patterns"))
-    parts = [f"{opening}: {listed(texts)}." if texts else "No pair of behaviours recurs."]
-    last, following = window.label(window.history.behaviour[-1]), successors(window)[:2]
-    if following:
-        texts = [f"{window.label(b)} ({n})" for b, n in following]
-        parts.append(f"After {last}: {listed(texts)}.")
-    later = same_hours(window)[:2]
-    if later:
-        texts = [f"{window.label(b)} ({n})" for b, n in later]
-        parts.append(
-            f"Around {window.clock(window.history.slot[-1])} on other days: {listed(texts)}."
-        )
-    return " ".join(parts)
+    parts = [f"{opening}: {'; '.join(texts)}." if texts else "No sequence recurs within a day."]
+    parts.append(_place_habit(window) if len(found) < 2 else "")
+    for depth in (2, 1):
+        following, total = facts.successors(window, depth)
+        if following:
+            after = _chain(window, window.behaviours[-depth:])
+            items = [f"{window.label(b)} ({n} of {total})" for b, n in following[:2]]
+            parts.append(f"After {after}: {listed(items)}.")
+            break
+    else:
+        parts.append(f"Nothing followed {window.label(window.behaviours[-1])} before.")
+    then, total = facts.this_time(window)
+    if then:
+        items = [f"{window.label(b)} ({n} of {total})" for b, n in then[:2]]
+        parts.append(f"Around {window.clock(window.slots[-1])} on other days: {listed(items)}.")
+    return " ".join(part for part in parts if part)
 
 
-def rhythm(window: Window) -> str:
-    """A word for when this person is active: from the median first event of the window's days."""
-    h = window.history
-    first = np.flatnonzero(np.diff(h.day, prepend=h.day[0] - 1) != 0)
-    hour = float(np.median(window.hours()[first]))
-    return "an early riser" if hour < 8 else "a late starter" if hour >= 11 else "a morning starter"
+def _habit(window: Window, behaviour: int, *, of: bool) -> str:
+    count = f" ({window.counts[behaviour]} of {len(window.history)} events)" if of else ""
+    return f"{window.label(behaviour)}{when(window, facts.slots_of(window, behaviour))}{count}"
 
 
-def regularity(window: Window) -> str:
-    """Routine-driven where few behaviours make up half of the window, varied where many do."""
-    counts = np.sort(np.bincount(window.history.behaviour))[::-1]
-    needed = int(np.searchsorted(np.cumsum(counts), len(window.history) / 2)) + 1
-    return "routine-driven" if needed <= 3 else "balanced" if needed <= 5 else "varied"
+def _home_anchor(window: Window) -> str:
+    place = facts.home(window)[0] if window.catalogue.has_places else 0
+    return f"home {place_text(place)}" if place else ""
 
 
 def summary(window: Window) -> str:
     """Traits, then habits, then anchors (the structure that Appendix O asks for), briefly."""
-    counts = Counter(window.history.behaviour.tolist())
-    found = distinctive(window, 2) or [counts.most_common(1)[0][0]]
-    habits = listed([f"{window.label(b)} in the {_when(window, b)}" for b in found])
-    anchors = [
-        f"{window.label(b)} {counts[b]} times around {typical_clock(window, b)}" for b in found[:1]
-    ]
-    subject = window.choose("summary", ("Trait", "Traits", "Person"))
-    text = (
-        f"{subject}: {rhythm(window)}, {regularity(window)}. Habits: {habits}. Anchor: {anchors[0]}"
-    )
-    place, visits = _most(window.history.place[window.history.place > 0])
-    if window.catalogue.has_places and place:
-        text += f", L{place} {visits} times"
-    return f"{text}."
-
-
-def _when(window: Window, behaviour: int) -> str:
-    hours = window.hours()[window.history.behaviour == behaviour]
-    return part_of_day(int(np.sort(hours)[(len(hours) - 1) // 2]))
+    person = f"{facts.rhythm(window)} with {facts.regularity(window)} days"
+    traits = [*facts.traits(window, 2), person]
+    done = [_habit(window, b, of=False) for b in facts.habits(window, 2)]
+    done += [f"{window.label(a)} leading to {window.label(b)}" for (a, b), _ in _pairs(window)[:1]]
+    first = facts.opener(window)
+    anchors = [_home_anchor(window)]
+    if first is not None:
+        start = when(window, [window.slots[i] for i in first[1]])
+        anchors.append(f"{window.label(first[0])} opens the day{start}")
+    else:
+        behaviour, count = facts.ranked(window.counts)[0]
+        anchors.append(f"{window.label(behaviour)} ({count} times)")
+    subject = window.choose("summary", ("Traits", "Character", "Person"))
+    held = "; ".join(anchor for anchor in anchors if anchor)
+    return f"{subject}: {listed(traits)}. Habits: {listed(done)}. Anchors: {held}."
 
 
 def refined_summary(window: Window) -> str:
-    """The summary under Appendix O's criteria: abstraction, calibrated times, hierarchy, personal."""
-    h = window.history
-    counts = Counter(h.behaviour.tolist())
-    found = distinctive(window, 3) or [counts.most_common(1)[0][0]]
-    days = len(np.unique(h.day))
-    weekend = int((h.weekday >= 5).sum())
-    trait = f"Trait: {rhythm(window)} with a {regularity(window)} life, drawn to {window.label(found[0])}."
-    habits = [
-        f"{window.label(b)} in the {_when(window, b)} ({counts[b]} of {len(h)} events)"
-        for b in found
+    """The summary under Appendix O's criteria: abstract, calibrated, in three layers, personal."""
+    found = facts.habits(window, 3)
+    drawn = listed(facts.traits(window, 2)) or f"drawn to {window.label(found[0])}"
+    person = f"{facts.rhythm(window)} with {facts.regularity(window)} days"
+    done = [_habit(window, b, of=True) for b in found]
+    linked = [
+        f"{window.label(g[0])} leading to {window.label(g[1])} ({len(at)} times)"
+        for g, at in _pairs(window)[:1]
     ]
-    pairs = recurring_pairs(window)[:1]
-    linked = "".join(f", {window.label(a)} leading to {window.label(b)}" for (a, b), _ in pairs)
-    anchor = f"{window.label(found[0])} around {typical_clock(window, found[0])}"
-    share = f"{weekend} of {len(h)} events on weekends, {days} days seen"
-    return f"{trait} Habits: {listed(habits)}{linked}. Anchors: {anchor}; {share}."
+    weekend = sum(day >= 5 for day in window.history.weekday.tolist())
+    anchors = [_home_anchor(window), f"{window.label(found[0])} ({window.counts[found[0]]} times)"]
+    anchors.append(f"{weekend} of {len(window.history)} events on weekends")
+    held = "; ".join(anchor for anchor in anchors if anchor)
+    return f"Traits: {drawn}, {person}. Habits: {listed([*done, *linked])}. Anchors: {held}."
 
 
-ANNOTATORS = {
+def _pairs(window: Window) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Recurring pairs of two different behaviours, most frequent first."""
+    pairs = facts.grams(window, 2).items()
+    found = [(gram, at) for gram, at in pairs if len(at) >= 2 and gram[0] != gram[1]]
+    return sorted(found, key=lambda item: (-len(item[1]), item[0]))
+
+
+ANNOTATORS: dict[str, Callable[[Window], str]] = {
     "reconstruction": reconstruction,
     "current_scene": current_scene,
     "home_work": home_work,

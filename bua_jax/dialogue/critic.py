@@ -1,22 +1,19 @@
-"""Self-reflection (section 3.4.3, Appendix O): scoring a drafted summary against the window's facts.
+"""Self-reflection (section 3.4.3, Appendix O): scores a drafted summary against the window's facts.
 
-The six recurring issues and the correction criteria are the paper's; the checks are rules, so that a
-score can be explained: each issue names what is missing or wrong.
+The six recurring issues and the correction criteria are the paper's. The checks are rules: claims
+are read off the draft clause by clause (behaviours, places, counts, times, "leading to"), and each
+must be true of the window. So a score can be explained, and nothing but the history is needed.
 """
 
+import itertools
 import re
-from collections import Counter
 from dataclasses import dataclass
 
-from bua_jax.dialogue.annotators import (
-    Window,
-    distinctive,
-    refined_summary,
-    regularity,
-    rhythm,
-    typical_clock,
-)
+from bua_jax.dialogue import facts
+from bua_jax.dialogue.annotators import refined_summary
+from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rounds import Dialogue, Round
+from bua_jax.dialogue.traits import KINDS, kind_of
 
 CRITERIA = {
     "abstraction": "infer traits",
@@ -27,51 +24,160 @@ CRITERIA = {
     "personalisation": "name what is distinctive",
 }
 """Issue (the six of Appendix O) -> what the refined summary must do about it."""
-_CLOCK = re.compile(r"\b(\d\d:\d\d)\b")
-_COUNT = re.compile(r"(\d+) times")
+PASSED = 0.75
+"""An aspect below this score is an issue."""
+
+_SECTIONS = (("traits", "character", "person"), ("habits",), ("anchors",))
+_VAGUE = re.compile(
+    r"\b(various|several things|many things|some things|different activities|etc)\b"
+)
+_NUMBER = re.compile(r"\b(\d+) times\b|\((\d+) of (\d+)(?: events)?\)")
+_AROUND = re.compile(r"\b(?:around|at) (\d\d:\d\d)(?: and (\d\d:\d\d))?")
+_WEEKEND = re.compile(r"\b(\d+) of (\d+) events on weekends")
+_PART = re.compile(r"\bin the (night|morning|late morning|early afternoon|afternoon|evening)\b")
+_PLACE = re.compile(r"\bL(\d{1,2})\b")
+_OPENS = re.compile(r"\bopens the day\s*$")
+_RHYTHMS = ("early riser", "morning starter", "late starter", "evening person", "daytime person")
+_REGULARITIES = ("routine-driven", "balanced", "varied")
 
 
 @dataclass(frozen=True)
 class Critique:
-    """`score`: share of the six checks passed, 0 to 1; `issues`: the failed ones."""
+    """`score`: mean of the six `aspects`, 0 to 1; `issues`: the aspects below `PASSED`."""
 
     score: float
     issues: tuple[str, ...]
+    aspects: dict[str, float]
+
+
+def _spans(window: Window, text: str) -> list[tuple[int, int, int]]:
+    """(start, end, behaviour) of labels in `text`, in order; of overlapping ones the longest."""
+    taken: list[tuple[int, int, int]] = []
+    ids = sorted(range(len(window.catalogue.behaviours)), key=lambda b: -len(window.label(b)))
+    for b in ids:
+        pattern = rf"(?<!\w){re.escape(window.label(b))}(?!\w)"
+        for match in re.finditer(pattern, text, re.IGNORECASE):
+            if all(match.end() <= start or match.start() >= end for start, end, _ in taken):
+                taken.append((match.start(), match.end(), b))
+    return sorted(taken)
 
 
 def mentioned(window: Window, text: str) -> list[int]:
     """Behaviours that the text names, in order of first mention; longer labels win."""
-    found: dict[int, int] = {}
-    taken = text
-    for b in sorted(range(len(window.catalogue.behaviours)), key=lambda b: -len(window.label(b))):
-        position = taken.find(window.label(b))
-        if position >= 0:
-            found[b] = position
-            taken = taken.replace(window.label(b), "\0" * len(window.label(b)))
-    return sorted(found, key=lambda b: found[b])
+    return list(dict.fromkeys(b for _, _, b in _spans(window, text)))
+
+
+def _ratio(checks: list[bool], empty: float) -> float:
+    return sum(checks) / len(checks) if checks else empty
+
+
+def _links(window: Window, text: str) -> list[tuple[int, int, bool]]:
+    """(first, second, true) of each `A leading to B` or `A then B`."""
+    spans = _spans(window, text)
+    happened = facts.grams(window, 2)
+    return [
+        (a, b, (a, b) in happened)
+        for (_, stop, a), (start, _, b) in itertools.pairwise(spans)
+        if text[stop:start].strip(" ,") in ("leading to", "then")
+    ]
+
+
+def _claims(window: Window, text: str) -> list[bool]:
+    """Truth of each count and time, read with the behaviour named last before it."""
+    spans = _spans(window, text)
+    opened = facts.opener(window)
+
+    def before(position: int) -> list[int]:
+        """What is named last before `position` in its sentence: a behaviour, or a linked pair."""
+        begin = max(text.rfind(mark, 0, position) for mark in (". ", "; ", "\n"))
+        inside = [span for span in spans if begin <= span[0] and span[1] <= position]
+        if not inside:
+            return []
+        if len(inside) > 1 and text[inside[-2][1] : inside[-1][0]].strip(" ,") in (
+            "leading to",
+            "then",
+        ):
+            return [inside[-2][2], inside[-1][2]]
+        return [inside[-1][2]]
+
+    checks = []
+    for match in _NUMBER.finditer(text):
+        subject = before(match.start())
+        count, total = int(match[1] or match[2]), int(match[3] or len(window.history))
+        if len(subject) == 2:
+            true = {len(facts.grams(window, 2).get((subject[0], subject[1]), []))}
+        else:
+            true = {window.counts[subject[0]]} if subject else set()
+        checks.append(count in true and total == len(window.history))
+    for match in _WEEKEND.finditer(text):
+        weekend = sum(day >= 5 for day in window.history.weekday.tolist())
+        checks.append((int(match[1]), int(match[2])) == (weekend, len(window.history)))
+    for match in _AROUND.finditer(text):
+        subject = before(match.start())
+        said = [_slot(window, clock) for clock in match.groups() if clock]
+        slots = facts.slots_of(window, subject[-1]) if subject else []
+        if opened is not None and subject == [opened[0]] and _OPENS.search(text, 0, match.start()):
+            slots = [window.slots[i] for i in opened[1]]
+        close = [any(facts.near(window, [s], t) for t in said if t >= 0) for s in slots]
+        checks.append(_ratio(close, 0) >= 0.5)
+    for match in _PART.finditer(text):
+        subject = before(match.start())
+        slots = facts.slots_of(window, subject[-1]) if subject else []
+        hours = [s * 24 // window.catalogue.slots_per_day for s in slots]
+        checks.append(_ratio([facts.part_of_day(h) == match[1] for h in hours], 0) >= 0.5)
+    return checks
+
+
+def _slot(window: Window, clock: str) -> int:
+    hour, minute = int(clock[:2]), int(clock[3:])
+    return (hour * 60 + minute) * window.catalogue.slots_per_day // 1440 if hour < 24 else -1
+
+
+def _abstraction(window: Window, text: str) -> float:
+    """Traits, rhythm and regularity that are said and hold, of those said; 0 if none is."""
+    total = len(window.history)
+    checks = []
+    for kind in KINDS:
+        if kind.trait and kind.trait in text:
+            here = sum(
+                n for b, n in window.counts.items() if kind_of(window.label(b)).trait == kind.trait
+            )
+            checks.append(here >= max(3, 0.1 * total))
+    checks += [facts.rhythm(window) == word for word in _RHYTHMS if word in text]
+    checks += [facts.regularity(window) == word for word in _REGULARITIES if word in text]
+    return _ratio(checks, 0)
+
+
+def _structure(text: str) -> float:
+    """Traits, habits and anchors as sections, in that order; half of it for any other order."""
+    low = text.casefold()
+    at = [next((low.find(f"{w}:") for w in names if f"{w}:" in low), -1) for names in _SECTIONS]
+    present = sum(position >= 0 for position in at) / len(at)
+    return present if at == sorted(at) else present / 2
 
 
 def critique(window: Window, draft: str) -> Critique:
-    """Checks a draft against the history."""
-    counts = Counter(window.history.behaviour.tolist())
+    """Checks a draft against the history. Any text is accepted; an empty one scores 0."""
     named = mentioned(window, draft)
-    grounded = [b for b in named if counts[b]]
-    distinct = distinctive(window, 2)
-    clocks = {typical_clock(window, b) for b in counts}
-    times_right = all(clock in clocks for clock in _CLOCK.findall(draft))
-    counted = {*counts.values(), *Counter(window.history.place.tolist()).values()}
-    counts_right = all(int(n) in counted for n in _COUNT.findall(draft))
-    order = [draft.find(word) for word in ("Habit", "Anchor")]
-    passed = {
-        "abstraction": rhythm(window) in draft and regularity(window) in draft,
-        "association": bool(grounded) and len(grounded) == len(named),
-        "structure": 0 < order[0] < order[1],
-        "hierarchy": bool(named) and (not distinct or named[0] == distinct[0]),
-        "temporal": bool(_CLOCK.search(draft)) and times_right and counts_right,
-        "personalisation": not distinct or distinct[0] in grounded,
+    grounded = [window.counts[b] > 0 for b in named]
+    links = [true for _, _, true in _links(window, draft)]
+    places = [int(p) in window.places for p in _PLACE.findall(draft)]
+    pairs = facts.grams(window, 2).items()
+    possible = any(len(at) >= 2 and a != b for (a, b), at in pairs)
+    strong = facts.habits(window, 3)
+    distinct = facts.distinctive(window, 3) or strong
+    aspects = {
+        "abstraction": _abstraction(window, draft),
+        "association": _ratio(grounded + links + places, 0)
+        * (1.0 if links or not possible else 0.5),
+        "structure": _structure(draft),
+        "hierarchy": 0.0 if not named else 1.0 if named[0] in strong else 0.5 * grounded[0],
+        "temporal": _ratio(_claims(window, draft), 0),
+        "personalisation": (0.5 if _VAGUE.search(draft.casefold()) else 1.0)
+        * float(any(b in distinct for b in named)),
     }
-    issues = tuple(name for name in CRITERIA if not passed[name])
-    return Critique(1 - len(issues) / len(CRITERIA), issues)
+    issues = tuple(name for name in CRITERIA if aspects[name] < PASSED)
+    return Critique(sum(aspects.values()) / len(aspects), issues, aspects)
 
 
 def refinement_instruction(draft: str, issues: tuple[str, ...]) -> str:
@@ -81,8 +187,13 @@ def refinement_instruction(draft: str, issues: tuple[str, ...]) -> str:
     return f"Draft: {draft}\nIssues: {found}.\nRefine it: {mend}."
 
 
+def build_refinement(window: Window, draft: str, found: Critique) -> Round:
+    """Draft, its issues and the criteria as instruction; the refined summary as answer."""
+    instruction = refinement_instruction(draft, found.issues)
+    return Round("refinement", instruction, refined_summary(window))
+
+
 def refinement_dialogue(window: Window, split: str, start: int, end: int, draft: str) -> Dialogue:
-    """A stage-3 dialogue: the draft and its issues in the user turn, the refined summary as answer."""
-    instruction = refinement_instruction(draft, critique(window, draft).issues)
-    turn = Round("refinement", instruction, refined_summary(window))
+    """A stage-3 dialogue about a drafted summary."""
+    turn = build_refinement(window, draft, critique(window, draft))
     return Dialogue(window.sample_id, split, 3, "refinement", start, end, (turn,))

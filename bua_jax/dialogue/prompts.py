@@ -1,7 +1,7 @@
-"""Dialogues as tokens: ChatML without a system turn, soft-token placeholders in the first user turn.
+"""Dialogues as tokens: ChatML, no system turn, soft-token placeholders in the first user turn.
 
     <|im_start|>user\\n<|behavior_start|><|behavior|>*L<|behavior_end|>{instruction}<|im_end|>\\n
-    <|im_start|>assistant\\n{answer}<|im_end|>\\n<|im_start|>user\\n{next instruction}<|im_end|>\\n...
+    <|im_start|>assistant\\n{answer}<|im_end|>\\n<|im_start|>user\\n{next instruction}<|im_end|>\\n
 
 Texts are tokenised piece by piece and special tokens are inserted by id. So supervised spans are
 exact, text of a user cannot make a special token, and decoding sees what training saw.

@@ -1,15 +1,20 @@
 """Dialogues as parquet that a person can read."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.text import Text
 
 from bua_jax.console import out
+from bua_jax.dialogue.annotators import VERSION
 from bua_jax.dialogue.rounds import Dialogue, Round
 from bua_jax.errors import DataError, MismatchError
+from bua_jax.events.schema import EventStore
 from bua_jax.files import atomic_write
 
 _ROUND = pa.struct([("kind", pa.string()), ("instruction", pa.string()), ("answer", pa.string())])
@@ -26,10 +31,20 @@ _SCHEMA = pa.schema(
 )
 
 
+def describe(store: EventStore, settings: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Metadata of dialogues about `store`: label set, data, annotator, and settings as JSON."""
+    return {
+        "catalogue": store.catalogue.fingerprint(),
+        "data": store.fingerprint,
+        "annotator": VERSION,
+        "settings": json.dumps(dict(settings or {}), sort_keys=True),
+    }
+
+
 def write_dialogues(
-    path: str | Path, dialogues: Sequence[Dialogue], metadata: Mapping[str, str]
+    path: str | Path, dialogues: Iterable[Dialogue], metadata: Mapping[str, str]
 ) -> None:
-    """Writes dialogues with `metadata` (data fingerprint, label set, annotator), atomically."""
+    """Writes a row per dialogue with `metadata` (see `describe`), atomically."""
     rows = [dataclasses.asdict(dialogue) for dialogue in dialogues]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(dict(metadata)))
     with atomic_write(path) as temporary:
@@ -39,13 +54,19 @@ def write_dialogues(
 def read_dialogues(path: str | Path, expected: Mapping[str, str] | None = None) -> list[Dialogue]:
     """Reads dialogues back.
 
-    Raises `DataError` for a damaged file and `MismatchError` if a metadata value differs from
-    `expected`, naming both.
+    Raises `DataError` for a missing, damaged or foreign file, and `MismatchError` if a metadata
+    value differs from `expected`, naming both.
     """
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is missing or no complete parquet file ({error}).") from error
+    if not table.schema.equals(_SCHEMA):
+        raise DataError(
+            f"{path} holds no dialogues of bua_jax: its columns are "
+            f"{', '.join(table.column_names)}, expected {', '.join(_SCHEMA.names)} with their types. Write it with "
+            "python -m bua_jax.annotate."
+        )
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     for name, value in (expected or {}).items():
         if metadata.get(name) != value:
@@ -60,12 +81,15 @@ def read_dialogues(path: str | Path, expected: Mapping[str, str] | None = None) 
 
 
 def show(dialogues: Sequence[Dialogue], count: int) -> None:
-    """Prints `count` dialogues spread over the tasks."""
-    tasks = list(dict.fromkeys(dialogue.task for dialogue in dialogues))
-    per_task = -(-count // max(1, len(tasks)))
-    chosen = [d for task in tasks for d in [x for x in dialogues if x.task == task][:per_task]]
-    for dialogue in chosen[:count]:
+    """Prints `count` dialogues, in turn over their tasks; no markup is read in their texts."""
+    by_task: dict[str, list[Dialogue]] = {}
+    for dialogue in dialogues:
+        by_task.setdefault(dialogue.task, []).append(dialogue)
+    turns = sorted((i, t) for t, found in by_task.items() for i in range(min(count, len(found))))
+    for i, task in turns[:count]:
+        dialogue = by_task[task][i]
         title = f"stage {dialogue.stage} {dialogue.task} {dialogue.sample_id} ({dialogue.split})"
-        out.print(f"\n=== {title}", markup=False)
+        out.print(Text(f"\n=== {title}", style="bold"))
         for turn in dialogue.rounds:
-            out.print(f"> {turn.instruction}\n{turn.answer}", markup=False)
+            out.print(Text(f"> {turn.instruction}", style="cyan"))
+            out.print(Text(turn.answer))

@@ -1,13 +1,24 @@
-"""The paper's tasks as dialogues (Appendix B): which rounds, in which order, with which answers."""
+"""The paper's tasks as dialogues (Appendix B): which rounds, in which order, with which answers.
 
+"Two hours" are counted in slots: from slot s they reach to s + 2 h (or s - 2 h), included. At
+half-hour resolution that is up to four slots, at hour resolution up to two: an event at 14:xx
+covers 12:xx to 16:xx. Scenes whose two hours touch an unknown gap or the end of the record are no
+task.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bua_jax.dialogue import annotators
-from bua_jax.dialogue.annotators import ANNOTATORS, SCENE_HOURS, Window
-from bua_jax.dialogue.rounds import UNDERSTANDING_KINDS, Dialogue, Round
-from bua_jax.dialogue.text import SHORT_DAYS, day_text
+from bua_jax.dialogue import annotators, facts
+from bua_jax.dialogue.annotators import ANNOTATORS, NOTHING
+from bua_jax.dialogue.facts import SCENE_HOURS, Window
+from bua_jax.dialogue.rounds import STAGE1_TASKS, UNDERSTANDING, Dialogue, Round
+from bua_jax.dialogue.text import day_text
+from bua_jax.errors import ConfigError
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore, History
 from bua_jax.events.windows import (
@@ -30,34 +41,50 @@ INSTRUCTIONS = {
     "prediction": "Which behaviour comes next?",
 }
 PLACE_TASKS = ("home_work",)
-NOTHING = ("Nothing is recorded in the next two hours.", "No event in the next two hours.")
+"""Tasks that sets without places do not have."""
 
 
 @dataclass(frozen=True)
 class Writer:
     """Writes dialogues about windows of one store.
 
-    `shares` come from training users alone. `rounds=False` leaves only the final round of stage 2;
-    `target_time_revealed` gives the target's weekday and time in the prediction instruction.
+    `shares` come from training users alone; they are fixed when the writer is made. `rounds=False`
+    leaves only the final round of stage 2; `target_time_revealed` gives the target's weekday and
+    time in the prediction instruction. `seed` draws tasks and wordings.
     """
 
     store: EventStore
     shares: np.ndarray
     rounds: bool = True
     target_time_revealed: bool = False
+    seed: int = 0
 
     @classmethod
-    def of(cls, store: EventStore, **switches: bool) -> "Writer":
-        return cls(store, training_shares(store), **switches)
+    def of(
+        cls,
+        store: EventStore,
+        *,
+        rounds: bool = True,
+        target_time_revealed: bool = False,
+        seed: int = 0,
+    ) -> "Writer":
+        return cls(store, training_shares(store), rounds, target_time_revealed, seed)
 
     def window(self, start: int, end: int, name: str) -> Window:
-        return Window(history(self.store, start, end), self.store.catalogue, self.shares, name)
+        """All that an annotator may see of events[start:end]."""
+        seen = history(self.store, start, end)
+        return Window(seen, self.store.catalogue, self.shares, name, self.seed)
+
+    def draw(self, name: str, what: str) -> float:
+        """A number in [0, 1) that depends on seed, sample and purpose alone."""
+        digest = hashlib.sha256(f"{self.seed}|{name}|{what}".encode()).digest()
+        return int.from_bytes(digest[:7], "big") / 2**56
 
 
 def understanding_rounds(window: Window) -> tuple[Round, ...]:
     """Key behaviours, patterns, summary: the rounds before a prediction or a generated day."""
     return tuple(
-        Round(kind, INSTRUCTIONS[kind], ANNOTATORS[kind](window)) for kind in UNDERSTANDING_KINDS
+        Round(kind, INSTRUCTIONS[kind], ANNOTATORS[kind](window)) for kind in UNDERSTANDING
     )
 
 
@@ -67,11 +94,11 @@ def generation_instruction(weekday: int) -> str:
 
 
 def prediction_instruction(catalogue: Catalogue, weekday: int | None = None, slot: int = 0) -> str:
-    """The final instruction of a prediction dialogue; with a weekday the target's time is revealed."""
+    """The final instruction of a prediction dialogue; with a weekday the target's time is given."""
     text = INSTRUCTIONS["prediction"]
     if weekday is None:
         return text
-    return f"{text[:-1]} on {SHORT_DAYS[weekday]} at {catalogue.clock(slot)}?"
+    return f"{text[:-1]} on {WEEKDAYS[weekday][:3]} at {catalogue.clock(slot)}?"
 
 
 def revealed_instruction(writer: Writer, end: int) -> str:
@@ -82,10 +109,27 @@ def revealed_instruction(writer: Writer, end: int) -> str:
     return prediction_instruction(store.catalogue, int(store.weekday[end]), int(store.slot[end]))
 
 
+def stage1_tasks(catalogue: Catalogue, tasks: Sequence[str] = STAGE1_TASKS) -> tuple[str, ...]:
+    """Those of `tasks` that the set has. Raises `ConfigError` for an unknown one, or for none."""
+    for task in tasks:
+        if task not in STAGE1_TASKS:
+            raise ConfigError(
+                f"{task!r} is no stage-1 task; expected some of {', '.join(STAGE1_TASKS)}."
+            )
+    kept = tuple(t for t in tasks if catalogue.has_places or t not in PLACE_TASKS)
+    if not kept:
+        raise ConfigError(
+            f"The stage-1 tasks {', '.join(tasks) or '(none)'} leave nothing to do here"
+            f"{'' if catalogue.has_places else ': the data set has no places'}. Add one of "
+            "reconstruction, current_scene, future_scene, hobbies."
+        )
+    return kept
+
+
 def stage1_dialogue(
     writer: Writer, task: str, windows: WindowIndex, row: int, split: str
 ) -> Dialogue | None:
-    """A one-round dialogue of stage 1; None where the window has no such scene (a gap, no places)."""
+    """A one-round dialogue; None where the window has no such scene (a gap), the set no places."""
     store, start, end = writer.store, int(windows.start[row]), int(windows.end[row])
     if task in PLACE_TASKS and not store.catalogue.has_places:
         return None
@@ -95,32 +139,40 @@ def stage1_dialogue(
         following = future_events(store, end, SCENE_HOURS)
         if following is None:
             return None
-        ranks = _place_ranks(store, start, end, window.history)
-        rows = [
-            (int(store.slot[i]), ranks.get(int(store.location[i]), 0), int(store.behaviour[i]))
-            for i in range(following.start, following.stop)
-        ]
-        answer = annotators.future_scene(window, rows)
+        answer = annotators.future_scene(
+            window, _following(store, start, following, window.history)
+        )
+    elif task == "current_scene" and not facts.past_scene(window)[1]:
+        return None
     else:
-        if task == "current_scene" and window.history.gap[annotators.past_scene(window)[0]]:
-            return None  # the two hours touch a gap
         answer = ANNOTATORS[task](window)
     return Dialogue(name, split, 1, task, start, end, (Round(task, INSTRUCTIONS[task], answer),))
 
 
-def _place_ranks(store: EventStore, start: int, end: int, seen: History) -> dict[int, int]:
-    """Raw area -> rank in the history."""
-    return dict(zip(store.location[start:end].tolist(), seen.place.tolist(), strict=True))
+def _following(
+    store: EventStore, start: int, following: slice, seen: History
+) -> list[tuple[int, int, int]]:
+    """(slot, place ranked by the history, behaviour) of the events in `following`."""
+    ranks: Mapping[int, int] = {}
+    if store.catalogue.has_places:
+        codes = store.location[start : start + len(seen)].tolist()
+        ranks = dict(zip(codes, seen.place.tolist(), strict=True))
+    return [
+        (int(store.slot[i]), ranks.get(int(store.location[i]), 0), int(store.behaviour[i]))
+        for i in range(following.start, following.stop)
+    ]
 
 
 def stage2_dialogue(
     writer: Writer, task: str, windows: WindowIndex, row: int, split: str
 ) -> Dialogue:
-    """Understanding rounds (unless switched off), then the prediction or the next day."""
+    """Understanding rounds (unless switched off), then the next behaviour's label or the next day.
+
+    `task` is "prediction" or "generation"; `windows` are of that task.
+    """
     store, start, end = writer.store, int(windows.start[row]), int(windows.end[row])
     name = sample_id(store, windows, row)
-    window = writer.window(start, end, name)
-    rounds = understanding_rounds(window) if writer.rounds else ()
+    rounds = understanding_rounds(writer.window(start, end, name)) if writer.rounds else ()
     if task == "prediction":
         label = store.catalogue.behaviours[int(store.behaviour[end])]
         final = Round("prediction", revealed_instruction(writer, end), label)
@@ -137,16 +189,58 @@ def is_nothing(dialogue: Dialogue) -> bool:
     return dialogue.task == "future_scene" and dialogue.rounds[-1].answer in NOTHING
 
 
-def cap_nothing(dialogues: list[Dialogue], share: float) -> list[Dialogue]:
-    """Drops the last "nothing recorded" answers beyond `share` of the future scenes."""
-    scenes = [d for d in dialogues if d.task == "future_scene"]
-    something = sum(not is_nothing(d) for d in scenes)
-    allowed = int(share * something / (1 - share)) if share < 1 else len(scenes)
-    kept = []
-    for dialogue in dialogues:
-        if is_nothing(dialogue):
-            if allowed == 0:
-                continue
-            allowed -= 1
-        kept.append(dialogue)
-    return kept
+def cap_nothing(dialogues: Sequence[Dialogue], share: float, seed: int = 0) -> list[Dialogue]:
+    """Leaves at most `share` of the future scenes with "nothing recorded"; order is kept.
+
+    Which ones stay is drawn by seed and sample id, so no user is favoured for coming first.
+    """
+    empty = [d.sample_id for d in dialogues if is_nothing(d)]
+    something = sum(d.task == "future_scene" for d in dialogues) - len(empty)
+    allowed = len(empty) if share >= 1 else int(share * something / (1 - share) + 1e-9)
+    order = sorted(empty, key=lambda name: hashlib.sha256(f"{seed}|{name}".encode()).digest())
+    kept = set(order[:allowed])
+    return [d for d in dialogues if not is_nothing(d) or d.sample_id in kept]
+
+
+def build_stage1(
+    writer: Writer,
+    windows: WindowIndex,
+    split: str,
+    *,
+    tasks: Mapping[str, float] | Sequence[str] = STAGE1_TASKS,
+    nothing_share: float = 0.2,
+) -> tuple[list[Dialogue], Counter[str]]:
+    """One dialogue per window, its task drawn in proportion to `tasks` (equal if only names).
+
+    Returns the dialogues and how many windows were skipped by reason. "Nothing recorded" scenes are
+    capped in the training split alone. Raises `ConfigError` for unknown tasks or bad proportions.
+    """
+    weights = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
+    names = stage1_tasks(writer.store.catalogue, tuple(weights))
+    total = sum(weights[name] for name in names)
+    if total <= 0 or min(weights.values()) < 0:
+        raise ConfigError(f"stage-1 proportions are {weights}; expected none below 0, some above.")
+    bounds = np.cumsum([weights[name] / total for name in names])
+    found, skipped = [], Counter[str]()
+    for row in range(len(windows)):
+        drawn = writer.draw(sample_id(writer.store, windows, row), "task")
+        task = names[min(int(np.searchsorted(bounds, drawn, side="right")), len(names) - 1)]
+        dialogue = stage1_dialogue(writer, task, windows, row, split)
+        if dialogue is None:
+            skipped[f"{task}: two hours not fully known"] += 1
+        else:
+            found.append(dialogue)
+    if split == "train":
+        capped = cap_nothing(found, nothing_share, writer.seed)
+        if len(capped) < len(found):
+            skipped["future_scene: nothing recorded, beyond the cap"] += len(found) - len(capped)
+        found = capped
+    return found, skipped
+
+
+def build_stage2(writer: Writer, task: str, windows: WindowIndex, split: str) -> Iterator[Dialogue]:
+    """A stage-2 dialogue per window; `task` is "prediction" or "generation"."""
+    if task not in ("prediction", "generation"):
+        raise ConfigError(f"{task!r} is no stage-2 task; expected prediction or generation.")
+    for row in range(len(windows)):
+        yield stage2_dialogue(writer, task, windows, row, split)

@@ -1,7 +1,7 @@
 """Events, days and labels as text, and back.
 
 An event is `07:30 L1 check weather` (`07:30 check weather` in sets without places; place 0 is
-`other`). A day is its weekday's three letters and its events: `Tue 07:30 L1 alarm; 08:00 L2 subway`,
+`other`). A day is its weekday's three letters and its events (`Tue 07:30 L1 alarm; 08:00 L2 walk`),
 or `Tue nothing`. `Catalogue` refuses labels with ';' or line breaks, so the form is unambiguous: a
 label is all that follows the place (or clock) up to the next '; '.
 """

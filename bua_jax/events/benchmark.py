@@ -1,6 +1,6 @@
 """Seconds and memory of read -> split -> windows, for a file of any size.
 
-    python -m bua_jax.events.benchmark --rows=10000000 --workdir=runs/benchmark_events
+python -m bua_jax.events.benchmark --rows=10000000 --workdir=runs/benchmark_events
 """
 
 import argparse
@@ -78,7 +78,9 @@ def _measure(path: str) -> dict[str, float]:
     }
 
 
-def benchmark_events(num_rows: int, workdir: str | Path, format: str = "parquet") -> dict[str, float]:
+def benchmark_events(
+    num_rows: int, workdir: str | Path, format: str = "parquet"
+) -> dict[str, float]:
     """Writes `num_rows` synthetic rows to `workdir` and measures read -> split -> windows.
 
     Measured in a process of its own, so that peak_gib (resident memory) is that of the work alone.
@@ -98,4 +100,6 @@ if __name__ == "__main__":
     parser.add_argument("--workdir", default="runs/benchmark_events")
     parser.add_argument("--format", choices=("parquet", "csv"), default="parquet")
     arguments = parser.parse_args()
-    print(json.dumps(benchmark_events(arguments.rows, arguments.workdir, arguments.format), indent=2))
+    print(
+        json.dumps(benchmark_events(arguments.rows, arguments.workdir, arguments.format), indent=2)
+    )

@@ -38,7 +38,7 @@ def _times(column: pl.Series, zone: str) -> pl.Series:
         parsed = column.cast(pl.Datetime("us"))
     elif column.dtype.is_numeric():
         parsed = _epoch(column)
-    elif column.dtype == pl.String:
+    else:
         text = column.str.strip_chars()
         parsed = text.str.to_datetime(_ISO[0], strict=False, time_unit="us")
         for form in _ISO[1:]:  # most files have one form; later ones see what is left
@@ -50,11 +50,6 @@ def _times(column: pl.Series, zone: str) -> pl.Series:
             parsed = parsed.zip_with(
                 parsed.is_not_null(), _epoch(text.cast(pl.Float64, strict=False))
             )
-    else:
-        raise DataError(
-            f"Column {column.name!r} has type {column.dtype}, expected text, numbers or timestamps "
-            "with a time of day."
-        )
     local = _shift(parsed, zone)
     if column.dtype == pl.String and local.null_count():
         local = local.zip_with(local.is_not_null(), _with_offset(text, zone))
@@ -91,8 +86,13 @@ def _with_offset(text: pl.Series, zone: str) -> pl.Series:
 
 
 def _from_time(check: Checker) -> None:
-    spec = check.spec
-    local = _times(check.frame["time"], spec.time_zone)
+    spec, column = check.spec, check.frame["time"]
+    if not (isinstance(column.dtype, pl.Datetime | pl.String) or column.dtype.is_numeric()):
+        raise DataError(
+            f"{spec.path}: column {spec.columns['time']!r} has type {column.dtype}, expected text, "
+            "numbers or timestamps with a time of day."
+        )
+    local = _times(column, spec.time_zone)
     check.frame = check.frame.with_columns(local.alias("_time"))
     legal = pl.col("_time").dt.year().is_between(1970, 2199)
     check.require("time", legal, _EXPECTED_TIME)
@@ -126,7 +126,9 @@ def _weekdays(check: Checker) -> None:
     text = pl.col("weekday").cast(pl.String).str.strip_chars().str.to_lowercase()
     weekday = text.replace_strict(_NAMES, default=None, return_dtype=pl.Int8)
     check.frame = check.frame.with_columns(_weekday=weekday)
-    check.require("weekday", pl.col("_weekday").is_not_null(), "a weekday's name, or 0 (Monday) to 6")
+    check.require(
+        "weekday", pl.col("_weekday").is_not_null(), "a weekday's name, or 0 (Monday) to 6"
+    )
 
 
 def add_clock(check: Checker) -> None:
@@ -165,8 +167,8 @@ def add_clock(check: Checker) -> None:
 def days_from_order(frame: pl.DataFrame) -> pl.DataFrame:
     """Adds `_day` to rows sorted by (_user, order): less than a week passes between two rows.
 
-    The next event is on the next such weekday: later the same day if its slot is not earlier, else a
-    week on. After a gap at least one day passes.
+    The next event is on the next such weekday: later the same day if its slot is not earlier, else
+    a week on. After a gap at least one day passes.
     """
     same = pl.col("_user") == pl.col("_user").shift(1)
     step = (pl.col("_weekday") - pl.col("_weekday").shift(1)).cast(pl.Int32) % 7

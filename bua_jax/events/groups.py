@@ -22,7 +22,7 @@ def training_shares(store: EventStore) -> np.ndarray:
 
 
 def behaviour_groups(store: EventStore) -> dict[str, list[int]]:
-    """Class ids by training frequency: head > 5 %, medium 1-5 % (both ends included), tail the rest."""
+    """Class ids by training frequency: head > 5 %, medium 1 to 5 % (inclusive), tail the rest."""
     share = training_shares(store)
     head = share > HEAD_SHARE
     medium = ~head & (share >= MEDIUM_SHARE)

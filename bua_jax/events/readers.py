@@ -1,7 +1,8 @@
 """CSV, TSV and parquet files to an `EventStore`, through a column mapping.
 
 Rows are checked one field at a time. A bad row is an error that names file, row, column, value and
-what was expected; with on_bad_row=skip it is left out and counted per reason. Time: `events/spec.py`.
+what was expected; with on_bad_row=skip it is left out and counted per reason. The forms of time are
+those of `DataSpec`.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from bua_jax.events.spec import DataSpec
 from bua_jax.events.split import sorted_ids, split_users
 
 ANONYMISED_KEY = b"bua_jax.anonymised"
-"""Parquet metadata key of anonymised files: JSON with `slots_per_day`, `has_dates`, `has_places`."""
+"""Parquet metadata key of anonymised files: JSON with slots_per_day, has_dates, has_places."""
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -46,14 +47,14 @@ def _resolved(spec: DataSpec) -> DataSpec:
     present = pq.read_schema(spec.path).names
     if "split" not in present:
         raise DataError(
-            f"{spec.path} is anonymised but lacks its column 'split' (it has {', '.join(present)}). "
-            "Its ids are renewed, so one person has several and a new split could put them on both "
+            f"{spec.path} is anonymised but lacks its column 'split'; it has {', '.join(present)}. "
+            "Where ids are renewed one person has several, and a new split could put them on both "
             "sides. Use the file as the anonymise verb wrote it."
         )
     if mark["slots_per_day"] != spec.slots_per_day:
         raise DataError(
-            f"{spec.path} was anonymised with {mark['slots_per_day']} slots per day, the config has "
-            f"{spec.slots_per_day}; give --config.data.slots_per_day={mark['slots_per_day']}."
+            f"{spec.path} was anonymised with {mark['slots_per_day']} slots per day, the config "
+            f"has {spec.slots_per_day}; give --config.data.slots_per_day={mark['slots_per_day']}."
         )
     has_places = spec.has_places and mark["has_places"]
     roles = ["user", "day", "weekday", "slot", "behaviour", "gap", "split"]
@@ -78,7 +79,7 @@ def _codes(column: pl.Series, values: list[str], dtype: type[pl.DataType]) -> pl
 
 
 def _check_fields(check: Checker) -> None:
-    """Everything but the clock: adds `_user`, `_gap`, `_behaviour`, and `_order`, `_split` if mapped."""
+    """All but the clock: adds `_user`, `_gap`, `_behaviour`, and `_order`, `_split` if mapped."""
     spec = check.spec
     check.frame = check.frame.with_columns(_user=_text("user"), _behaviour=_text("behaviour"))
     for role in ("user", "behaviour"):
@@ -104,14 +105,14 @@ def _check_fields(check: Checker) -> None:
 
 
 def _sort(check: Checker) -> None:
-    """Rows by person and time, with gaps and, in the form `order`, days; checks what needs order."""
+    """Rows by person and time, with gaps and, in the form `order`, days; checks the order."""
     spec, form = check.spec, check.spec.time_form()
     if "order" in spec.columns:
         check.frame = check.frame.sort("_user", "_order", maintain_order=True)
         if form != "order":
             latest = pl.col("_moment").cum_max().over("_user")
             legal = pl.col("_moment") == latest
-            check.require("order", legal, "an order in which time does not go back", shown="order")
+            check.require("order", legal, "an order in which time does not go back")
     else:
         check.frame = check.frame.sort("_user", "_moment", maintain_order=True)
     if form == "week":
@@ -148,8 +149,8 @@ def read_frame(spec: DataSpec, report: BadRows) -> pl.DataFrame:
     _sort(check)
     if check.frame.is_empty():
         raise DataError(
-            f"{spec.path} holds no usable row ({sum(report.counts.values())} skipped); expected one "
-            "event per row."
+            f"{spec.path} holds no usable row ({sum(report.counts.values())} skipped); expected "
+            "one event per row."
         )
     names = ["user", "day", "weekday", "slot", "behaviour", "gap"]
     names += ["split"] * ("split" in spec.columns)

@@ -39,15 +39,15 @@ class Checker:
     def __init__(self, spec: DataSpec, frame: pl.DataFrame, report: BadRows) -> None:
         self.spec, self.frame, self.report = spec, frame, report
 
-    def require(self, role: str, good: pl.Expr, expected: str, *, shown: str | None = None) -> None:
-        """Keeps the rows where `good` (null counts as bad); `shown` is the column with the value."""
+    def require(self, role: str, good: pl.Expr, expected: str) -> None:
+        """Keeps the rows where `good` (null counts as bad); the error shows the value of `role`."""
         passed = self.frame.select(good.fill_null(False).alias("good")).to_series()
         if passed.all():
             return
         column = self.spec.columns.get(role, role)
         if self.spec.on_bad_row == "error":
             row = self.frame.row(int(passed.not_().arg_true()[0]), named=True)
-            raise bad_row(self.spec, row[ROW], column, row[shown or role], expected)
+            raise bad_row(self.spec, row[ROW], column, row[role], expected)
         self.report.add(f"{column}: expected {expected}", int((~passed).sum()))
         self.frame = self.frame.filter(passed)
 
@@ -83,7 +83,7 @@ def _scan_text(spec: DataSpec, source: Path | io.BytesIO) -> pl.LazyFrame:
 
 
 def _select(spec: DataSpec, frame: pl.LazyFrame) -> pl.DataFrame:
-    """The mapped columns, named by their roles, with row numbers."""
+    """The mapped columns by role, with row numbers; empty lines of text are no rows."""
     present = frame.collect_schema().names()
     for role, column in spec.columns.items():
         if column not in present:
@@ -92,7 +92,11 @@ def _select(spec: DataSpec, frame: pl.LazyFrame) -> pl.DataFrame:
                 f"{', '.join(present)}. Map it with --config.data.columns.{role}=COLUMN."
             )
     mapped = [pl.col(column).alias(role) for role, column in spec.columns.items()]
-    return frame.select(mapped).with_row_index(ROW, offset=1).collect()
+    if spec.format == "parquet":
+        return frame.select(mapped).with_row_index(ROW, offset=1).collect()
+    filled = pl.any_horizontal(pl.col(present).is_not_null())
+    numbered = frame.with_row_index("__row", offset=1).filter(filled)
+    return numbered.select(*mapped, pl.col("__row").alias(ROW)).collect()
 
 
 def is_parquet(path: Path) -> bool:
@@ -138,11 +142,11 @@ def read_rows(spec: DataSpec, report: BadRows) -> pl.DataFrame:
     text, numbers = _mended(spec, report, path)
     try:
         frame = _select(spec, _scan_text(spec, io.BytesIO(text)))
-    except pl.exceptions.PolarsError:
-        frame = pl.DataFrame()
-    if frame.is_empty() or len(frame) != len(numbers):
+        return frame.with_columns(
+            pl.Series(numbers, dtype=pl.UInt32).gather(frame[ROW] - 1).alias(ROW)
+        )
+    except pl.exceptions.PolarsError as error:
         raise DataError(
             f"{path} cannot be read as {spec.format} ({first}). Expected UTF-8 text with a header "
             "line, one event per line."
-        )
-    return frame.with_columns(pl.Series(ROW, numbers, pl.UInt32))
+        ) from error

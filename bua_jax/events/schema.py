@@ -77,9 +77,9 @@ class Catalogue:
 class EventStore:
     """All events of a data set, columnar, sorted by user and then by time.
 
-    Events of user u are positions `offsets[u]:offsets[u + 1]`. `location` codes raw areas (-1 = none
-    or dropped) and never reaches a model. `day` is an elapsed-day number, non-decreasing within a
-    user; where `gap` is set, an unknown time passed before that event.
+    Events of user u are positions `offsets[u]:offsets[u + 1]`. `location` codes raw areas (-1 =
+    none or dropped) and never reaches a model. `day` is an elapsed-day number, non-decreasing
+    within a user; where `gap` is set, an unknown time passed before that event.
     """
 
     catalogue: Catalogue
@@ -113,7 +113,7 @@ class EventStore:
         return np.flatnonzero(self.split == SPLITS.index(split))
 
     def save(self, path: str | Path) -> None:
-        """Writes one parquet file (a row per event) with the catalogue in its metadata, atomically."""
+        """Writes one parquet file (a row per event), the catalogue in its metadata, atomically."""
         counts = np.diff(self.offsets)
         user = pa.DictionaryArray.from_arrays(
             pa.array(np.repeat(np.arange(len(self.users), dtype=np.int32), counts)),
@@ -133,7 +133,7 @@ class EventStore:
 
     @classmethod
     def load(cls, path: str | Path) -> "EventStore":
-        """Reads what `save` wrote. Raises `DataError` if the file is missing, truncated or foreign."""
+        """Reads what `save` wrote. Raises `DataError` for a missing, damaged or foreign file."""
         path = Path(path)
         try:
             table = pq.read_table(path)
@@ -150,8 +150,8 @@ class EventStore:
             )
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise DataError(
-                f"{path} is not an event store of bua_jax or is damaged ({error}). Remove its folder "
-                "and run the same command again to rebuild it."
+                f"{path} is not an event store of bua_jax or is damaged ({error}). Remove its "
+                "folder and run the same command again to rebuild it."
             ) from error
         if store.with_fingerprint().fingerprint != store.fingerprint:
             raise DataError(f"{path} was altered after it was written: its fingerprint differs.")

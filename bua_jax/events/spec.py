@@ -34,7 +34,7 @@ class DataSpec:
     `columns` maps roles to column names. Time takes one of four forms:
 
     * `time`: ISO 8601 text, a timestamp type, or epoch seconds;
-    * `day` (elapsed days) with `slot` or `hour` [and `minute`]; without `weekday`, day 0 is a Monday;
+    * `day` (elapsed days), `slot` or `hour` [and `minute`]; without `weekday`, day 0 is a Monday;
     * `week`, `weekday` and `slot` or `hour`: weeks in order, an unknown gap before each new one;
     * `order`, `weekday` and `slot` or `hour`: rows in order, less than a week between two of them.
 

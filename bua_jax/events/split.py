@@ -1,9 +1,13 @@
 """The 8:1:1 split by person."""
 
+import re
+
 import numpy as np
 
 from bua_jax.errors import DataError
-from bua_jax.events.schema import SPLITS
+
+RENEWED_ID = re.compile(r"renewed-[0-9a-f]{16}")
+"""Ids that the anonymiser renews from period to period: one person has several."""
 
 
 def sorted_ids(ids: list[str]) -> list[str]:
@@ -17,21 +21,20 @@ def sorted_ids(ids: list[str]) -> list[str]:
 def split_users(ids: list[str], seed: int = 42) -> dict[str, int]:
     """Person -> index into SPLITS: `p = default_rng(seed).permutation(sorted ids)`, then 8:1:1.
 
-    Raises `DataError` with fewer than 3 people, which leaves a split empty.
+    Raises `DataError` with fewer than 3 people, which leaves a split empty, and for renewed ids.
     """
+    if any(RENEWED_ID.fullmatch(user) for user in ids):
+        raise DataError(
+            "These ids were renewed by the anonymise verb: one person has several, so a new split "
+            "could put them on both sides. Use the split column that the anonymised file carries: "
+            "--config.data.columns.split=split."
+        )
     if len(ids) < 3:
         raise DataError(f"The data has {len(ids)} people; a split by person needs at least 3.")
     n = len(ids)
     permuted = np.random.default_rng(seed).permutation(np.asarray(sorted_ids(ids)))
     cuts = (int(0.8 * n), int(0.9 * n))
     return {
-        str(user): (0 if i < cuts[0] else 1 if i < cuts[1] else 2) for i, user in enumerate(permuted)
+        str(user): (0 if i < cuts[0] else 1 if i < cuts[1] else 2)
+        for i, user in enumerate(permuted)
     }
-
-
-def split_from_column(names: list[str]) -> list[int]:
-    """Split names of a `split` column as indices. Raises `DataError` for another name."""
-    unknown = sorted(set(names) - set(SPLITS))
-    if unknown:
-        raise DataError(f"Column split holds {unknown[0]!r}, expected one of {', '.join(SPLITS)}.")
-    return [SPLITS.index(name) for name in names]

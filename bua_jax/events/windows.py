@@ -1,8 +1,9 @@
 """Windows: a history and the target that follows it.
 
 A window never crosses users. A history may cross an unknown gap (the flag stays visible); a target
-day may not. "Two hours" after an event in slot s are the slots s .. s + 2 h: at half-hour resolution
-up to four slots on, at hour resolution up to two slots on (an event at 14:xx covers through 16:xx).
+day may not. "Two hours" after an event in slot s are the slots s .. s + 2 h: at half-hour
+resolution up to four slots on (two to two and a half hours), at hour resolution up to two slots on
+(an event at 14:xx covers through 16:59, two to three hours).
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from bua_jax.events.schema import NUM_PLACES, EventStore, History
 
 @dataclass(frozen=True)
 class WindowIndex:
-    """Positions into an `EventStore`: history = events[start:end], target = events[end:target_end]."""
+    """Positions in an `EventStore`: history events[start:end], target events[end:target_end]."""
 
     user: np.ndarray  # int32[n]
     start: np.ndarray  # int64[n]
@@ -65,7 +66,10 @@ def prediction_windows(
     min_history: int = 10,
     stride: int = 1,
 ) -> WindowIndex:
-    """Every `stride`-th position with at least `min_history` events before it; the target is one event."""
+    """Every `stride`-th position with `min_history` events before it; the target is one event.
+
+    The history is up to `history_length` events; it and the step to the target may cross a gap.
+    """
     _check(history_length, min_history)
     users = store.users_of_split(split)
     first, last = store.offsets[users] + min_history, store.offsets[users + 1]
@@ -102,9 +106,7 @@ def generation_windows(
         )
         cut_by_gap = np.zeros(len(begin), bool)
         cut_by_gap[:-1] = (
-            (group_user[1:] == group_user[:-1])
-            & (group_day[1:] == group_day[:-1])
-            & after_gap[1:]
+            (group_user[1:] == group_user[:-1]) & (group_day[1:] == group_day[:-1]) & after_gap[1:]
         )
         ends &= ~cut_by_gap
     ends &= begin - store.offsets[group_user] >= min_history
@@ -116,7 +118,9 @@ def sample_windows(windows: WindowIndex, count: int, seed: int) -> WindowIndex:
     """A deterministic draw without replacement, in the original order; 0 or too many keeps all."""
     if count <= 0 or count >= len(windows):
         return windows
-    return windows.take(np.sort(np.random.default_rng(seed).choice(len(windows), count, replace=False)))
+    return windows.take(
+        np.sort(np.random.default_rng(seed).choice(len(windows), count, replace=False))
+    )
 
 
 def sample_id(store: EventStore, windows: WindowIndex, row: int) -> str:
@@ -126,7 +130,7 @@ def sample_id(store: EventStore, windows: WindowIndex, row: int) -> str:
 
 
 def _places(location: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(rank by visits, id by first appearance) of `location` int[n, L]; `valid` marks real places."""
+    """(rank by visits, id by first appearance) of `location` int[n, L]; `valid`: it has one."""
     same = (location[:, :, None] == location[:, None, :]) & valid[:, :, None] & valid[:, None, :]
     length = location.shape[1]
     first = np.where(valid, same.argmax(2), length)  # position of the place's first visit

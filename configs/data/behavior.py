@@ -3,7 +3,8 @@
 Columns of the file: user_id (any id), time (2024-03-01T18:30 or epoch seconds), location (one of
 the person's areas), behavior (one of 37 names). Rename them with --config.data.columns.*.
 
-    python -m bua_jax.curriculum --config=configs/curriculum.py:data=behavior --config.data.path=behavior.csv
+    python -m bua_jax.curriculum --config=configs/curriculum.py:data=behavior \\
+        --config.data.path=behavior.csv
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.columns.time = "time"  # ISO 8601 or epoch seconds
     config.columns.location = "location"  # area
     config.columns.behaviour = "behavior"  # label, in words
-    config.columns.split = ""  # train, validation or test; needed for anonymised files
+    config.columns.split = ""  # train, validation or test; empty = drawn by person
     config.slots_per_day = 48  # time ids per day: half-hours
     config.time_zone = ""  # convert UTC times to it, e.g. Asia/Shanghai; empty = times are local
     config.has_dates = True  # times carry dates
@@ -27,4 +28,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.behaviours = ()  # label set; empty = the labels in the data, sorted
     config.on_bad_row = "error"  # error, or skip (counted and reported)
     config.split_seed = 42  # of the 8:1:1 split by person
+    config.cite = "BUA, appendix C; private"  # whom to cite
     return config

@@ -1,6 +1,6 @@
 """The built-in simulated population (bua_jax/events/simulate.py).
 
-    python -m bua_jax.curriculum --config=configs/curriculum.py:data=simulated --config.data.seed=1
+python -m bua_jax.curriculum --config=configs/curriculum.py:data=simulated --config.data.seed=1
 """
 
 from ml_collections import ConfigDict

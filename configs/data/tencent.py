@@ -1,9 +1,10 @@
-"""Template for the paper's Tencent set: 2,000 people, 14 intents of places visited (Shao et al., 2024).
+"""Template for the paper's Tencent set: 2,000 people, 14 intents of visits (Shao et al., 2024).
 
-Columns of the file: user_id, timestamp (2019-10-08T07:30:00 or epoch seconds), location_id (anonymised
-place), intent (one of 14 names). Rename them with --config.data.columns.*.
+Columns of the file: user_id, timestamp (2019-10-08T07:30:00 or epoch seconds), location_id
+(anonymised place), intent (one of 14 names). Rename them with --config.data.columns.*.
 
-    python -m bua_jax.curriculum --config=configs/curriculum.py:data=tencent --config.data.path=tencent.csv
+    python -m bua_jax.curriculum --config=configs/curriculum.py:data=tencent \\
+        --config.data.path=tencent.csv
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.columns.time = "timestamp"  # ISO 8601 or epoch seconds
     config.columns.location = "location_id"  # anonymised place
     config.columns.behaviour = "intent"  # label, in words
-    config.columns.split = ""  # train, validation or test; needed for anonymised files
+    config.columns.split = ""  # train, validation or test; empty = drawn by person
     config.slots_per_day = 48  # time ids per day: half-hours
     config.time_zone = ""  # convert UTC times to it, e.g. Asia/Shanghai; empty = times are local
     config.has_dates = True  # times carry dates
@@ -27,4 +28,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.behaviours = ()  # label set; empty = the labels in the data, sorted
     config.on_bad_row = "error"  # error, or skip (counted and reported)
     config.split_seed = 42  # of the 8:1:1 split by person
+    config.cite = "Shao et al., 2024; not public"  # whom to cite
     return config

@@ -1,0 +1,339 @@
+"""What can be counted in a window: the ground of every answer and of the critic.
+
+A `Window` holds the history, what its ids mean, and how common each behaviour is among training
+users; nothing else, so no fact can know the target. Claims are conservative: "around 08:30" is said
+only if most of the events lie within an hour of it, and a day that may be cut off has no opening.
+"""
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bua_jax.dialogue.traits import kind_of
+from bua_jax.events.schema import Catalogue, History
+
+SCENE_HOURS = 2
+MOST = 0.6  # the share from which "around", "in the" and "usually" are said
+
+
+@dataclass(frozen=True)
+class Window:
+    """A history with what is needed to speak about it. `shares`: float64[C] over training users."""
+
+    history: History
+    catalogue: Catalogue
+    shares: np.ndarray
+    sample_id: str
+    seed: int = 0
+
+    def label(self, behaviour: int) -> str:
+        return self.catalogue.behaviours[behaviour]
+
+    def choose(self, kind: str, options: Sequence[str]) -> str:
+        """One of `options`, fixed by seed, sample and kind."""
+        digest = hashlib.sha256(f"{self.seed}|{self.sample_id}|{kind}".encode()).digest()
+        return options[digest[0] % len(options)]
+
+    def clock(self, slot: int) -> str:
+        return self.catalogue.clock(int(slot))
+
+    @cached_property
+    def slots(self) -> list[int]:
+        return self.history.slot.tolist()
+
+    @cached_property
+    def behaviours(self) -> list[int]:
+        return self.history.behaviour.tolist()
+
+    @cached_property
+    def places(self) -> list[int]:
+        return self.history.place.tolist()
+
+    @cached_property
+    def hours(self) -> list[int]:
+        """Hour of the day of each event."""
+        return [slot * 24 // self.catalogue.slots_per_day for slot in self.slots]
+
+    @cached_property
+    def counts(self) -> Counter[int]:
+        """Events per behaviour."""
+        return Counter(self.behaviours)
+
+    @cached_property
+    def runs(self) -> list[range]:
+        """Stretches of events of one day without an unknown gap between them."""
+        day, gap = self.history.day.tolist(), self.history.gap.tolist()
+        cuts = [i for i in range(len(day)) if i == 0 or gap[i] or day[i] != day[i - 1]]
+        return [range(a, b) for a, b in zip(cuts, [*cuts[1:], len(day)], strict=True)]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """First events of the days that the window holds from their beginning."""
+        gap = self.history.gap.tolist()
+        return [run.start for run in self.runs[1:] if not gap[run.start]]
+
+
+def ranked(counts: Counter) -> list[tuple]:
+    """(key, count) by falling count; ties in the order of the keys."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def part_of_day(hour: int) -> str:
+    """A word for the hour."""
+    names = ((5, "night"), (9, "morning"), (12, "late morning"), (14, "early afternoon"))
+    later = ((18, "afternoon"), (22, "evening"), (24, "night"))
+    return next(name for end, name in (*names, *later) if hour < end)
+
+
+def middle(slots: Sequence[int]) -> int:
+    """The lower median."""
+    return sorted(slots)[(len(slots) - 1) // 2]
+
+
+def near(window: Window, slots: Sequence[int], slot: int) -> float:
+    """Share of `slots` within an hour of `slot`."""
+    hour = window.catalogue.slots_per_day // 24
+    return sum(abs(s - slot) <= hour for s in slots) / len(slots)
+
+
+def when(window: Window, slots: Sequence[int]) -> str:
+    """When most happen, as ` around 08:30`, two such times, ` in the evening`, or nothing."""
+    if near(window, slots, middle(slots)) >= MOST:
+        return f" around {window.clock(middle(slots))}"
+    hour = window.catalogue.slots_per_day // 24
+    early, late = split_in_two(slots)
+    groups = [g for g in (early, late) if len(g) >= 2 and near(window, g, middle(g)) >= MOST]
+    close = sum(round(near(window, g, middle(g)) * len(g)) for g in groups)
+    apart = len(groups) == 2 and middle(late) - middle(early) > 2 * hour
+    if apart and close >= MOST * len(slots):
+        return f" around {window.clock(middle(early))} and {window.clock(middle(late))}"
+    parts = [part_of_day(s * 24 // window.catalogue.slots_per_day) for s in slots]
+    part, count = Counter(parts).most_common(1)[0]
+    return f" in the {part}" if count >= MOST * len(parts) else ""
+
+
+def split_in_two(slots: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Slots before and after their widest pause."""
+    ordered = sorted(slots)
+    pauses = [b - a for a, b in itertools.pairwise(ordered)]
+    cut = pauses.index(max(pauses)) + 1 if pauses else 1
+    return ordered[:cut], ordered[cut:]
+
+
+def slots_of(window: Window, behaviour: int) -> list[int]:
+    """Slots of a behaviour's events."""
+    return [s for s, b in zip(window.slots, window.behaviours, strict=True) if b == behaviour]
+
+
+def grams(window: Window, length: int) -> dict[tuple[int, ...], list[int]]:
+    """Subsequences of `length` behaviours within a day, without gaps -> positions of their starts.
+
+    Occurrences of the same subsequence do not overlap.
+    """
+    found: dict[tuple[int, ...], list[int]] = {}
+    for run in window.runs:
+        last: dict[tuple[int, ...], int] = {}
+        for i in range(run.start, run.stop - length + 1):
+            gram = tuple(window.behaviours[i : i + length])
+            if i - last.get(gram, -length) >= length or gram not in last:
+                last[gram] = i
+                found.setdefault(gram, []).append(i)
+    return found
+
+
+def recurring(window: Window, limit: int) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Subsequences of 2 or 3 behaviours that occur at least twice, most frequent first.
+
+    Three go before the two inside them if they occur as often, which then are left out.
+    """
+    kept: list[tuple[tuple[int, ...], list[int]]] = []
+    both = [*grams(window, 3).items(), *grams(window, 2).items()]
+    for gram, at in sorted(
+        ((g, a) for g, a in both if len(a) >= 2),
+        key=lambda item: (-len(item[1]), len(set(item[0])) == 1, -len(item[0]), item[0]),
+    ):
+        text = "," + ",".join(map(str, gram)) + ","
+        inside = any(
+            text in "," + ",".join(map(str, other)) + ","
+            or set(gram) <= set(other)  # a chain of the same behaviours tells nothing new
+            for other, _ in kept
+        )
+        if not inside:
+            kept.append((gram, at))
+        if len(kept) == limit:
+            break
+    return kept
+
+
+def successors(window: Window, depth: int = 1) -> tuple[list[tuple[int, int]], int]:
+    """What followed earlier occurrences of the last `depth` events: ((behaviour, count)...), total.
+
+    The next event may lie on the next day, as the next event of the window may; never behind a gap.
+    """
+    codes, gap = window.behaviours, window.history.gap.tolist()
+    if len(codes) <= depth or any(gap[len(codes) - depth + 1 :]):
+        return [], 0
+    last = codes[-depth:]
+    following = [
+        codes[i + depth]
+        for i in range(len(codes) - depth)
+        if codes[i : i + depth] == last and not any(gap[i + 1 : i + depth + 1])
+    ]
+    return ranked(Counter(following)), len(following)
+
+
+def this_time(window: Window) -> tuple[list[tuple[int, int]], int]:
+    """Behaviours within an hour of this time of day on earlier days, and their total."""
+    width = window.catalogue.slots_per_day // 24
+    day, slot = window.history.day.tolist(), window.slots[-1]
+    then = [
+        b
+        for b, s, d in zip(window.behaviours, window.slots, day, strict=True)
+        if d < 0 and abs(s - slot) <= width
+    ]
+    return ranked(Counter(then)), len(then)
+
+
+def opener(window: Window) -> tuple[int, list[int], int] | None:
+    """(behaviour, its positions, days) where at least two and half of the days open with it."""
+    first = ranked(Counter(window.behaviours[i] for i in window.starts))
+    if not first or first[0][1] < 2 or 2 * first[0][1] < len(window.starts):
+        return None
+    at = [i for i in window.starts if window.behaviours[i] == first[0][0]]
+    return first[0][0], at, len(window.starts)
+
+
+def mover(window: Window) -> tuple[int, int, int] | None:
+    """(behaviour, moves, chances): what comes with another place than the event before it.
+
+    None without places, or where no behaviour moved at least twice and in most of its chances.
+    """
+    moves: Counter[int] = Counter()
+    chances: Counter[int] = Counter()
+    for run in window.runs:
+        for i in range(run.start + 1, run.stop):
+            chances[window.behaviours[i]] += 1
+            # two areas beyond the ten may be different ones: no move is claimed for them
+            moves[window.behaviours[i]] += window.places[i] != window.places[i - 1]
+    for behaviour, count in ranked(moves):
+        if count >= 2 and count >= MOST * chances[behaviour]:
+            return behaviour, count, chances[behaviour]
+    return None
+
+
+def lifts(window: Window) -> np.ndarray:
+    """How much more frequent each behaviour is here than among training users, float64[C].
+
+    Half an event is added on both sides, so that one rare event makes no giant; 0 without events.
+    """
+    counts = np.bincount(window.history.behaviour, minlength=len(window.catalogue.behaviours))
+    expected = window.shares * len(window.history)
+    return np.where(counts > 0, (counts + 0.5) / (expected + 0.5), 0.0)
+
+
+def distinctive(window: Window, limit: int, *, leisure: bool = False) -> list[int]:
+    """Behaviours clearly more frequent than usual (twice, 7 % of events or more), strongest first.
+
+    `leisure` leaves out work, travel and what everybody does.
+    """
+    lift = lifts(window)
+    found = [
+        int(b)
+        for b in np.argsort(-lift, kind="stable")
+        if window.counts[int(b)] >= max(2, 0.07 * len(window.history))
+        and lift[b] >= 1.3
+        and (not leisure or kind_of(window.label(int(b))).leisure)
+    ]
+    return found[:limit]
+
+
+def habits(window: Window, limit: int) -> list[int]:
+    """The distinctive behaviours, then the most frequent ones, each once."""
+    frequent = [b for b, _ in ranked(window.counts)]
+    return list(dict.fromkeys([*distinctive(window, limit), *frequent]))[:limit]
+
+
+def traits(window: Window, limit: int) -> list[str]:
+    """Traits whose behaviours make up a tenth of the window and 1.2 times their usual share."""
+    here: Counter[str] = Counter()
+    usual: dict[str, float] = {}
+    for b, label in enumerate(window.catalogue.behaviours):
+        here[kind_of(label).trait] += window.counts[b]
+        trait = kind_of(label).trait
+        usual[trait] = usual.get(trait, 0.0) + float(window.shares[b])
+    n = len(window.history)
+    strength = {
+        trait: (count / n) / max(usual[trait], 1 / n)
+        for trait, count in here.items()
+        if trait and count >= max(3, 0.1 * n)
+    }
+    found = [t for t in sorted(strength, key=lambda t: (-strength[t], t)) if strength[t] >= 1.2]
+    return found[:limit]
+
+
+def rhythm(window: Window) -> str:
+    """A word for when this person is active: from when days begin, else from all events."""
+    hours = sorted(window.hours[i] for i in window.starts)
+    if len(hours) >= 2:
+        first = middle(hours)
+        return "early riser" if first < 8 else "morning starter" if first < 11 else "late starter"
+    late = sum(hour >= 18 for hour in window.hours)
+    return "evening person" if 2 * late >= len(window.hours) else "daytime person"
+
+
+def regularity(window: Window) -> str:
+    """Routine-driven where few behaviours make up half of the window, varied where many do."""
+    counts = sorted(window.counts.values(), reverse=True)
+    needed = int(np.searchsorted(np.cumsum(counts), len(window.history) / 2)) + 1
+    return "routine-driven" if needed <= 3 else "balanced" if needed <= 5 else "varied"
+
+
+def home(window: Window) -> tuple[int, int, int]:
+    """(place, its events, all events) from 21:00 to 7:00; place 0 if no known place is seen then.
+
+    Ties go to the place with the better rank.
+    """
+    return _anchor(window, lambda hour, weekday: hour < 7 or hour >= 21, 0)
+
+
+def work(window: Window, home_place: int) -> tuple[int, int, int]:
+    """(place, its events, all events) on weekdays from 9:00 to 18:00, other than home.
+
+    Place 0 unless it has at least two events and a quarter of those hours' events.
+    """
+    place, count, total = _anchor(
+        window, lambda hour, weekday: 9 <= hour < 18 and weekday < 5, home_place
+    )
+    return (place, count, total) if count >= 2 and 4 * count >= total else (0, 0, total)
+
+
+def _anchor(window: Window, chosen, apart: int) -> tuple[int, int, int]:
+    weekdays = window.history.weekday.tolist()
+    inside = [
+        place
+        for place, hour, weekday in zip(window.places, window.hours, weekdays, strict=True)
+        if chosen(hour, weekday)
+    ]
+    known = ranked(Counter(p for p in inside if p and p != apart))
+    return (*known[0], len(inside)) if known else (0, 0, len(inside))
+
+
+def past_scene(window: Window) -> tuple[list[int], bool]:
+    """(positions of the last two hours' events, the last one included; whether these are all).
+
+    With slots s, two hours reach back to slot s - 2 h, included: up to four slots at half-hour
+    resolution, up to two at hour resolution. It is not all where the span touches an unknown gap or
+    goes back beyond the window's first event; the events after that point are then given.
+    """
+    slots = window.catalogue.slots_per_day
+    moment = [d * slots + s for d, s in zip(window.history.day.tolist(), window.slots, strict=True)]
+    limit = moment[-1] - SCENE_HOURS * slots // 24
+    first = next(i for i, m in enumerate(moment) if m >= limit)
+    # the gap flag of an event tells about the time right before it: one inside cuts the span
+    cuts = [i for i in range(first, len(moment)) if i == 0 or window.history.gap[i]]
+    return list(range(cuts[-1] if cuts else first, len(moment))), not cuts

@@ -1,0 +1,165 @@
+"""Opaque ids and areas, before anything else sees the data (the paper's ethics statement).
+
+What is kept of an event: day, weekday, slot, behaviour, and the area if it is among the person's
+`KEPT_AREAS` most visited. What goes: the id, the name of the area, every column that is not mapped.
+"""
+
+import hmac
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from bua_jax.errors import DataError
+from bua_jax.events.readers import ANONYMISED_KEY, anonymised_mark, read_frame
+from bua_jax.events.rows import BadRows
+from bua_jax.events.schema import SPLITS
+from bua_jax.events.spec import DataSpec
+from bua_jax.events.split import split_users
+from bua_jax.files import atomic_write, read_json
+
+KEPT_AREAS = 10
+PERIOD_DAYS = 90
+"""Ids live this long (three months), counted from the first date of the whole data set."""
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Anonymised:
+    """What was done, for the person who asked for it."""
+
+    people: int
+    ids: int
+    events: int
+    areas_kept_share: float | None  # of events with an area; None without places
+    renewed: bool
+
+
+def _opaque(key: bytes, *parts: str | int) -> str:
+    """16 hex digits that only the key holder can compute."""
+    return hmac.new(key, json.dumps(parts).encode(), "sha256").hexdigest()[:16]
+
+
+def _kept_areas(frame: pl.DataFrame) -> pl.DataFrame:
+    """(user, location) of each person's most visited areas; ties go to the earlier first visit."""
+    visits = (
+        frame.with_row_index("position")
+        .drop_nulls("location")
+        .group_by("user", "location")
+        .agg(pl.len().alias("visits"), pl.col("position").min())
+    )
+    ranked = visits.sort("user", "visits", "position", descending=[False, True, False])
+    return ranked.group_by("user", maintain_order=True).head(KEPT_AREAS).select("user", "location")
+
+
+def anonymise(
+    frame: pl.DataFrame, key: bytes, *, renew: bool, split_seed: int = 42
+) -> pl.DataFrame:
+    """Anonymises `read_frame`'s rows. The split is by person, decided here, before any renaming.
+
+    Returns columns user, split, day, weekday, slot, [location,] behaviour, gap, sorted by the new
+    id (a random order, so that the ids of one person do not stand together) and time. With `renew`
+    a person gets another id in each period of `PERIOD_DAYS` days from the data's first date. Area
+    codes hold within one id only: the same area of another person or period has another code. The
+    most visited areas are counted over the person's whole record. The same key gives the same
+    output.
+    """
+    if "split" not in frame.columns:
+        ids = frame["id"].unique().to_list()
+        names = {user: SPLITS[index] for user, index in split_users(ids, split_seed).items()}
+        frame = frame.with_columns(split=pl.col("id").replace_strict(names, return_dtype=pl.String))
+    period = (pl.col("day") - pl.col("day").min()) // PERIOD_DAYS if renew else pl.lit(0)
+    frame = frame.with_columns(period=period.cast(pl.Int32))
+    people = frame.select("user", "id", "period").unique(maintain_order=True)
+    prefix = "renewed" if renew else "person"
+    opaque = [
+        f"{prefix}-{_opaque(key, 'id', *row)}" for row in people.select("id", "period").rows()
+    ]
+    people = people.with_columns(pl.Series("opaque", opaque)).drop("id")
+    out = frame.join(people, on=["user", "period"], maintain_order="left")
+    columns = ["split", "day", "weekday", "slot", "behaviour", "gap"]
+    if "location" in frame.columns:
+        areas = out.select("user", "opaque", "location").unique(maintain_order=True)
+        areas = areas.join(_kept_areas(frame), on=["user", "location"], maintain_order="left")
+        codes = [f"area-{_opaque(key, 'area', *row)}" for row in areas.drop("user").rows()]
+        areas = areas.with_columns(pl.Series("area", codes, pl.String)).drop("user")
+        out = out.join(areas, on=["opaque", "location"], how="left", maintain_order="left")
+        columns.insert(4, "area")
+    out = out.select(pl.col("opaque").alias("user"), *columns).rename(
+        {"area": "location"}, strict=False
+    )
+    first = (pl.col("user") != pl.col("user").shift(1)).fill_null(True)
+    return out.sort("user", maintain_order=True).with_columns(gap=pl.col("gap") & ~first)
+
+
+def load_key(key_file: str | Path | None, output: str | Path) -> bytes:
+    """The secret key: of `key_file`, which is made if it is absent, or a random one kept nowhere.
+
+    Raises `DataError` if the key file would lie in the output's folder or holds no key.
+    """
+    if not key_file:
+        return secrets.token_bytes(_KEY_BYTES)
+    key_file, folder = Path(key_file), Path(output).resolve().parent
+    if folder in key_file.resolve().parents:
+        raise DataError(
+            f"The key file {key_file} would lie in the folder of the output ({folder}): whoever "
+            "gets the folder could undo the ids. Choose a path outside of it."
+        )
+    if not key_file.exists():
+        key = secrets.token_bytes(_KEY_BYTES)
+        with atomic_write(key_file) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_text(json.dumps({"key": key.hex()}) + "\n", encoding="utf-8")
+        return key
+    value = read_json(key_file)
+    try:
+        key = bytes.fromhex(value["key"])
+    except (KeyError, TypeError, ValueError):
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise DataError(
+            f'{key_file} holds no key: expected {{"key": "{_KEY_BYTES * 2} hex digits"}}. Name a '
+            "file that does not exist to have one made."
+        )
+    return key
+
+
+def anonymise_file(
+    spec: DataSpec, output: str | Path, key: bytes, report: BadRows | None = None
+) -> Anonymised:
+    """Reads `spec`, anonymises it and writes `output` (parquet, marked as anonymised), atomically.
+
+    Ids are renewed where the data has dates. Skipped rows are counted in `report`.
+    Raises `DataError` for bad rows, an input that is anonymised already, or a non-parquet output.
+    """
+    output = Path(output)
+    if output.suffix != ".parquet":
+        raise DataError(f"--output is {output}, expected a name that ends with .parquet.")
+    if output.exists() and Path(spec.path).exists() and output.samefile(spec.path):
+        raise DataError(f"--output is the input {output}; choose another file.")
+    if Path(spec.path).is_file() and anonymised_mark(Path(spec.path)) is not None:
+        raise DataError(f"{spec.path} is anonymised already; give the original file.")
+    frame = read_frame(spec, report if report is not None else BadRows())
+    result = anonymise(frame, key, renew=spec.has_dates, split_seed=spec.split_seed)
+    has_places = "location" in result.columns
+    mark = {
+        "slots_per_day": spec.slots_per_day,
+        "has_dates": spec.has_dates,
+        "has_places": has_places,
+        "renewed_every_days": PERIOD_DAYS if spec.has_dates else None,
+    }
+    table = result.to_arrow()
+    table = table.replace_schema_metadata({ANONYMISED_KEY: json.dumps(mark).encode()})
+    with atomic_write(output) as temporary:
+        pq.write_table(table, temporary)
+    before = frame["location"].count() if has_places else 0
+    return Anonymised(
+        people=frame["user"].n_unique(),
+        ids=result["user"].n_unique(),
+        events=len(result),
+        areas_kept_share=result["location"].count() / before if before else None,
+        renewed=spec.has_dates,
+    )
