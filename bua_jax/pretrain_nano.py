@@ -33,7 +33,7 @@ flags.DEFINE_integer("steps", 4000, "Optimizer steps.")
 flags.DEFINE_integer("dialogues", 40_000, "Corpus dialogues.")
 flags.DEFINE_integer("seed", 0, "Of initialisation and data order.")
 
-ROW, BATCH = 512, 12
+ROW, BATCH = 384, 8
 
 
 def packed_rows(folder: Path, count: int) -> dict[str, np.ndarray]:
@@ -124,7 +124,7 @@ def main() -> None:
             picked = order[number * BATCH : (number + 1) * BATCH]
             params, state, loss = step(params, state, {k: v[picked] for k, v in rows.items()})
             display.advance(task)
-            if number % 250 == 249:
+            if number % 100 == 99:
                 held_loss = float(evaluate(params, held))
                 notice(f"step {number + 1}: loss {float(loss):.3f}, held out {held_loss:.3f}")
     # Unused rows (soft tokens among them) start at the mean embedding, not at untrained noise.

@@ -12,12 +12,12 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from bua_jax.dialogue import annotators
-from bua_jax.dialogue.annotators import ANNOTATORS, Window
+from bua_jax.dialogue.annotators import ANNOTATORS, NOTHING
 from bua_jax.dialogue.critic import refinement_dialogue
+from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rounds import Dialogue, Round
 from bua_jax.dialogue.tasks import (
     INSTRUCTIONS,
-    NOTHING,
     Writer,
     generation_instruction,
     prediction_instruction,
@@ -62,7 +62,7 @@ OTHER_LABELS = (
     "Park",
     "Bank",
 )
-_SPLIT = Regex(r"\d\d:\d\d|L\d\d?| ?\p{L}+| ?\d+| ?[^\s\p{L}\d]+|\s+(?!\S)|\s+")
+_SPLIT = Regex(r" ?\d\d:\d\d| ?L\d\d?\b| ?\p{L}+| ?\d+| ?[^\s\p{L}\d]+|\s+(?!\S)|\s+")
 
 
 def corpus_store(num_users: int, num_days: int) -> EventStore:
@@ -82,14 +82,14 @@ def relabelled(store: EventStore, rng: np.random.Generator) -> EventStore:
 def dialogues(store: EventStore, count: int, seed: int) -> Iterator[tuple[Window, Dialogue]]:
     """Understanding dialogues about `count` windows: two to four rounds each, drawn by seed."""
     rng = np.random.default_rng(seed)
-    length = 24
+    length = 16
     windows = sample_windows(prediction_windows(store, "train", history_length=length), count, seed)
     writer = Writer.of(store)
     for row in rng.permutation(len(windows)):
         start, end = int(windows.start[row]), int(windows.end[row])
         start = max(start, end - int(rng.integers(10, length + 1)))
         window = writer.window(start, end, f"nano:{end}")
-        kinds = [str(k) for k in rng.permutation(KINDS)[: rng.integers(2, 5)]]
+        kinds = [str(k) for k in rng.permutation(KINDS)[: rng.integers(1, 4)]]
         rounds = []
         for kind in kinds:
             if kind == "refinement":
@@ -150,7 +150,7 @@ def train_tokenizer(count: int = 6000) -> tokenizers.Tokenizer:
         fixed += [generation_instruction(day) for day in range(7)]
         fixed += [f" {label}" for label in (*OTHER_LABELS, *store.catalogue.behaviours)]
         clocks = [f"{h:02d}:{m:02d}" for h in range(24) for m in (0, 30)]
-        fixed += [f"{clock} L{i} " for clock in clocks for i in range(1, 11)]
+        fixed += [f"Mon {clock} L{i} other" for clock in clocks for i in range(1, 11)]
         for text in fixed:
             yield from [text] * 20
 

@@ -65,3 +65,22 @@ def load_tokenizer(folder: str | Path, vocab_size: int) -> HFTokenizer:
         )
     soft_end, soft, soft_start = free
     return HFTokenizer(tokenizer, im_start, im_end, soft_start, soft, soft_end, vocab_size)
+
+
+def _byte_of_character() -> dict[str, int]:
+    """Inverse of the byte-level alphabet: printable Latin-1 stands for itself, the rest is shifted."""
+    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    shifted = [b for b in range(256) if b not in kept]
+    table = {chr(b): b for b in kept}
+    return table | {chr(256 + i): b for i, b in enumerate(shifted)}
+
+
+def token_bytes(tokenizer: HFTokenizer) -> list[bytes | None]:
+    """Bytes that each embedding row stands for; None for special tokens and unused rows."""
+    table = _byte_of_character()
+    found: list[bytes | None] = [None] * tokenizer.vocab_size
+    added = set(tokenizer.tokenizer.get_added_tokens_decoder())
+    for text, number in tokenizer.tokenizer.get_vocab(with_added_tokens=True).items():
+        if number not in added and all(c in table for c in text):
+            found[number] = bytes(table[c] for c in text)
+    return found

@@ -4,6 +4,7 @@ from typing import Any
 
 from bua_jax.errors import ConfigError
 from bua_jax.events.card import write_card
+from bua_jax.events.groups import training_shares
 from bua_jax.events.readers import DataSpec, read_store
 from bua_jax.events.schema import EventStore
 from bua_jax.events.simulate import RESERVED_SEEDS, simulated_store
@@ -32,4 +33,8 @@ def build_data(run: Run) -> dict[str, Any]:
         store = read_store(DataSpec.from_mapping(data.to_dict()))
     store.save(folder / "events.parquet")
     write_card(store, folder)
-    return {"fingerprint": store.fingerprint, "catalogue": store.catalogue.fingerprint()}
+    return {
+        "fingerprint": store.fingerprint,
+        "catalogue": store.catalogue.fingerprint(),
+        "shares": training_shares(store).tolist(),
+    }

@@ -1,0 +1,91 @@
+"""Metrics of generated days (Appendix E): BLEU, TVD and JSD of event, timestamp and location."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sacrebleu
+
+from bua_jax.errors import DataError
+from bua_jax.events.schema import NUM_PLACES, Catalogue
+from bua_jax.events.windows import Day
+
+
+def _bleu() -> sacrebleu.BLEU:
+    return sacrebleu.BLEU(tokenize="none", force=True)
+
+
+def bleu(generated: Sequence[Sequence[int]], real: Sequence[Sequence[int]]) -> float:
+    """Corpus BLEU over sequences of ids, 0 to 1 (sacrebleu, tokenize=none, divided by 100).
+
+    Short and empty sequences count; none is dropped.
+    """
+    if len(generated) != len(real) or not generated:
+        raise DataError(f"{len(generated)} generated and {len(real)} real sequences; expected pairs.")
+    lines = [[" ".join(map(str, ids)) for ids in side] for side in (generated, real)]
+    return _bleu().corpus_score(lines[0], [lines[1]]).score / 100
+
+
+def bleu_signature() -> str:
+    """sacreBLEU's own signature of what `bleu` computes."""
+    metric = _bleu()
+    metric.corpus_score(["0"], [["0"]])
+    return str(metric.get_signature().format(short=True))
+
+
+def _distribution(p: Any) -> np.ndarray:
+    values = np.asarray(p, np.float64)
+    if values.ndim != 1 or np.any(values < 0) or not np.isclose(values.sum(), 1, atol=1e-6):
+        raise DataError(f"Expected a distribution (non-negative, sum 1), got {values}.")
+    return values
+
+
+def tvd(p: Any, q: Any) -> float:
+    """Total variation distance of two distributions (Eq. 13)."""
+    return float(0.5 * np.abs(_distribution(p) - _distribution(q)).sum())
+
+
+def jsd(p: Any, q: Any) -> float:
+    """Jensen-Shannon divergence in nats, without the root that Eq. 14 prints (see the README)."""
+    a, b = _distribution(p), _distribution(q)
+    middle = (a + b) / 2
+
+    def divergence(x: np.ndarray) -> float:
+        some = x > 0
+        return float(np.sum(x[some] * np.log(x[some] / middle[some])))
+
+    return max(0.0, (divergence(a) + divergence(b)) / 2)
+
+
+def js_distance(p: Any, q: Any) -> float:
+    """Jensen-Shannon distance: the root of the divergence, as Eq. 14 is printed."""
+    return float(np.sqrt(jsd(p, q)))
+
+
+def _pooled(days: Sequence[Sequence[int]], size: int) -> np.ndarray:
+    """Distribution of ids over all days; uniform where nothing was generated at all."""
+    counts = np.bincount([i for day in days for i in day], minlength=size).astype(float)
+    return counts / counts.sum() if counts.sum() else np.full(size, 1 / size)
+
+
+def generation_metrics(
+    generated: Sequence[Day], real: Sequence[Day], catalogue: Catalogue
+) -> dict[str, dict[str, float]]:
+    """event, timestamp and (where there are places) location -> bleu, tvd, jsd, js_distance."""
+    sides = {
+        "event": (len(catalogue.behaviours), lambda day: day.behaviour),
+        "timestamp": (catalogue.slots_per_day, lambda day: day.slot),
+    }
+    if catalogue.has_places:
+        sides["location"] = (NUM_PLACES + 1, lambda day: day.place)
+    found = {}
+    for name, (size, ids) in sides.items():
+        made, true = [ids(d) for d in generated], [ids(d) for d in real]
+        p, q = _pooled(made, size), _pooled(true, size)
+        found[name] = {
+            "bleu": bleu(made, true),
+            "tvd": tvd(p, q),
+            "jsd": jsd(p, q),
+            "js_distance": js_distance(p, q),
+        }
+    return found

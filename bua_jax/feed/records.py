@@ -1,0 +1,43 @@
+"""Dialogues to token records."""
+
+from collections.abc import Sequence
+
+from bua_jax.console import notice
+from bua_jax.dialogue.prompts import TokenRecord, Tokenizer, encode_dialogue
+from bua_jax.dialogue.rounds import Dialogue
+from bua_jax.errors import DataError
+from bua_jax.events.schema import EventStore
+from bua_jax.events.windows import history
+
+OVERLONG_LIMIT = 0.01
+"""Share of overlong dialogues beyond which skipping them would change the data."""
+
+
+def token_records(
+    dialogues: Sequence[Dialogue],
+    store: EventStore,
+    tokenizer: Tokenizer,
+    *,
+    soft_tokens: str,
+    row_length: int,
+) -> list[TokenRecord]:
+    """Tokenises dialogues; those longer than `row_length` tokens are counted and skipped, never cut.
+
+    Raises `DataError` if more than 1 % are too long, or none is left.
+    """
+    records, longest = [], 0
+    for dialogue in dialogues:
+        seen = history(store, dialogue.start, dialogue.end)
+        record = encode_dialogue(dialogue, seen, tokenizer, soft_tokens=soft_tokens)
+        longest = max(longest, len(record.tokens))
+        if len(record.tokens) <= row_length:
+            records.append(record)
+    skipped = len(dialogues) - len(records)
+    if skipped > OVERLONG_LIMIT * len(dialogues) or not records:
+        raise DataError(
+            f"{skipped} of {len(dialogues)} dialogues are longer than row_length={row_length} tokens "
+            f"(the longest has {longest}). Raise row_length in the stage's config to {longest}."
+        )
+    if skipped:
+        notice(f"skipped {skipped} of {len(dialogues)} dialogues longer than {row_length} tokens")
+    return records

@@ -1,0 +1,71 @@
+"""Step `encoder`: the behaviour encoder, pretrained on the training users."""
+
+from typing import Any
+
+from bua_jax.console import notice
+from bua_jax.events.schema import Catalogue
+from bua_jax.files import write_json
+from bua_jax.interop.huggingface import load_tree, save_tree, tree_hash
+from bua_jax.models.encoders import EncoderConfig
+from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.steps import Run
+from bua_jax.training.encoder_loop import EncoderSettings, train_encoder
+
+
+def encoder_config(run: Run, catalogue: Catalogue) -> EncoderConfig:
+    """Sizes of the encoder that the config asks for."""
+    config = run.config.encoder
+    lengths = (run.config.windows.prediction_history, run.config.windows.generation_history)
+    return EncoderConfig(
+        kind=config.kind,
+        num_behaviours=len(catalogue.behaviours),
+        slots_per_day=catalogue.slots_per_day,
+        dim=config.dim,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        dropout=config.dropout,
+        max_events=max(lengths),
+    )
+
+
+def encoder_settings(run: Run) -> EncoderSettings:
+    """How the config wants encoders trained (the baselines' too)."""
+    config = run.config.encoder
+    return EncoderSettings(
+        history_length=run.config.windows.prediction_history,
+        min_history=run.config.windows.min_history,
+        epochs=config.epochs,
+        batch=config.batch,
+        peak_lr=config.peak_lr,
+        weight_decay=config.weight_decay,
+        dro_lambda=config.dro_lambda,
+        seed=run.config.seed,
+    )
+
+
+def build_encoder(run: Run) -> dict[str, Any]:
+    """Writes encoder/encoder.safetensors and history.json."""
+    store = load_store(run)
+    config = encoder_config(run, store.catalogue)
+    params, records = train_encoder(config, store, encoder_settings(run))
+    digest = tree_hash(params)
+    metadata = {
+        "config": config.to_json(),
+        "catalogue": store.catalogue.to_json(),
+        "data": store.fingerprint,
+        "hash": digest,
+    }
+    save_tree(run.folder("encoder") / "encoder.safetensors", params, metadata)
+    write_json(run.folder("encoder") / "history.json", records)
+    best = min(records, key=lambda record: record["validation_log_loss"])
+    notice(
+        f"encoder: validation log-loss {best['validation_log_loss']:.3f}, "
+        f"accuracy {best['validation_accuracy']:.1%} (epoch {int(best['epoch'])})"
+    )
+    return {"encoder": digest}
+
+
+def load_encoder(folder) -> tuple[EncoderConfig, Any, dict[str, str]]:
+    """(config, parameters, metadata) of a finished encoder step. Raises `CheckpointError`."""
+    params, metadata = load_tree(folder / "encoder.safetensors")
+    return EncoderConfig.from_json(metadata["config"]), params, metadata

@@ -1,0 +1,177 @@
+"""Asking a trained model: describe, predict, generate. The Python API and the verbs use this."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from bua_jax import __version__
+from bua_jax.decoding import rounds
+from bua_jax.decoding.rounds import Decoder, Instruction
+from bua_jax.dialogue.critic import critique, refinement_instruction
+from bua_jax.dialogue.facts import Window
+from bua_jax.dialogue.rounds import UNDERSTANDING
+from bua_jax.dialogue.tasks import (
+    INSTRUCTIONS,
+    generation_instruction,
+    prediction_instruction,
+)
+from bua_jax.dialogue.text import place_text
+from bua_jax.errors import MismatchError
+from bua_jax.events.schema import WEEKDAYS, Catalogue, History
+from bua_jax.files import read_json
+from bua_jax.interop.tokenizer import token_bytes
+from bua_jax.pipeline.model import Parts, assemble, with_trained
+from bua_jax.pipeline.stages import TRAINED
+
+
+@dataclass(frozen=True)
+class Bua:
+    """A trained model and how it is asked.
+
+    `shares`: training users' behaviour shares float64[C], which the critic of the refine round needs.
+    """
+
+    parts: Parts
+    decoding: ConfigDict
+    shares: np.ndarray
+    with_rounds: bool = True
+    refine: bool = False
+    seed: int = 42
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.parts.catalogue
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        parts = self.parts
+        return Decoder(
+            parts.model,
+            parts.variables,
+            parts.tokenizer,
+            parts.catalogue,
+            self.decoding.batch,
+            self.decoding.max_new_tokens,
+        )
+
+    @cached_property
+    def vocabulary(self) -> list[bytes | None]:
+        return token_bytes(self.parts.tokenizer)
+
+    def rounds(self, histories: Sequence[History]) -> list[tuple[str, Instruction]]:
+        """The understanding rounds; with `refine` the critic's feedback on the drafted summary too."""
+        if not self.with_rounds:
+            return []
+        asked: list[tuple[str, Instruction]] = [(kind, INSTRUCTIONS[kind]) for kind in UNDERSTANDING]
+        if self.refine:
+
+            def instruction(texts: dict[str, str], i: int) -> str:
+                window = Window(histories[i], self.catalogue, self.shares, str(i))
+                draft = texts["summary"]
+                return refinement_instruction(draft, critique(window, draft).issues)
+
+            asked.append(("refinement", instruction))
+        return asked
+
+    def signature(self, decode: str) -> str:
+        """What a result depends on, in the manner of sacreBLEU."""
+        data = self.parts.identity["data"]
+        return f"bua|data:{data}|decode:{decode}|refine:{self.refine}|seed:{self.seed}|v{__version__}"
+
+    def probabilities(
+        self, histories: Sequence[History], final: Sequence[str] | None = None, *, free: bool = False
+    ) -> tuple[np.ndarray, list[rounds.Understanding]]:
+        """(log-probabilities float32[n, C], understanding texts); see `decoding.rounds.predict`."""
+        final = final or [prediction_instruction(self.catalogue)] * len(histories)
+        return rounds.predict(self.decoder, histories, self.rounds(histories), final, free=free)
+
+    def days(self, histories: Sequence[History], weekdays: Sequence[int], **options: Any):
+        """(generated days, understanding texts); see `decoding.rounds.generate`."""
+        settings = {
+            "constrained": self.decoding.constrained,
+            "temperature": self.decoding.temperature,
+            "top_p": self.decoding.top_p,
+            "seed": self.seed,
+            **options,
+        }
+        final = [generation_instruction(day) for day in weekdays]
+        return rounds.generate(
+            self.decoder,
+            histories,
+            self.rounds(histories),
+            final,
+            weekdays,
+            vocabulary=self.vocabulary,
+            **settings,
+        )
+
+    def describe(self, history: History) -> dict[str, str]:
+        """The understanding texts of one history, by round."""
+        asked = dataclasses.replace(self, with_rounds=True)
+        return rounds.understand(self.decoder, [history], asked.rounds([history]))[0].texts
+
+    def predict(self, histories: Sequence[History]) -> list[dict[str, Any]]:
+        """Next behaviour, probability of every behaviour, and the understanding texts."""
+        log_p, texts = self.probabilities(histories)
+        labels = self.catalogue.behaviours
+        return [
+            {
+                "prediction": labels[int(row.argmax())],
+                "probabilities": {b: float(p) for b, p in zip(labels, np.exp(row), strict=True)},
+                "understanding": said.texts,
+                "signature": self.signature("labels"),
+            }
+            for row, said in zip(log_p, texts, strict=True)
+        ]
+
+    def generate(self, histories: Sequence[History], **options: Any) -> list[dict[str, Any]]:
+        """The day after the last event: weekday, events, and the understanding texts."""
+        weekdays = [(int(h.weekday[-1]) + 1) % 7 for h in histories]
+        days, texts = self.days(histories, weekdays, **options)
+        return [
+            {
+                "weekday": WEEKDAYS[one.day.weekday],
+                "events": [self._event(*event) for event in _events(one.day)],
+                "invalid_pieces": one.invalid,
+                "understanding": said.texts,
+                "signature": self.signature("grammar" if self.decoding.constrained else "free"),
+            }
+            for one, said in zip(days, texts, strict=True)
+        ]
+
+    def _event(self, slot: int, place: int, behaviour: int) -> dict[str, str]:
+        event = {"time": self.catalogue.clock(slot), "behaviour": self.catalogue.behaviours[behaviour]}
+        if self.catalogue.has_places:
+            event["place"] = place_text(place)
+        return event
+
+
+def _events(day) -> list[tuple[int, int, int]]:
+    return list(zip(day.slot, day.place, day.behaviour, strict=True))
+
+
+def load(folder: str | Path, *, refine: bool = False) -> Bua:
+    """The trained model of a workdir: after stage 3 where there is one, else the last stage done.
+
+    Needs no training data. Raises `MismatchError` if the folder holds no finished stage.
+    """
+    folder = Path(folder)
+    done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
+    if not done:
+        raise MismatchError(
+            f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
+            f"--workdir={folder}"
+        )
+    record = read_json(folder / done[0] / "record.json")
+    config = ConfigDict(record["config"])
+    parts = assemble(config.model, folder / "encoder", config.seed)
+    parts = with_trained(parts, folder / done[0] / TRAINED)
+    card = read_json(folder / "data" / "record.json")["result"]
+    shares = np.asarray(card["shares"])
+    return Bua(parts, config.decoding, shares, config.dialogues.rounds, refine, config.seed)

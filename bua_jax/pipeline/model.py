@@ -1,0 +1,112 @@
+"""The composed model of a run: base, encoder, projector, adapter, and what they must agree on."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from bua_jax.errors import CheckpointError, ConfigError, MismatchError
+from bua_jax.events.schema import Catalogue
+from bua_jax.interop import huggingface
+from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
+from bua_jax.models import lora, projector
+from bua_jax.models.aligned import Aligned
+from bua_jax.models.encoders import build
+from bua_jax.models.lora import LoraConfig
+from bua_jax.models.presets import PRESETS
+from bua_jax.models.projector import Projector
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.pipeline.encoder import load_encoder
+
+NANO = Path(__file__).resolve().parent.parent / "assets" / "nano"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model ready to be trained or asked, with the hashes of what it was put together from."""
+
+    model: Aligned
+    variables: dict[str, Any]
+    tokenizer: HFTokenizer
+    catalogue: Catalogue
+    identity: dict[str, Any]
+
+
+def base_folder(config: ConfigDict) -> Path:
+    """Where the language model's directory is. Raises `ConfigError` if the config does not say."""
+    if config.name not in PRESETS:
+        raise ConfigError(f"model={config.name!r} is none of {', '.join(PRESETS)}.")
+    if config.path:
+        return Path(config.path)
+    if config.name == "nano":
+        return NANO
+    raise ConfigError(
+        f"The weights of {config.name} are not shipped: give the Hugging Face directory (config.json, "
+        "tokenizer.json, *.safetensors) with --config.model.path=DIR."
+    )
+
+
+def assemble(config: ConfigDict, encoder_folder: Path, seed: int) -> Parts:
+    """Loads base and encoder, and makes a fresh projector and adapter.
+
+    config: the run's `model` part. Raises `CheckpointError` or `ConfigError`.
+    """
+    folder = base_folder(config)
+    llm_config, base = huggingface.load(folder, config.dtype)
+    llm_config = dataclasses.replace(llm_config, remat=config.remat, attention=config.attention)
+    tokenizer = load_tokenizer(folder, llm_config.vocab_size)
+    encoder_config, encoder, metadata = load_encoder(encoder_folder)
+    lora_config = LoraConfig(config.lora_rank, config.lora_alpha, tuple(config.lora_targets))
+    model = Aligned(
+        llm=Qwen2(llm_config, lora_config),
+        encoder=build(encoder_config),
+        projector=Projector(llm_config.hidden_size),
+        soft_tokens=config.soft_tokens,
+        soft_id=tokenizer.soft,
+    )
+    projector_key, adapter_key = jax.random.split(jax.random.key(seed))
+    table = base["embed_tokens"]["embedding"]
+    variables = {
+        "base": base,
+        "encoder": encoder,
+        "projector": projector.init(projector_key, encoder_config.state_dim, table),
+        "adapter": lora.init(adapter_key, lora_config, llm_config),
+    }
+    identity = {
+        "base": huggingface.tree_hash(base),
+        "encoder": metadata["hash"],
+        "catalogue": metadata["catalogue"],
+        "data": metadata["data"],
+        "soft_tokens": config.soft_tokens,
+        "lora": f"rank {config.lora_rank}, alpha {config.lora_alpha}, {tuple(config.lora_targets)}",
+    }
+    catalogue = Catalogue.from_json(metadata["catalogue"])
+    return Parts(model, variables, tokenizer, catalogue, identity)
+
+
+def save_trained(path: Path, trained: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Writes what stages trained (projector and adapter together), with what it belongs to."""
+    huggingface.save_tree(path, trained, identity)
+
+
+def with_trained(parts: Parts, path: Path) -> Parts:
+    """`parts` with the projector and adapter of a finished stage.
+
+    Raises `MismatchError` naming both values if they were trained with another base, encoder, label
+    set, adapter shape or kind of soft token.
+    """
+    tree, metadata = huggingface.load_tree(path)
+    for name, value in parts.identity.items():
+        if metadata.get(name) != value:
+            raise MismatchError(
+                f"{path} was trained with {name} {metadata.get(name)!r}, but here it is {value!r}. Use "
+                "the config that it was trained with, or another --workdir."
+            )
+    for group, value in tree.items():
+        fresh = jax.tree.map(lambda x: x.shape, parts.variables[group])
+        if jax.tree.map(lambda x: x.shape, value) != fresh:
+            raise CheckpointError(f"{path}: the shapes of {group} do not fit the model.")
+    return dataclasses.replace(parts, variables={**parts.variables, **tree})

@@ -1,0 +1,61 @@
+"""Step `reflect`: the stage-2 model drafts summaries, a critic scores them, weak ones are refined."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from bua_jax import files
+from bua_jax.console import notice
+from bua_jax.decoding.rounds import understand
+from bua_jax.dialogue.critic import critique, refinement_dialogue
+from bua_jax.dialogue.rounds import Dialogue
+from bua_jax.dialogue.store import describe, write_dialogues
+from bua_jax.events.groups import training_shares
+from bua_jax.events.windows import sample_id
+from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.dialogues import split_windows, writer_of
+from bua_jax.pipeline.inference import Bua
+from bua_jax.pipeline.stages import load_stage
+from bua_jax.pipeline.steps import Run
+
+
+def build_reflection(run: Run) -> dict[str, Any]:
+    """Writes reflect/stage3.parquet and drafts.jsonl (every draft with its score and issues)."""
+    config, store = run.config, load_store(run)
+    shares = training_shares(store)
+    bua = Bua(load_stage(run, "stage2"), config.decoding, shares, seed=config.seed)
+    writer = writer_of(run, store)
+    counts = {"train": config.dialogues.reflect_train, "validation": config.dialogues.reflect_validation}
+    kept: list[Dialogue] = []
+    lines, scores = [], {}
+    for split, count in counts.items():
+        windows = split_windows(run, store, split, "prediction", count)
+        seen = [
+            writer.window(int(windows.start[i]), int(windows.end[i]), sample_id(store, windows, i))
+            for i in range(len(windows))
+        ]
+        histories = [window.history for window in seen]
+        drafts = [u.texts["summary"] for u in understand(bua.decoder, histories, bua.rounds(histories))]
+        found = [critique(window, draft) for window, draft in zip(seen, drafts, strict=True)]
+        scores[split] = float(np.mean([c.score for c in found]))
+        order = np.argsort([c.score for c in found], kind="stable")
+        weak = set(order[: max(1, round(len(order) * config.dialogues.reflect_share))].tolist())
+        for i, (window, draft, critic) in enumerate(zip(seen, drafts, found, strict=True)):
+            record = {
+                "sample_id": window.sample_id,
+                "split": split,
+                "draft": draft,
+                "score": critic.score,
+                "issues": list(critic.issues),
+                "refined": i in weak,
+            }
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+            if i in weak:
+                start, end = int(windows.start[i]), int(windows.end[i])
+                kept.append(refinement_dialogue(window, split, start, end, draft))
+    folder = run.folder("reflect")
+    files.write_text(folder / "drafts.jsonl", "".join(lines))
+    write_dialogues(folder / "stage3.parquet", kept, describe(store))
+    notice(f"reflect: mean draft score {scores['train']:.2f}, {len(kept)} stage-3 dialogues")
+    return {"scores": scores, "dialogues": len(kept)}

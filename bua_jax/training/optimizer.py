@@ -1,0 +1,95 @@
+"""What each stage trains, and how: the stage table is data, and every leaf must be covered by it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from rich.table import Table
+
+from bua_jax.console import err
+from bua_jax.errors import ConfigError
+
+GROUPS = ("encoder", "projector", "base", "adapter")
+STAGE_TABLE: dict[str, tuple[str, ...]] = {
+    "stage1": ("projector",),  # section 3.4.1: encoder and LLM frozen
+    "stage2": ("projector", "adapter"),  # section 3.4.2: encoder frozen
+    "stage3": ("adapter",),  # section 3.4.3: encoder and projector frozen
+    "joint": ("projector", "adapter"),  # Appendix S
+}
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with warm-up and cosine (Appendix G); rates per step."""
+
+    peak_lr: float = 5e-5
+    initial_lr: float = 1e-6
+    final_lr: float = 1e-6
+    warmup_share: float = 0.03
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+
+
+def trained_groups(stage: str, *, full_finetuning: bool = False) -> tuple[str, ...]:
+    """Groups that a stage trains; full fine-tuning trains the base in the adapter's place."""
+    if stage not in STAGE_TABLE:
+        raise ConfigError(f"There is no stage {stage!r}; there are {', '.join(STAGE_TABLE)}.")
+    groups = STAGE_TABLE[stage]
+    return tuple("base" if full_finetuning and g == "adapter" else g for g in groups)
+
+
+def partition(
+    variables: Mapping[str, Any], groups: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits variables into (trainable, frozen).
+
+    Raises `ConfigError` for a group that matches nothing, and for variables of no known group.
+    """
+    unknown = sorted(set(variables) - set(GROUPS))
+    if unknown:
+        raise ConfigError(f"No rule says whether {unknown} are trained; known are {GROUPS}.")
+    for group in groups:
+        if not jax.tree.leaves(variables.get(group, {})):
+            raise ConfigError(f"The stage trains {group!r}, but the model has no such parameters.")
+    trainable = {g: variables[g] for g in groups}
+    return trainable, {g: v for g, v in variables.items() if g not in groups}
+
+
+def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
+    """Linear warm-up from initial_lr to peak_lr, then cosine to final_lr at step `steps`."""
+    warmup = max(1, round(settings.warmup_share * steps))
+    return optax.warmup_cosine_decay_schedule(
+        settings.initial_lr, settings.peak_lr, warmup, max(steps, warmup + 1), settings.final_lr
+    )
+
+
+def make_optimizer(
+    trainable: Mapping[str, Any], settings: OptimizerSettings, steps: int
+) -> optax.GradientTransformation:
+    """One transform per trained group; frozen groups are not in `trainable` and have no moments."""
+
+    def adamw() -> optax.GradientTransformation:
+        return optax.adamw(
+            schedule(settings, steps),
+            weight_decay=settings.weight_decay,
+            mask=lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree),
+        )
+
+    labels = {group: jax.tree.map(lambda _, g=group: g, tree) for group, tree in trainable.items()}
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip_norm),
+        optax.partition({group: adamw() for group in trainable}, labels),
+    )
+
+
+def print_groups(variables: Mapping[str, Any], groups: tuple[str, ...], stage: str) -> None:
+    """Prints the stage table row with parameter counts."""
+    table = Table(title=f"{stage}: what is trained")
+    for column in ("group", "parameters", "trained"):
+        table.add_column(column, justify="right" if column == "parameters" else "left")
+    for group in GROUPS:
+        count = sum(x.size for x in jax.tree.leaves(variables.get(group, {})))
+        table.add_row(group, f"{count:,}", "yes" if group in groups else "no")
+    err.print(table)

@@ -1,0 +1,24 @@
+"""What a training step carries over."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bua_jax.training import weighting
+
+
+class TrainState(NamedTuple):
+    """A pytree: step int32[], the trained groups, their optimizer state, the task weighting."""
+
+    step: jax.Array
+    trainable: dict[str, Any]
+    opt_state: optax.OptState
+    weighting: weighting.WeightingState
+
+
+def create(trainable: dict[str, Any], optimizer: optax.GradientTransformation, tasks: int) -> TrainState:
+    """The state before the first step."""
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, trainable, optimizer.init(trainable), weighting.init(tasks + 1))
