@@ -1,6 +1,7 @@
 """The command line that all verbs share: flags, config files, and errors as one paragraph."""
 
 import difflib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -87,12 +88,21 @@ def run(main: Callable[[], None], config: str | None = None) -> None:
             raise ConfigError(f"{error} Run with --help for the flags and examples.") from error
         if len(rest) > 1:
             raise ConfigError(f"Unexpected argument {rest[1]!r}; flags start with --.")
+        _use_compilation_cache()
         warn_cpu_only()
         main()
 
     app.define_help_flags()
     # absl answers --help (module docstring and flags) while parsing.
     run_verb(body)
+
+
+def _use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, unless JAX_COMPILATION_CACHE_DIR says where."""
+    if "jax" in sys.modules and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "bua_jax"))
 
 
 def workdir() -> Path:

@@ -54,7 +54,8 @@ def prefill(
     event_segments: jax.Array,
 ) -> DecodingState:
     """Appends the first turns: tokens int32[B, C] with placeholders, events int32[B, L, 4]."""
-    positions = jnp.broadcast_to(jnp.arange(events.shape[1]), event_segments.shape)
+    # Padding stays at position 0: beyond the encoder's table an embedding look-up gives NaN.
+    positions = jnp.where(event_segments > 0, jnp.arange(events.shape[1]), 0)
     batch = {
         "tokens": tokens,
         "events": events,

@@ -129,7 +129,7 @@ def byte_trie(vocabulary: Sequence[bytes | None]) -> Trie:
     """The trie of a vocabulary's byte strings."""
     root: Trie = {}
     for token, text in enumerate(vocabulary):
-        if not text:
+        if not text or 0 in text:  # byte 0 stands for the stop token
             continue
         node = root
         for byte in text:

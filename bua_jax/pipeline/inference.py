@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bua_jax import __version__
-from bua_jax.decoding import rounds
+from bua_jax.decoding import rounds as decoding
 from bua_jax.decoding.rounds import Decoder, Instruction
 from bua_jax.dialogue.critic import critique, refinement_instruction
 from bua_jax.dialogue.facts import Window
@@ -86,10 +86,10 @@ class Bua:
 
     def probabilities(
         self, histories: Sequence[History], final: Sequence[str] | None = None, *, free: bool = False
-    ) -> tuple[np.ndarray, list[rounds.Understanding]]:
+    ) -> tuple[np.ndarray, list[decoding.Understanding]]:
         """(log-probabilities float32[n, C], understanding texts); see `decoding.rounds.predict`."""
         final = final or [prediction_instruction(self.catalogue)] * len(histories)
-        return rounds.predict(self.decoder, histories, self.rounds(histories), final, free=free)
+        return decoding.predict(self.decoder, histories, self.rounds(histories), final, free=free)
 
     def days(self, histories: Sequence[History], weekdays: Sequence[int], **options: Any):
         """(generated days, understanding texts); see `decoding.rounds.generate`."""
@@ -101,7 +101,7 @@ class Bua:
             **options,
         }
         final = [generation_instruction(day) for day in weekdays]
-        return rounds.generate(
+        return decoding.generate(
             self.decoder,
             histories,
             self.rounds(histories),
@@ -114,7 +114,7 @@ class Bua:
     def describe(self, history: History) -> dict[str, str]:
         """The understanding texts of one history, by round."""
         asked = dataclasses.replace(self, with_rounds=True)
-        return rounds.understand(self.decoder, [history], asked.rounds([history]))[0].texts
+        return decoding.understand(self.decoder, [history], asked.rounds([history]))[0].texts
 
     def predict(self, histories: Sequence[History]) -> list[dict[str, Any]]:
         """Next behaviour, probability of every behaviour, and the understanding texts."""

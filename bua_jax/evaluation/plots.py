@@ -1,0 +1,70 @@
+"""Pictures for people who would rather look than read, as PNG bytes."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from bua_jax.events.schema import Catalogue
+from bua_jax.events.windows import Day
+
+
+def png(figure: Figure) -> bytes:
+    """Renders and closes a figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> bytes:
+    """Validation losses over steps; names that begin with "joint" are dashed (Appendix S)."""
+    figure, axes = plt.subplots(figsize=(7, 3.6))
+    for name, points in curves.items():
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, "--" if name.startswith("joint") else "-", marker=".", label=name)
+    axes.set(xlabel="optimizer step", ylabel="validation loss (nats)", title=title)
+    if curves:
+        axes.legend(fontsize=7)
+    return png(figure)
+
+
+def confusion(true: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> bytes:
+    """Row-normalised confusion matrix; invalid outputs are left out of the columns."""
+    size = len(labels)
+    counts = np.zeros((size, size))
+    valid = predicted >= 0
+    np.add.at(counts, (true[valid], predicted[valid]), 1)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = max(4.0, 0.24 * size)
+    figure, axes = plt.subplots(figsize=(side, side))
+    axes.imshow(share, cmap="viridis", vmin=0, vmax=1)
+    axes.set_xticks(range(size), labels, rotation=90, fontsize=6)
+    axes.set_yticks(range(size), labels, fontsize=6)
+    axes.set(xlabel="predicted", ylabel="true", title="BUA: share of each true behaviour")
+    return png(figure)
+
+
+def timeline(days: Mapping[str, Day], catalogue: Catalogue) -> bytes:
+    """Days as rows of marks over the clock, one row per name (real, generated)."""
+    figure, axes = plt.subplots(figsize=(9, 0.9 + 1.1 * len(days)))
+    hours = 24 / catalogue.slots_per_day
+    for row, (_, day) in enumerate(days.items()):
+        for i, (slot, behaviour) in enumerate(zip(day.slot, day.behaviour, strict=True)):
+            axes.plot(slot * hours, row, "o", color=f"C{behaviour % 10}")
+            axes.annotate(
+                catalogue.behaviours[behaviour],
+                (slot * hours, row),
+                xytext=(0, 6 + 8 * (i % 3)),
+                textcoords="offset points",
+                rotation=30,
+                fontsize=6,
+            )
+    axes.set_yticks(range(len(days)), list(days))
+    axes.set(xlim=(0, 24), ylim=(-0.5, len(days)), xlabel="hour of the day")
+    return png(figure)

@@ -1,0 +1,61 @@
+"""report.html: one self-contained page; every text from data or models is escaped."""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from bua_jax.files import write_text
+
+_TEMPLATE = Path(__file__).parent / "report.html"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled table."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A titled list of (instruction, answer)."""
+
+    title: str
+    turns: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows; pictures are (title, PNG bytes)."""
+
+    title: str
+    notes: list[str]
+    tables: list[Section]
+    pictures: list[tuple[str, bytes]]
+    dialogues: list[Conversation]
+    signature: str
+
+
+def render(report: Report) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    pictures = [
+        {"title": title, "data": base64.b64encode(data).decode()} for title, data in report.pictures
+    ]
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        title=report.title,
+        notes=report.notes,
+        tables=report.tables,
+        pictures=pictures,
+        dialogues=report.dialogues,
+        signature=report.signature,
+    )
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Writes the page, atomically."""
+    write_text(path, render(report))

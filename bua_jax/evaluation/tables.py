@@ -1,0 +1,63 @@
+"""The table of a run: methods by metrics, for the terminal, the README and the report."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+METRICS = ("rec_w", "prec_w", "overall", "head", "medium", "tail", "log_loss", "hr@3")
+# Table 1 of the paper, Honor: private data and a 7B model. Never a target that a run has met.
+PAPER = {
+    "sasrec": (0.546, 0.535, 0.291, 0.420, 0.340, 0.222),
+    "behavegpt": (0.567, 0.551, 0.206, 0.442, 0.354, 0.027),
+    "bua": (0.644, 0.642, 0.471, 0.538, 0.489, 0.446),
+}
+
+
+def cell(value: float | None, metric: str) -> str:
+    """Percent with one decimal; log-loss in nats with three."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if metric == "log_loss" else f"{100 * value:.1f}"
+
+
+def rows(prediction: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """One row per method: name, metrics, interval of rec_w, training windows."""
+    table = []
+    for name, metrics in prediction.items():
+        interval = metrics.get("rec_w_interval")
+        shown = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}" if interval else "-"
+        values = [cell(metrics.get(metric), metric) for metric in METRICS]
+        table.append([name, *values, shown, f"{metrics.get('training_windows', 0):,}"])
+    return table
+
+
+HEADER = ("method", *METRICS, "rec_w 95 %", "training windows")
+
+
+def rich_table(prediction: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """For the terminal."""
+    table = Table(title=title)
+    for name in HEADER:
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for row in rows(prediction):
+        table.add_row(*row)
+    return table
+
+
+def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *body]]
+    return "\n".join(lines) + "\n"
+
+
+def generation_rows(generation: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
+    """One row per method and kind: method, kind, BLEU, TVD, JSD, JS distance."""
+    return [
+        [method, kind, *(f"{values[m]:.3f}" for m in ("bleu", "tvd", "jsd", "js_distance"))]
+        for method, kinds in generation.items()
+        for kind, values in kinds.items()
+    ]
+
+
+GENERATION_HEADER = ("method", "of", "BLEU", "TVD", "JSD (nats)", "JS distance")
