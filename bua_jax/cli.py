@@ -105,10 +105,15 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "bua_jax"))
 
 
+def config_argument() -> str:
+    """What --config was given: FILE[:KEY=VALUE,...]."""
+    return str(getattr(FLAGS["config"], "config_filename"))  # noqa: B009 (absl's Flag has no such field)
+
+
 def workdir() -> Path:
     """The run's folder: --workdir, or runs/<name of the config>."""
     given = FLAGS.workdir
-    return Path(given) if given else Path("runs") / config_name(FLAGS["config"].config_filename)
+    return Path(given) if given else Path("runs") / config_name(config_argument())
 
 
 def warn_cpu_only() -> None:

@@ -40,7 +40,8 @@ def resolve(path: str) -> Path:
 
 def _module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"bua_config_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

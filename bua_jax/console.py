@@ -18,8 +18,19 @@ from bua_jax.errors import BuaError
 
 T = TypeVar("T")
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+def _console(stderr: bool) -> Console:
+    """A console that wraps nothing where its output is a file or a pipe."""
+    console = Console(stderr=stderr, soft_wrap=True, highlight=False)
+    return (
+        console
+        if console.is_terminal
+        else Console(stderr=stderr, soft_wrap=True, highlight=False, width=160)
+    )
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 
 def bar() -> Progress:

@@ -25,7 +25,7 @@ def main() -> None:
     if missing:
         raise MismatchError(
             f"{run.workdir} lacks {', '.join(missing)}, so there is nothing to score yet. Build it with: "
-            f"python -m bua_jax.curriculum --config={FLAGS['config'].config_filename} "
+            f"python -m bua_jax.curriculum --config={cli.config_argument()} "
             f"--workdir={run.workdir}"
         )
     ensure(run, "evaluation", STEPS)

@@ -37,7 +37,9 @@ def main() -> None:
     results = bua.generate(
         histories, temperature=FLAGS.temperature, top_p=FLAGS.top_p, seed=FLAGS.seed
     )
-    lines = [json.dumps({"id": i, **r}, ensure_ascii=False) for i, r in zip(ids, results, strict=True)]
+    lines = [
+        json.dumps({"id": i, **r}, ensure_ascii=False) for i, r in zip(ids, results, strict=True)
+    ]
     files.write_text(FLAGS.output, "".join(line + "\n" for line in lines))
 
 

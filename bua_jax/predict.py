@@ -5,7 +5,8 @@ Examples:
   python -m bua_jax.predict --model=runs/quickstart --example=3 > histories.jsonl
 
 A line of the input is one person, oldest event first:
-  {"id": "anna", "events": [{"weekday": "Tuesday", "time": "18:30", "location": "cafe", "behaviour": "pay"}, ...]}
+  {"id": "anna", "events": [
+    {"weekday": "Tuesday", "time": "18:30", "location": "cafe", "behaviour": "pay"}, ...]}
 `day` (a running day number) may stand beside `weekday` where records have holes of a week or more;
 "gap": true marks an event before which an unknown time passed. Locations are any names; only their ranks
 within the history reach the model. `--example=N` prints N histories of the run's test users in this form.
@@ -15,11 +16,13 @@ the rounds), signature.
 
 import json
 import sys
+from pathlib import Path
 
 from absl import flags
 
 from bua_jax import cli, files
 from bua_jax.errors import ConfigError
+from bua_jax.events.schema import EventStore
 from bua_jax.pipeline.histories import example_lines, read_histories
 from bua_jax.pipeline.inference import load
 
@@ -33,14 +36,17 @@ flags.DEFINE_bool("refine", False, "Run the refinement round before the predicti
 
 def main() -> None:
     if FLAGS.example:
-        sys.stdout.writelines(example_lines(FLAGS.model, FLAGS.example))
+        store = EventStore.load(Path(FLAGS.model) / "data" / "events.parquet")
+        sys.stdout.writelines(example_lines(store, FLAGS.example))
         return
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
     bua = load(FLAGS.model, refine=FLAGS.refine)
     ids, histories = read_histories(FLAGS.input, bua.catalogue)
     results = bua.predict(histories)
-    lines = [json.dumps({"id": i, **r}, ensure_ascii=False) for i, r in zip(ids, results, strict=True)]
+    lines = [
+        json.dumps({"id": i, **r}, ensure_ascii=False) for i, r in zip(ids, results, strict=True)
+    ]
     files.write_text(FLAGS.output, "".join(line + "\n" for line in lines))
 
 

@@ -12,6 +12,7 @@ import functools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ def loss_of(model: Qwen2, params, batch) -> jax.Array:
     hidden, _ = model.apply(
         {"params": params}, embeddings, batch["positions"], causal_mask(segments), method="hidden"
     )
-    logits = model.apply({"params": params}, hidden[:, :-1], method="unembed")
+    logits: Any = model.apply({"params": params}, hidden[:, :-1], method="unembed")
     nll = cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1))
     inside = ((segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)).reshape(-1)
     answer = batch["answer"][:, 1:].reshape(-1) * inside
@@ -117,7 +118,9 @@ def main() -> None:
 
     evaluate = jax.jit(functools.partial(loss_of, model))
     state, rng, begin = optimizer.init(params), np.random.default_rng(FLAGS.seed), time.monotonic()
-    order = np.concatenate([rng.permutation(count) for _ in range(FLAGS.steps * BATCH // count + 1)])
+    order = np.concatenate(
+        [rng.permutation(count) for _ in range(FLAGS.steps * BATCH // count + 1)]
+    )
     with bar() as display:
         task = display.add_task("nano", total=FLAGS.steps)
         for number in range(FLAGS.steps):
@@ -129,7 +132,9 @@ def main() -> None:
                 notice(f"step {number + 1}: loss {float(loss):.3f}, held out {held_loss:.3f}")
     # Unused rows (soft tokens among them) start at the mean embedding, not at untrained noise.
     table = params["embed_tokens"]["embedding"]
-    params["embed_tokens"]["embedding"] = table.at[nano.VOCABULARY :].set(table[: nano.VOCABULARY].mean(0))
+    params["embed_tokens"]["embedding"] = table.at[nano.VOCABULARY :].set(
+        table[: nano.VOCABULARY].mean(0)
+    )
     huggingface.save(folder, config, params)
     held_loss = float(evaluate(params, held))
     card = {

@@ -26,7 +26,9 @@ def _stage(peak_lr: float) -> ConfigDict:
     config.clip_norm = 1.0  # of the global gradient norm
     config.loss = "round_balanced"  # round_balanced (Eq. 5) or token_mean (Eq. 4)
     config.task_weights = False  # dynamic task weights of Appendix K
-    config.task_weight_alpha = 1.0  # exponent; as printed if positive, the text's meaning if negative
+    config.task_weight_alpha = (
+        1.0  # exponent; as printed if positive, the text's meaning if negative
+    )
     config.task_weight_decay = 0.9  # EMA decay of the task losses
     config.task_weight_floor = 0.05  # smallest r_i (EMA loss / initial loss)
     config.evaluations = 10  # validation passes, evenly spread over the run

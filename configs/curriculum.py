@@ -1,6 +1,6 @@
 """The whole chain: encoder -> dialogues -> stage 1 -> stage 2 -> reflection -> stage 3 -> evaluation.
 
-    python -m bua_jax.curriculum --config=configs/curriculum.py:data=foursquare_nyc
+python -m bua_jax.curriculum --config=configs/curriculum.py:data=foursquare_nyc
 """
 
 from ml_collections import ConfigDict

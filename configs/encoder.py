@@ -1,7 +1,8 @@
 """Pretraining of the behaviour encoder on the training users' events (section 3.3).
 
-    python -m bua_jax.pretrain --config=configs/encoder.py
-    python -m bua_jax.pretrain --config=configs/encoder.py:data=foursquare_nyc --config.encoder.kind=sasrec
+python -m bua_jax.pretrain --config=configs/encoder.py
+python -m bua_jax.pretrain --config=configs/encoder.py:data=foursquare_nyc \\
+        --config.encoder.kind=sasrec
 """
 
 from ml_collections import ConfigDict

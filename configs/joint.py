@@ -1,9 +1,10 @@
 """Joint training on all stages' dialogues at once: projector and adapter (Appendix S).
 
     python -m bua_jax.train --config=configs/joint.py
-    python -m bua_jax.train --config=configs/joint.py:data=foursquare_nyc --config.train.peak_lr=1e-3
+    python -m bua_jax.train --config=configs/joint.py:data=foursquare_nyc \\
+        --config.train.peak_lr=1e-3
 
-What the stage needs (encoder, dialogues, earlier stages) is built first where the workdir lacks it.
+What the stage needs (encoder, dialogues, earlier stages) is built first where it is missing.
 `config.train` is another name for `config.joint`.
 """
 

@@ -1,7 +1,7 @@
 """The curriculum at a size that takes at most 10 minutes on 2 CPU cores, on simulated data with nano.
 
-    launch/quickstart.sh
-    python -m bua_jax.curriculum --config=configs/quickstart.py --workdir=runs/quickstart
+launch/quickstart.sh
+python -m bua_jax.curriculum --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 from ml_collections import ConfigDict

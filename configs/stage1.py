@@ -1,9 +1,10 @@
 """Stage 1, sequence-level understanding: trains the projector (section 3.4.1).
 
     python -m bua_jax.train --config=configs/stage1.py
-    python -m bua_jax.train --config=configs/stage1.py:data=foursquare_nyc --config.train.peak_lr=1e-3
+    python -m bua_jax.train --config=configs/stage1.py:data=foursquare_nyc \\
+        --config.train.peak_lr=1e-3
 
-What the stage needs (encoder, dialogues, earlier stages) is built first where the workdir lacks it.
+What the stage needs (encoder, dialogues, earlier stages) is built first where it is missing.
 `config.train` is another name for `config.stage1`.
 """
 

@@ -1,9 +1,10 @@
 """Stage 3, self-reflective refinement: trains the adapter (section 3.4.3).
 
     python -m bua_jax.train --config=configs/stage3.py
-    python -m bua_jax.train --config=configs/stage3.py:data=foursquare_nyc --config.train.peak_lr=1e-3
+    python -m bua_jax.train --config=configs/stage3.py:data=foursquare_nyc \\
+        --config.train.peak_lr=1e-3
 
-What the stage needs (encoder, dialogues, earlier stages) is built first where the workdir lacks it.
+What the stage needs (encoder, dialogues, earlier stages) is built first where it is missing.
 `config.train` is another name for `config.stage3`.
 """
 

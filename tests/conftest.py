@@ -1,4 +1,4 @@
-"""A CPU-only JAX with a persistent compilation cache, so that a second run of the tests is short."""
+"""A CPU-only JAX with a persistent compilation cache: a second run of the tests is short."""
 
 import os
 

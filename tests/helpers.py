@@ -21,7 +21,7 @@ def require(module: str) -> ModuleType:
 
 
 def shared_data(name: str) -> Path:
-    """Path of a real data set beside the checkout; missing skips on a laptop and fails with CI=true."""
+    """Path of a real data set beside the checkout; if missing, skips (fails with CI=true)."""
     path = ROOT.parent / "shared" / "data" / name
     if not path.exists():
         if os.environ.get("CI"):

@@ -54,7 +54,11 @@ def test_steps_read_fields_that_exist() -> None:
 def test_every_field_of_base_is_commented(name: str) -> None:
     source = (ROOT / "configs" / "base.py").read_text()
     for line in source.splitlines():
-        if line.strip().startswith("config.") and " = " in line and line.endswith(tuple("0123456789")):
+        if (
+            line.strip().startswith("config.")
+            and " = " in line
+            and line.endswith(tuple("0123456789"))
+        ):
             pytest.fail(f"configs/base.py: no comment on {line.strip()!r}")
     docstring = ast.get_docstring(ast.parse((ROOT / "configs" / name).read_text()))
     assert docstring is not None

@@ -47,7 +47,9 @@ def violations(relative: str, imports: set[str]) -> list[str]:
         if layer in NO_JAX and parts[0] in {"jax", "flax", "optax"}:
             problems.append(f"{relative} imports {name}; {layer}/ is free of jax")
         if layer in {"models"} and parts[0] in {"optax", "ml_collections", "polars"}:
-            problems.append(f"{relative} imports {name}; models/ knows no optimizer, config or data")
+            problems.append(
+                f"{relative} imports {name}; models/ knows no optimizer, config or data"
+            )
         if parts[0] != "bua_jax" or len(parts) < 2 or layer is None:
             continue
         target = parts[1]
@@ -73,7 +75,10 @@ def test_verbs_are_not_imported() -> None:
     for path in FILES:
         for name in _imports(path):
             parts = name.split(".")
-            assert not (parts[0] == "bua_jax" and len(parts) > 1 and parts[1] in verbs), (path, name)
+            assert not (parts[0] == "bua_jax" and len(parts) > 1 and parts[1] in verbs), (
+                path,
+                name,
+            )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The README's code blocks: `ci` run as they are, `smoke` in the quickstart test, `long` are parsed."""
+"""The README's code blocks: `ci` run as they are, `smoke` elsewhere, `long` are parsed."""
 
 import re
 import shlex

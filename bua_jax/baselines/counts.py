@@ -39,7 +39,10 @@ class WindowMajority:
         # The prior is the same for all seen behaviours, so that ties fall to label order.
         unseen = np.where(counts > 0, 0.0, self.shares)
         weight = _PRIOR_EVENTS * np.divide(
-            unseen, unseen.sum(1, keepdims=True), out=np.zeros_like(unseen), where=unseen.sum(1, keepdims=True) > 0
+            unseen,
+            unseen.sum(1, keepdims=True),
+            out=np.zeros_like(unseen),
+            where=unseen.sum(1, keepdims=True) > 0,
         )
         mixed = counts + np.minimum(weight, 0.999)
         return mixed / mixed.sum(1, keepdims=True)

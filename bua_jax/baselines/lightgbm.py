@@ -41,7 +41,9 @@ def features(histories: Histories, classes: int, slots: int) -> np.ndarray:
         there = histories.n_events >= back
         for values in (behaviour, slot, histories.place_rank, histories.day):
             columns.append(np.where(there, values[rows, at], -1)[:, None])
-    columns.append(np.where(histories.n_events > 0, weekday[rows, histories.n_events - 1], -1)[:, None])
+    columns.append(
+        np.where(histories.n_events > 0, weekday[rows, histories.n_events - 1], -1)[:, None]
+    )
     columns.append(histories.n_events[:, None])
     return np.concatenate(columns, axis=1).astype(np.float32)
 

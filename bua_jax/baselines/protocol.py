@@ -12,9 +12,14 @@ from bua_jax.events.windows import WindowIndex, window_arrays
 class Predictor(Protocol):
     """A fitted method. `fields`: what of an event it sees; ties are broken by label order."""
 
-    name: str
-    fields: tuple[str, ...]
-    num_training_windows: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fields(self) -> tuple[str, ...]: ...
+
+    @property
+    def num_training_windows(self) -> int: ...
 
     def predict(self, histories: "Histories") -> np.ndarray:
         """Probabilities float64[n, C]; rows sum to 1."""
@@ -38,7 +43,9 @@ class Histories:
         return self.fields[np.arange(len(self)), self.n_events - 1, field]
 
 
-def histories_of(store: EventStore, windows: WindowIndex, length: int) -> tuple[Histories, np.ndarray]:
+def histories_of(
+    store: EventStore, windows: WindowIndex, length: int
+) -> tuple[Histories, np.ndarray]:
     """(histories, target behaviour int32[n])."""
     arrays = window_arrays(store, windows, length=length)
     seen = Histories(arrays["fields"], arrays["place_rank"], arrays["day"], arrays["n_events"])

@@ -37,7 +37,10 @@ def _extend(model, variables, state: DecodingState, embeddings, counts) -> Decod
     positions = state.lengths[:, None] + offset
     index = jnp.where(offset < counts[:, None], positions, slots)
     mask = jnp.arange(slots) <= positions[:, :, None]
-    hidden, cache = aligned.hidden(model, variables, embeddings, positions, mask, state.cache, index)
+    hidden, cache = aligned.hidden(
+        model, variables, embeddings, positions, mask, state.cache, index
+    )
+    assert cache is not None
     last = jnp.take_along_axis(hidden, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
     last = jnp.where((counts > 0)[:, None], last, state.hidden)
     return DecodingState(cache, state.lengths + counts, last)
@@ -62,7 +65,9 @@ def prefill(
         "event_segments": event_segments,
         "event_positions": positions,
     }
-    return _extend(model, variables, state, aligned.input_embeddings(model, variables, batch), counts)
+    return _extend(
+        model, variables, state, aligned.input_embeddings(model, variables, batch), counts
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("model",), donate_argnums=(2,))
@@ -70,12 +75,8 @@ def append(
     model: Aligned, variables: Any, state: DecodingState, tokens: jax.Array, counts: jax.Array
 ) -> DecodingState:
     """Appends counts[b] of tokens int32[B, C] (no placeholders) to row b."""
-    embeddings = embed_tokens(model, variables, tokens)
+    embeddings = aligned.embed(model, variables, tokens)
     return _extend(model, variables, state, embeddings, counts)
-
-
-def embed_tokens(model: Aligned, variables: Any, tokens: jax.Array) -> jax.Array:
-    return model.llm.apply({"params": variables["base"]}, tokens, method="embed")
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
@@ -105,7 +106,9 @@ def greedy(
         done = done | (token == stop)
         live = (~done).astype(jnp.int32)
         tokens = tokens.at[:, step].set(jnp.where(done, stop, token))
-        state = _extend(model, variables, state, embed_tokens(model, variables, token[:, None]), live)
+        state = _extend(
+            model, variables, state, aligned.embed(model, variables, token[:, None]), live
+        )
         return step + 1, state, tokens, counts + live, done
 
     start = (
@@ -118,4 +121,8 @@ def greedy(
     _, state, tokens, counts, _ = jax.lax.while_loop(going, body, start)
     closing = jnp.full((batch, 1), stop, jnp.int32)
     one = jnp.ones(batch, jnp.int32)
-    return _extend(model, variables, state, embed_tokens(model, variables, closing), one), tokens, counts
+    return (
+        _extend(model, variables, state, aligned.embed(model, variables, closing), one),
+        tokens,
+        counts,
+    )

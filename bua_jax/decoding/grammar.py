@@ -21,7 +21,7 @@ class State(NamedTuple):
     segment: str
     typed: bytes
     slot: int  # earliest legal slot
-    count: int  # events begun
+    events: int  # begun so far
 
 
 Trie = dict  # byte -> Trie; None -> list of token ids that end here
@@ -67,19 +67,20 @@ class DayGrammar:
         if state.segment == "clock":
             after = "place" if self._catalogue.has_places else "label"
             return [
-                (text, State(after, b"", slot, state.count + 1))
+                (text, State(after, b"", slot, state.events + 1))
                 for slot, text in enumerate(self._clocks)
                 if slot >= state.slot
             ]
         if state.segment == "place":
-            after_place = State("label", b"", state.slot, state.count)
+            after_place = State("label", b"", state.slot, state.events)
             return [(text, after_place) for text in self._places]
         if state.segment == "label":
             options = [
-                (text + b"\x00", State("end", b"", state.slot, state.count)) for text in self._labels
+                (text + b"\x00", State("end", b"", state.slot, state.events))
+                for text in self._labels
             ]
-            if state.count < self._max_events:
-                following = State("clock", b"", state.slot, state.count)
+            if state.events < self._max_events:
+                following = State("clock", b"", state.slot, state.events)
                 options += [(text + b"; ", following) for text in self._labels]
             return options
         return []
@@ -105,7 +106,7 @@ class DayGrammar:
 
     def mask(self, state: State) -> np.ndarray:
         """bool[V]: the tokens that may follow. Never empty before the end."""
-        full = state.count >= self._max_events
+        full = state.events >= self._max_events
         key = (state.segment, state.typed, state.slot, full)
         if key not in self._masks:
             allowed = np.zeros(self._size, bool)

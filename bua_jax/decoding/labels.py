@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.decoding.cache import DecodingState, embed_tokens
+from bua_jax.decoding.cache import DecodingState
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
 
@@ -33,7 +33,10 @@ class LabelTree:
 def build_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
     """The prefix tree of tokenised labels (without the stop token). Raises `ValueError` if one is empty."""
     nodes: dict[tuple[int, ...], int] = {}
-    tokens, parents, depth, leaves = [], [], [], []
+    tokens: list[int] = []
+    parents: list[int] = []
+    depth: list[int] = []
+    leaves: list[int] = []
     for label in labels:
         if not label:
             raise ValueError("A label has no tokens.")
@@ -68,10 +71,16 @@ def _score(model, variables, state: DecodingState, tokens, parents, depth, ances
     in_tree = (node >= 0) & (node < count)
     above = ancestors[:, jnp.clip(node, 0, count - 1)].transpose(1, 0, 2)  # [B, M, S]
     mask = (node < 0)[:, None, :] | (in_tree[:, None, :] & above)
-    embeddings = embed_tokens(model, variables, jnp.broadcast_to(tokens, (batch, count)))
+    embeddings = aligned.embed(model, variables, jnp.broadcast_to(tokens, (batch, count)))
     positions = state.lengths[:, None] + depth
     hidden, _ = aligned.hidden(
-        model, variables, embeddings, positions, mask, state.cache, jnp.where(index < slots, index, slots)
+        model,
+        variables,
+        embeddings,
+        positions,
+        mask,
+        state.cache,
+        jnp.where(index < slots, index, slots),
     )
 
     def row(args) -> jax.Array:  # one row at a time bounds the logits to [M + 1, V]

@@ -89,7 +89,9 @@ def _ask(decoder: Decoder, state: DecodingState, texts: Sequence[str]) -> Decodi
     return cache.append(decoder.model, decoder.variables, state, tokens, counts)
 
 
-def _answer(decoder: Decoder, state: DecodingState) -> tuple[DecodingState, list[list[int]], np.ndarray]:
+def _answer(
+    decoder: Decoder, state: DecodingState
+) -> tuple[DecodingState, list[list[int]], np.ndarray]:
     """Greedy answers: (state, token ids per row, whether each was cut)."""
     state, tokens, counts = cache.greedy(
         decoder.model,
@@ -119,14 +121,22 @@ def _dialogue(
     state: DecodingState | None = None
     space = len(rounds) * per_round + 2 * _BUCKET + room
     for kind, instruction in rounds:
-        said = [instruction(texts[i], i) if callable(instruction) else instruction for i in range(count)]
-        state = _begin(decoder, histories, said, space) if state is None else _ask(decoder, state, said)
+        said = [
+            instruction(texts[i], i) if callable(instruction) else instruction for i in range(count)
+        ]
+        state = (
+            _begin(decoder, histories, said, space) if state is None else _ask(decoder, state, said)
+        )
         state, answers, cut = _answer(decoder, state)
         truncated += cut[:count]
         for i in range(count):
             texts[i][kind] = decoder.tokenizer.decode(answers[i])
     if final:
-        state = _begin(decoder, histories, final, space) if state is None else _ask(decoder, state, final)
+        state = (
+            _begin(decoder, histories, final, space)
+            if state is None
+            else _ask(decoder, state, final)
+        )
     assert state is not None
     return state, [Understanding(t, int(n)) for t, n in zip(texts, truncated, strict=True)]
 
@@ -184,7 +194,9 @@ def predict(
     return np.concatenate(parts), understandings
 
 
-def _shifted(rounds: Sequence[tuple[str, Instruction]], offset: int) -> list[tuple[str, Instruction]]:
+def _shifted(
+    rounds: Sequence[tuple[str, Instruction]], offset: int
+) -> list[tuple[str, Instruction]]:
     """Instructions that depend on the history get its index in the whole list."""
 
     def shift(function: Callable[[dict[str, str], int], str]) -> Instruction:

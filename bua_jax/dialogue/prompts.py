@@ -23,12 +23,23 @@ SOFT_TOKENS = ("sequence", "item", "pooled", "none")
 class Tokenizer(Protocol):
     """What dialogues need of a tokenizer. `vocab_size` is the number of embedding rows."""
 
-    im_start: int
-    im_end: int
-    soft_start: int
-    soft: int
-    soft_end: int
-    vocab_size: int
+    @property
+    def im_start(self) -> int: ...
+
+    @property
+    def im_end(self) -> int: ...
+
+    @property
+    def soft_start(self) -> int: ...
+
+    @property
+    def soft(self) -> int: ...
+
+    @property
+    def soft_end(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int: ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; never parses special tokens."""

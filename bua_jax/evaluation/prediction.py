@@ -68,7 +68,9 @@ def prediction_metrics(
     frequent = [recall[c] for c in recall if support[c] >= _LEAST_WINDOWS]
     metrics |= {
         "overall_min20": _mean(frequent),
-        "macro_f1": float(f1_score(true, predicted, labels=present, average="macro", zero_division=0)),
+        "macro_f1": float(
+            f1_score(true, predicted, labels=present, average="macro", zero_division=0)
+        ),
         "n": len(true),
         "invalid": int(np.sum(predicted == -1)),
         "classes": {str(c): {"n": support[c], "recall": recall[c]} for c in recall},
@@ -99,12 +101,19 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """95 % interval of the mean of values float[n], resampling users (windows of one user are not
     independent)."""
-    low, high = np.quantile(_resampled_means(np.asarray(values, float), users, count, seed), (0.025, 0.975))
+    low, high = np.quantile(
+        _resampled_means(np.asarray(values, float), users, count, seed), (0.025, 0.975)
+    )
     return float(low), float(high)
 
 
 def paired_bootstrap(
-    correct_a: np.ndarray, correct_b: np.ndarray, users: np.ndarray, *, count: int = 2000, seed: int = 42
+    correct_a: np.ndarray,
+    correct_b: np.ndarray,
+    users: np.ndarray,
+    *,
+    count: int = 2000,
+    seed: int = 42,
 ) -> dict[str, float]:
     """Difference of two methods' accuracies on the same windows, with its 95 % interval over users."""
     difference = np.asarray(correct_a, float) - np.asarray(correct_b, float)

@@ -21,7 +21,9 @@ def bleu(generated: Sequence[Sequence[int]], real: Sequence[Sequence[int]]) -> f
     Short and empty sequences count; none is dropped.
     """
     if len(generated) != len(real) or not generated:
-        raise DataError(f"{len(generated)} generated and {len(real)} real sequences; expected pairs.")
+        raise DataError(
+            f"{len(generated)} generated and {len(real)} real sequences; expected pairs."
+        )
     lines = [[" ".join(map(str, ids)) for ids in side] for side in (generated, real)]
     return _bleu().corpus_score(lines[0], [lines[1]]).score / 100
 

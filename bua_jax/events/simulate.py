@@ -166,7 +166,9 @@ def _plan(rng: np.random.Generator, persona: Persona) -> _Plan:
     return _Plan(favourites, follow, places, str(rng.choice(DAILY)))
 
 
-def _day_phases(persona: Persona, weekday: int, rng: np.random.Generator) -> list[tuple[str, int, int]]:
+def _day_phases(
+    persona: Persona, weekday: int, rng: np.random.Generator
+) -> list[tuple[str, int, int]]:
     """(phase, start slot, number of events) of a day."""
     weekend = weekday >= 5
     wake = persona.wake_slot + (2 if weekend else 0)
@@ -179,7 +181,14 @@ def _day_phases(persona: Persona, weekday: int, rng: np.random.Generator) -> lis
     else:
         middle = ("leisure", 20, 2) if persona.pattern == "student" else ("work", 20, 2)
         commute = ("commute", wake + 2, 1)
-        plan = [("morning", wake, 1), commute, middle, ("lunch", 26, 1), ("commute", 36, 1), ("evening", 40, 2)]
+        plan = [
+            ("morning", wake, 1),
+            commute,
+            middle,
+            ("lunch", 26, 1),
+            ("commute", 36, 1),
+            ("evening", 40, 2),
+        ]
     return [(name, start + int(rng.integers(0, 2)), count) for name, start, count in plan]
 
 
@@ -249,7 +258,9 @@ def _person(seed: int, index: int, days: int) -> tuple[Persona, dict[str, np.nda
     return persona, {name: column[order] for name, column in events.items()}
 
 
-def people(num_users: int, num_days: int, seed: int) -> Iterator[tuple[Persona, dict[str, np.ndarray]]]:
+def people(
+    num_users: int, num_days: int, seed: int
+) -> Iterator[tuple[Persona, dict[str, np.ndarray]]]:
     """Persona and events of each person in turn, in constant memory."""
     for index in range(num_users):
         yield _person(seed, index, num_days)

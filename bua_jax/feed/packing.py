@@ -43,7 +43,13 @@ def _elements(records: Sequence[TokenRecord]) -> list[dict[str, np.ndarray]]:
     ]
 
 
-def _rows(records: Sequence[TokenRecord], row_length: int, event_length: int, seed: int, epochs: int | None):
+def _rows(
+    records: Sequence[TokenRecord],
+    row_length: int,
+    event_length: int,
+    seed: int,
+    epochs: int | None,
+):
     """A grain dataset of packed rows: a new order in every epoch, whole dialogues only."""
     source = grain.MapDataset.source(_elements(records)).seed(seed)
     dataset = source.shuffle().repeat(epochs).to_iter_dataset()

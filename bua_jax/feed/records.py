@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bua_jax.console import notice
-from bua_jax.dialogue.prompts import TokenRecord, Tokenizer, encode_dialogue
+from bua_jax.dialogue.prompts import Tokenizer, TokenRecord, encode_dialogue
 from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.errors import DataError
 from bua_jax.events.schema import EventStore

@@ -33,7 +33,9 @@ def read_config(folder: str | Path, dtype: str = "float32") -> Qwen2Config:
         raise CheckpointError(f"{path}: architecture {name!r} is none of {known}.")
     heads = values["num_attention_heads"]
     rope = values.get("rope_parameters") or {}
-    scaled = values.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
+    scaled = values.get("rope_scaling") or (
+        rope if rope.get("rope_type", "default") != "default" else None
+    )
     if scaled or values.get("use_sliding_window"):
         raise CheckpointError(f"{path}: rope scaling and sliding windows are not supported.")
     bias = values.get("attention_bias", _ARCHITECTURES[name])
@@ -58,7 +60,15 @@ def _key_table(config: Qwen2Config) -> list[tuple[str, tuple[str, ...], tuple[in
     """(Hugging Face key, with {} for the layer; path in our tree; its HF shape; transposed)."""
     h, i, d = config.hidden_size, config.intermediate_size, config.head_dim
     q, kv = config.num_heads * d, config.num_kv_heads * d
-    outs = {"q": (q, h), "k": (kv, h), "v": (kv, h), "o": (h, q), "gate": (i, h), "up": (i, h), "down": (h, i)}
+    outs = {
+        "q": (q, h),
+        "k": (kv, h),
+        "v": (kv, h),
+        "o": (h, q),
+        "gate": (i, h),
+        "up": (i, h),
+        "down": (h, i),
+    }
     table: list[tuple[str, tuple[str, ...], tuple[int, ...], bool]] = [
         ("model.embed_tokens.weight", ("embed_tokens", "embedding"), (config.vocab_size, h), False),
         ("model.norm.weight", ("norm", "scale"), (h,), False),
@@ -95,7 +105,9 @@ def _tensors(folder: Path) -> dict[str, Path]:
         with _open(path) as file:
             for name in file.keys():  # noqa: SIM118 (a safetensors handle is no dict)
                 if name in found:
-                    raise CheckpointError(f"Tensor {name} is in {found[name].name} and {path.name}.")
+                    raise CheckpointError(
+                        f"Tensor {name} is in {found[name].name} and {path.name}."
+                    )
                 found[name] = path
     return found
 
@@ -211,7 +223,9 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
 def save_tree(path: str | Path, tree: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
     """Writes a nested dict of arrays with its metadata and a hash over both, atomically."""
     flat = _flatten(tree)
-    content = hashlib.sha256((files.sha256_arrays(flat) + _canonical(metadata)).encode()).hexdigest()
+    content = hashlib.sha256(
+        (files.sha256_arrays(flat) + _canonical(metadata)).encode()
+    ).hexdigest()
     with files.atomic_write(path) as temporary:
         save_file(flat, temporary, metadata={**metadata, "sha256": content})
 
@@ -232,9 +246,13 @@ def load_tree(path: str | Path) -> tuple[Tree, dict[str, str]]:
         metadata = dict(file.metadata() or {})
         names = list(file.keys())
         flat = {name: file.get_tensor(name) for name in names}
-    content = hashlib.sha256((files.sha256_arrays(flat) + _canonical(metadata)).encode()).hexdigest()
+    content = hashlib.sha256(
+        (files.sha256_arrays(flat) + _canonical(metadata)).encode()
+    ).hexdigest()
     if metadata.get("sha256") != content:
-        raise CheckpointError(f"{path} was altered or damaged after it was written: its hash differs.")
+        raise CheckpointError(
+            f"{path} was altered or damaged after it was written: its hash differs."
+        )
     tree: Tree = {}
     for name, value in flat.items():
         _set(tree, tuple(name.split("/")), jnp.asarray(value))

@@ -98,7 +98,10 @@ def dialogues(store: EventStore, count: int, seed: int) -> Iterator[tuple[Window
                 rounds.append(refinement_dialogue(window, "train", start, end, draft).rounds[0])
             else:
                 rounds.append(Round(kind, INSTRUCTIONS[kind], ANNOTATORS[kind](window)))
-        yield window, Dialogue(window.sample_id, "train", 1, "reconstruction", start, end, tuple(rounds))
+        yield (
+            window,
+            Dialogue(window.sample_id, "train", 1, "reconstruction", start, end, tuple(rounds)),
+        )
 
 
 def texts(window: Window, dialogue: Dialogue) -> list[tuple[str, bool]]:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bua_jax.models.encoders.base import Encoder, EncoderOutput
+from bua_jax.models.encoders.base import EncoderOutput, encode_events
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import KVCache, Qwen2, causal_mask
 
@@ -30,19 +31,21 @@ class Aligned:
     """
 
     llm: Qwen2
-    encoder: Encoder
+    encoder: nn.Module
     projector: Projector
     soft_tokens: str
     soft_id: int
 
 
-def _llm_variables(variables: Variables) -> dict[str, Any]:
-    return {"params": variables["base"], "lora": variables.get("adapter", {})}
+def _llm(model: Aligned, variables: Variables, method: str, *args: Any) -> Any:
+    """Applies a method of the language model with base and adapter."""
+    both = {"params": variables["base"], "lora": variables.get("adapter", {})}
+    return model.llm.apply(both, *args, method=method)
 
 
 def encode(model: Aligned, variables: Variables, events, segments, positions) -> EncoderOutput:
     """events int32[B, S, 4], segments and positions int32[B, S] -> states, items, logits."""
-    return model.encoder.apply({"params": variables["encoder"]}, events, segments, positions)
+    return encode_events(model.encoder, variables["encoder"], events, segments, positions)
 
 
 def soft_token_vectors(
@@ -60,7 +63,8 @@ def soft_token_vectors(
         last = (segments > 0) & (segments != following)
         order = jnp.argsort(~last, axis=1, stable=True)  # last events first, in row order
         states = jnp.take_along_axis(states, order[:, :, None], axis=1)
-    return model.projector.apply({"params": variables["projector"]}, states)
+    projected: Any = model.projector.apply({"params": variables["projector"]}, states)
+    return projected
 
 
 def insert_soft_tokens(
@@ -75,13 +79,18 @@ def insert_soft_tokens(
 
 def input_embeddings(model: Aligned, variables: Variables, batch: Batch) -> jax.Array:
     """Token embeddings [B, T, H] with soft tokens in their places."""
-    embeddings = model.llm.apply(_llm_variables(variables), batch["tokens"], method="embed")
+    embeddings = _llm(model, variables, "embed", batch["tokens"])
     if model.soft_tokens == "none":
         return embeddings
     soft = soft_token_vectors(
         model, variables, batch["events"], batch["event_segments"], batch["event_positions"]
     )
     return insert_soft_tokens(model, batch["tokens"], embeddings, soft)
+
+
+def embed(model: Aligned, variables: Variables, tokens: jax.Array) -> jax.Array:
+    """Embeddings of plain tokens int32[B, T] -> [B, T, H]."""
+    return _llm(model, variables, "embed", tokens)
 
 
 def hidden(
@@ -94,14 +103,12 @@ def hidden(
     cache_index: jax.Array | None = None,
 ) -> tuple[jax.Array, KVCache | None]:
     """`Qwen2.hidden` with base and adapter."""
-    return model.llm.apply(
-        _llm_variables(variables), embeddings, positions, mask, cache, cache_index, method="hidden"
-    )
+    return _llm(model, variables, "hidden", embeddings, positions, mask, cache, cache_index)
 
 
 def unembed(model: Aligned, variables: Variables, states: jax.Array) -> jax.Array:
     """[..., H] -> logits float32[..., V]."""
-    return model.llm.apply(_llm_variables(variables), states, method="unembed")
+    return _llm(model, variables, "unembed", states)
 
 
 def supervised_nll(

@@ -36,7 +36,9 @@ class LoraConfig:
     def __post_init__(self) -> None:
         unknown = set(self.targets) - set(TARGETS)
         if unknown or not self.targets or self.rank < 1:
-            raise ValueError(f"LoRA needs rank >= 1 and targets among {TARGETS}, not {self.targets}.")
+            raise ValueError(
+                f"LoRA needs rank >= 1 and targets among {TARGETS}, not {self.targets}."
+            )
 
     @property
     def scale(self) -> float:

@@ -31,5 +31,8 @@ def init(key: jax.Array, width: int, embedding: jax.Array) -> dict[str, Any]:
     norms = jnp.linalg.norm(projector.apply({"params": params}, sample), axis=-1)
     table = embedding.astype(jnp.float32)
     target = jnp.mean(jnp.linalg.norm(table, axis=-1))
-    out = {"kernel": params["out"]["kernel"] * (target / jnp.mean(norms)), "bias": params["out"]["bias"]}
+    out = {
+        "kernel": params["out"]["kernel"] * (target / jnp.mean(norms)),
+        "bias": params["out"]["bias"],
+    }
     return {**params, "out": out}

@@ -42,7 +42,9 @@ class Qwen2Config:
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"{self.num_heads} heads do not divide into {self.num_kv_heads} kv heads.")
+            raise ValueError(
+                f"{self.num_heads} heads do not divide into {self.num_kv_heads} kv heads."
+            )
         if self.remat not in ("none", *REMAT) or self.attention not in ("xla", "cudnn"):
             raise ValueError(f"Unknown remat {self.remat!r} or attention {self.attention!r}.")
 
@@ -88,7 +90,8 @@ class Projection(nn.Module):
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
         if self.lora is not None and self.has_variable("lora", "a"):
-            a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            a: jax.Array = self.get_variable("lora", "a")
+            b: jax.Array = self.get_variable("lora", "b")
             low = (x.astype(a.dtype) @ a) @ b * self.lora.scale
             y = (y.astype(low.dtype) + low).astype(x.dtype)
         return y

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,7 +28,7 @@ from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import split_windows, writer_of
 from bua_jax.pipeline.encoder import encoder_config, encoder_settings, load_encoder
 from bua_jax.pipeline.inference import Bua
-from bua_jax.pipeline.stages import load_stage
+from bua_jax.pipeline.stages import load_stage, previous_stage
 from bua_jax.pipeline.steps import Run, read_record
 from bua_jax.training.writers import read_scalars
 
@@ -62,7 +63,7 @@ def fit_baselines(run: Run, store: EventStore) -> list[Predictor]:
         training = histories_of(store, chosen, length)
         return lightgbm.fit(training, validation, classes, slots, config.seed)
 
-    makers = {
+    makers: dict[str, Callable[[], Predictor]] = {
         "majority": lambda: counts.fit_majority(store),
         "window_majority": lambda: counts.fit_window_majority(store),
         "markov": lambda: counts.fit_markov(store),
@@ -84,6 +85,14 @@ def bua_of(run: Run, stage: str, store: EventStore) -> Bua:
     refine = config.decoding.refine and stage == "stage3"
     parts, shares = load_stage(run, stage), training_shares(store)
     return Bua(parts, config.decoding, shares, config.dialogues.rounds, refine, config.seed)
+
+
+def dialogues_used(run: Run, stage: str) -> int:
+    """Training dialogues of a stage and of those before it."""
+    record = read_record(run, stage)
+    own = record["result"].get("dialogues", 0) if record else 0
+    before = previous_stage(run, stage)
+    return own + (dialogues_used(run, before) if before else 0)
 
 
 def score(
@@ -137,10 +146,9 @@ def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], di
         log_p, said = bua.probabilities(histories, final, free=free)
         probabilities = np.exp(log_p)
         found[name] = score(run, store, windows, targets, probabilities, has_distribution=not free)
-        record = read_record(run, stage)
         found[name] |= {
             "fields": ["weekday", "slot", "place", "behaviour"],
-            "training_windows": (record or {})["result"].get("dialogues", 0),
+            "training_windows": dialogues_used(run, stage),
             "truncated_rounds": sum(u.truncated for u in said),
             "signature": bua.signature(config.decoding.decode),
         }
@@ -153,7 +161,11 @@ def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], di
     for name, ids in predicted.items():
         if name != "bua":
             found["bua"].setdefault("against", {})[name] = paired_bootstrap(
-                correct, ids == targets, windows.user, count=config.evaluation.bootstrap, seed=config.seed
+                correct,
+                ids == targets,
+                windows.user,
+                count=config.evaluation.bootstrap,
+                seed=config.seed,
             )
     labels = store.catalogue.behaviours
     lines = [
@@ -183,7 +195,9 @@ def _add_adjusted(run, store, windows, seen: Histories, targets, fitted, found) 
     validation, validation_targets = histories_of(store, held, seen.fields.shape[1])
     shares = training_shares(store)
     on_validation = fitted[kind].predict(validation)
-    tau = logit_adjustment.match_tau(on_validation, validation_targets, shares, found["bua"]["rec_w"])
+    tau = logit_adjustment.match_tau(
+        on_validation, validation_targets, shares, found["bua"]["rec_w"]
+    )
     probabilities = logit_adjustment.adjust(fitted[kind].predict(seen), shares, tau)
     found[_ADJUSTED] = score(run, store, windows, targets, probabilities) | {
         "tau": tau,
@@ -200,7 +214,9 @@ def _log_scoring(run: Run, name: str, metrics: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def generate_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], list[Any], list[Any]]:
+def generate_all(
+    run: Run, store: EventStore, folder
+) -> tuple[dict[str, Any], list[Any], list[Any]]:
     """Generates test days with BUA and by repeating the last day: (metrics, generated, real)."""
     windows = split_windows(run, store, "test", "generation", run.config.windows.generation_test)
     if not len(windows) or not run.config.dialogues.generation_share:
@@ -281,7 +297,9 @@ def build_evaluation(run: Run) -> dict[str, Any]:
     ]
     if made:
         both = {"generated": made[0], "real": real[0]}
-        pictures.append(("A generated day beside the real one", plots.timeline(both, store.catalogue)))
+        pictures.append(
+            ("A generated day beside the real one", plots.timeline(both, store.catalogue))
+        )
     sections = [
         Section("Prediction (test users)", tables.HEADER, tables.rows(prediction)),
         Section("Generation", tables.GENERATION_HEADER, tables.generation_rows(generation)),
@@ -295,7 +313,10 @@ def build_evaluation(run: Run) -> dict[str, Any]:
         run.workdir / "report.html",
         Report(
             f"BUA on {run.config.data.name}",
-            [f"{prediction['bua']['n']} test windows, {len(made)} generated days. Percent; log-loss in nats."],
+            [
+                f"{prediction['bua']['n']} test windows, {len(made)} generated days. "
+                "Percent; log-loss in nats."
+            ],
             sections,
             pictures,
             dialogues,
@@ -312,7 +333,9 @@ def print_results(run: Run) -> None:
     out.print(tables.rich_table(metrics["prediction"], f"Prediction, {count} test windows"))
     for name, pair in metrics["prediction"]["bua"]["against"].items():
         low, high = 100 * pair["low"], 100 * pair["high"]
-        out.print(f"bua - {name}: {100 * pair['difference']:+.1f} points (95 % {low:+.1f} to {high:+.1f})")
+        out.print(
+            f"bua - {name}: {100 * pair['difference']:+.1f} points (95 % {low:+.1f} to {high:+.1f})"
+        )
     body = tables.generation_rows(metrics["generation"])
     if body:
         out.print(tables.markdown(tables.GENERATION_HEADER, body))

@@ -80,7 +80,8 @@ def _parse_line(where: str, record: Any, catalogue: Catalogue) -> dict[str, np.n
         rows.append((day, weekday, slot, location, gap))
     day_, weekday_, slot_, location_, gap_ = zip(*rows, strict=True)
     labels = [
-        _behaviour(f"{where}, event {n}", e["behaviour"], catalogue) for n, e in enumerate(events, 1)
+        _behaviour(f"{where}, event {n}", e["behaviour"], catalogue)
+        for n, e in enumerate(events, 1)
     ]
     return {
         "day": np.asarray(day_, np.int32),
@@ -109,7 +110,9 @@ def read_histories(path: str | Path, catalogue: Catalogue) -> tuple[list[str], l
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not valid JSON ({error.msg}, column {error.colno}).") from error
+            raise DataError(
+                f"{where}: not valid JSON ({error.msg}, column {error.colno})."
+            ) from error
         columns = _parse_line(where, record, catalogue)
         count = len(columns["day"])
         store = EventStore(
@@ -129,7 +132,9 @@ def read_histories(path: str | Path, catalogue: Catalogue) -> tuple[list[str], l
 
 def example_lines(store: EventStore, count: int, length: int = 40) -> list[str]:
     """Histories of test users as JSONL lines; areas are named by their rank within the history."""
-    windows = sample_windows(prediction_windows(store, "test", history_length=length), count, seed=0)
+    windows = sample_windows(
+        prediction_windows(store, "test", history_length=length), count, seed=0
+    )
     lines = []
     for row in range(len(windows)):
         seen = history(store, int(windows.start[row]), int(windows.end[row]))

@@ -68,7 +68,9 @@ class Bua:
         """The understanding rounds; with `refine` the critic's feedback on the drafted summary too."""
         if not self.with_rounds:
             return []
-        asked: list[tuple[str, Instruction]] = [(kind, INSTRUCTIONS[kind]) for kind in UNDERSTANDING]
+        asked: list[tuple[str, Instruction]] = [
+            (kind, INSTRUCTIONS[kind]) for kind in UNDERSTANDING
+        ]
         if self.refine:
 
             def instruction(texts: dict[str, str], i: int) -> str:
@@ -82,10 +84,16 @@ class Bua:
     def signature(self, decode: str) -> str:
         """What a result depends on, in the manner of sacreBLEU."""
         data = self.parts.identity["data"]
-        return f"bua|data:{data}|decode:{decode}|refine:{self.refine}|seed:{self.seed}|v{__version__}"
+        return (
+            f"bua|data:{data}|decode:{decode}|refine:{self.refine}|seed:{self.seed}|v{__version__}"
+        )
 
     def probabilities(
-        self, histories: Sequence[History], final: Sequence[str] | None = None, *, free: bool = False
+        self,
+        histories: Sequence[History],
+        final: Sequence[str] | None = None,
+        *,
+        free: bool = False,
     ) -> tuple[np.ndarray, list[decoding.Understanding]]:
         """(log-probabilities float32[n, C], understanding texts); see `decoding.rounds.predict`."""
         final = final or [prediction_instruction(self.catalogue)] * len(histories)
@@ -146,7 +154,10 @@ class Bua:
         ]
 
     def _event(self, slot: int, place: int, behaviour: int) -> dict[str, str]:
-        event = {"time": self.catalogue.clock(slot), "behaviour": self.catalogue.behaviours[behaviour]}
+        event = {
+            "time": self.catalogue.clock(slot),
+            "behaviour": self.catalogue.behaviours[behaviour],
+        }
         if self.catalogue.has_places:
             event["place"] = place_text(place)
         return event

@@ -26,7 +26,10 @@ def build_reflection(run: Run) -> dict[str, Any]:
     shares = training_shares(store)
     bua = Bua(load_stage(run, "stage2"), config.decoding, shares, seed=config.seed)
     writer = writer_of(run, store)
-    counts = {"train": config.dialogues.reflect_train, "validation": config.dialogues.reflect_validation}
+    counts = {
+        "train": config.dialogues.reflect_train,
+        "validation": config.dialogues.reflect_validation,
+    }
     kept: list[Dialogue] = []
     lines, scores = [], {}
     for split, count in counts.items():
@@ -36,7 +39,9 @@ def build_reflection(run: Run) -> dict[str, Any]:
             for i in range(len(windows))
         ]
         histories = [window.history for window in seen]
-        drafts = [u.texts["summary"] for u in understand(bua.decoder, histories, bua.rounds(histories))]
+        drafts = [
+            u.texts["summary"] for u in understand(bua.decoder, histories, bua.rounds(histories))
+        ]
         found = [critique(window, draft) for window, draft in zip(seen, drafts, strict=True)]
         scores[split] = float(np.mean([c.score for c in found]))
         order = np.argsort([c.score for c in found], kind="stable")

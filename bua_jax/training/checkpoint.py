@@ -69,7 +69,9 @@ def restore(
         except MismatchError:
             raise
         except Exception as error:  # orbax raises many kinds for a damaged folder
-            notice(f"checkpoint {step} in {manager.directory} is damaged ({error}); trying the one before")
+            notice(
+                f"checkpoint {step} in {manager.directory} is damaged ({error}); trying the one before"
+            )
             continue
         return step, restored.state
     if steps:

@@ -19,7 +19,7 @@ from bua_jax.events.windows import (
     sample_windows,
     window_arrays,
 )
-from bua_jax.models.encoders import EncoderConfig, build
+from bua_jax.models.encoders import EncoderConfig, build, encode_events
 
 _VALIDATION_WINDOWS = 4000
 
@@ -88,7 +88,7 @@ def _last_log_probabilities(config: EncoderConfig, params, fields, n_events):
     length = fields.shape[1]
     segments = (jnp.arange(length) < n_events[:, None]).astype(jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(length), segments.shape)
-    output = build(config).apply({"params": params}, fields, segments, positions)
+    output = encode_events(build(config), params, fields, segments, positions)
     last = jnp.take_along_axis(output.logits, (n_events - 1)[:, None, None], axis=1)[:, 0]
     return jax.nn.log_softmax(last)
 
@@ -102,7 +102,9 @@ def predict_last(
     pad = ((0, padded - n), (0, 0), (0, 0))
     fields, counts = np.pad(fields, pad), np.pad(n_events, (0, padded - n), constant_values=1)
     parts = [
-        np.asarray(_last_log_probabilities(config, params, fields[i : i + batch], counts[i : i + batch]))
+        np.asarray(
+            _last_log_probabilities(config, params, fields[i : i + batch], counts[i : i + batch])
+        )
         for i in range(0, padded, batch)
     ]
     return np.concatenate(parts)[:n] if parts else np.zeros((0, config.num_behaviours), np.float32)
@@ -139,8 +141,9 @@ def train_encoder(
     @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
     def step(params, state, class_loss, batch, key, robust):
         def loss_of(params):
-            output = model.apply(
-                {"params": params},
+            output = encode_events(
+                model,
+                params,
                 batch["fields"],
                 batch["mask"],
                 positions,
@@ -183,7 +186,11 @@ def train_encoder(
             targets = store.behaviour[after].astype(np.int32)
             for index in range(steps_per_epoch):
                 rows = np.arange(index * settings.batch, (index + 1) * settings.batch) % len(chunks)
-                batch = {"fields": arrays["fields"][rows], "mask": mask[rows], "targets": targets[rows]}
+                batch = {
+                    "fields": arrays["fields"][rows],
+                    "mask": mask[rows],
+                    "targets": targets[rows],
+                }
                 key, subkey = jax.random.split(key)
                 params, state, class_loss, loss = step(
                     params, state, class_loss, batch, subkey, epoch > 0

@@ -103,7 +103,9 @@ def make_step(model: Aligned, optimizer, plan: PackingPlan, settings: TrainSetti
         carry = grad(state.trainable, frozen, first, weights)
         rest = jax.tree.map(lambda x: x[1:], parts)
         (grads, (count, stats)), _ = jax.lax.scan(accumulate, carry, rest)
-        grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)  # by the global denominator
+        grads = jax.tree.map(
+            lambda g: g / jnp.maximum(count, 1), grads
+        )  # by the global denominator
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         mean = stats["task"][0] / jnp.maximum(stats["task"][1], 1)
@@ -152,7 +154,9 @@ def check_sane(stats: Mapping[str, Any], loss: float, step: int) -> None:
         )
 
 
-def evaluate(evaluate_batch, variables, validation: Sequence[Mapping[str, jax.Array]]) -> dict[str, float]:
+def evaluate(
+    evaluate_batch, variables, validation: Sequence[Mapping[str, jax.Array]]
+) -> dict[str, float]:
     """Validation losses: per round kind, per task and in total."""
     total: Any = None
     for batch in validation:
@@ -259,11 +263,15 @@ def train(
                 measured = evaluate(evaluate_batch, {**frozen, **state.trainable}, validation)
                 writer.write_scalars(step, measured)
                 total = measured[f"validation/{settings.loss}"]
-                notice(f"{description}: step {step}/{settings.total_steps}, validation loss {total:.4f}")
+                notice(
+                    f"{description}: step {step}/{settings.total_steps}, validation loss {total:.4f}"
+                )
                 if total < best_loss:
                     best_loss = total
                     record = {**metadata, "validation_loss": total}
-                    checkpoint.save(best_manager, step, {"trainable": state.trainable}, data, record)
+                    checkpoint.save(
+                        best_manager, step, {"trainable": state.trainable}, data, record
+                    )
                 begin, logged = time.monotonic(), step
             if step % settings.checkpoint_every == 0 or last or asked[0]:
                 checkpoint.save(manager, step, state, data, metadata)

@@ -61,9 +61,7 @@ def dialogue_losses(
     task = jnp.zeros(b * t, jnp.int32)
     if tasks is not None:
         of_token = jnp.where(flat, arranged(tasks).reshape(-1), 0)
-        task = jnp.maximum(
-            jax.ops.segment_max(of_token, dialogue_slot, num_segments=b * t), 0
-        )
+        task = jnp.maximum(jax.ops.segment_max(of_token, dialogue_slot, num_segments=b * t), 0)
     return DialogueLosses(total / jnp.maximum(rounds, 1), rounds > 0, task)
 
 

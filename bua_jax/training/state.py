@@ -18,7 +18,9 @@ class TrainState(NamedTuple):
     weighting: weighting.WeightingState
 
 
-def create(trainable: dict[str, Any], optimizer: optax.GradientTransformation, tasks: int) -> TrainState:
+def create(
+    trainable: dict[str, Any], optimizer: optax.GradientTransformation, tasks: int
+) -> TrainState:
     """The state before the first step."""
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, trainable, optimizer.init(trainable), weighting.init(tasks + 1))

@@ -1,6 +1,6 @@
 """nano: the Qwen2.5 architecture at 1.5 million parameters, shipped with the package; for a laptop CPU.
 
-    python -m bua_jax.train --config=configs/stage2.py:model=nano
+python -m bua_jax.train --config=configs/stage2.py:model=nano
 """
 
 from ml_collections import ConfigDict

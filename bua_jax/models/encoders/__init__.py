@@ -1,16 +1,19 @@
 """Behaviour encoders behind one interface."""
 
-from bua_jax.models.encoders.base import Encoder, EncoderConfig, EncoderOutput
+import flax.linen as nn
+
+from bua_jax.models.encoders.base import EncoderConfig, EncoderOutput, encode_events
 from bua_jax.models.encoders.behavegpt import BehaveGPT
 from bua_jax.models.encoders.sasrec import SASRec
 
-__all__ = ["BehaveGPT", "Encoder", "EncoderConfig", "EncoderOutput", "SASRec", "build"]
+__all__ = ["BehaveGPT", "EncoderConfig", "EncoderOutput", "SASRec", "build", "encode_events"]
 
-KINDS = {"behavegpt": BehaveGPT, "sasrec": SASRec}
+KINDS: dict[str, type[nn.Module]] = {"behavegpt": BehaveGPT, "sasrec": SASRec}
 
 
-def build(config: EncoderConfig) -> BehaveGPT | SASRec:
+def build(config: EncoderConfig) -> nn.Module:
     """The module for `config.kind`. Raises `ValueError` for an unknown kind."""
     if config.kind not in KINDS:
         raise ValueError(f"Unknown encoder {config.kind!r}; there are {', '.join(KINDS)}.")
-    return KINDS[config.kind](config)
+    module: type = KINDS[config.kind]
+    return module(config)

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bua_jax.models.qwen2 import causal_mask
-
-__all__ = ["Encoder", "EncoderConfig", "EncoderOutput", "causal_mask"]
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,17 @@ class EncoderOutput(NamedTuple):
     logits: jax.Array
 
 
-@runtime_checkable
-class Encoder(Protocol):
-    """A Linen module over fields int32[B, S, 4], segments and positions int32[B, S] (0 = padding)."""
-
-    config: EncoderConfig
-
-    def apply(self, variables, fields, segments, positions, **kwargs) -> EncoderOutput: ...
-
-    def init(self, rngs, fields, segments, positions): ...
+def encode_events(
+    encoder: nn.Module,
+    params: Any,
+    fields: jax.Array,
+    segments: jax.Array,
+    positions: jax.Array,
+    **options: Any,
+) -> EncoderOutput:
+    """Applies an encoder: fields int32[B, S, 4], segments and positions int32[B, S] (0 = padding)."""
+    output: Any = encoder.apply({"params": params}, fields, segments, positions, **options)
+    return output
 
 
 def attention_mask(segments: jax.Array) -> jax.Array:

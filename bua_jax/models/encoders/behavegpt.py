@@ -34,7 +34,9 @@ class BehaveGPT(nn.Module):
             for i, (name, size) in enumerate(zip(names, sizes, strict=True))
         ]
         items = jnp.concatenate(parts, axis=-1)
-        x = items + nn.Embed(c.max_events, c.state_dim, embedding_init=init, name="position")(positions)
+        x = items + nn.Embed(c.max_events, c.state_dim, embedding_init=init, name="position")(
+            positions
+        )
         x = nn.Dropout(c.dropout, deterministic=deterministic)(x)
         mask = attention_mask(segments)
         for layer in range(c.num_layers):

@@ -6,7 +6,6 @@ thousands. The norm order is pre-norm on the query alone, as in the original alg
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from bua_jax.models.encoders.base import EncoderConfig, EncoderOutput, attention_mask
 
@@ -32,7 +31,9 @@ class SASRec(nn.Module):
         if c.all_fields:
             sizes = {"weekday": 7, "slot": c.slots_per_day, "place": c.num_places}
             for i, (name, size) in enumerate(sizes.items()):
-                items = items + nn.Embed(size, c.dim, embedding_init=init, name=name)(fields[..., i])
+                items = items + nn.Embed(size, c.dim, embedding_init=init, name=name)(
+                    fields[..., i]
+                )
         x = items * c.dim**0.5
         x = x + nn.Embed(c.max_events, c.dim, embedding_init=init, name="position")(positions)
         x = nn.Dropout(c.dropout, deterministic=deterministic)(x)

@@ -1,0 +1,162 @@
+"""Qwen2 against transformers (torch, float32), and its own invariants."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bua_jax.interop import huggingface
+from bua_jax.models.presets import PRESETS
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config, causal_mask, empty_cache
+from tests.helpers import require
+
+SMALL = Qwen2Config(97, 48, 64, 3, 6, 2, 8, rope_theta=1e4)
+# Published totals of the checkpoints, in billions.
+TOTALS = {
+    "smollm2-135m": 0.1345,
+    "qwen2.5-0.5b": 0.494,
+    "qwen2.5-1.5b": 1.544,
+    "qwen2.5-3b": 3.086,
+    "qwen2.5-7b": 7.616,
+    "qwen2.5-14b": 14.770,
+    "qwen2.5-32b": 32.764,
+    "qwen2.5-72b": 72.706,
+}
+
+
+def tokens_of(rows: int, length: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 97, (rows, length)), jnp.int32)
+
+
+@pytest.fixture(scope="module")
+def params():
+    fresh = Qwen2(SMALL).init(jax.random.key(0), tokens_of(1, 4))["params"]
+    # Larger weights than at initialisation, so that differences would show.
+    return jax.tree.map(lambda x: x * 4 if x.ndim > 2 else x + 0.1, fresh)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "hidden", "heads", "kv", "tied"),
+    [("Qwen2", 48, 6, 2, True), ("Qwen2", 40, 5, 1, False), ("Llama", 48, 3, 3, False)],
+)
+def test_parity_with_transformers(architecture, hidden, heads, kv, tied, tmp_path):
+    """Per layer and in logits; 1e-4 is float32 rounding through three layers."""
+    torch, transformers = require("torch"), require("transformers")
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=97,
+        hidden_size=hidden,
+        intermediate_size=56,
+        num_hidden_layers=3,
+        num_attention_heads=heads,
+        num_key_value_heads=kv,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,
+    )
+    reference = getattr(transformers, f"{architecture}ForCausalLM")(config).eval()
+    reference.save_pretrained(tmp_path)
+    ours, params = huggingface.load(tmp_path)
+    tokens = tokens_of(2, 17)
+    with torch.no_grad():
+        expected = reference(torch.tensor(np.asarray(tokens)).long(), output_hidden_states=True)
+    logits = Qwen2(ours).apply({"params": params}, tokens)
+    assert np.abs(logits - expected.logits.numpy()).max() <= 1e-4
+
+    for depth in range(1, ours.num_layers):
+        cut = dataclasses.replace(ours, num_layers=depth)
+        layers = jax.tree.map(lambda x, d=depth: x[:d], params["layers"])
+        shallow = {**params, "layers": layers, "norm": {"scale": jnp.ones(hidden)}}
+        embeddings = Qwen2(cut).apply({"params": shallow}, tokens, method="embed")
+        positions = jnp.broadcast_to(jnp.arange(17), (2, 17))
+        mask = causal_mask(jnp.ones((2, 17), jnp.int32))
+        states, _ = Qwen2(cut).apply(
+            {"params": shallow}, embeddings, positions, mask, method="hidden"
+        )
+        raw = expected.hidden_states[depth].numpy()
+        normed = raw / np.sqrt((raw**2).mean(-1, keepdims=True) + ours.rms_norm_eps)
+        assert np.abs(states - normed).max() <= 1e-4, depth
+
+
+def test_causality_by_gradient(params):
+    """No gradient of the logits at t reaches an embedding after t or in another segment."""
+    segments = jnp.asarray([[1] * 5 + [2] * 4 + [0]])
+    positions = jnp.asarray([[0, 1, 2, 3, 4, 0, 1, 2, 3, 0]])
+    embeddings = jax.random.normal(jax.random.key(1), (1, 10, 48))
+
+    def at(e, t):
+        states, _ = Qwen2(SMALL).apply(
+            {"params": params}, e, positions, causal_mask(segments), method="hidden"
+        )
+        return states[0, t].sum()
+
+    for t in (2, 6):
+        grad = np.abs(jax.grad(at)(embeddings, t)[0]).sum(-1)
+        allowed = (np.arange(10) <= t) & (np.asarray(segments[0]) == segments[0, t])
+        assert (grad[~allowed] == 0).all()
+        assert (grad[allowed] > 0).all()
+
+
+def test_padding_is_finite(params):
+    logits = Qwen2(SMALL).apply({"params": params}, tokens_of(2, 8), None, jnp.zeros((2, 8), int))
+    assert np.isfinite(logits).all()
+
+
+def test_packed_segments_equal_separate_sequences(params):
+    a, b = tokens_of(1, 6, 1), tokens_of(1, 5, 2)
+    packed = jnp.concatenate([a, b], axis=1)
+    segments = jnp.asarray([[1] * 6 + [2] * 5])
+    positions = jnp.asarray([[*range(6), *range(5)]])
+    model = Qwen2(SMALL)
+    together = model.apply({"params": params}, packed, positions, segments)
+    apart = [model.apply({"params": params}, x) for x in (a, b)]
+    assert np.abs(together - jnp.concatenate(apart, axis=1)).max() < 1e-4
+
+
+@pytest.mark.parametrize("remat", ["full", "dots"])
+def test_remat_changes_nothing(params, remat):
+    model = Qwen2(dataclasses.replace(SMALL, remat=remat))
+    expected = Qwen2(SMALL).apply({"params": params}, tokens_of(1, 7))
+    assert np.abs(model.apply({"params": params}, tokens_of(1, 7)) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_decoding_with_a_cache_equals_the_whole_forward(params, offset):
+    """Token by token on a cache; a broken position offset (negative control) must not."""
+    model, tokens = Qwen2(SMALL), tokens_of(2, 9)
+    expected = model.apply({"params": params}, tokens)
+    cache, steps = empty_cache(SMALL, 2, 12), []
+    for t in range(9):
+        embeddings = model.apply({"params": params}, tokens[:, t : t + 1], method="embed")
+        positions = jnp.full((2, 1), t + (offset if t > 4 else 0))
+        mask = jnp.broadcast_to(jnp.arange(12) <= t, (2, 1, 12))
+        states, cache = model.apply(
+            {"params": params},
+            embeddings,
+            positions,
+            mask,
+            cache,
+            jnp.full((2, 1), t),
+            method="hidden",
+        )
+        steps.append(model.apply({"params": params}, states, method="unembed"))
+    difference = np.abs(jnp.concatenate(steps, axis=1) - expected).max()
+    assert (difference < 1e-4) == (offset == 0)
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_presets_have_the_published_sizes(name):
+    shapes = jax.eval_shape(Qwen2(PRESETS[name]).init, jax.random.key(0), tokens_of(1, 2))
+    total = sum(x.size for x in jax.tree.leaves(shapes["params"])) / 1e9
+    assert total == pytest.approx(TOTALS[name], rel=2e-3)
+
+
+def test_nano_has_one_to_two_million_parameters():
+    shapes = jax.eval_shape(Qwen2(PRESETS["nano"]).init, jax.random.key(0), tokens_of(1, 2))
+    assert 1e6 < sum(x.size for x in jax.tree.leaves(shapes["params"])) < 2e6
+
+
+def test_heads_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="kv heads"):
+        dataclasses.replace(SMALL, num_kv_heads=4)
