@@ -1,0 +1,64 @@
+"""A byte-level tokenizer and a tiny random model for decoding tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from bua_jax.decoding.rounds import Decoder
+from bua_jax.events.schema import Catalogue
+from bua_jax.models import lora, projector
+from bua_jax.models.aligned import Aligned
+from bua_jax.models.encoders import EncoderConfig, build
+from bua_jax.models.lora import LoraConfig
+from bua_jax.models.projector import Projector
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+
+LABELS = ("eat", "eat out", "go", "go run", "schläft", "work")
+CATALOGUE = Catalogue(LABELS, 24, has_places=True)
+CONFIG = Qwen2Config(262, 32, 48, 2, 4, 2, 8, rope_theta=1e4)
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Ids are bytes; 256.. are the special tokens."""
+
+    im_start: int = 256
+    im_end: int = 257
+    soft_start: int = 258
+    soft: int = 259
+    soft_end: int = 260
+    vocab_size: int = 262
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+VOCABULARY = [bytes([i]) for i in range(256)] + [None] * 6
+
+
+def decoder(batch: int, max_new_tokens: int = 12, soft_tokens: str = "sequence") -> Decoder:
+    """A random model of two layers whose adapter is not zero."""
+    encoder_config = EncoderConfig("behavegpt", len(LABELS), 24, dim=4, num_layers=1, num_heads=2)
+    encoder = build(encoder_config)
+    example = jnp.zeros((1, 4, 4), jnp.int32), jnp.ones((1, 4), jnp.int32)
+    positions = jnp.arange(4)[None]
+    llm = Qwen2(CONFIG, LoraConfig(2, 4.0))
+    base = llm.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    base = jax.tree.map(lambda x: x * 5 if x.ndim > 2 else x, base)
+    table = base["embed_tokens"]["embedding"] * 20
+    base["embed_tokens"]["embedding"] = table
+    adapter = lora.init(jax.random.key(1), LoraConfig(2, 4.0), CONFIG)
+    adapter = jax.tree.map(lambda x: x + 0.05, adapter)
+    model = Aligned(llm, encoder, Projector(CONFIG.hidden_size), soft_tokens, Bytes().soft)
+    variables = {
+        "base": base,
+        "adapter": adapter,
+        "encoder": encoder.init(jax.random.key(2), *example, positions)["params"],
+        "projector": projector.init(jax.random.key(3), encoder_config.state_dim, table),
+    }
+    return Decoder(model, variables, Bytes(), CATALOGUE, batch, max_new_tokens)

@@ -1,0 +1,165 @@
+"""Multi-round decoding: batches equal single rows, the cache equals recomputation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bua_jax.decoding import cache, rounds
+from bua_jax.dialogue.prompts import next_turn, opening
+from bua_jax.dialogue.text import parse_day
+from bua_jax.events.schema import History
+from bua_jax.models import aligned
+from bua_jax.models.qwen2 import causal_mask
+from tests.decoding.fakes import CATALOGUE, LABELS, VOCABULARY, decoder
+
+ROUNDS = [("key_behaviours", "Key?"), ("patterns", "Which?")]
+
+
+def history_of(length: int, seed: int) -> History:
+    rng = np.random.default_rng(seed)
+    zeros = np.zeros(length, np.int32)
+    return History(
+        day=zeros,
+        weekday=zeros,
+        slot=np.sort(rng.integers(0, 24, length)).astype(np.int32),
+        behaviour=rng.integers(0, len(LABELS), length).astype(np.int32),
+        place=np.ones(length, np.int32),
+        place_seen=np.ones(length, np.int32),
+        gap=np.zeros(length, bool),
+    )
+
+
+HISTORIES = [history_of(length, seed) for seed, length in enumerate((12, 10, 40, 17, 33, 11, 25))]
+FINAL = ["Next?"] * len(HISTORIES)
+
+
+@pytest.fixture(scope="module")
+def single():
+    return rounds.predict(decoder(1), HISTORIES, ROUNDS, FINAL)
+
+
+@pytest.mark.parametrize("batch", [3, 8])
+def test_batched_equals_single_token_for_token(single, batch):
+    """Mixed lengths and left-over rows; greedy in float32."""
+    scores, texts = rounds.predict(decoder(batch), HISTORIES, ROUNDS, FINAL)
+    assert [t.texts for t in texts] == [t.texts for t in single[1]]
+    assert [t.truncated for t in texts] == [t.truncated for t in single[1]]
+    assert np.abs(scores - single[0]).max() < 1e-4
+
+
+def test_probabilities_are_normalised_over_labels(single):
+    assert np.allclose(np.exp(single[0]).sum(1), 1, atol=1e-5)
+
+
+def recomputed(model, variables, tokens, events, shift: int = 0):
+    """Logits of the whole token sequence in one forward, positions shifted after the soft tokens."""
+    batch = {
+        "tokens": jnp.asarray([tokens]),
+        "events": jnp.asarray(events)[None],
+        "event_segments": jnp.ones((1, len(events)), jnp.int32),
+        "event_positions": jnp.arange(len(events))[None],
+    }
+    embeddings = aligned.input_embeddings(model, variables, batch)
+    positions = jnp.arange(len(tokens))[None] + shift * (jnp.arange(len(tokens))[None] > 60)
+    mask = causal_mask(jnp.ones((1, len(tokens)), jnp.int32))
+    states, _ = aligned.hidden(model, variables, embeddings, positions, mask)
+    return aligned.unembed(model, variables, states)[0]
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_cache_continuation_equals_recomputing(shift):
+    """Every greedy token of both rounds is the argmax of a forward from scratch; a broken position
+    offset (negative control) breaks that."""
+    one = decoder(1)
+    seen = HISTORIES[2]
+    state = rounds._begin(one, [seen], ["Key?"], 200)
+    state, first, _ = rounds._answer(one, state)
+    state = rounds._ask(one, state, ["Which?"])
+    state, second, _ = rounds._answer(one, state)
+    stop = one.tokenizer.im_end
+    prompt = opening(one.tokenizer, len(seen), "Key?")
+    middle = [stop, *next_turn(one.tokenizer, "Which?")]
+    tokens = [*prompt, *first[0], *middle, *second[0]]
+    logits = recomputed(one.model, one.variables, tokens, seen.encoder_fields(), shift)
+    greedy = np.asarray(logits.argmax(-1))
+    begin = len(prompt) + len(first[0]) + len(middle)
+    expected = greedy[begin - 1 : begin - 1 + len(second[0])].tolist()
+    assert len(second[0]) > 3
+    assert (expected == second[0]) == (shift == 0)
+
+
+def test_labels_scored_together_equal_each_alone():
+    """1e-4: float32 rounding of two ways to sum the same log-probabilities."""
+    one = decoder(2)
+    state = rounds._begin(one, HISTORIES[:2], ["Next?"] * 2, 64)
+    tree = rounds.build_tree([one.tokenizer.encode(label) for label in LABELS])
+    scores = rounds.score_labels(one.model, one.variables, state, tree, stop=one.tokenizer.im_end)
+    for row, seen in enumerate(HISTORIES[:2]):
+        prompt = opening(one.tokenizer, len(seen), "Next?")
+        for number, label in enumerate(LABELS):
+            answer = [*one.tokenizer.encode(label), one.tokenizer.im_end]
+            logits = recomputed(
+                one.model, one.variables, [*prompt, *answer], seen.encoder_fields()
+            )
+            log_p = jax.nn.log_softmax(logits[len(prompt) - 1 : -1])
+            alone = sum(float(log_p[i, token]) for i, token in enumerate(answer))
+            assert abs(alone - float(scores[row, number])) < 1e-4, label
+
+
+def test_free_predictions_are_labels_or_invalid():
+    scores, _ = rounds.predict(decoder(4), HISTORIES[:3], [], FINAL[:3], free=True)
+    assert scores.shape == (3, len(LABELS))
+    assert ((scores == 0) | np.isneginf(scores)).all()
+    assert ((scores == 0).sum(1) <= 1).all()
+
+
+def test_truncated_rounds_are_counted(single):
+    assert all(t.truncated <= len(ROUNDS) for t in single[1])
+    assert sum(t.truncated for t in single[1]) > 0  # a random model rarely stops
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_constrained_days_parse_and_do_not_depend_on_the_batch(temperature):
+    options = {
+        "vocabulary": VOCABULARY,
+        "temperature": temperature,
+        "top_p": 1.0,
+        "max_events": 3,
+    }
+    weekdays = [1, 5, 0, 6]
+    days, _ = rounds.generate(
+        decoder(4, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options
+    )
+    alone, _ = rounds.generate(decoder(1, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options)
+    assert [d.text for d in days] == [d.text for d in alone]
+    for day, weekday in zip(days, weekdays, strict=True):
+        assert day.invalid == 0
+        assert parse_day(day.text, CATALOGUE) == day.day
+        assert day.day.weekday == weekday
+        assert len(day.day) <= 3
+
+
+def test_free_days_are_parsed_leniently():
+    days, _ = rounds.generate(
+        decoder(2, 4),
+        HISTORIES[:2],
+        [],
+        FINAL[:2],
+        [0, 1],
+        vocabulary=VOCABULARY,
+        constrained=False,
+        max_events=2,
+    )
+    assert all(day.invalid > 0 for day in days)  # random bytes are no events
+
+
+def test_a_cache_row_keeps_its_own_length():
+    one = decoder(3)
+    state = rounds._begin(one, HISTORIES[:3], ["a", "bb", "ccc"], 32)
+    lengths = [len(opening(one.tokenizer, len(h), t)) for h, t in zip(HISTORIES[:3], ("a", "bb", "ccc"), strict=True)]
+    assert state.lengths.tolist() == lengths
+    grown = cache.append(
+        one.model, one.variables, state, jnp.ones((3, 2), jnp.int32), jnp.asarray([0, 1, 2])
+    )
+    assert grown.lengths.tolist() == [lengths[0], lengths[1] + 1, lengths[2] + 2]
