@@ -1,3 +1,33 @@
-"""BUA (Behavior Understanding Alignment) in JAX/Flax."""
+"""BUA (Behavior Understanding Alignment) in JAX/Flax.
+
+Five lines of Python:
+
+    import bua_jax
+    bua = bua_jax.load("runs/quickstart")
+    history = bua_jax.read_history("histories.jsonl", bua)
+    print(bua.describe(history))
+    print(bua.predict([history])[0]["prediction"], bua.generate([history])[0]["events"])
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bua_jax.events.schema import History
+    from bua_jax.pipeline.inference import Bua
 
 __version__ = "0.1.0"
+
+
+def load(folder: str | Path, *, refine: bool = False) -> "Bua":
+    """The trained model of a run's folder; see `bua_jax.pipeline.inference.load`."""
+    from bua_jax.pipeline import inference  # jax is imported only when it is needed
+
+    return inference.load(folder, refine=refine)
+
+
+def read_history(path: str | Path, bua: "Bua") -> "History":
+    """The first history of a JSONL file; `python -m bua_jax.predict --help` gives the format."""
+    from bua_jax.pipeline.histories import read_histories
+
+    return read_histories(path, bua.catalogue)[1][0]

@@ -84,6 +84,8 @@ def run(main: Callable[[], None], config: str | None = None) -> None:
             flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
         try:
             rest = FLAGS(argv)
+        except SystemExit as stop:  # absl leaves --help with 1, as if it had failed
+            sys.exit(0 if any(item.lstrip("-").startswith("help") for item in argv) else stop.code)
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{error} Run with --help for the flags and examples.") from error
         if len(rest) > 1:

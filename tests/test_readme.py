@@ -44,15 +44,16 @@ def test_long_blocks_name_what_exists(body: str) -> None:
         assert words[:2] == ["python", "-m"], words
         verb = words[2].removeprefix("bua_jax.")
         assert (ROOT / "bua_jax" / f"{verb}.py").exists(), words
+        config = configs.load("configs/stage2.py")
         for word in words[3:]:
             if word.startswith("--config="):
                 path, _, arg = word.removeprefix("--config=").partition(":")
-                configs.load(path, arg)
+                config = configs.load(path, arg)
             elif word.startswith("--config."):
                 name, _, _ = word.removeprefix("--config.").partition("=")
-                config = configs.load("configs/stage2.py")
+                field = config
                 for key in name.split("."):
-                    config = config[key]
+                    field = field[key]
 
 
 def test_python_blocks_parse() -> None:

@@ -46,7 +46,7 @@ class DayGrammar:
         self._catalogue, self._trie, self._size, self._stop = catalogue, trie, vocab_size, stop
         self._max_events = max_events
         name = WEEKDAYS[weekday][:3]
-        self._start = (f"{name} nothing".encode(), f"{name} ".encode())
+        self._weekday = f"{name} ".encode()
         self._clocks = [
             f"{catalogue.clock(slot)} ".encode() for slot in range(catalogue.slots_per_day)
         ]
@@ -60,17 +60,16 @@ class DayGrammar:
     def _options(self, state: State) -> list[tuple[bytes, State]]:
         """Complete strings of the segment and the state after each; prefix-free."""
         if state.segment == "start":
-            return [
-                (self._start[0] + b"\x00", State("end", b"", 0, 0)),
-                (self._start[1], State("clock", b"", 0, 0)),
-            ]
+            return [(self._weekday, State("clock", b"", 0, 0))]
         if state.segment == "clock":
             after = "place" if self._catalogue.has_places else "label"
-            return [
+            options = [
                 (text, State(after, b"", slot, state.events + 1))
                 for slot, text in enumerate(self._clocks)
                 if slot >= state.slot
             ]
+            nothing = (b"nothing\x00", State("end", b"", 0, 0))
+            return options if state.events else [*options, nothing]
         if state.segment == "place":
             after_place = State("label", b"", state.slot, state.events)
             return [(text, after_place) for text in self._places]
@@ -104,10 +103,20 @@ class DayGrammar:
             current = self._step(current, byte)
         return current
 
-    def mask(self, state: State) -> np.ndarray:
-        """bool[V]: the tokens that may follow. Never empty before the end."""
+    def event_bytes(self) -> int:
+        """Length of the longest event: what finishing one may take."""
+        longest = (max(map(len, part), default=0) for part in (self._clocks, self._places))
+        return sum(longest) + max(map(len, self._labels)) + len(self._weekday)
+
+    def mask(self, state: State, *, closing: bool = False) -> np.ndarray:
+        """bool[V]: the tokens that may follow; with `closing` no further event is begun.
+
+        Never empty before the end.
+        """
+        if closing:
+            state = state._replace(events=max(state.events, self._max_events))
         full = state.events >= self._max_events
-        key = (state.segment, state.typed, state.slot, full)
+        key = (state.segment, state.typed, state.slot, full, state.events == 0)
         if key not in self._masks:
             allowed = np.zeros(self._size, bool)
             self._walk(state, self._trie, allowed)

@@ -18,13 +18,15 @@ from bua_jax.decoding.cache import DecodingState, empty_state
 from bua_jax.decoding.grammar import DayGrammar, byte_trie
 from bua_jax.decoding.labels import build_tree, score_labels
 from bua_jax.decoding.sampler import sample
-from bua_jax.dialogue.prompts import Tokenizer, next_turn, num_placeholders, opening
+from bua_jax.dialogue.prompts import Tokenizer, label_tokens, next_turn, num_placeholders, opening
 from bua_jax.dialogue.text import parse_day, parse_day_lenient, parse_label
 from bua_jax.events.schema import Catalogue, History
 from bua_jax.events.windows import Day
 from bua_jax.models.aligned import Aligned
 
 _BUCKET = 32
+_TOKENS_PER_EVENT = 8  # of a generated day; beyond them the event at hand is finished
+_EVENT_BYTES = 32  # of an event besides its label
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def predict(
     0 for the label and -inf elsewhere (a row of -inf only = an invalid answer).
     """
     labels = decoder.catalogue.behaviours
-    tree = build_tree([decoder.tokenizer.encode(label) for label in labels])
+    tree = build_tree([label_tokens(decoder.tokenizer, label) for label in labels])
     room = _bucket(max(len(tree.tokens), decoder.max_new_tokens + 1))
     parts, understandings = [], []
     for part in _slices(len(histories), decoder.batch, "predicting"):
@@ -235,12 +237,14 @@ def generate(
     the result does not depend on the batch size.
     """
     trie = byte_trie(vocabulary)
-    longest = 12 * max_events
+    longest = _TOKENS_PER_EVENT * max_events
+    label = max(len(text.encode()) for text in decoder.catalogue.behaviours)
+    room = _bucket(longest + label + _EVENT_BYTES)
     days: list[GeneratedDay] = []
     understandings: list[Understanding] = []
     for part in _slices(len(histories), decoder.batch, "generating"):
         shifted = _shifted(rounds, part.start)
-        state, texts = _dialogue(decoder, histories[part], shifted, final[part], _bucket(longest))
+        state, texts = _dialogue(decoder, histories[part], shifted, final[part], room)
         rows = range(part.start, part.stop)
         grammars = [
             DayGrammar(
@@ -297,11 +301,12 @@ def _write(
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(
         jnp.asarray(rows + [0] * (decoder.batch - count))
     )
-    for step in range(longest):
+    reserve = max((g.event_bytes() for g in grammars), default=0) if grammars else 0
+    for step in range(longest + reserve):
         mask = np.ones((decoder.batch, size), bool)
         if grammars:
             for i in np.flatnonzero(~done):
-                mask[i] = grammars[i].mask(states[i])
+                mask[i] = grammars[i].mask(states[i], closing=step >= longest)
         step_keys = jax.vmap(lambda key, n=step: jax.random.fold_in(key, n))(keys)
         picked = sample(
             cache.logits(decoder.model, decoder.variables, state),

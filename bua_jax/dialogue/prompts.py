@@ -98,6 +98,19 @@ def _assistant(tokenizer: Tokenizer) -> list[int]:
     return [*tokenizer.encode("\n"), tokenizer.im_start, *tokenizer.encode("assistant\n")]
 
 
+def label_tokens(tokenizer: Tokenizer, label: str) -> list[int]:
+    """Tokens of a label as a final answer: as in running text, after a space.
+
+    Byte-pair tokenizers know words with the space before them; without it a label falls into pieces
+    that the base model has hardly ever written.
+    """
+    return tokenizer.encode(f" {label}")
+
+
+def _text_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text)
+
+
 def encode_dialogue(
     dialogue: Dialogue, history: History, tokenizer: Tokenizer, *, soft_tokens: str = "sequence"
 ) -> TokenRecord:
@@ -115,7 +128,8 @@ def encode_dialogue(
             prompt = opening(tokenizer, n_soft, turn.instruction)
         else:
             prompt = next_turn(tokenizer, turn.instruction)
-        answer = [*tokenizer.encode(turn.answer), tokenizer.im_end]
+        text = label_tokens if turn.kind == "prediction" else _text_tokens
+        answer = [*text(tokenizer, turn.answer), tokenizer.im_end]
         tokens += prompt + answer
         round_ids += [0] * len(prompt) + [number] * len(answer)
         kinds += [0] * len(prompt) + [kind_id(turn.kind)] * len(answer)

@@ -39,7 +39,7 @@ def single():
     return rounds.predict(decoder(1), HISTORIES, ROUNDS, FINAL)
 
 
-@pytest.mark.parametrize("batch", [3, 8])
+@pytest.mark.parametrize("batch", [3])
 def test_batched_equals_single_token_for_token(single, batch):
     """Mixed lengths and left-over rows; greedy in float32."""
     scores, texts = rounds.predict(decoder(batch), HISTORIES, ROUNDS, FINAL)
@@ -61,13 +61,13 @@ def recomputed(model, variables, tokens, events, shift: int = 0):
         "event_positions": jnp.arange(len(events))[None],
     }
     embeddings = aligned.input_embeddings(model, variables, batch)
-    positions = jnp.arange(len(tokens))[None] + shift * (jnp.arange(len(tokens))[None] > 60)
+    positions = jnp.arange(len(tokens))[None] + shift * (jnp.arange(len(tokens))[None] > 50)
     mask = causal_mask(jnp.ones((1, len(tokens)), jnp.int32))
     states, _ = aligned.hidden(model, variables, embeddings, positions, mask)
     return aligned.unembed(model, variables, states)[0]
 
 
-@pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize("shift", [0, 40])
 def test_cache_continuation_equals_recomputing(shift):
     """Every greedy token of both rounds is the argmax of a forward from scratch; a broken position
     offset (negative control) breaks that."""
@@ -99,9 +99,7 @@ def test_labels_scored_together_equal_each_alone():
         prompt = opening(one.tokenizer, len(seen), "Next?")
         for number, label in enumerate(LABELS):
             answer = [*one.tokenizer.encode(label), one.tokenizer.im_end]
-            logits = recomputed(
-                one.model, one.variables, [*prompt, *answer], seen.encoder_fields()
-            )
+            logits = recomputed(one.model, one.variables, [*prompt, *answer], seen.encoder_fields())
             log_p = jax.nn.log_softmax(logits[len(prompt) - 1 : -1])
             alone = sum(float(log_p[i, token]) for i, token in enumerate(answer))
             assert abs(alone - float(scores[row, number])) < 1e-4, label
@@ -119,7 +117,7 @@ def test_truncated_rounds_are_counted(single):
     assert sum(t.truncated for t in single[1]) > 0  # a random model rarely stops
 
 
-@pytest.mark.parametrize("temperature", [0.0, 2.0])
+@pytest.mark.parametrize("temperature", [2.0])
 def test_constrained_days_parse_and_do_not_depend_on_the_batch(temperature):
     options = {
         "vocabulary": VOCABULARY,
@@ -128,9 +126,7 @@ def test_constrained_days_parse_and_do_not_depend_on_the_batch(temperature):
         "max_events": 3,
     }
     weekdays = [1, 5, 0, 6]
-    days, _ = rounds.generate(
-        decoder(4, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options
-    )
+    days, _ = rounds.generate(decoder(4, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options)
     alone, _ = rounds.generate(decoder(1, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options)
     assert [d.text for d in days] == [d.text for d in alone]
     for day, weekday in zip(days, weekdays, strict=True):
@@ -157,7 +153,10 @@ def test_free_days_are_parsed_leniently():
 def test_a_cache_row_keeps_its_own_length():
     one = decoder(3)
     state = rounds._begin(one, HISTORIES[:3], ["a", "bb", "ccc"], 32)
-    lengths = [len(opening(one.tokenizer, len(h), t)) for h, t in zip(HISTORIES[:3], ("a", "bb", "ccc"), strict=True)]
+    lengths = [
+        len(opening(one.tokenizer, len(h), t))
+        for h, t in zip(HISTORIES[:3], ("a", "bb", "ccc"), strict=True)
+    ]
     assert state.lengths.tolist() == lengths
     grown = cache.append(
         one.model, one.variables, state, jnp.ones((3, 2), jnp.int32), jnp.asarray([0, 1, 2])

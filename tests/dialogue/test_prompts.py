@@ -52,6 +52,11 @@ def test_a_dialogue_is_chatml_with_placeholders_in_the_first_user_turn():
     np.testing.assert_array_equal(record.events, SEEN.encoder_fields())
 
 
+def written(turn: Round) -> str:
+    """An answer as tokens spell it: a predicted label stands after a space, as in running text."""
+    return f" {turn.answer}" if turn.kind == "prediction" else turn.answer
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(TURNS, min_size=1, max_size=4))
 def test_spans_hold_the_answer_and_its_stop_token_exactly(rounds):
@@ -63,7 +68,7 @@ def test_spans_hold_the_answer_and_its_stop_token_exactly(rounds):
         span = record.tokens[at].tolist()
         assert span[-1] == TOKENIZER.im_end
         assert TOKENIZER.im_end not in span[:-1]
-        assert TOKENIZER.decode(span) == turn.answer
+        assert TOKENIZER.decode(span) == written(turn)
         assert set(record.kinds[at].tolist()) == {ROUND_KINDS.index(turn.kind) + 1}
     np.testing.assert_array_equal(record.kinds == 0, record.round_ids == 0)
     assert (record.tokens == TOKENIZER.soft).sum() == len(SEEN)
@@ -75,7 +80,7 @@ def test_decoding_sees_the_prompts_of_training(rounds):
     tokens = opening(TOKENIZER, len(SEEN), rounds[0].instruction)
     for i, turn in enumerate(rounds):
         tokens += next_turn(TOKENIZER, turn.instruction) if i else []
-        tokens += [*TOKENIZER.encode(turn.answer), TOKENIZER.im_end]
+        tokens += [*TOKENIZER.encode(written(turn)), TOKENIZER.im_end]
     assert tokens == encode_dialogue(dialogue(rounds), SEEN, TOKENIZER).tokens.tolist()
 
 

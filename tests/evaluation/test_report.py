@@ -1,0 +1,39 @@
+"""The report is one self-contained page and escapes what comes from data and models."""
+
+import numpy as np
+
+from bua_jax.evaluation import plots
+from bua_jax.evaluation.report import Conversation, Report, Section, render
+from bua_jax.events.schema import Catalogue
+from bua_jax.events.windows import Day
+
+EVIL = "<script>alert('x')</script>"
+
+
+def test_texts_are_escaped_and_nothing_is_fetched():
+    picture = plots.confusion(np.array([0, 1]), np.array([0, -1]), ["a", "b"])
+    page = render(
+        Report(
+            EVIL,
+            [EVIL],
+            [Section(EVIL, (EVIL,), [[EVIL]])],
+            [(EVIL, picture)],
+            [Conversation(EVIL, [(EVIL, EVIL)])],
+            EVIL,
+        )
+    )
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 12
+    assert "http" not in page
+    assert "data:image/png;base64,iVBOR" in page
+
+
+def test_plots_are_png():
+    catalogue = Catalogue(("a", "b"), 24, True)
+    day = Day(0, (1, 2), (1, 1), (0, 1))
+    for picture in (
+        plots.timeline({"real": day, "generated": Day(0, (), (), ())}, catalogue),
+        plots.loss_curves({"stage2 prediction": [(1, 2.0), (2, 1.0)], "joint x": [(1, 1.0)]}, "t"),
+        plots.loss_curves({}, "empty"),
+    ):
+        assert picture.startswith(b"\x89PNG")

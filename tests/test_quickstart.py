@@ -1,0 +1,176 @@
+"""The whole chain at reduced size, through the verbs, as a new user runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT
+from tests.runs import REDUCED, curriculum, verb
+
+METHODS = {
+    "majority",
+    "window_majority",
+    "markov",
+    "markov_counts",
+    "lightgbm",
+    "sasrec",
+    "behavegpt",
+    "bua",
+    "bua_stage2",
+}
+
+
+def test_metrics_and_report(quickstart: Path) -> None:
+    metrics = json.loads((quickstart / "metrics.json").read_text())
+    assert set(metrics["prediction"]) >= METHODS
+    for name in METHODS:
+        row = metrics["prediction"][name]
+        assert row["n"] == 40
+        assert 0 <= row["rec_w_interval"][0] <= row["rec_w"] <= row["rec_w_interval"][1] <= 1
+        assert row["log_loss"] > 0
+        assert row["training_windows"] > 0
+    for values in metrics["generation"]["bua"].values():
+        assert set(values) == {"bleu", "tvd", "jsd", "js_distance"}
+    assert metrics["signature"].startswith("bua|data:")
+    assert "<h2>Confusion</h2>" in (quickstart / "report.html").read_text()
+
+
+def test_every_step_records_what_it_was(quickstart: Path) -> None:
+    for step in ("data", "encoder", "dialogues", "stage1", "stage2", "reflect", "stage3"):
+        record = json.loads((quickstart / step / "record.json").read_text())
+        assert {"settings", "inputs", "versions", "seconds", "config"} <= set(record)
+        assert record["versions"]["jax"]
+
+
+def test_running_again_repeats_nothing(quickstart: Path) -> None:
+    before = (quickstart / "evaluation" / "test_log.jsonl").read_text()
+    done = curriculum(quickstart)
+    assert done.returncode == 0, done.stderr
+    assert "-- " not in done.stderr
+    assert "bua - markov" in done.stdout
+    assert (quickstart / "evaluation" / "test_log.jsonl").read_text() == before
+
+
+def test_another_config_is_an_error_with_both_values(quickstart: Path) -> None:
+    done = curriculum(quickstart, "--config.encoder.kind=sasrec")
+    assert done.returncode == 2
+    assert "encoder.kind='behavegpt'" in done.stderr
+    assert "'sasrec'" in done.stderr
+    assert "rm -r" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_fresh_refuses_a_folder_that_is_not_empty(quickstart: Path) -> None:
+    done = verb("train", f"--workdir={quickstart}", "--fresh")
+    assert done.returncode == 2
+    assert "not empty" in done.stderr
+
+
+def test_predict_and_generate(quickstart: Path, tmp_path: Path) -> None:
+    example = verb("predict", f"--model={quickstart}", "--example=2")
+    assert example.returncode == 0, example.stderr
+    histories = tmp_path / "histories.jsonl"
+    histories.write_text(example.stdout)
+    flags = (f"--model={quickstart}", f"--input={histories}")
+    done = verb("predict", *flags, f"--output={tmp_path / 'p.jsonl'}", "--refine")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    for row in rows:
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        assert row["prediction"] == max(row["probabilities"], key=row["probabilities"].get)
+        assert set(row["understanding"]) == {"key_behaviours", "patterns", "summary", "refinement"}
+    done = verb("generate", *flags, f"--output={tmp_path / 'g.jsonl'}")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "g.jsonl").read_text().splitlines()]
+    assert all(row["invalid_pieces"] == 0 for row in rows)
+
+    broken = json.loads(histories.read_text().splitlines()[0])
+    cases = {
+        "behaviour": (broken["events"][3] | {"behaviour": "reed news"}, "did you mean 'read news'"),
+        "time": (broken["events"][3] | {"time": "25:00"}, "HH:MM"),
+        "order": (broken["events"][3] | {"day": -5}, "day"),
+    }
+    for _, (event, message) in cases.items():
+        events = [*broken["events"][:3], event, *broken["events"][4:]]
+        bad = tmp_path / "bad.jsonl"
+        bad.write_text(json.dumps({"id": "x", "events": events}) + "\n")
+        out = tmp_path / "p.jsonl"
+        kept = out.read_text()
+        done = verb("predict", f"--model={quickstart}", f"--input={bad}", f"--output={out}")
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert "event 4" in done.stderr
+        assert out.read_text() == kept
+    short = tmp_path / "short.jsonl"
+    short.write_text(json.dumps({"id": "x", "events": broken["events"][:5]}) + "\n")
+    done = verb("predict", f"--model={quickstart}", f"--input={short}", f"--output={out}")
+    assert done.returncode == 2
+    assert "at least 10" in done.stderr
+
+
+def test_python_api(quickstart: Path, tmp_path: Path) -> None:
+    import bua_jax
+
+    example = verb("predict", f"--model={quickstart}", "--example=1")
+    (tmp_path / "h.jsonl").write_text(example.stdout)
+    bua = bua_jax.load(quickstart)
+    history = bua_jax.read_history(tmp_path / "h.jsonl", bua)
+    assert set(bua.describe(history)) == {"key_behaviours", "patterns", "summary"}
+    assert bua.predict([history])[0]["prediction"] in bua.catalogue.behaviours
+
+
+def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("BUA_WORKDIR", str(quickstart))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "notebooks" / "quickstart.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    assert any("image/png" in o.get("data", {}) for o in outputs)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--config.stages=(2,)", "--config.dialogues.rounds=False"),
+        (
+            "--config.stages=(2,)",
+            "--config.model.soft_tokens=pooled",
+            "--config.encoder.kind=sasrec",
+        ),
+        (
+            "--config.stages=(2,)",
+            "--config.model.soft_tokens=item",
+            "--config.stage2.loss=token_mean",
+            "--config.stage2.task_weights=True",
+            "--config.dialogues.target_time_revealed=True",
+        ),
+        ("--config.stages=(1, 2)", "--config.model.soft_tokens=none"),
+        ("--config.with_joint=True",),
+    ],
+    ids=[
+        "no rounds",
+        "pooled sasrec",
+        "item token_mean weights revealed",
+        "no soft tokens",
+        "joint",
+    ],
+)
+@pytest.mark.long
+def test_every_switch_runs(flags: tuple[str, ...], tmp_path: Path) -> None:
+    done = curriculum(tmp_path / "run", *flags, "--config.evaluation.baselines=('majority',)")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["prediction"]["bua"]["n"] == 40
+    assert ("bua_joint" in metrics["prediction"]) == ("--config.with_joint=True" in flags)
+
+
+def test_train_as_the_first_command_builds_what_it_needs(tmp_path: Path) -> None:
+    done = verb("train", "--config=configs/stage1.py", f"--workdir={tmp_path / 'run'}", *REDUCED)
+    assert done.returncode == 0, done.stderr
+    for step in ("data", "encoder", "dialogues", "stage1"):
+        assert f"-- {step}: done" in done.stderr
