@@ -26,9 +26,8 @@ def _stage(peak_lr: float) -> ConfigDict:
     config.clip_norm = 1.0  # of the global gradient norm
     config.loss = "round_balanced"  # round_balanced (Eq. 5) or token_mean (Eq. 4)
     config.task_weights = False  # dynamic task weights of Appendix K
-    config.task_weight_alpha = (
-        1.0  # exponent; as printed if positive, the text's meaning if negative
-    )
+    config.task_weight_unit = "task"  # task or round: what has a weight of its own
+    config.task_weight_alpha = 1.0  # exponent; as printed; the text's meaning if negative
     config.task_weight_decay = 0.9  # EMA decay of the task losses
     config.task_weight_floor = 0.05  # smallest r_i (EMA loss / initial loss)
     config.evaluations = 10  # validation passes, evenly spread over the run
@@ -96,6 +95,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.attention = "xla"  # xla or cudnn
     config.model.remat = "full"  # none, dots or full
     config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled or none
+    config.model.warm_start = True  # fit a fresh projector to the words of events first
     config.model.lora_rank = 16
     config.model.lora_alpha = 32.0
     config.model.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")  # projections

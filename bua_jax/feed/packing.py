@@ -1,9 +1,12 @@
 """Token records to packed rows (grain's first-fit packing) and batches.
 
-A row holds whole dialogues; `segments` numbers them from 1 within the row (0 = padding), `positions`
-restart. The i-th soft-token placeholder of a row belongs to the i-th event of the row.
+A row holds whole dialogues; `segments` numbers them from 1 within the row (0 = padding),
+`positions` restart. The i-th soft-token placeholder of a row belongs to the i-th event of the row
+(with pooled soft tokens, to its i-th dialogue).
 """
 
+import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +17,17 @@ import numpy as np
 from bua_jax.dialogue.prompts import TokenRecord
 
 Batch = dict[str, np.ndarray]
-_BINS = 64
+_MAX_BINS = 64
 
 
 @dataclass(frozen=True)
 class PackingPlan:
-    """What a dry packing of the records gives; the schedule's length and static shapes follow from it."""
+    """What a dry packing gives; the schedule's length and the static shapes follow from it."""
 
-    row_length: int
-    event_length: int
+    row_length: int  # tokens
+    event_length: int  # events a row has room for
     rows_per_batch: int
-    steps_per_epoch: int
+    steps_per_epoch: float
     dialogues_per_row: float
     max_supervised: int  # supervised tokens in any batch, at most
     fill: float  # share of row tokens that are not padding
@@ -49,19 +52,20 @@ def _rows(
     event_length: int,
     seed: int,
     epochs: int | None,
-):
+) -> Any:
     """A grain dataset of packed rows: a new order in every epoch, whole dialogues only."""
     source = grain.MapDataset.source(_elements(records)).seed(seed)
-    dataset = source.shuffle().repeat(epochs).to_iter_dataset()
-    lengths = {
-        "tokens": row_length,
-        "round_ids": row_length,
-        "kinds": row_length,
-        "tasks": row_length,
-        "events": event_length,
-    }
+    in_memory = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    dataset = source.shuffle().repeat(epochs).to_iter_dataset(in_memory)
+    lengths = dict.fromkeys(("tokens", "round_ids", "kinds", "tasks"), row_length)
+    # Bins are filled together and come out in order. With more of them than an epoch has rows, or
+    # shuffled ones, dialogues of later epochs would be seen before this epoch's.
+    bins = sum(len(r.tokens) for r in records) // row_length
     return grain.experimental.FirstFitPackIterDataset(
-        dataset, length_struct=lengths, num_packing_bins=_BINS, seed=seed, shuffle_bins=True
+        dataset,
+        length_struct={**lengths, "events": event_length},
+        num_packing_bins=min(max(1, bins), _MAX_BINS),
+        shuffle_bins=False,
     )
 
 
@@ -80,44 +84,76 @@ def _to_batch(row: dict[str, Any]) -> Batch:
 
 
 def event_room(records: Sequence[TokenRecord], row_length: int) -> int:
-    """Events that a row must have room for, so that tokens decide what fits: a multiple of 8."""
-    longest = max((len(r.events) for r in records), default=0)
-    shortest = min((len(r.tokens) - len(r.events) for r in records), default=1)
-    return max(8, -(-(longest + row_length * longest // max(1, longest + shortest)) // 8) * 8)
+    """Events that any row of whole dialogues can hold, so that tokens alone decide what fits.
+
+    No row has a larger share of events per token than its densest dialogue; rounded up to 8.
+    """
+    densest = max(len(r.events) / len(r.tokens) for r in records)
+    return max(8, math.ceil(densest * row_length / 8 - 1e-9) * 8)
+
+
+def supervised_room(records: Sequence[TokenRecord], row_length: int) -> int:
+    """Supervised tokens that any row of whole dialogues can hold; bounded like events."""
+    densest = max(float((r.round_ids > 0).mean()) for r in records)
+    return math.ceil(densest * row_length - 1e-9)
 
 
 def plan_packing(
-    records: Sequence[TokenRecord], *, row_length: int, batch_dialogues: int, seed: int
+    records: Sequence[TokenRecord],
+    *,
+    row_length: int,
+    batch_dialogues: int,
+    seed: int,
+    rows_multiple: int = 1,
 ) -> PackingPlan:
-    """Packs one epoch dry. A batch gets the number of rows that averages `batch_dialogues`."""
+    """Packs one epoch dry. A batch gets the number of rows that averages `batch_dialogues`.
+
+    The number of rows is rounded to a multiple of `rows_multiple` (microbatches times the devices
+    that share a batch). Batches never average more dialogues than there are.
+    """
     event_length = event_room(records, row_length)
-    dialogues, filled = [], 0
-    for row in _rows(records, row_length, event_length, seed, 1):
-        batch = _to_batch(row)
-        dialogues.append(int(batch["segments"].max()))
-        filled += int((batch["segments"] > 0).sum())
-    mean = float(np.mean(dialogues))
-    rows = max(1, round(batch_dialogues / mean))
-    densest = max(float((r.round_ids > 0).mean()) for r in records)
+    rows = [
+        (int(row["tokens_segment_ids"].max()), int((row["tokens_segment_ids"] > 0).sum()))
+        for row in _rows(records, row_length, event_length, seed, 1)
+    ]
+    dialogues, filled = np.sum(rows, axis=0)
+    wanted = min(batch_dialogues, len(records)) / (dialogues / len(rows))
+    rows_per_batch = max(1, round(wanted / rows_multiple)) * rows_multiple
     return PackingPlan(
         row_length=row_length,
         event_length=event_length,
-        rows_per_batch=rows,
-        steps_per_epoch=max(1, len(dialogues) // rows),
-        dialogues_per_row=mean,
-        max_supervised=rows * int(np.ceil(densest * row_length)),
-        fill=filled / (len(dialogues) * row_length),
+        rows_per_batch=rows_per_batch,
+        steps_per_epoch=round(len(rows) / rows_per_batch, 2),
+        dialogues_per_row=float(dialogues / len(rows)),
+        max_supervised=rows_per_batch * supervised_room(records, row_length),
+        fill=float(filled / (len(rows) * row_length)),
     )
 
 
-def batches(records: Sequence[TokenRecord], plan: PackingPlan, seed: int):
-    """Endless iterator of training batches with `get_state` / `set_state` (grain)."""
+def plan_for(records: Sequence[TokenRecord], plan: PackingPlan) -> PackingPlan:
+    """`plan` with room for the events and supervised tokens of other records (for validation)."""
+    return dataclasses.replace(
+        plan,
+        event_length=event_room(records, plan.row_length),
+        max_supervised=plan.rows_per_batch * supervised_room(records, plan.row_length),
+    )
+
+
+def batches(records: Sequence[TokenRecord], plan: PackingPlan, seed: int) -> Any:
+    """Endless iterator of training batches with `get_state` / `set_state` (grain).
+
+    Every value is int32[rows_per_batch, row_length], or [rows_per_batch, event_length(, 4)] for
+    events.
+    """
     rows = _rows(records, plan.row_length, plan.event_length, seed, None)
     return iter(rows.map(_to_batch).batch(plan.rows_per_batch, drop_remainder=True))
 
 
 def fixed_batches(records: Sequence[TokenRecord], plan: PackingPlan) -> Iterator[Batch]:
-    """The records once, in a fixed order, padded with empty rows to whole batches: for validation."""
+    """The records once, in a fixed order, padded with empty rows to whole batches: for validation.
+
+    `plan` has room for these records (`plan_for`).
+    """
     rows = [_to_batch(r) for r in _rows(records, plan.row_length, plan.event_length, 0, 1)]
     missing = -len(rows) % plan.rows_per_batch
     rows += [{key: np.zeros_like(value) for key, value in rows[0].items()}] * missing

@@ -21,22 +21,29 @@ def token_records(
     soft_tokens: str,
     row_length: int,
 ) -> list[TokenRecord]:
-    """Tokenises dialogues; those longer than `row_length` tokens are counted and skipped, never cut.
+    """Tokenises dialogues; those beyond `row_length` tokens are counted and skipped, never cut.
 
-    Raises `DataError` if more than 1 % are too long, or none is left.
+    Raises `DataError` if there are no dialogues, more than 1 % are too long, or none is left.
     """
-    records, longest = [], 0
+    if not dialogues:
+        raise DataError(
+            "There are no dialogues to train on or validate with: this split has too few windows. "
+            "Lower windows.min_history, or give more people or days."
+        )
+    records, longest, example = [], 0, ""
     for dialogue in dialogues:
         seen = history(store, dialogue.start, dialogue.end)
         record = encode_dialogue(dialogue, seen, tokenizer, soft_tokens=soft_tokens)
-        longest = max(longest, len(record.tokens))
+        if len(record.tokens) > longest:
+            longest, example = len(record.tokens), dialogue.sample_id
         if len(record.tokens) <= row_length:
             records.append(record)
     skipped = len(dialogues) - len(records)
     if skipped > OVERLONG_LIMIT * len(dialogues) or not records:
         raise DataError(
-            f"{skipped} of {len(dialogues)} dialogues are longer than row_length={row_length} tokens "
-            f"(the longest has {longest}). Raise row_length in the stage's config to {longest}."
+            f"{skipped} of {len(dialogues)} dialogues are longer than row_length={row_length} "
+            f"tokens (the longest, {example}, has {longest}), and at most {OVERLONG_LIMIT:.0%} may "
+            f"be left out. Raise row_length in the stage's config to {longest}."
         )
     if skipped:
         notice(f"skipped {skipped} of {len(dialogues)} dialogues longer than {row_length} tokens")

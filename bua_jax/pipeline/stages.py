@@ -6,19 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from bua_jax.console import notice
+from bua_jax.events.schema import EventStore
+from bua_jax.events.windows import window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import token_records
+from bua_jax.models.encoders import encode_events
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.dialogues import load_dialogues
+from bua_jax.pipeline.dialogues import load_dialogues, split_windows
 from bua_jax.pipeline.model import Parts, assemble, save_trained, with_trained
 from bua_jax.pipeline.steps import Run, plain
 from bua_jax.training import sharding
+from bua_jax.training.encoder_loop import segments_of
 from bua_jax.training.loop import TrainSettings, train
 from bua_jax.training.optimizer import OptimizerSettings, print_groups, trained_groups
+from bua_jax.training.warm_start import warm_start, word_targets
 
 TRAINED = "trained.safetensors"
+_WARM_WINDOWS = 1500
 
 
 def trained_path(run: Run, stage: str) -> Path:
@@ -54,6 +61,7 @@ def train_settings(run: Run, stage: str, plan: PackingPlan) -> TrainSettings:
         evaluate_every=max(1, total // config.evaluations),
         checkpoint_every=max(1, total // config.checkpoints),
         task_weights=config.task_weights,
+        task_weight_unit=config.task_weight_unit,
         task_weight_alpha=config.task_weight_alpha,
         task_weight_decay=config.task_weight_decay,
         task_weight_floor=config.task_weight_floor,
@@ -69,6 +77,8 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     before = previous_stage(run, stage)
     if before is not None:
         parts = with_trained(parts, trained_path(run, before))
+    elif run.config.model.warm_start and run.config.model.soft_tokens != "none":
+        parts = _warm(run, parts, store)
     groups = trained_groups(stage, full_finetuning=config.full_finetuning)
     if run.config.model.soft_tokens == "none":
         groups = tuple(g for g in groups if g != "projector")
@@ -77,6 +87,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         save_trained(trained_path(run, stage), _kept(parts, groups), parts.identity)
         return {"skipped": True}
     print_groups(parts.variables, groups, stage)
+    mesh = sharding.make_mesh(run.config.mesh)
     dialogues = load_dialogues(run, stage, store)
     records = {
         split: token_records(
@@ -93,14 +104,14 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         row_length=config.row_length,
         batch_dialogues=config.batch_dialogues,
         seed=run.config.seed,
+        rows_multiple=config.microbatches * mesh.shape["data"] * mesh.shape["fsdp"],
     )
     settings = train_settings(run, stage, plan)
     notice(
-        f"{stage}: {len(records['train'])} dialogues in {plan.steps_per_epoch} steps per epoch, "
+        f"{stage}: {len(records['train'])} dialogues in {plan.steps_per_epoch:.0f} steps per epoch, "
         f"{plan.rows_per_batch} rows of {plan.row_length} tokens ({plan.fill:.0%} filled), "
         f"{settings.total_steps} steps"
     )
-    mesh = sharding.make_mesh(run.config.mesh)
     with jax.set_mesh(mesh):
         trained, measured = train(
             parts.model,
@@ -118,6 +129,29 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     kept = {**_kept(parts, groups), **jax.device_get(trained)}
     save_trained(trained_path(run, stage), kept, parts.identity)
     return {**measured, "dialogues": len(records["train"])}
+
+
+def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
+    """A fresh projector fitted to the words of training users' events."""
+    windows = split_windows(run, store, "train", "prediction", _WARM_WINDOWS)
+    arrays = window_arrays(store, windows, length=run.config.windows.prediction_history)
+    fields, segments = arrays["fields"], segments_of(arrays["n_events"], arrays["fields"].shape[1])
+    positions = np.broadcast_to(np.arange(segments.shape[1]), segments.shape)
+    output = jax.jit(
+        lambda *args: encode_events(parts.model.encoder, parts.variables["encoder"], *args)
+    )(fields, segments, positions)
+    real = segments > 0
+    states = output.items if run.config.model.soft_tokens == "item" else output.states
+    targets = word_targets(
+        np.asarray(parts.variables["base"]["embed_tokens"]["embedding"], np.float32),
+        parts.tokenizer,
+        store.catalogue,
+        fields[real],
+        np.asarray(output.logits)[real],
+    )
+    params, explained = warm_start(parts.variables["projector"], np.asarray(states)[real], targets)
+    notice(f"projector: starts from words, {explained:.0%} of their variance explained")
+    return dataclasses.replace(parts, variables={**parts.variables, "projector": params})
 
 
 def _kept(parts: Parts, groups: tuple[str, ...]) -> dict[str, Any]:

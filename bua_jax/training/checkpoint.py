@@ -1,7 +1,7 @@
 """Training checkpoints (the only file that knows orbax): state, data iterator, metadata record.
 
-They hold what a stage trains, its optimizer and the position in the data, never the base. Orbax writes
-to a temporary folder and renames it, so a checkpoint is whole or absent.
+They hold what a stage trains, its optimizer and the position in the data, never the base. Orbax
+writes to a temporary folder and renames it, so a checkpoint is whole or absent.
 """
 
 import json
@@ -26,8 +26,10 @@ def open_manager(folder: Path, *, keep: int = 2) -> ocp.CheckpointManager:
 def save(
     manager: ocp.CheckpointManager, step: int, state: Any, data: Any, metadata: Mapping[str, Any]
 ) -> None:
-    """Writes a checkpoint; returns when it is on disk. Raises `CheckpointError` (a full disk, say)."""
+    """Writes a checkpoint; returns when it is on disk. Raises `CheckpointError` for a full disk."""
     try:
+        if step in manager.all_steps():
+            manager.delete(step)
         manager.save(
             step,
             args=ocp.args.Composite(
@@ -40,25 +42,26 @@ def save(
         manager.wait_until_finished()
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"Could not write the checkpoint of step {step} to {manager.directory} ({error}). Earlier "
-            "checkpoints are untouched. Free disk space and run the same command again."
+            f"Could not write the checkpoint of step {step} to {manager.directory} ({error}). "
+            "Earlier checkpoints are untouched. Free disk space and run the same command again."
         ) from error
 
 
 def restore(
     manager: ocp.CheckpointManager, state: Any, data: Any, metadata: Mapping[str, Any]
 ) -> tuple[int, Any]:
-    """(step, state) of the newest good checkpoint, and `data` set to its position; (0, state) if none.
+    """(step, state) of the newest good checkpoint, `data` set to its position; (0, state) if none.
 
-    A damaged checkpoint is passed over with a notice. Raises `MismatchError` naming the two values if
-    a checkpoint is of another label set, encoder, base or config.
+    `state` gives shapes, dtypes and shardings. A damaged checkpoint is passed over with a notice,
+    and removed once an older one was found good. Raises `MismatchError` naming the two values if a
+    checkpoint is of another label set, encoder, base or config, and `CheckpointError` if there are
+    some and none is good.
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    steps = sorted(manager.all_steps(), reverse=True)
-    for step in steps:
+    damaged: list[int] = []
+    for step in sorted(manager.all_steps(), reverse=True):
         try:
-            found = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
-            _check(manager.directory, found.metadata, metadata)
+            _check(manager.directory, read_metadata(manager, step), metadata)
             restored = manager.restore(
                 step,
                 args=ocp.args.Composite(
@@ -69,30 +72,44 @@ def restore(
         except MismatchError:
             raise
         except Exception as error:  # orbax raises many kinds for a damaged folder
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             notice(
-                f"checkpoint {step} in {manager.directory} is damaged ({error}); trying the one before"
+                f"checkpoint {step} in {manager.directory} is damaged ({reason}); trying the one "
+                "before"
             )
+            damaged.append(step)
             continue
+        for bad in damaged:
+            manager.delete(bad)
         return step, restored.state
-    if steps:
+    if damaged:
         raise CheckpointError(
-            f"All checkpoints in {manager.directory} are damaged. Remove that folder to start the "
-            "stage anew."
+            f"All checkpoints in {manager.directory} are damaged. Remove "
+            f"{manager.directory.parent} to start the stage anew."
         )
     return 0, state
 
 
-def _check(folder: Any, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    wanted = json.loads(json.dumps(dict(wanted)))
-    for name in wanted:
-        if found.get(name) != wanted[name]:
-            raise MismatchError(
-                f"The checkpoint in {folder} has {name}={found.get(name)!r}, but this run has "
-                f"{wanted[name]!r}. Use another --workdir, or remove that folder to start the stage anew."
-            )
-
-
 def read_metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """The metadata record of a checkpoint."""
-    found = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
-    return dict(found.metadata)
+    """The metadata record of a checkpoint. Raises `CheckpointError` if it is damaged."""
+    try:
+        found = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
+        return dict(found.metadata)
+    except Exception as error:  # orbax raises many kinds for a damaged folder
+        raise CheckpointError(
+            f"Checkpoint {step} in {manager.directory} is damaged ({error}). Remove "
+            f"{manager.directory.parent} to start the stage anew."
+        ) from error
+
+
+def _check(folder: Any, found: Any, wanted: Mapping[str, Any], prefix: str = "") -> None:
+    """Raises `MismatchError` for the first field of `wanted` that `found` has otherwise."""
+    for name, value in json.loads(json.dumps(dict(wanted))).items():
+        other = found.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            _check(folder, other, value, f"{prefix}{name}.")
+        elif other != value:
+            raise MismatchError(
+                f"The checkpoint in {folder} has {prefix}{name}={other!r}, but this run has "
+                f"{value!r}. Use another --workdir, or remove that folder to start the stage anew."
+            )

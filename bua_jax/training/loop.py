@@ -5,29 +5,38 @@ import functools
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bua_jax.console import bar, notice
 from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS
 from bua_jax.errors import BuaError
-from bua_jax.feed.packing import PackingPlan, batches, fixed_batches
+from bua_jax.feed.packing import PackingPlan, batches, fixed_batches, plan_for
 from bua_jax.models.aligned import Aligned, supervised_nll
 from bua_jax.training import checkpoint, losses, sharding, weighting
 from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partition, schedule
 from bua_jax.training.state import TrainState, create
 from bua_jax.training.writers import MetricWriter
 
+Batch = Mapping[str, jax.Array]
+Statistics = dict[str, Any]
+_CHUNK = 1024  # supervised tokens per vocabulary projection, at most
+
 
 class TrainingStopped(BuaError):
-    """Training cannot or must not go on: NaN, nothing supervised, or a signal; says what to do."""
+    """Training cannot or must not go on: NaN, nothing supervised; says what to do."""
+
+
+class TrainingInterrupted(TrainingStopped):
+    """SIGTERM: the state is saved, and the same command goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class TrainSettings:
     checkpoint_every: int = 50
     log_every: int = 10
     task_weights: bool = False
+    task_weight_unit: str = "task"  # task or round (its kind): what has an EMA loss and a weight
     task_weight_alpha: float = 1.0
     task_weight_decay: float = 0.9
     task_weight_floor: float = 0.05
@@ -52,38 +62,75 @@ class TrainSettings:
 
 
 def batch_losses(
-    model: Aligned, variables: Mapping[str, Any], batch: Mapping[str, jax.Array], plan: PackingPlan
+    model: Aligned, variables: Mapping[str, Any], batch: Batch, plan: PackingPlan
 ) -> tuple[jax.Array, losses.DialogueLosses]:
     """nll float32[B, T] and the loss of every dialogue."""
     limit = plan.max_supervised * batch["tokens"].shape[0] // plan.rows_per_batch
-    nll = supervised_nll(model, variables, batch, max_supervised=limit)
+    limit = max(limit, 1)
+    chunk = -(-limit // (8 * -(-limit // _CHUNK))) * 8  # equal chunks waste less than full ones
+    nll = supervised_nll(model, variables, batch, max_supervised=limit, chunk=chunk)
     return nll, losses.dialogue_losses(nll, batch["round_ids"], batch["segments"], batch["tasks"])
 
 
-def statistics(nll, per_dialogue, batch) -> dict[str, jax.Array]:
-    """Sums and counts for logging; they add up over microbatches."""
+def statistics(nll: jax.Array, per_dialogue: losses.DialogueLosses, batch: Batch) -> Statistics:
+    """Sums and counts for logging; they add up over microbatches and steps."""
     return {
-        "kind": jnp.stack(losses.by_group(nll, batch["kinds"], len(ROUND_KINDS))),
-        "task": jnp.stack(losses.by_task(per_dialogue, len(TASKS))),
+        "kind": losses.by_group(nll, batch["kinds"], len(ROUND_KINDS)),
+        "task": losses.by_task(per_dialogue, len(TASKS)),
         "tokens": jnp.sum(batch["segments"] > 0).astype(jnp.float32),
         "supervised": jnp.sum(batch["round_ids"] > 0).astype(jnp.float32),
     }
 
 
-def make_step(model: Aligned, optimizer, plan: PackingPlan, settings: TrainSettings):
-    """The jitted optimizer step: (state, frozen, batch) -> (state, statistics); state is donated."""
+def accumulated(of_part: Callable[[Batch], Any], batch: Batch, microbatches: int) -> Any:
+    """Sum of `of_part` over microbatches. Part m has rows m, m + M, ..., of all devices."""
+    parts = jax.tree.map(
+        lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), dict(batch)
+    )
+    shapes = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], parts))
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(
+        lambda carry, part: (jax.tree.map(jnp.add, carry, of_part(part)), None), zero, parts
+    )[0]
 
-    def numerator(trainable, frozen, batch, weights):
-        variables = {**frozen, **trainable}
-        nll, per_dialogue = batch_losses(model, variables, batch, plan)
-        weighted = nll * weights[batch["tasks"]]
-        loss = losses.LOSSES[settings.loss]
-        total, count = loss(weighted, batch["round_ids"], batch["segments"])
+
+def make_gradient(model: Aligned, plan: PackingPlan, settings: TrainSettings):
+    """(trainable, frozen, batch, weights) -> (loss, count, gradients, statistics).
+
+    weights: float[K], of the tasks or round kinds. Numerators, counts and gradients are summed over
+    microbatches first and divided by the count of the whole batch after.
+    """
+    unit = {"task": "tasks", "round": "kinds"}[settings.task_weight_unit]
+
+    def numerator(trainable, frozen, weights, batch):
+        nll, per_dialogue = batch_losses(model, {**frozen, **trainable}, batch, plan)
+        total, count = losses.LOSSES[settings.loss](
+            nll, batch["round_ids"], batch["segments"], weights[batch[unit]]
+        )
         return total, (count, statistics(nll, per_dialogue, batch))
 
-    @functools.partial(jax.jit, donate_argnums=(0,))
-    def step(state: TrainState, frozen, batch):
-        weights = jnp.ones(len(TASKS) + 1)
+    def gradient(trainable, frozen, batch, weights):
+        of_part = functools.partial(
+            jax.value_and_grad(numerator, has_aux=True), trainable, frozen, weights
+        )
+        (total, (count, stats)), grads = accumulated(of_part, batch, settings.microbatches)
+        grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)
+        return total / jnp.maximum(count, 1), count, grads, stats
+
+    return gradient
+
+
+def make_step(
+    model: Aligned,
+    optimizer: optax.GradientTransformation,
+    plan: PackingPlan,
+    settings: TrainSettings,
+):
+    """(state, frozen, batch, sums) -> (state, sums + this step's statistics); to be jitted once."""
+    gradient = make_gradient(model, plan, settings)
+
+    def step(state: TrainState, frozen, batch: Batch, sums: Statistics):
+        weights = jnp.ones_like(state.weighting.ema)
         if settings.task_weights:
             weights = weighting.task_weights(
                 state.weighting.ema,
@@ -91,30 +138,39 @@ def make_step(model: Aligned, optimizer, plan: PackingPlan, settings: TrainSetti
                 settings.task_weight_alpha,
                 floor=settings.task_weight_floor,
             )
-        grad = jax.grad(numerator, has_aux=True)
-        parts = jax.tree.map(
-            lambda x: x.reshape(settings.microbatches, -1, *x.shape[1:]), dict(batch)
-        )
-
-        def accumulate(carry, part):
-            return jax.tree.map(jnp.add, carry, grad(state.trainable, frozen, part, weights)), None
-
-        first = jax.tree.map(lambda x: x[0], parts)
-        carry = grad(state.trainable, frozen, first, weights)
-        rest = jax.tree.map(lambda x: x[1:], parts)
-        (grads, (count, stats)), _ = jax.lax.scan(accumulate, carry, rest)
-        grads = jax.tree.map(
-            lambda g: g / jnp.maximum(count, 1), grads
-        )  # by the global denominator
+        loss, count, grads, stats = gradient(state.trainable, frozen, batch, weights)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        mean = stats["task"][0] / jnp.maximum(stats["task"][1], 1)
-        seen = (stats["task"][1] > 0).at[0].set(False)
-        tracked = weighting.update(state.weighting, mean, seen, settings.task_weight_decay)
-        stats = {**stats, "grad_norm": optax.global_norm(grads), "count": count}
-        return TrainState(state.step + 1, trainable, opt_state, tracked), stats
+
+        total, number = stats["kind" if settings.task_weight_unit == "round" else "task"]
+        tracked = weighting.update(
+            state.weighting, total / jnp.maximum(number, 1), number > 0, settings.task_weight_decay
+        )
+        norm = optax.global_norm(grads)
+        step_stats = {
+            "steps": 1,
+            "grad_norm": norm,
+            "unsupervised": count == 0,
+            "zero": (count > 0) & (loss == 0),
+            "not_finite": ~(jnp.isfinite(loss) & jnp.isfinite(norm)),
+        }
+        sums = jax.tree.map(jnp.add, sums, stats | step_stats)
+        return TrainState(state.step + 1, trainable, opt_state, tracked), sums
 
     return step
+
+
+def zero_sums() -> Statistics:
+    """What `step` adds up between two logs, before the first step."""
+    return {
+        "kind": jnp.zeros((2, len(ROUND_KINDS) + 1)),
+        "task": jnp.zeros((2, len(TASKS) + 1)),
+        **{name: jnp.zeros(()) for name in ("tokens", "supervised", "grad_norm")},
+        **{
+            name: jnp.zeros((), jnp.int32)
+            for name in ("steps", "unsupervised", "zero", "not_finite")
+        },
+    }
 
 
 # --------------------------------------------------------------------------------- logs and checks
@@ -136,33 +192,46 @@ def named(stats: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return scalars
 
 
-def check_sane(stats: Mapping[str, Any], loss: float, step: int) -> None:
+def train_scalars(sums: Mapping[str, Any], rate: float, seconds: float) -> dict[str, float]:
+    """What is logged of the steps since the last log, which took `seconds`."""
+    return {
+        **named(sums, "train"),
+        "train/learning_rate": rate,
+        "train/grad_norm": float(sums["grad_norm"] / sums["steps"]),
+        "train/supervised_share": float(sums["supervised"] / sums["tokens"]),
+        "train/tokens_per_second": float(sums["tokens"] / max(seconds, 1e-9)),
+    }
+
+
+def check_sane(sums: Mapping[str, Any], step: int) -> None:
     """Raises `TrainingStopped` for what would otherwise be trained on unnoticed."""
-    if float(stats["supervised"]) == 0:
+    since = f"Steps {step - int(sums['steps']) + 1} to {step}"
+    if sums["unsupervised"]:
         raise TrainingStopped(
-            f"Step {step}: no token in the batch is supervised, so there is nothing to learn. Check the "
+            f"{since}: no token of a batch is supervised, so there is nothing to learn. Check the "
             "dialogues with: python -m bua_jax.annotate --show=3."
         )
-    if not math.isfinite(loss) or not math.isfinite(float(stats["grad_norm"])):
+    if sums["not_finite"]:
         raise TrainingStopped(
-            f"Step {step}: the loss is {loss} with gradient norm {float(stats['grad_norm'])}. Lower "
-            "peak_lr or clip_norm; the last checkpoint is from before."
+            f"{since}: the loss or its gradient is NaN or infinite in {int(sums['not_finite'])} of "
+            "them. Lower peak_lr or clip_norm; the last checkpoint is from before, so remove the "
+            "stage's folder to start it anew with another rate."
         )
-    if loss == 0.0:
+    if sums["zero"]:
         raise TrainingStopped(
-            f"Step {step}: the loss is exactly 0, which means that the answers are empty or masked."
+            f"{since}: the loss is exactly 0, which means that the answers are empty or masked. "
+            "Check the dialogues with: python -m bua_jax.annotate --show=3."
         )
 
 
 def evaluate(
-    evaluate_batch, variables, validation: Sequence[Mapping[str, jax.Array]]
+    evaluate_batch: Callable[..., Statistics],
+    variables: Mapping[str, Any],
+    validation: Sequence[Batch],
 ) -> dict[str, float]:
     """Validation losses: per round kind, per task and in total."""
-    total: Any = None
-    for batch in validation:
-        stats = evaluate_batch(variables, batch)
-        total = stats if total is None else jax.tree.map(jnp.add, total, stats)
-    return named(jax.device_get(total), "validation")
+    sums = [evaluate_batch(variables, batch) for batch in validation]
+    return named(jax.tree.map(lambda *x: np.sum(x, axis=0), *jax.device_get(sums)), "validation")
 
 
 @contextlib.contextmanager
@@ -202,84 +271,98 @@ def train(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Trains `groups`; returns (best trained groups by total validation loss, what was measured).
 
-    Resumes from the newest checkpoint in folder/checkpoints: N steps equal k steps, a kill, and N - k
-    steps, bit for bit on CPU. SIGTERM saves and raises `TrainingStopped`.
+    Resumes from the newest checkpoint in folder/checkpoints: N steps equal k steps, a kill, and
+    N - k steps, bit for bit on CPU. Metrics go to folder/metrics.jsonl and folder/tensorboard.
+    SIGTERM saves and raises `TrainingInterrupted`; NaN, zero loss and missing supervision raise
+    `TrainingStopped` before anything of them is saved.
     """
     # -- state: what is trained, and where the run stands
     trainable, frozen = partition(variables, groups)
-    trainable = jax.device_put(trainable, sharding.shardings(trainable, mesh))
     frozen = jax.device_put(frozen, sharding.shardings(frozen, mesh))
     optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
+    weighted = TASKS if settings.task_weight_unit == "task" else ROUND_KINDS
+    state = create(trainable, optimizer, len(weighted))
+    placement = sharding.shardings(state, mesh)
+    state = jax.device_put(state, placement)
     data = batches(records, plan, settings.seed)
     manager = checkpoint.open_manager(folder / "checkpoints")
     best_manager = checkpoint.open_manager(folder / "best", keep=1)
-    step, state = checkpoint.restore(
-        manager, create(trainable, optimizer, len(TASKS)), data, metadata
-    )
+    step, state = checkpoint.restore(manager, state, data, metadata)
     if step:
         notice(f"resuming {description} at step {step} of {settings.total_steps}")
     best_loss = _best_loss(best_manager, step)
 
-    # -- compiled functions
-    run_step = make_step(model, optimizer, plan, settings)
+    # -- compiled functions, each for one shape: the first call compiles, all others run
+    everywhere = sharding.replicated(mesh)
+    run_step = jax.jit(
+        make_step(model, optimizer, plan, settings),
+        donate_argnums=(0, 3),
+        out_shardings=(placement, everywhere),
+    )
+    validation_plan = plan_for(validation_records, plan)
 
     @jax.jit
-    def evaluate_batch(variables, batch):
-        nll, per_dialogue = batch_losses(model, variables, batch, plan)
+    def evaluate_batch(variables: Mapping[str, Any], batch: Batch) -> Statistics:
+        nll, per_dialogue = batch_losses(model, variables, batch, validation_plan)
         return statistics(nll, per_dialogue, batch)
 
-    validation = [sharding.shard_batch(b, mesh) for b in fixed_batches(validation_records, plan)]
+    validation = [
+        sharding.shard_batch(b, mesh) for b in fixed_batches(validation_records, validation_plan)
+    ]
     rate = schedule(settings.optimizer, settings.total_steps)
 
-    # -- steps
-    begin, tokens_seen, logged = time.monotonic(), 0.0, step
-    with MetricWriter(folder) as writer, bar() as display, catch_sigterm() as asked:
+    # -- steps: the host waits for the device only to log, validate or save
+    started = begin = time.monotonic()
+    first = step
+    sums = jax.device_put(zero_sums(), everywhere)
+    with (
+        MetricWriter(folder, start=step) as writer,
+        bar() as display,
+        catch_sigterm() as asked,
+    ):
         task = display.add_task(description, total=settings.total_steps, completed=step)
         while step < settings.total_steps:
-            state, stats = run_step(state, frozen, sharding.shard_batch(next(data), mesh))
+            batch = sharding.shard_batch(next(data), mesh, settings.microbatches)
+            state, sums = run_step(state, frozen, batch, sums)
             step += 1
             display.advance(task)
-            last = step == settings.total_steps
-            if step % settings.log_every == 0 or last or step == 1:
-                stats = jax.device_get(stats)
-                scalars = named(stats, "train")
+            last, stop = step == settings.total_steps, asked[0]
+            validate = last or step % settings.evaluate_every == 0
+            save = last or stop or step % settings.checkpoint_every == 0
+            log = validate or save or step == 1 or step % settings.log_every == 0
+
+            if log:
+                host = jax.device_get(sums)
+                check_sane(host, step)
+                scalars = train_scalars(host, float(rate(step - 1)), time.monotonic() - begin)
+                writer.write_scalars(step, scalars)
                 loss = scalars[f"train/{settings.loss}"]
-                check_sane(stats, loss, step)
-                tokens_seen = float(stats["tokens"]) * (step - logged)
-                seconds = time.monotonic() - begin
-                begin, logged = time.monotonic(), step
-                writer.write_scalars(
-                    step,
-                    {
-                        **scalars,
-                        "train/learning_rate": float(rate(step - 1)),
-                        "train/grad_norm": float(stats["grad_norm"]),
-                        "train/tokens_per_second": tokens_seen / max(seconds, 1e-9),
-                        "train/supervised_share": float(stats["supervised"] / stats["tokens"]),
-                    },
-                )
                 display.update(task, description=f"{description} loss {loss:.3f}")
-            if step % settings.evaluate_every == 0 or last:
+                sums = jax.device_put(zero_sums(), everywhere)
+
+            if validate:
                 measured = evaluate(evaluate_batch, {**frozen, **state.trainable}, validation)
                 writer.write_scalars(step, measured)
                 total = measured[f"validation/{settings.loss}"]
-                notice(
-                    f"{description}: step {step}/{settings.total_steps}, validation loss {total:.4f}"
-                )
+                where = f"{description}: step {step}/{settings.total_steps}"
+                left = (time.monotonic() - started) / (step - first) * (settings.total_steps - step)
+                notice(f"{where}, validation loss {total:.4f}, {left / 60:.1f} min left")
                 if total < best_loss:
                     best_loss = total
                     record = {**metadata, "validation_loss": total}
                     checkpoint.save(
                         best_manager, step, {"trainable": state.trainable}, data, record
                     )
-                begin, logged = time.monotonic(), step
-            if step % settings.checkpoint_every == 0 or last or asked[0]:
+
+            if save:
                 checkpoint.save(manager, step, state, data, metadata)
-            if asked[0] and not last:
-                raise TrainingStopped(
-                    f"SIGTERM: saved step {step} of {settings.total_steps} in {folder}. Run the same "
-                    "command again to go on."
+            if stop and not last:
+                raise TrainingInterrupted(
+                    f"SIGTERM: saved step {step} of {settings.total_steps} in {folder}. Run the "
+                    "same command again to go on."
                 )
+            if log:
+                begin = time.monotonic()
 
     # -- the best model by validation loss
     best_step, best = checkpoint.restore(
@@ -291,7 +374,7 @@ def train(
 
 
 def _best_loss(manager: Any, up_to: int) -> float:
-    """Validation loss of the saved best; one from after the resumed step is dropped, to be redone."""
+    """Validation loss of the saved best; one from after the resumed step is dropped, and redone."""
     for step in manager.all_steps():
         if step > up_to:
             manager.delete(step)

@@ -1,10 +1,11 @@
-"""What each stage trains, and how: the stage table is data, and every leaf must be covered by it."""
+"""What each stage trains, and how: the stage table is data, and every leaf must be covered."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from rich.table import Table
 
@@ -18,6 +19,7 @@ STAGE_TABLE: dict[str, tuple[str, ...]] = {
     "stage3": ("adapter",),  # section 3.4.3: encoder and projector frozen
     "joint": ("projector", "adapter"),  # Appendix S
 }
+MATRICES = ("kernel", "embedding", "a", "b")  # leaves that decay; biases and norm scales do not
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,22 @@ def partition(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits variables into (trainable, frozen).
 
-    Raises `ConfigError` for a group that matches nothing, and for variables of no known group.
+    Raises `ConfigError` for a group that matches nothing, for variables of no known group, and for
+    half-precision leaves, in which an update at these learning rates is lost by rounding.
     """
     unknown = sorted(set(variables) - set(GROUPS))
     if unknown:
         raise ConfigError(f"No rule says whether {unknown} are trained; known are {GROUPS}.")
     for group in groups:
-        if not jax.tree.leaves(variables.get(group, {})):
+        leaves = jax.tree.leaves(variables.get(group, {}))
+        if not leaves:
             raise ConfigError(f"The stage trains {group!r}, but the model has no such parameters.")
+        half = {str(x.dtype) for x in leaves if jnp.dtype(x.dtype).itemsize < 4}
+        if half:
+            raise ConfigError(
+                f"The stage trains {group!r}, whose parameters are {', '.join(sorted(half))}: "
+                "updates would be rounded away. Set --config.model.dtype=float32."
+            )
     trainable = {g: variables[g] for g in groups}
     return trainable, {g: v for g, v in variables.items() if g not in groups}
 
@@ -65,6 +75,11 @@ def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
     )
 
 
+def decayed(tree: Any) -> Any:
+    """True on the leaves that weight decay applies to (stacked layers hide a leaf's own rank)."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in MATRICES, tree)
+
+
 def make_optimizer(
     trainable: Mapping[str, Any], settings: OptimizerSettings, steps: int
 ) -> optax.GradientTransformation:
@@ -72,15 +87,13 @@ def make_optimizer(
 
     def adamw() -> optax.GradientTransformation:
         return optax.adamw(
-            schedule(settings, steps),
-            weight_decay=settings.weight_decay,
-            mask=lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree),
+            schedule(settings, steps), weight_decay=settings.weight_decay, mask=decayed
         )
 
     labels = {group: jax.tree.map(lambda _, g=group: g, tree) for group, tree in trainable.items()}
     return optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),
-        optax.partition({group: adamw() for group in trainable}, labels),
+        optax.multi_transform({group: adamw() for group in trainable}, labels),
     )
 
 

@@ -13,18 +13,21 @@ from bua_jax.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
 # (path, spec): the first match wins. Kernels are [layers, in, out]; column-parallel projections
-# split their outputs over tensor, row-parallel ones their inputs.
+# split their outputs over tensor, row-parallel ones their inputs. What is small is replicated.
 RULES: tuple[tuple[str, P], ...] = (
     (r"base/embed_tokens/embedding", P("tensor", "fsdp")),
     (r"base/lm_head/kernel", P("fsdp", "tensor")),
-    (r"base/layers/.*/(q|k|v|gate|up)_proj/kernel", P(None, "fsdp", "tensor")),
-    (r"base/layers/.*/(q|k|v)_proj/bias", P(None, "tensor")),
-    (r"base/layers/.*/(o|down)_proj/kernel", P(None, "tensor", "fsdp")),
-    (r"adapter/layers/.*/(q|k|v|gate|up)_proj/a", P(None, "fsdp", None)),
-    (r"adapter/layers/.*/(q|k|v|gate|up)_proj/b", P(None, None, "tensor")),
-    (r"adapter/layers/.*/(o|down)_proj/a", P(None, "tensor", None)),
-    (r"adapter/layers/.*/(o|down)_proj/b", P(None, None, "fsdp")),
-    (r".*", P()),
+    (r"base/layers/\w+/(q|k|v|gate|up)_proj/kernel", P(None, "fsdp", "tensor")),
+    (r"base/layers/\w+/(q|k|v)_proj/bias", P(None, "tensor")),
+    (r"base/layers/\w+/(o|down)_proj/kernel", P(None, "tensor", "fsdp")),
+    (r"base/(layers/\w+|norm)/scale", P()),
+    (r"adapter/layers/\w+/(q|k|v|gate|up)_proj/a", P(None, "fsdp", None)),
+    (r"adapter/layers/\w+/(q|k|v|gate|up)_proj/b", P(None, None, "tensor")),
+    (r"adapter/layers/\w+/(o|down)_proj/a", P(None, "tensor", None)),
+    (r"adapter/layers/\w+/(o|down)_proj/b", P(None, None, "fsdp")),
+    (r"projector/.*", P()),
+    (r"encoder/.*", P()),
+    (r"weighting/(ema|initial)", P()),
 )
 
 
@@ -49,8 +52,20 @@ def make_mesh(text: str) -> Mesh:
 
 
 def spec_of(path: str) -> P:
-    """PartitionSpec of a parameter, by its path `group/.../leaf`."""
-    return next(spec for pattern, spec in RULES if re.fullmatch(pattern, path))
+    """PartitionSpec of an array by its path, which ends in `group/.../leaf`.
+
+    Moments of the optimizer carry the path of their parameter at the end of theirs. Raises
+    `ConfigError` for a path without a rule, rather than replicating what may be large.
+    """
+    for pattern, spec in RULES:
+        if re.search(rf"(^|/){pattern}$", path):
+            return spec
+    raise ConfigError(f"No rule in bua_jax/training/sharding.py says how to shard {path}.")
+
+
+def _name(key: Any) -> str:
+    """Of a step in a tree: a dict's key, a named tuple's field, or an index."""
+    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
 
 
 def _fitting(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
@@ -62,19 +77,35 @@ def _fitting(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
     return P(*axes)
 
 
-def shardings(variables: Mapping[str, Any], mesh: Mesh) -> Any:
-    """NamedShardings of all variables, a tree of the same shape."""
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """NamedShardings of variables or of a train state, in a tree of the same shape."""
 
-    def one(path, leaf) -> NamedSharding:
-        name = "/".join(str(getattr(key, "key", key)) for key in path)
-        return NamedSharding(mesh, _fitting(spec_of(name), leaf.shape, mesh))
+    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        spec = spec_of("/".join(map(_name, path))) if np.ndim(leaf) else P()
+        return NamedSharding(mesh, _fitting(spec, np.shape(leaf), mesh))
 
-    return jax.tree_util.tree_map_with_path(one, variables)
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def shard_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-    """Rows over (data, fsdp), where they divide; else replicated."""
-    rows = next(iter(batch.values())).shape[0]
-    whole = rows % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
-    sharding = NamedSharding(mesh, P(("data", "fsdp")) if whole else P())
-    return {key: jax.device_put(value, sharding) for key, value in batch.items()}
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def shard_batch(
+    batch: Mapping[str, Any], mesh: Mesh, microbatches: int = 1
+) -> dict[str, jax.Array]:
+    """Puts rows on devices, over (data, fsdp).
+
+    Empty rows, which add nothing to a loss, are appended until the rows divide by microbatches and
+    devices.
+    """
+    multiple = microbatches * mesh.shape["data"] * mesh.shape["fsdp"]
+    sharding = NamedSharding(mesh, P(("data", "fsdp")))
+
+    def put(value: Any) -> jax.Array:
+        missing = -len(value) % multiple
+        widths = [(0, missing)] + [(0, 0)] * (np.ndim(value) - 1)
+        return jax.device_put(np.pad(value, widths) if missing else value, sharding)
+
+    return {key: put(value) for key, value in batch.items()}

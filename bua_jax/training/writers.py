@@ -10,19 +10,35 @@ from tensorboardX import SummaryWriter
 
 
 class MetricWriter:
-    """`write_scalars(step, scalars)` appends to metrics.jsonl and to TensorBoard event files."""
+    """`write_scalars(step, scalars)` appends to metrics.jsonl and to TensorBoard event files.
 
-    def __init__(self, folder: Path) -> None:
+    `start` is the step a run resumes from: TensorBoard drops what a killed run wrote after it.
+    """
+
+    def __init__(self, folder: Path, *, start: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+        path = folder / "metrics.jsonl"
+        cut = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        if cut:  # a killed process may leave half a line; the next one must not continue it
+            self._file.write("\n")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One line of JSON; NaN and infinities, which JSON lacks, are left out."""
         finite = {k: float(v) for k, v in scalars.items() if math.isfinite(v)}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
         for name, value in finite.items():
             self._board.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._board.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -33,19 +49,18 @@ class MetricWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._board.close()
+        self.close()
 
 
 def read_scalars(folder: Path, *, up_to: int | None = None) -> list[dict[str, float]]:
     """The records of metrics.jsonl, one per step (the last written wins), in step order."""
     path = folder / "metrics.jsonl"
     records: dict[int, dict[str, float]] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
-            continue  # the last line of a killed process may be cut
+            continue  # half a line of a killed process
         if up_to is None or record["step"] <= up_to:
             records.setdefault(int(record["step"]), {}).update(record)
     return [records[step] for step in sorted(records)]

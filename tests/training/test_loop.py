@@ -1,0 +1,209 @@
+"""The loop: what it trains, writes, keeps and refuses."""
+
+import dataclasses
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bua_jax.feed.packing import batches
+from bua_jax.training import loop, sharding
+from bua_jax.training.optimizer import OptimizerSettings, trained_groups
+from bua_jax.training.state import create
+from bua_jax.training.writers import MetricWriter, read_scalars
+from tests.training import tiny
+
+RECORDS, VALIDATION = tiny.records(60), tiny.records(10, seed=1)
+PLAN = tiny.plan(RECORDS)
+SETTINGS = loop.TrainSettings(
+    total_steps=12,
+    evaluate_every=5,
+    checkpoint_every=4,
+    log_every=3,
+    microbatches=2,
+    task_weights=True,
+    optimizer=OptimizerSettings(peak_lr=3e-2),
+)
+
+
+def run(folder, variables=None, records=RECORDS, settings=SETTINGS):
+    model, own = tiny.model()
+    mesh = sharding.make_mesh("1")
+    with jax.set_mesh(mesh):
+        return loop.train(
+            model,
+            variables or own,
+            ("projector", "adapter"),
+            records,
+            VALIDATION,
+            PLAN,
+            settings,
+            folder,
+            {"stage": "stage2"},
+            mesh,
+        )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(folder, variables before, best groups, what was measured, names of compiled functions)."""
+    folder = tmp_path_factory.mktemp("run")
+    _, variables = tiny.model()
+    compiled: list[str] = []
+
+    class Names(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("Compiling"):
+                compiled.append(record.getMessage())
+
+    handler = Names()
+    logging.getLogger("jax").addHandler(handler)
+    with jax.log_compiles():
+        best, measured = run(folder, variables)
+    logging.getLogger("jax").removeHandler(handler)
+    return folder, variables, best, measured, compiled
+
+
+def test_learns_and_keeps_the_best(trained) -> None:
+    folder, variables, best, measured, _ = trained
+    assert measured["steps"] == 12
+    scalars = read_scalars(folder)
+    validation = {
+        s["step"]: s["validation/round_balanced"]
+        for s in scalars
+        if "validation/round_balanced" in s
+    }
+    assert sorted(validation) == [5, 10, 12]
+    assert measured["best_step"] == min(validation, key=validation.get)
+    assert measured["validation_loss"] == validation[measured["best_step"]]
+    assert scalars[-1]["train/round_balanced"] < 0.9 * scalars[0]["train/round_balanced"]
+    for group in ("projector", "adapter"):  # every leaf moved, and the caller's are as they were
+        _, fresh = tiny.model()
+        for before, after, own in zip(
+            *map(jax.tree.leaves, (fresh[group], best[group], variables[group])), strict=True
+        ):
+            assert not np.array_equal(before, after)
+            np.testing.assert_array_equal(before, own)
+    assert sorted(int(p.name) for p in (folder / "checkpoints").iterdir()) == [8, 12]
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_logs(trained) -> None:
+    scalars = read_scalars(trained[0])
+    assert [s["step"] for s in scalars if "train/round_balanced" in s] == [
+        1,
+        3,
+        4,
+        5,
+        6,
+        8,
+        9,
+        10,
+        12,
+    ]
+    names = set().union(*scalars)
+    assert {"train/tokens_per_second", "train/supervised_share", "train/grad_norm"} <= names
+    assert {"train/task/prediction", "validation/task/prediction", "train/kind/summary"} <= names
+    assert all(
+        0 < s["train/supervised_share"] < 1 for s in scalars if "train/supervised_share" in s
+    )
+    # Step 1's learning rate is the schedule's first; the last step's is not yet the final one.
+    assert scalars[0]["train/learning_rate"] == pytest.approx(1e-6)
+
+
+def test_compiles_the_step_once(trained) -> None:
+    for name in ("jit(step)", "jit(evaluate_batch)"):
+        assert sum(name in message for message in trained[4]) == 1, trained[4]
+
+
+def test_a_finished_run_is_not_trained_again(trained) -> None:
+    folder, _, best, measured, _ = trained
+    again, same = run(folder)
+    assert same == measured
+    jax.tree.map(np.testing.assert_array_equal, again, best)
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3", "full"])
+def test_frozen_leaves_stay_bit_for_bit(stage: str) -> None:
+    groups = trained_groups("stage3" if stage == "full" else stage, full_finetuning=stage == "full")
+    model, variables = tiny.model()
+    trainable, frozen = loop.partition(variables, groups)
+    before = jax.device_get(frozen)
+    optimizer = loop.make_optimizer(trainable, OptimizerSettings(peak_lr=1e-2), 4)
+    settings = loop.TrainSettings()
+    step = jax.jit(loop.make_step(model, optimizer, PLAN, settings), donate_argnums=(0,))
+    state, sums = create(trainable, optimizer, 8), loop.zero_sums()
+    data = batches(RECORDS, PLAN, 0)
+    for _ in range(2):
+        state, sums = step(state, frozen, next(data), sums)
+    assert set(state.trainable) == set(groups)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(frozen))
+    unchanged = [
+        jax.tree_util.keystr(path)
+        for (path, old), new in zip(
+            jax.tree_util.tree_leaves_with_path(trainable),
+            jax.tree.leaves(state.trainable),
+            strict=True,
+        )
+        if np.array_equal(old, new)
+    ]
+    assert unchanged == []
+
+
+def test_nan_stops_before_anything_is_saved(tmp_path) -> None:
+    _, variables = tiny.model()
+    variables["projector"] = jax.tree.map(lambda x: x * jnp.nan, variables["projector"])
+    with pytest.raises(loop.TrainingStopped, match="Steps 1 to 1: the loss or its gradient is NaN"):
+        run(tmp_path, variables)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_what_stops_training() -> None:
+    good = {"steps": 10, "unsupervised": 0, "zero": 0, "not_finite": 0}
+    loop.check_sane(good, 40)
+    for name, text in [
+        ("unsupervised", "Steps 31 to 40: no token of a batch is supervised"),
+        ("not_finite", "Steps 31 to 40: the loss or its gradient is NaN or infinite in 1 of them"),
+        ("zero", "Steps 31 to 40: the loss is exactly 0"),
+    ]:
+        with pytest.raises(loop.TrainingStopped, match=text):
+            loop.check_sane({**good, name: 1}, 40)
+
+
+def test_a_batch_without_supervision_is_counted() -> None:
+    """One bad step among good ones is seen, though only sums reach the host."""
+    model, variables = tiny.model()
+    trainable, frozen = loop.partition(variables, ("projector",))
+    optimizer = loop.make_optimizer(trainable, OptimizerSettings(), 4)
+    settings = dataclasses.replace(SETTINGS, task_weights=True, task_weight_unit="round")
+    settings = dataclasses.replace(settings, microbatches=1)
+    step = jax.jit(loop.make_step(model, optimizer, PLAN, settings))
+    state, sums = create(trainable, optimizer, 11), loop.zero_sums()
+    batch = next(batches(RECORDS, PLAN, 0))
+    state, sums = step(state, frozen, batch, sums)
+    seen = np.isin(np.arange(12), batch["kinds"]) & (np.arange(12) > 0)
+    np.testing.assert_array_equal(state.weighting.initial > 0, seen)  # one per round kind
+    tracked = state.weighting
+    empty = {**batch, "round_ids": 0 * batch["round_ids"], "kinds": 0 * batch["kinds"]}
+    state, sums = step(state, frozen, empty, sums)
+    jax.tree.map(np.testing.assert_array_equal, state.weighting, tracked)
+    with pytest.raises(loop.TrainingStopped, match="Steps 1 to 2: no token"):
+        loop.check_sane(sums, 2)
+
+
+def test_writer_survives_a_cut_line(tmp_path) -> None:
+    with MetricWriter(tmp_path) as writer:
+        writer.write_scalars(1, {"a": 1.0, "b": float("nan")})
+        writer.write_scalars(3, {"a": 5.0})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "a"')
+    with MetricWriter(tmp_path, start=2) as writer:  # resumes from step 2 and redoes step 3
+        writer.write_scalars(3, {"a": 2.0})
+        writer.write_scalars(3, {"c": 7.0})
+    assert read_scalars(tmp_path) == [{"step": 1, "a": 1.0}, {"step": 3, "a": 2.0, "c": 7.0}]
+    assert read_scalars(tmp_path, up_to=1) == [{"step": 1, "a": 1.0}]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert sum(line.endswith("}") and bool(json.loads(line)) for line in lines) == 4

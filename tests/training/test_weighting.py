@@ -1,0 +1,54 @@
+"""Task weights against the formula as printed (Appendix K.1)."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bua_jax.training import weighting
+
+
+def printed(ema, initial, alpha):
+    """Appendix K.1 line by line, in float64."""
+    valid = initial > 0
+    ratio = ema[valid] / initial[valid]
+    speed = (ratio.mean() / ratio) ** alpha
+    weights = np.ones(len(ema))
+    weights[valid] = speed / speed.sum() * valid.sum()
+    return weights
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5, 2.0, 0.0, -1.0])
+def test_the_formula_as_printed(alpha: float) -> None:
+    ema, initial = np.array([1.0, 3.0, 2.0, 0.0, 0.4]), np.array([2.0, 3.5, 4.0, 0.0, 0.5])
+    weights = weighting.task_weights(ema, initial, alpha)
+    np.testing.assert_allclose(weights, printed(ema, initial, alpha), rtol=1e-6)
+    assert weights[3] == 1  # never seen
+    np.testing.assert_allclose(weights.sum(), len(ema), rtol=1e-6)
+
+
+def test_direction() -> None:
+    """As printed the slower task (r = 0.9) weighs less; a negative alpha gives the text's meaning."""
+    ema, initial = jnp.array([0.9, 0.3]), jnp.array([1.0, 1.0])
+    assert weighting.task_weights(ema, initial, 1.0)[0] < 1
+    assert weighting.task_weights(ema, initial, -1.0)[0] > 1
+
+
+def test_extremes_stay_finite() -> None:
+    ema, initial = jnp.array([0.0, 1.0, jnp.nan]), jnp.array([1.0, 1.0, 1.0])
+    for alpha in (-3.0, 1.0, 30.0):
+        weights = weighting.task_weights(ema, initial, alpha)
+        assert np.isfinite(weights).all()
+        assert weights[2] == 1
+    floored = weighting.task_weights(ema[:2], initial[:2], 1.0, floor=0.25)
+    np.testing.assert_allclose(floored, [1.6, 0.4], rtol=1e-6)  # s = 1/0.25 to 1
+    assert (weighting.task_weights(jnp.zeros(3), jnp.zeros(3), 1.0) == 1).all()
+
+
+def test_update_starts_decays_and_keeps() -> None:
+    state = weighting.init(3)
+    state = weighting.update(state, jnp.array([4.0, 2.0, 9.0]), jnp.array([True, True, False]), 0.9)
+    np.testing.assert_allclose(state.initial, [4, 2, 0])
+    np.testing.assert_allclose(state.ema, [4, 2, 0])
+    state = weighting.update(state, jnp.array([2.0, 0.0, 6.0]), jnp.array([True, False, True]), 0.9)
+    np.testing.assert_allclose(state.initial, [4, 2, 6])
+    np.testing.assert_allclose(state.ema, [3.8, 2, 6], rtol=1e-6)
