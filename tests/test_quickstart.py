@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from bua_jax.errors import DataError
+from bua_jax.events.schema import EventStore
+from bua_jax.pipeline.histories import example_lines, read_histories
 from tests.helpers import ROOT
 from tests.runs import REDUCED, curriculum, verb
+from tests.test_readme import BLOCKS, commands
 
 METHODS = {
     "majority",
@@ -86,39 +90,57 @@ def test_predict_and_generate(quickstart: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "g.jsonl").read_text().splitlines()]
     assert all(row["invalid_pieces"] == 0 for row in rows)
 
-    broken = json.loads(histories.read_text().splitlines()[0])
-    cases = {
-        "behaviour": (broken["events"][3] | {"behaviour": "reed news"}, "did you mean 'read news'"),
-        "time": (broken["events"][3] | {"time": "25:00"}, "HH:MM"),
-        "order": (broken["events"][3] | {"day": -5}, "day"),
-    }
-    for _, (event, message) in cases.items():
-        events = [*broken["events"][:3], event, *broken["events"][4:]]
-        bad = tmp_path / "bad.jsonl"
-        bad.write_text(json.dumps({"id": "x", "events": events}) + "\n")
-        out = tmp_path / "p.jsonl"
-        kept = out.read_text()
-        done = verb("predict", f"--model={quickstart}", f"--input={bad}", f"--output={out}")
-        assert done.returncode == 2, done.stderr
-        assert message in done.stderr
-        assert "event 4" in done.stderr
-        assert out.read_text() == kept
-    short = tmp_path / "short.jsonl"
-    short.write_text(json.dumps({"id": "x", "events": broken["events"][:5]}) + "\n")
-    done = verb("predict", f"--model={quickstart}", f"--input={short}", f"--output={out}")
+
+def test_a_bad_history_is_one_paragraph_and_replaces_nothing(
+    quickstart: Path, tmp_path: Path
+) -> None:
+    store = EventStore.load(quickstart / "data" / "events.parquet")
+    good = json.loads(example_lines(store, 1)[0])
+
+    def message(events: list[dict]) -> str:
+        path = tmp_path / "bad.jsonl"
+        path.write_text(json.dumps({"id": "x", "events": events}) + "\n")
+        with pytest.raises(DataError) as caught:
+            read_histories(path, store.catalogue)
+        return str(caught.value)
+
+    for change, expected in (
+        ({"behaviour": "reed news"}, "did you mean 'read news'"),
+        ({"time": "25:00"}, "HH:MM"),
+        ({"weekday": "Blursday"}, "a name such as"),
+        ({"day": -5}, "day"),
+    ):
+        events = [dict(e) for e in good["events"]]
+        events[3] |= change
+        assert expected in message(events)
+        assert "line 1, event 4" in message(events)
+    events = [{k: v for k, v in e.items() if k != "location"} for e in good["events"]]
+    assert "'location' is missing" in message(events)
+    assert "at least 10" in message(good["events"][:5])
+
+    (tmp_path / "out.jsonl").write_text("earlier")
+    message(good["events"][:5])
+    flags = (f"--input={tmp_path / 'bad.jsonl'}", f"--output={tmp_path / 'out.jsonl'}")
+    done = verb("predict", f"--model={quickstart}", *flags)
     assert done.returncode == 2
     assert "at least 10" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out.jsonl").read_text() == "earlier"
 
 
-def test_python_api(quickstart: Path, tmp_path: Path) -> None:
-    import bua_jax
-
-    example = verb("predict", f"--model={quickstart}", "--example=1")
-    (tmp_path / "h.jsonl").write_text(example.stdout)
-    bua = bua_jax.load(quickstart)
-    history = bua_jax.read_history(tmp_path / "h.jsonl", bua)
-    assert set(bua.describe(history)) == {"key_behaviours", "patterns", "summary"}
-    assert bua.predict([history])[0]["prediction"] in bua.catalogue.behaviours
+@pytest.mark.parametrize(
+    "body", [b for lang, tag, b in BLOCKS if (lang, tag) == ("python", "smoke")]
+)
+def test_python_blocks_of_the_readme(
+    body: str, quickstart: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    store = EventStore.load(quickstart / "data" / "events.parquet")
+    (tmp_path / "histories.jsonl").write_text("".join(example_lines(store, 1)))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(body.replace("runs/quickstart", str(quickstart)), "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert "key_behaviours" in shown
+    assert any(label in shown for label in store.catalogue.behaviours)
 
 
 def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None:
@@ -169,8 +191,13 @@ def test_every_switch_runs(flags: tuple[str, ...], tmp_path: Path) -> None:
     assert ("bua_joint" in metrics["prediction"]) == ("--config.with_joint=True" in flags)
 
 
-def test_train_as_the_first_command_builds_what_it_needs(tmp_path: Path) -> None:
-    done = verb("train", "--config=configs/stage1.py", f"--workdir={tmp_path / 'run'}", *REDUCED)
-    assert done.returncode == 0, done.stderr
-    for step in ("data", "encoder", "dialogues", "stage1"):
-        assert f"-- {step}: done" in done.stderr
+@pytest.mark.parametrize("body", [b for lang, tag, b in BLOCKS if (lang, tag) == ("bash", "smoke")])
+def test_shell_blocks_of_the_readme_work_as_the_first_command(body: str, tmp_path: Path) -> None:
+    """`train` on an empty workdir builds what it needs (two optimizer steps per stage)."""
+    for words in commands(body):
+        assert words[:2] == ["python", "-m"]
+        name = words[2].removeprefix("bua_jax.")
+        done = verb(name, *words[3:], f"--workdir={tmp_path / 'run'}", *REDUCED)
+        assert done.returncode == 0, done.stderr
+        for step in ("data", "encoder", "dialogues", "stage1", "stage2"):
+            assert f"-- {step}: done" in done.stderr

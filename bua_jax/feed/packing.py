@@ -18,6 +18,7 @@ from bua_jax.dialogue.prompts import TokenRecord
 
 Batch = dict[str, np.ndarray]
 _MAX_BINS = 64
+_DRY_ROWS, _DRY_EPOCHS = 64, 8
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ def _elements(records: Sequence[TokenRecord]) -> list[dict[str, np.ndarray]]:
     ]
 
 
+def _full_rows(records: Sequence[TokenRecord], row_length: int) -> int:
+    """Rows that an epoch would fill without any padding, at least 1."""
+    return max(1, sum(len(r.tokens) for r in records) // row_length)
+
+
 def _rows(
     records: Sequence[TokenRecord],
     row_length: int,
@@ -60,11 +66,10 @@ def _rows(
     lengths = dict.fromkeys(("tokens", "round_ids", "kinds", "tasks"), row_length)
     # Bins are filled together and come out in order. With more of them than an epoch has rows, or
     # shuffled ones, dialogues of later epochs would be seen before this epoch's.
-    bins = sum(len(r.tokens) for r in records) // row_length
     return grain.experimental.FirstFitPackIterDataset(
         dataset,
         length_struct={**lengths, "events": event_length},
-        num_packing_bins=min(max(1, bins), _MAX_BINS),
+        num_packing_bins=min(_full_rows(records, row_length), _MAX_BINS),
         shuffle_bins=False,
     )
 
@@ -106,27 +111,29 @@ def plan_packing(
     seed: int,
     rows_multiple: int = 1,
 ) -> PackingPlan:
-    """Packs one epoch dry. A batch gets the number of rows that averages `batch_dialogues`.
+    """Packs dry. A batch gets the number of rows that averages `batch_dialogues`.
 
     The number of rows is rounded to a multiple of `rows_multiple` (microbatches times the devices
     that share a batch). Batches never average more dialogues than there are.
     """
     event_length = event_room(records, row_length)
+    # The last rows of a dry run are not full: with few rows, several epochs make up for that.
+    epochs = math.ceil(_DRY_ROWS / (_DRY_ROWS + _full_rows(records, row_length)) * _DRY_EPOCHS)
     rows = [
         (int(row["tokens_segment_ids"].max()), int((row["tokens_segment_ids"] > 0).sum()))
-        for row in _rows(records, row_length, event_length, seed, 1)
+        for row in _rows(records, row_length, event_length, seed, epochs)
     ]
-    dialogues, filled = np.sum(rows, axis=0)
-    wanted = min(batch_dialogues, len(records)) / (dialogues / len(rows))
+    dialogues_per_row, tokens_per_row = np.mean(rows, axis=0).tolist()
+    wanted = min(batch_dialogues, len(records)) / dialogues_per_row
     rows_per_batch = max(1, round(wanted / rows_multiple)) * rows_multiple
     return PackingPlan(
         row_length=row_length,
         event_length=event_length,
         rows_per_batch=rows_per_batch,
-        steps_per_epoch=round(len(rows) / rows_per_batch, 2),
-        dialogues_per_row=float(dialogues / len(rows)),
+        steps_per_epoch=round(len(records) / (dialogues_per_row * rows_per_batch), 2),
+        dialogues_per_row=dialogues_per_row,
         max_supervised=rows_per_batch * supervised_room(records, row_length),
-        fill=float(filled / (len(rows) * row_length)),
+        fill=tokens_per_row / row_length,
     )
 
 

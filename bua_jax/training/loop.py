@@ -146,7 +146,7 @@ def make_step(
         tracked = weighting.update(
             state.weighting, total / jnp.maximum(number, 1), number > 0, settings.task_weight_decay
         )
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         step_stats = {
             "steps": 1,
             "grad_norm": norm,

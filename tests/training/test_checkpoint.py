@@ -113,7 +113,7 @@ def test_full_disk(folder: Path) -> None:
     """A limit on file sizes makes real writes fail; what was there stays good."""
     manager, big = (
         checkpoint.open_manager(folder),
-        {"w": jnp.asarray(np.random.default_rng(0).random(200_000))},
+        {"w": jax.random.normal(jax.random.key(0), 200_000)},
     )
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))

@@ -87,6 +87,9 @@ def test_learns_and_keeps_the_best(trained) -> None:
         ):
             assert not np.array_equal(before, after)
             np.testing.assert_array_equal(before, own)
+    for group in ("base", "encoder"):
+        jax.tree.map(np.testing.assert_array_equal, fresh[group], variables[group])
+    assert set(best) == {"projector", "adapter"}
     assert sorted(int(p.name) for p in (folder / "checkpoints").iterdir()) == [8, 12]
     assert list((folder / "tensorboard").iterdir())
 
@@ -110,8 +113,8 @@ def test_logs(trained) -> None:
     assert all(
         0 < s["train/supervised_share"] < 1 for s in scalars if "train/supervised_share" in s
     )
-    # Step 1's learning rate is the schedule's first; the last step's is not yet the final one.
-    assert scalars[0]["train/learning_rate"] == pytest.approx(1e-6)
+    # Step 1 takes the schedule's first rate (which optax computes to some 1e-4).
+    assert scalars[0]["train/learning_rate"] == pytest.approx(1e-6, rel=1e-3)
 
 
 def test_compiles_the_step_once(trained) -> None:
@@ -126,7 +129,7 @@ def test_a_finished_run_is_not_trained_again(trained) -> None:
     jax.tree.map(np.testing.assert_array_equal, again, best)
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3", "full"])
+@pytest.mark.parametrize("stage", ["stage1", "stage3", "full"])  # stage 2 is the run above
 def test_frozen_leaves_stay_bit_for_bit(stage: str) -> None:
     groups = trained_groups("stage3" if stage == "full" else stage, full_finetuning=stage == "full")
     model, variables = tiny.model()
@@ -134,7 +137,11 @@ def test_frozen_leaves_stay_bit_for_bit(stage: str) -> None:
     before = jax.device_get(frozen)
     optimizer = loop.make_optimizer(trainable, OptimizerSettings(peak_lr=1e-2), 4)
     settings = loop.TrainSettings()
-    step = jax.jit(loop.make_step(model, optimizer, PLAN, settings), donate_argnums=(0,))
+    step = jax.jit(
+        loop.make_step(model, optimizer, PLAN, settings),
+        donate_argnums=(0,),
+        compiler_options=tiny.FAST,
+    )
     state, sums = create(trainable, optimizer, 8), loop.zero_sums()
     data = batches(RECORDS, PLAN, 0)
     for _ in range(2):
@@ -180,7 +187,7 @@ def test_a_batch_without_supervision_is_counted() -> None:
     optimizer = loop.make_optimizer(trainable, OptimizerSettings(), 4)
     settings = dataclasses.replace(SETTINGS, task_weights=True, task_weight_unit="round")
     settings = dataclasses.replace(settings, microbatches=1)
-    step = jax.jit(loop.make_step(model, optimizer, PLAN, settings))
+    step = jax.jit(loop.make_step(model, optimizer, PLAN, settings), compiler_options=tiny.FAST)
     state, sums = create(trainable, optimizer, 11), loop.zero_sums()
     batch = next(batches(RECORDS, PLAN, 0))
     state, sums = step(state, frozen, batch, sums)

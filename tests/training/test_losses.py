@@ -98,11 +98,11 @@ def test_any_ids(data) -> None:
 
 
 def test_a_hand_case() -> None:
-    """Rounds weigh 1 / (N T_i) within a dialogue; the same id in another row is another dialogue."""
+    """Tokens weigh 1 / (N T_i); the same id in another row is another dialogue."""
     nll = np.array([[9, 1, 3, 10, 7, 0], [5, 9, 9, 9, 9, 9]], np.float32)
     round_ids = np.array([[0, 1, 1, 2, 1, 1], [1, 0, 0, 0, 0, 0]])
     dialogue_ids = np.array([[1, 1, 1, 1, 2, 0], [1, 1, 2, 2, 0, 0]])
-    # row 0: dialogue 1: ((1 + 3) / 2 + 10) / 2 = 6; dialogue 2: 7. row 1: dialogue 1: 5; 2: nothing.
+    # Row 0: dialogue 1 is ((1 + 3) / 2 + 10) / 2 = 6, 2 is 7. Row 1: 1 is 5, 2 is nothing.
     assert losses.round_balanced_loss(nll, round_ids, dialogue_ids) == (18, 3)
     assert losses.token_mean_loss(nll, round_ids, dialogue_ids) == (26, 5)
 

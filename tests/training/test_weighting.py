@@ -27,7 +27,7 @@ def test_the_formula_as_printed(alpha: float) -> None:
 
 
 def test_direction() -> None:
-    """As printed the slower task (r = 0.9) weighs less; a negative alpha gives the text's meaning."""
+    """As printed the slower task (r = 0.9) weighs less; a negative alpha turns that round."""
     ema, initial = jnp.array([0.9, 0.3]), jnp.array([1.0, 1.0])
     assert weighting.task_weights(ema, initial, 1.0)[0] < 1
     assert weighting.task_weights(ema, initial, -1.0)[0] > 1

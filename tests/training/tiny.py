@@ -17,6 +17,7 @@ from bua_jax.models.lora import LoraConfig
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 
+FAST = {"xla_backend_optimization_level": 0}  # compiler options: half the time to compile
 SOFT = 3
 QWEN = Qwen2Config(
     vocab_size=48,

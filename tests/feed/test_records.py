@@ -1,0 +1,63 @@
+"""Dialogues become token records whole, or not at all."""
+
+import numpy as np
+import pytest
+
+from bua_jax.dialogue.prompts import encode_dialogue
+from bua_jax.dialogue.rounds import Dialogue, Round
+from bua_jax.errors import DataError
+from bua_jax.events.windows import history
+from bua_jax.feed.records import token_records
+from tests.dialogue.stores import make_store
+
+STORE = make_store([[(day, 4 * day, day % 3, day % 5, False) for day in range(12)]])
+
+
+class Letters:
+    """A tokenizer with one token per character."""
+
+    im_start, im_end, soft_start, soft, soft_end, vocab_size = 256, 257, 258, 259, 260, 264
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids) -> str:
+        return bytes(ids).decode()
+
+
+def dialogues(lengths: list[int]) -> list[Dialogue]:
+    return [
+        Dialogue(f"u0:{i}", "train", 1, "hobbies", 0, 10, (Round("hobbies", "What?", "x" * n),))
+        for i, n in enumerate(lengths)
+    ]
+
+
+def records(lengths: list[int], row_length: int):
+    return token_records(
+        dialogues(lengths), STORE, Letters(), soft_tokens="sequence", row_length=row_length
+    )
+
+
+def test_as_the_prompts_have_them() -> None:
+    (found,) = records([5], 200)
+    expected = encode_dialogue(dialogues([5])[0], history(STORE, 0, 10), Letters())
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_array_equal(found.round_ids, expected.round_ids)
+    assert (found.round_ids > 0).sum() == 6  # the answer and its stop token
+    assert found.events.shape == (10, 4)
+
+
+def test_the_limit_is_the_row(capsys) -> None:
+    length = len(records([5], 500)[0].tokens)
+    assert len(records([5] * 100, length)) == 100
+    assert len(records([5] * 99 + [6], length)) == 99  # 1 % may be left out, and it is said
+    assert f"skipped 1 of 100 dialogues longer than {length} tokens" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"2 of 100 dialogues .* u0:99, has .* Raise row_length"):
+        records([5] * 98 + [6, 7], length)
+    with pytest.raises(DataError, match="1 of 1 dialogues"):
+        records([6], length)
+
+
+def test_nothing_to_train_on() -> None:
+    with pytest.raises(DataError, match="There are no dialogues"):
+        records([], 100)
