@@ -14,7 +14,7 @@ class Projector(nn.Module):
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
-        x = nn.LayerNorm(name="norm")(states.astype(jnp.float32))
+        x = nn.LayerNorm(name="norm")(states.astype(jnp.promote_types(states.dtype, jnp.float32)))
         x = nn.gelu(nn.Dense(4 * self.features, name="hidden")(x))
         return nn.Dense(self.features, name="out")(x)
 

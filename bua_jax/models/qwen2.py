@@ -62,16 +62,21 @@ def empty_cache(config: Qwen2Config, batch: int, length: int) -> KVCache:
     return KVCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
 
 
+def wide(x: jax.Array) -> jax.Array:
+    """x in float32 if it is narrower: what is summed or exponentiated must not be bfloat16."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class RMSNorm(nn.Module):
-    """x / rms(x) * scale, in float32."""
+    """x / rms(x) * scale, in at least float32."""
 
     eps: float
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), x.dtype)
-        x32 = x.astype(jnp.float32)
-        normed = x32 * jax.lax.rsqrt(jnp.mean(x32**2, axis=-1, keepdims=True) + self.eps)
+        x_wide = wide(x)
+        normed = x_wide * jax.lax.rsqrt(jnp.mean(x_wide**2, axis=-1, keepdims=True) + self.eps)
         return scale * normed.astype(x.dtype)
 
 
@@ -98,12 +103,12 @@ class Projection(nn.Module):
 
 
 def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Rotates x [B, T, heads, head_dim] by positions int32[B, T] (half-split convention), float32."""
+    """Rotates x [B, T, heads, head_dim] by positions int32[B, T] (half-split convention)."""
     half = x.shape[-1] // 2
     frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = positions[..., None, None].astype(jnp.float32) * frequency
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    first, second = jnp.split(wide(x), 2, axis=-1)
     rotated = [first * cos - second * sin, second * cos + first * sin]
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
 
@@ -120,7 +125,8 @@ def attend(
     b, t, n, d = q.shape
     kv = k.shape[2]
     q = q.reshape(b, t, kv, n // kv, d)
-    logits = jnp.einsum("btkgd,bskd->bkgts", q, k, preferred_element_type=jnp.float32) * d**-0.5
+    kind = jnp.promote_types(q.dtype, jnp.float32)
+    logits = jnp.einsum("btkgd,bskd->bkgts", q, k, preferred_element_type=kind) * d**-0.5
     logits = jnp.where(mask[:, None, None], logits, _MASKED)
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
     return jnp.einsum("bkgts,bskd->btkgd", weights, v).reshape(b, t, n, d)
@@ -238,11 +244,12 @@ class Qwen2(nn.Module):
         return self.norm(x), None if per_layer is None else KVCache(*per_layer)
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
-        """[..., H] -> logits float32[..., V]."""
+        """[..., H] -> logits [..., V], float32 (float64 where the model is)."""
         if self.config.tie_word_embeddings:
             table = self.embed_tokens.embedding
-            return jnp.einsum("...h,vh->...v", hidden, table, preferred_element_type=jnp.float32)
-        return self.lm_head(hidden).astype(jnp.float32)
+            kind = jnp.promote_types(hidden.dtype, jnp.float32)
+            return jnp.einsum("...h,vh->...v", hidden, table, preferred_element_type=kind)
+        return wide(self.lm_head(hidden))
 
     def __call__(
         self,
