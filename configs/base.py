@@ -60,13 +60,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.encoder = ConfigDict()
     config.encoder.kind = "behavegpt"  # behavegpt or sasrec (Appendix N)
     config.encoder.dim = 64  # width of each of BehaveGPT's four embeddings; of SASRec
-    config.encoder.num_layers = 6
-    config.encoder.num_heads = 8
-    config.encoder.dropout = 0.1
+    config.encoder.num_layers = 6  # transformer layers
+    config.encoder.num_heads = 8  # attention heads
+    config.encoder.dropout = 0.1  # share of activations dropped in training
     config.encoder.epochs = 10  # passes over the training users' events, at most
     config.encoder.batch = 64  # sequences of prediction_history + 1 events
     config.encoder.peak_lr = 1e-3  # AdamW, cosine
-    config.encoder.weight_decay = 0.1
+    config.encoder.weight_decay = 0.1  # AdamW, on matrices
     config.encoder.dro_lambda = 0.0  # share of the distributionally robust loss; 0 = cross-entropy
 
     # -- dialogues (Appendix B)
@@ -89,15 +89,15 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # -- model
     config.model = ConfigDict()
-    config.model.name = args["model"]
+    config.model.name = args["model"]  # nano, smollm2-135m, qwen2.5-0.5b ... -72b
     config.model.path = ""  # Hugging Face directory with config.json, tokenizer.json, *.safetensors
     config.model.dtype = "float32"  # of the frozen base: float32 on CPU, bfloat16 on accelerators
     config.model.attention = "xla"  # xla or cudnn
     config.model.remat = "full"  # none, dots or full
     config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled or none
     config.model.warm_start = True  # fit a fresh projector to the words of events first
-    config.model.lora_rank = 16
-    config.model.lora_alpha = 32.0
+    config.model.lora_rank = 16  # of the adapter's low-rank products
+    config.model.lora_alpha = 32.0  # the adapter is scaled by alpha / rank
     config.model.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")  # projections
 
     # -- stages (Appendix G)
