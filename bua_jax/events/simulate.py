@@ -10,14 +10,21 @@ phase behaviours follow each other by small rules that need more than the last e
   below 1 % of events and B is common: frequency never predicts it, context does.
 
 Everything of person k depends on (seed, k) alone, so a larger population begins with the smaller one.
+As a command it streams a population of any size to a parquet file that the readers take:
+
+python -m bua_jax.events.simulate --users=100000 --days=60 --seed=1 --output=events.parquet
 """
 
+import argparse
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bua_jax.console import progress
 from bua_jax.events.schema import Catalogue, EventStore
@@ -298,3 +305,73 @@ def simulated_store(
         behaviour=behaviour.astype(np.int16),
         gap=np.zeros(len(day), bool),
     ).with_fingerprint()
+
+
+START = np.datetime64("2024-01-01T00:00", "m")
+"""A Monday: first day of a population that is written with dates."""
+_FILE = pa.schema(
+    [
+        ("user", pa.string()),
+        ("time", pa.string()),
+        ("location", pa.string()),
+        ("behaviour", pa.string()),
+    ]
+)
+
+
+def _dated(persona: Persona, events: dict[str, np.ndarray]) -> pa.Table:
+    """A person's events as the columns of a user's own file."""
+    minutes = events["day"] * 1440 + events["slot"] * (1440 // SLOTS)
+    names = np.asarray(BEHAVIOURS)[events["behaviour"]]
+    columns = [
+        np.full(len(minutes), persona.user),
+        np.datetime_as_string(START + minutes.astype("timedelta64[m]")),
+        np.char.add("area ", events["location"].astype(str)),
+        names,
+    ]
+    return pa.table([pa.array(column.tolist()) for column in columns], schema=_FILE)
+
+
+def write_population(
+    path: Path, num_users: int, num_days: int, seed: int, *, personas: Path, chunk: int = 500
+) -> int:
+    """Streams a population to parquet in groups of `chunk` people; returns the number of events.
+
+    Columns user, time (ISO 8601), location, behaviour. The ground truth goes to `personas` as JSON
+    lines. Memory does not grow with `num_users`; both files appear only when they are complete.
+    """
+    count = 0
+    with (
+        atomic_write(path) as temporary,
+        atomic_write(personas) as truth_path,
+        pq.ParquetWriter(temporary, _FILE) as writer,
+        open(truth_path, "w", encoding="utf-8") as truth,
+    ):
+        group: list[pa.Table] = []
+        everyone = people(num_users, num_days, seed)
+        for number, (persona, events) in enumerate(progress(everyone, "simulating", num_users), 1):
+            truth.write(json.dumps(asdict(persona)) + "\n")
+            group.append(_dated(persona, events))
+            if number % chunk == 0 or number == num_users:
+                table = pa.concat_tables(group)
+                writer.write_table(table)
+                count += len(table)
+                group = []
+    return count
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--users", type=int, default=500, help="people")
+    parser.add_argument("--days", type=int, default=60, help="days per person")
+    parser.add_argument("--seed", type=int, default=1, help="of the population")
+    parser.add_argument("--output", type=Path, required=True, help="parquet file to write")
+    parser.add_argument(
+        "--personas", type=Path, help="ground truth; default: OUTPUT.personas.jsonl"
+    )
+    args = parser.parse_args()
+    where = args.personas or args.output.with_suffix(".personas.jsonl")
+    written = write_population(args.output, args.users, args.days, args.seed, personas=where)
+    print(f"{written} events of {args.users} people in {args.output}, ground truth in {where}")

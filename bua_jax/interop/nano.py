@@ -1,7 +1,10 @@
 """nano's own text: corpus and tokenizer. Only a reserved population is read, and nothing is predicted.
 
-A line of the corpus is a ChatML dialogue whose first user turn spells the history out in words; its
-rounds are the understanding tasks. There is no prediction, generation or future-scene answer in it.
+A line of the corpus is a ChatML dialogue about a history; its rounds are reading drills (what stands
+where in the history) and the understanding tasks. There is no prediction, generation or future-scene
+answer in it. The first user turn spells the history out in words, or gives each event as one vector,
+the mean of its words' embeddings. The second form is what makes so small a model read a sequence of
+vectors at all; no encoder is involved in it.
 """
 
 import dataclasses
@@ -15,6 +18,7 @@ from bua_jax.dialogue import annotators
 from bua_jax.dialogue.annotators import ANNOTATORS, NOTHING
 from bua_jax.dialogue.critic import refinement_dialogue
 from bua_jax.dialogue.facts import Window
+from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.dialogue.rounds import Dialogue, Round
 from bua_jax.dialogue.tasks import (
     INSTRUCTIONS,
@@ -22,11 +26,11 @@ from bua_jax.dialogue.tasks import (
     generation_instruction,
     prediction_instruction,
 )
-from bua_jax.dialogue.text import history_text
-from bua_jax.events.schema import Catalogue, EventStore
+from bua_jax.dialogue.text import event_text, history_text
+from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore
 from bua_jax.events.simulate import RESERVED_SEEDS, simulated_store
 from bua_jax.events.windows import prediction_windows, sample_windows
-from bua_jax.interop.tokenizer import IM_END, IM_START
+from bua_jax.interop.tokenizer import IM_END, IM_START, HFTokenizer
 
 VOCABULARY = 2032  # ids of the tokenizer; the table has 2048 rows, the rest stays free
 KINDS = (
@@ -79,18 +83,42 @@ def relabelled(store: EventStore, rng: np.random.Generator) -> EventStore:
     return dataclasses.replace(store, catalogue=catalogue, slot=slot, behaviour=behaviour)
 
 
-def dialogues(store: EventStore, count: int, seed: int) -> Iterator[tuple[Window, Dialogue]]:
-    """Understanding dialogues about `count` windows: two to four rounds each, drawn by seed."""
+def drill(window: Window, rng: np.random.Generator) -> Round:
+    """A short question that only the history answers: its last event, a moment, what followed what."""
+    catalogue, last = window.catalogue, len(window.history) - 1
+    i = int(rng.integers(0, last + 1))
+    kind = int(rng.integers(3))
+    day, slot = int(window.history.weekday[i]), window.slots[i]
+    if kind == 0:
+        event = event_text(
+            catalogue, window.slots[last], window.places[last], window.behaviours[last]
+        )
+        day = int(window.history.weekday[last])
+        return Round("drill", "What was last?", f"{WEEKDAYS[day][:3]} {event}")
+    if kind == 1:
+        same = (window.history.weekday == day) & (window.history.slot == slot)
+        labels = [window.label(window.behaviours[j]) for j in np.flatnonzero(same)]
+        question = f"What was on {WEEKDAYS[day][:3]} at {catalogue.clock(slot)}?"
+        return Round("drill", question, "; ".join(labels))
+    label = window.label(window.behaviours[i])
+    at = [j for j in range(last) if window.behaviours[j] == window.behaviours[i]]
+    labels = [window.label(window.behaviours[j + 1]) for j in at] or ["nothing"]
+    return Round("drill", f"What came after {label}?", "; ".join(labels))
+
+
+def dialogues(
+    store: EventStore, count: int, seed: int, *, length: int
+) -> Iterator[tuple[Window, Dialogue]]:
+    """Dialogues about `count` windows of 10 to `length` events: drills, then understanding rounds."""
     rng = np.random.default_rng(seed)
-    length = 16
     windows = sample_windows(prediction_windows(store, "train", history_length=length), count, seed)
     writer = Writer.of(store)
     for row in rng.permutation(len(windows)):
         start, end = int(windows.start[row]), int(windows.end[row])
         start = max(start, end - int(rng.integers(10, length + 1)))
         window = writer.window(start, end, f"nano:{end}")
-        kinds = [str(k) for k in rng.permutation(KINDS)[: rng.integers(1, 4)]]
-        rounds = []
+        kinds = [str(k) for k in rng.permutation(KINDS)[: rng.integers(1, 3)]]
+        rounds = [drill(window, rng) for _ in range(int(rng.integers(1, 4)))]
         for kind in kinds:
             if kind == "refinement":
                 other = writer.window(start, end, f"other:{end}")
@@ -104,25 +132,26 @@ def dialogues(store: EventStore, count: int, seed: int) -> Iterator[tuple[Window
         )
 
 
-def texts(window: Window, dialogue: Dialogue) -> list[tuple[str, bool]]:
-    """The dialogue as (text, is an answer) pieces; the history is spelled out in the first turn."""
-    pieces: list[tuple[str, bool]] = []
-    for number, turn in enumerate(dialogue.rounds):
-        spelled = f"{history_text(window.catalogue, window.history)}\n" if number == 0 else ""
-        pieces += [(f"{spelled}{turn.instruction}", False), (turn.answer, True)]
-    return pieces
+def encode(
+    tokenizer: HFTokenizer, window: Window, dialogue: Dialogue, *, spelled: bool
+) -> tuple[list[int], list[bool]]:
+    """ChatML token ids of a corpus dialogue, and which belong to answers (stop token included).
 
-
-def encode(tokenizer, window: Window, dialogue: Dialogue) -> tuple[list[int], list[bool]]:
-    """ChatML token ids of a corpus dialogue, and which belong to answers (stop token included)."""
+    `spelled` writes the history out in the first turn; else its events have a placeholder each.
+    """
     ids: list[int] = []
     answer: list[bool] = []
-    newline = tokenizer.encode("\n")
-    for text, is_answer in texts(window, dialogue):
-        head = [tokenizer.im_start, *tokenizer.encode("assistant\n" if is_answer else "user\n")]
-        body = [*tokenizer.encode(text), tokenizer.im_end]
-        ids += head + body + newline
-        answer += [False] * len(head) + [is_answer] * len(body) + [False] * len(newline)
+    for number, turn in enumerate(dialogue.rounds):
+        if number:
+            head = next_turn(tokenizer, turn.instruction)
+        elif spelled:
+            text = f"{history_text(window.catalogue, window.history)}\n{turn.instruction}"
+            head = opening(tokenizer, 0, text)
+        else:
+            head = opening(tokenizer, len(window.history), turn.instruction)
+        body = [*tokenizer.encode(turn.answer), tokenizer.im_end]
+        ids += head + body
+        answer += [False] * len(head) + [True] * len(body)
     return ids, answer
 
 
@@ -147,8 +176,10 @@ def train_tokenizer(count: int = 6000) -> tokenizers.Tokenizer:
 
     def lines() -> Iterator[str]:
         for part in (store, relabelled(store, rng), relabelled(store, rng)):
-            for window, dialogue in dialogues(part, count // 3, seed=1):
-                yield from (text for text, _ in texts(window, dialogue))
+            for window, dialogue in dialogues(part, count // 3, seed=1, length=16):
+                yield history_text(window.catalogue, window.history)
+                for turn in dialogue.rounds:
+                    yield from (turn.instruction, turn.answer)
         fixed = [*INSTRUCTIONS.values(), *NOTHING, prediction_instruction(store.catalogue, 0, 0)]
         fixed += [generation_instruction(day) for day in range(7)]
         fixed += [f" {label}" for label in (*OTHER_LABELS, *store.catalogue.behaviours)]

@@ -91,6 +91,7 @@ class Projection(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.normal(0.02)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), x.dtype)
+        shape, x = x.shape, x.reshape(-1, x.shape[-1])  # one GEMM, also for the kernel's gradient
         y = x @ kernel
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
@@ -99,7 +100,7 @@ class Projection(nn.Module):
             b: jax.Array = self.get_variable("lora", "b")
             low = (x.astype(a.dtype) @ a) @ b * self.lora.scale
             y = (y.astype(low.dtype) + low).astype(x.dtype)
-        return y
+        return y.reshape(*shape[:-1], self.features)
 
 
 def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
@@ -123,13 +124,16 @@ def attend(
     if implementation == "cudnn":
         return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="cudnn")
     b, t, n, d = q.shape
-    kv = k.shape[2]
-    q = q.reshape(b, t, kv, n // kv, d)
+    kv, s = k.shape[2], k.shape[1]
     kind = jnp.promote_types(q.dtype, jnp.float32)
-    logits = jnp.einsum("btkgd,bskd->bkgts", q, k, preferred_element_type=kind) * d**-0.5
-    logits = jnp.where(mask[:, None, None], logits, _MASKED)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgts,bskd->btkgd", weights, v).reshape(b, t, n, d)
+    # Heads go before time: batched GEMMs over (b, kv head), with a group's queries as rows.
+    q = q.reshape(b, t, kv, n // kv, d).transpose(0, 2, 3, 1, 4).reshape(b, kv, -1, d)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    logits = jnp.einsum("bkqd,bksd->bkqs", q, k, preferred_element_type=kind) * d**-0.5
+    logits = jnp.where(mask[:, None, None], logits.reshape(b, kv, -1, t, s), _MASKED)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype).reshape(b, kv, -1, s)
+    y = jnp.einsum("bkqs,bksd->bkqd", weights, v).reshape(b, kv, n // kv, t, d)
+    return y.transpose(0, 3, 1, 2, 4).reshape(b, t, n, d)
 
 
 class Attention(nn.Module):
