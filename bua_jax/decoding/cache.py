@@ -16,7 +16,7 @@ from bua_jax.models.qwen2 import KVCache, empty_cache
 
 
 class DecodingState(NamedTuple):
-    """Cache [layers, B, S, ...], valid slots per row int32[B], hidden of the last token [B, H]."""
+    """Cache of S slots per row, valid slots per row int32[B], hidden of the last token [B, H]."""
 
     cache: KVCache
     lengths: jax.Array
@@ -32,7 +32,7 @@ def empty_state(model: Aligned, batch: int, length: int) -> DecodingState:
 
 def _extend(model, variables, state: DecodingState, embeddings, counts) -> DecodingState:
     """Appends counts[b] of the embeddings [B, C, H] to row b."""
-    slots = state.cache.k.shape[2]
+    slots = state.cache.k.shape[3]
     offset = jnp.arange(embeddings.shape[1])
     positions = state.lengths[:, None] + offset
     index = jnp.where(offset < counts[:, None], positions, slots)

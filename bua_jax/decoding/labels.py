@@ -65,7 +65,7 @@ def build_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
 @functools.partial(jax.jit, static_argnames=("model", "stop"))
 def _score(model, variables, state: DecodingState, tokens, parents, depth, ancestors, leaves, stop):
     batch, count = state.lengths.shape[0], tokens.shape[0]
-    slots = state.cache.k.shape[2]
+    slots = state.cache.k.shape[3]
     index = state.lengths[:, None] + jnp.arange(count)
     node = jnp.arange(slots) - state.lengths[:, None]  # [B, S]: which node a slot holds
     in_tree = (node >= 0) & (node < count)

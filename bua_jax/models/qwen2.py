@@ -50,7 +50,7 @@ class Qwen2Config:
 
 
 class KVCache(NamedTuple):
-    """Preallocated keys and values: [layers, B, S, kv_heads, head_dim] each."""
+    """Preallocated keys and values: [layers, B, kv_heads, S, head_dim] each."""
 
     k: jax.Array
     v: jax.Array
@@ -58,7 +58,7 @@ class KVCache(NamedTuple):
 
 def empty_cache(config: Qwen2Config, batch: int, length: int) -> KVCache:
     """A zero cache with `length` slots per row."""
-    shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
+    shape = (config.num_layers, batch, config.num_kv_heads, length, config.head_dim)
     return KVCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
 
 
@@ -117,18 +117,18 @@ def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
 def attend(
     q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, implementation: str
 ) -> jax.Array:
-    """Grouped-query attention: q [B,T,N,D], k and v [B,S,K,D], mask bool[B,T,S] -> [B,T,N,D].
+    """Grouped-query attention: q [B,T,N,D], k and v [B,K,S,D], mask bool[B,T,S] -> [B,T,N,D].
 
     Rows whose mask is all False give finite, meaningless output (they are padding).
     """
     if implementation == "cudnn":
+        k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
         return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="cudnn")
     b, t, n, d = q.shape
-    kv, s = k.shape[2], k.shape[1]
+    kv, s = k.shape[1], k.shape[2]
     kind = jnp.promote_types(q.dtype, jnp.float32)
     # Heads go before time: batched GEMMs over (b, kv head), with a group's queries as rows.
     q = q.reshape(b, t, kv, n // kv, d).transpose(0, 2, 3, 1, 4).reshape(b, kv, -1, d)
-    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
     logits = jnp.einsum("bkqd,bksd->bkqs", q, k, preferred_element_type=kind) * d**-0.5
     logits = jnp.where(mask[:, None, None], logits.reshape(b, kv, -1, t, s), _MASKED)
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype).reshape(b, kv, -1, s)
@@ -141,7 +141,7 @@ class Attention(nn.Module):
     lora: LoraConfig | None
 
     @nn.compact
-    def __call__(self, x, positions, mask, layer_cache, cache_index):
+    def __call__(self, x, cache, layer, positions, mask, cache_index):
         c = self.config
         b, t, _ = x.shape
 
@@ -152,13 +152,14 @@ class Attention(nn.Module):
         q = rope(project("q_proj", c.num_heads), positions, c.rope_theta)
         k = rope(project("k_proj", c.num_kv_heads), positions, c.rope_theta)
         v = project("v_proj", c.num_kv_heads)
-        if layer_cache is not None:
-            rows = jnp.arange(b)[:, None]
-            k = layer_cache[0].at[rows, cache_index].set(k, mode="drop")
-            v = layer_cache[1].at[rows, cache_index].set(v, mode="drop")
-            layer_cache = (k, v)
+        if cache is None:
+            k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+        else:
+            at = (layer, jnp.arange(b)[:, None], slice(None), cache_index)
+            cache = KVCache(cache.k.at[at].set(k, mode="drop"), cache.v.at[at].set(v, mode="drop"))
+            k, v = (jax.lax.dynamic_index_in_dim(x, layer, keepdims=False) for x in cache)
         y = attend(q, k, v, mask, c.attention).reshape(b, t, c.num_heads * c.head_dim)
-        return Projection(c.hidden_size, False, self.lora, name="o_proj")(y), layer_cache
+        return Projection(c.hidden_size, False, self.lora, name="o_proj")(y), cache
 
 
 class Mlp(nn.Module):
@@ -174,20 +175,24 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One decoder layer, in the (carry, per-layer) form that `nn.scan` wants."""
+    """One decoder layer in the form that `nn.scan` wants: ((x, cache), layer, ...) -> (carry, None).
+
+    The cache of all layers is in the carry, where XLA updates it in place (design, decision 1).
+    """
 
     config: Qwen2Config
     lora: LoraConfig | None
 
     @nn.compact
-    def __call__(self, x, layer_cache, positions, mask, cache_index):
+    def __call__(self, carry, layer, positions, mask, cache_index):
+        x, cache = carry
         eps = self.config.rms_norm_eps
         attention = Attention(self.config, self.lora, name="self_attn")
         normed = RMSNorm(eps, name="input_layernorm")(x)
-        y, layer_cache = attention(normed, positions, mask, layer_cache, cache_index)
+        y, cache = attention(normed, cache, layer, positions, mask, cache_index)
         x = x + y
         normed = RMSNorm(eps, name="post_attention_layernorm")(x)
-        return x + Mlp(self.config, self.lora, name="mlp")(normed), layer_cache
+        return (x + Mlp(self.config, self.lora, name="mlp")(normed), cache), None
 
 
 class Qwen2(nn.Module):
@@ -243,9 +248,9 @@ class Qwen2(nn.Module):
         cache, else the cache's slots). With a cache, token t of row b is stored in slot
         cache_index[b, t] (an index >= S drops it). Returns ([B, T, H] after the final norm, cache).
         """
-        per_layer = None if cache is None else (cache.k, cache.v)
-        x, per_layer = self.layers(embeddings, per_layer, positions, mask, cache_index)
-        return self.norm(x), None if per_layer is None else KVCache(*per_layer)
+        layers = jnp.arange(self.config.num_layers)
+        (x, cache), _ = self.layers((embeddings, cache), layers, positions, mask, cache_index)
+        return self.norm(x), cache
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """[..., H] -> logits [..., V], float32 (float64 where the model is)."""

@@ -1,0 +1,19 @@
+"""The curriculum on foursquare_nyc with nano: the run of the README's table.
+
+python -m bua_jax.curriculum --config=configs/foursquare_nyc.py --workdir=runs/foursquare_nyc
+"""
+
+from ml_collections import ConfigDict
+
+from bua_jax.config import load
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = load("configs/curriculum.py", arg or "data=foursquare_nyc")
+    config = config.copy_and_resolve_references()
+    config.unlock()
+    config.windows.train = 16_000
+    config.windows.validation = 200
+    config.windows.test = 0
+    config.windows.generation_test = 100
+    return config

@@ -1,0 +1,122 @@
+"""What goes wrong for users, through the verbs: one paragraph, exit code 2, earlier results untouched."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bua_jax.errors import CheckpointError, MismatchError
+from bua_jax.events.schema import EventStore
+from bua_jax.interop.huggingface import load_tree, save_tree
+from bua_jax.pipeline.histories import example_lines, read_histories
+from bua_jax.pipeline.inference import load
+from tests.helpers import ROOT
+from tests.runs import REDUCED, verb
+
+TRAINED = Path("stage3") / "trained.safetensors"
+
+
+@pytest.fixture
+def copied(quickstart: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may damage."""
+    return Path(shutil.copytree(quickstart, tmp_path / "run"))
+
+
+def assert_one_paragraph(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\n\n" not in done.stderr.strip()
+
+
+@pytest.mark.parametrize("name", ["base", "encoder", "catalogue", "lora", "soft_tokens"])
+def test_a_model_of_another_base_encoder_or_label_set(copied: Path, name: str) -> None:
+    tree, metadata = load_tree(copied / TRAINED)
+    had = metadata[name]
+    save_tree(copied / TRAINED, tree, {**metadata, name: "something else"})
+    with pytest.raises(MismatchError) as caught:
+        load(copied)
+    assert "'something else'" in str(caught.value)
+    assert repr(had) in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_an_exchanged_encoder_is_noticed_by_every_verb(copied: Path, tmp_path: Path) -> None:
+    path = copied / "encoder" / "encoder.safetensors"
+    tree, metadata = load_tree(path)
+    save_tree(path, tree, {**metadata, "hash": "0" * 12})
+    store = EventStore.load(copied / "data" / "events.parquet")
+    histories = tmp_path / "h.jsonl"
+    histories.write_text("".join(example_lines(store, 1)))
+    done = verb("predict", f"--model={copied}", f"--input={histories}")
+    assert_one_paragraph(done)
+    assert "encoder" in done.stderr
+    assert "0" * 12 in done.stderr
+
+
+@pytest.mark.parametrize("keep", [0, 7, 0.5, 0.999])
+def test_a_truncated_model(copied: Path, keep: float) -> None:
+    data = (copied / TRAINED).read_bytes()
+    (copied / TRAINED).write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
+    with pytest.raises(CheckpointError, match=r"trained\.safetensors"):
+        load(copied)
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    done = verb("predict", f"--model={tmp_path}", "--example=1")
+    assert_one_paragraph(done)
+    assert "python -m bua_jax.curriculum" in done.stderr
+
+
+def test_names_of_places_mean_nothing(quickstart: Path, tmp_path: Path) -> None:
+    """A place is a rank within the history, so an unknown one is as good as any."""
+    store = EventStore.load(quickstart / "data" / "events.parquet")
+    line = json.loads(example_lines(store, 1)[0])
+    names = sorted({event["location"] for event in line["events"]})
+    renamed = {name: f"never seen {i}" for i, name in enumerate(names)}
+    other = [event | {"location": renamed[event["location"]]} for event in line["events"]]
+    (tmp_path / "one.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "two.jsonl").write_text(json.dumps(line | {"events": other}) + "\n")
+    one, two = (
+        read_histories(tmp_path / f"{n}.jsonl", store.catalogue)[1][0] for n in ("one", "two")
+    )
+    assert one.place.tolist() == two.place.tolist()
+    assert one.encoder_fields().tolist() == two.encoder_fields().tolist()
+
+
+def limited(name: str, *flags: str, size: int) -> subprocess.CompletedProcess[str]:
+    """Runs a verb that may write no file beyond `size` bytes, as on a disk that fills up."""
+    return subprocess.run(
+        [sys.executable, "-m", f"bua_jax.{name}", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "size"),
+    [("annotate", "dialogues", 4_000), ("train", "stage2", 100_000)],
+)
+def test_a_full_disk_keeps_what_was_there(copied: Path, name: str, step: str, size: int) -> None:
+    later = ("dialogues", "stage1", "stage2", "reflect", "stage3", "evaluation")
+    for folder in later[later.index(step) :]:
+        shutil.rmtree(copied / folder)
+    before = {p: p.read_bytes() for p in copied.rglob("*") if p.is_file() and p.name != "run.json"}
+    config = "--config=configs/quickstart.py"
+    flags = (config, f"--workdir={copied}", *REDUCED)
+    if name == "train":
+        flags = (*flags, "--config.step=stage2")
+    done = limited(name, *flags, size=size)
+    assert_one_paragraph(done)
+    assert "write" in done.stderr or "space" in done.stderr
+    assert not (copied / step / "record.json").exists()
+    assert all(p.read_bytes() == data for p, data in before.items())
+    again = verb(name, *flags)
+    assert again.returncode == 0, again.stderr
+    assert (copied / step / "record.json").exists()
