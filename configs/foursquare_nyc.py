@@ -9,8 +9,8 @@ from bua_jax.config import load
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    config = load("configs/curriculum.py", arg or "data=foursquare_nyc")
-    config = config.copy_and_resolve_references()
+    arg = f"data=foursquare_nyc,{arg}"  # what the caller says comes later and wins
+    config = load("configs/curriculum.py", arg).copy_and_resolve_references()
     config.unlock()
     config.windows.train = 16_000
     config.windows.validation = 200
