@@ -11,6 +11,7 @@ no prediction, generation or future-scene answers.
 
 import functools
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "runs/nano", "Folder to write.")
 flags.DEFINE_integer("steps", 4000, "Optimizer steps.")
 flags.DEFINE_integer("dialogues", 40_000, "Corpus dialogues.")
+flags.DEFINE_string("init", "", "nano directory to go on from, with its tokenizer; empty = anew.")
+flags.DEFINE_float("rate", 1.0, "Scale of the learning rates.")
 flags.DEFINE_integer("seed", 0, "Of initialisation and data order.")
 
 ROW, BATCH = 384, 10
@@ -114,11 +117,12 @@ def loss_of(model: Qwen2, soft_id: int, params, batch, noise_key=None) -> jax.Ar
     return jnp.sum(nll * answer) / jnp.sum(answer) + 0.1 * jnp.sum(nll * inside) / jnp.sum(inside)
 
 
-def make_optimizer(steps: int) -> optax.GradientTransformation:
+def make_optimizer(steps: int, scale: float) -> optax.GradientTransformation:
     """Muon on the layers' matrices (stacked: [layers, in, out]), Adam on all else."""
     matrices = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
 
     def rate(peak: float) -> optax.Schedule:
+        peak *= scale
         return optax.warmup_cosine_decay_schedule(
             0.0, peak, min(200, steps // 10), steps, 0.02 * peak
         )
@@ -137,9 +141,11 @@ def make_optimizer(steps: int) -> optax.GradientTransformation:
 def main() -> None:
     folder, config = Path(FLAGS.output), PRESETS["nano"]
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = nano.train_tokenizer()
-    with files.atomic_write(folder / "tokenizer.json") as temporary:
-        tokenizer.save(str(temporary))
+    if FLAGS.init:
+        shutil.copyfile(Path(FLAGS.init) / "tokenizer.json", folder / "tokenizer.json")
+    else:
+        with files.atomic_write(folder / "tokenizer.json") as temporary:
+            nano.train_tokenizer().save(str(temporary))
     files.write_json(
         folder / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"},
@@ -151,8 +157,11 @@ def main() -> None:
     count = len(rows["tokens"])
     notice(f"{count} rows of {ROW} tokens, {(rows['segments'] > 0).mean():.1%} filled")
     model = Qwen2(config)
-    params = model.init(jax.random.key(FLAGS.seed), jnp.zeros((1, 8), jnp.int32))["params"]
-    optimizer = make_optimizer(FLAGS.steps)
+    if FLAGS.init:
+        _, params = huggingface.load(FLAGS.init, "float32")
+    else:
+        params = model.init(jax.random.key(FLAGS.seed), jnp.zeros((1, 8), jnp.int32))["params"]
+    optimizer = make_optimizer(FLAGS.steps, FLAGS.rate)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params, state, batch, key):

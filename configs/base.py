@@ -82,6 +82,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.dialogues.generation_share = 0.25  # of stage-2 dialogues that end in a generated day
     config.dialogues.nothing_share = 0.2  # cap on "nothing recorded" scene answers, training only
     config.dialogues.rounds = True  # understanding rounds before the final one (off: ablation)
+    config.dialogues.shortened_share = 0.0  # of stage-2 training dialogues lacking the first ones
     config.dialogues.target_time_revealed = False  # give the target's weekday and time
     config.dialogues.reflect_train = 2_000  # training windows whose summaries are drafted
     config.dialogues.reflect_validation = 100  # validation windows, likewise
@@ -96,6 +97,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.remat = "full"  # none, dots or full
     config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled or none
     config.model.warm_start = True  # fit a fresh projector to the words of events first
+    config.model.merge_adapter = (
+        False  # merge it into the base once per step: for small models on CPU
+    )
     config.model.lora_rank = 16  # of the adapter's low-rank products
     config.model.lora_alpha = 32.0  # the adapter is scaled by alpha / rank
     config.model.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")  # projections

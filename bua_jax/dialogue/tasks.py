@@ -38,7 +38,7 @@ INSTRUCTIONS = {
     "key_behaviours": "Which behaviours are key?",
     "patterns": "Which patterns recur?",
     "summary": "Summarise this person.",
-    "prediction": "Which behaviour comes next?",
+    "prediction": "What was last? Which behaviour comes next?",
 }
 PLACE_TASKS = ("home_work",)
 """Tasks that sets without places do not have."""
@@ -49,8 +49,10 @@ class Writer:
     """Writes dialogues about windows of one store.
 
     `shares` come from training users alone; they are fixed when the writer is made. `rounds=False`
-    leaves only the final round of stage 2; `target_time_revealed` gives the target's weekday and
-    time in the prediction instruction. `seed` draws tasks and wordings.
+    leaves only the final round of stage 2; `shortened_share` of the training dialogues lack one or
+    more of the first rounds (a small model then sees more final answers per token, at growing
+    distances from the history); `target_time_revealed` gives the target's weekday and time in the
+    prediction instruction. `seed` draws tasks and wordings.
     """
 
     store: EventStore
@@ -58,6 +60,7 @@ class Writer:
     rounds: bool = True
     target_time_revealed: bool = False
     seed: int = 0
+    shortened_share: float = 0.0
 
     @classmethod
     def of(
@@ -67,8 +70,10 @@ class Writer:
         rounds: bool = True,
         target_time_revealed: bool = False,
         seed: int = 0,
+        shortened_share: float = 0.0,
     ) -> "Writer":
-        return cls(store, training_shares(store), rounds, target_time_revealed, seed)
+        shares = training_shares(store)
+        return cls(store, shares, rounds, target_time_revealed, seed, shortened_share)
 
     def window(self, start: int, end: int, name: str) -> Window:
         """All that an annotator may see of events[start:end]."""
@@ -173,6 +178,8 @@ def stage2_dialogue(
     store, start, end = writer.store, int(windows.start[row]), int(windows.end[row])
     name = sample_id(store, windows, row)
     rounds = understanding_rounds(writer.window(start, end, name)) if writer.rounds else ()
+    if split == "train" and writer.draw(name, "shortened") < writer.shortened_share:
+        rounds = rounds[1 + int(writer.draw(name, "rounds left out") * len(rounds)) :]
     if task == "prediction":
         label = store.catalogue.behaviours[int(store.behaviour[end])]
         final = Round("prediction", revealed_instruction(writer, end), label)

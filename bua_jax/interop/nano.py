@@ -87,7 +87,7 @@ def drill(window: Window, rng: np.random.Generator) -> Round:
     """A short question that only the history answers: its last event, a moment, what followed what."""
     catalogue, last = window.catalogue, len(window.history) - 1
     i = int(rng.integers(0, last + 1))
-    kind = int(rng.integers(3))
+    kind = int(rng.choice(3, p=(0.5, 0.25, 0.25)))
     day, slot = int(window.history.weekday[i]), window.slots[i]
     if kind == 0:
         event = event_text(
@@ -109,7 +109,7 @@ def drill(window: Window, rng: np.random.Generator) -> Round:
 def dialogues(
     store: EventStore, count: int, seed: int, *, length: int
 ) -> Iterator[tuple[Window, Dialogue]]:
-    """Dialogues about `count` windows of 10 to `length` events: drills, then understanding rounds."""
+    """Dialogues about `count` windows of 10 to `length` events: drills among understanding rounds."""
     rng = np.random.default_rng(seed)
     windows = sample_windows(prediction_windows(store, "train", history_length=length), count, seed)
     writer = Writer.of(store)
@@ -126,6 +126,8 @@ def dialogues(
                 rounds.append(refinement_dialogue(window, "train", start, end, draft).rounds[0])
             else:
                 rounds.append(Round(kind, INSTRUCTIONS[kind], ANNOTATORS[kind](window)))
+        # Drills stand anywhere: what they ask for is also found from far behind the history.
+        rounds = [rounds[i] for i in rng.permutation(len(rounds))]
         yield (
             window,
             Dialogue(window.sample_id, "train", 1, "reconstruction", start, end, tuple(rounds)),

@@ -77,12 +77,15 @@ def init(key: jax.Array, lora: LoraConfig, config: "Qwen2Config") -> dict[str, A
 
 
 def merge(base: Mapping[str, Any], adapter: Mapping[str, Any], lora: LoraConfig) -> dict[str, Any]:
-    """Base parameters with the adapter added to its kernels in float32, rounded once to their dtype."""
+    """Base parameters with the adapter added to its kernels, rounded once to their dtype.
+
+    Computed in float32 (float64 where the adapter is).
+    """
     layers = {name: dict(part) for name, part in base["layers"].items()}
     for module, projections in adapter["layers"].items():
         for name, pair in projections.items():
             old = layers[module][name]
             delta = jnp.einsum("lir,lro->lio", pair["a"], pair["b"]) * lora.scale
-            kernel = (old["kernel"].astype(jnp.float32) + delta).astype(old["kernel"].dtype)
+            kernel = (old["kernel"].astype(delta.dtype) + delta).astype(old["kernel"].dtype)
             layers[module][name] = {**old, "kernel": kernel}
     return {**base, "layers": layers}

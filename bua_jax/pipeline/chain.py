@@ -123,6 +123,7 @@ STEPS: dict[str, Step] = {
                 "dialogues.generation_share",
                 "dialogues.nothing_share",
                 "dialogues.rounds",
+                "dialogues.shortened_share",
                 "dialogues.target_time_revealed",
                 "windows.prediction_history",
                 "windows.generation_history",

@@ -24,6 +24,7 @@ def writer_of(run: Run, store: EventStore) -> Writer:
     return Writer.of(
         store,
         rounds=config.rounds,
+        shortened_share=config.shortened_share,
         target_time_revealed=config.target_time_revealed,
         seed=run.config.seed,
     )

@@ -1,12 +1,14 @@
 """Asking a trained model: describe, predict, generate. The Python API and the verbs use this."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -26,6 +28,7 @@ from bua_jax.errors import MismatchError
 from bua_jax.events.schema import WEEKDAYS, Catalogue, History
 from bua_jax.files import read_json
 from bua_jax.interop.tokenizer import token_bytes
+from bua_jax.models.aligned import merged
 from bua_jax.pipeline.model import Parts, assemble, with_trained
 from bua_jax.pipeline.stages import TRAINED
 
@@ -51,9 +54,10 @@ class Bua:
     @cached_property
     def decoder(self) -> Decoder:
         parts = self.parts
+        variables = jax.jit(functools.partial(merged, parts.model))(parts.variables)
         return Decoder(
             parts.model,
-            parts.variables,
+            variables,
             parts.tokenizer,
             parts.catalogue,
             self.decoding.batch,

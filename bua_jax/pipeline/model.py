@@ -66,6 +66,7 @@ def assemble(config: ConfigDict, encoder_folder: Path, seed: int) -> Parts:
         projector=Projector(llm_config.hidden_size),
         soft_tokens=config.soft_tokens,
         soft_id=tokenizer.soft,
+        merge_adapter=config.merge_adapter,
     )
     projector_key, adapter_key = jax.random.split(jax.random.key(seed))
     table = base["embed_tokens"]["embedding"]

@@ -63,8 +63,8 @@ def word_targets(
     places = _vectors(table, tokenizer, [place_text(i) for i in range(NUM_PLACES + 1)])
     expected = np.asarray(jax.nn.softmax(logits, axis=-1)) @ labels
     weekday, slot, place, behaviour = fields.T
-    context = (days[weekday] + times[slot] + places[place]) / 3
-    target = labels[behaviour] + context + 2 * expected
+    context = CONTEXT * (days[weekday] + times[slot] + places[place])
+    target = labels[behaviour] + context + expected
     scale = np.linalg.norm(table, axis=1).mean() / np.linalg.norm(target, axis=1).mean()
     return (target * scale).astype(np.float32)
 

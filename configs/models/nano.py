@@ -8,14 +8,18 @@ from ml_collections import ConfigDict
 
 def get_config(arg: str = "nano") -> ConfigDict:
     config = ConfigDict()
-    config.model = ConfigDict({"remat": "none"})
+    config.model = ConfigDict({"remat": "none", "merge_adapter": True})
     config.encoder = ConfigDict({"dim": 32, "num_layers": 2, "num_heads": 4})
-    small = {"batch_dialogues": 12, "row_length": 640, "evaluations": 5, "checkpoints": 5}
+    small = {"batch_dialogues": 32, "row_length": 448, "evaluations": 5, "checkpoints": 5}
     config.stage1 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
     config.stage2 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
     config.stage3 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 5e-4, "final_lr": 1e-5})
     config.joint = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
+    # 40 events for a day too: with 100 its dialogues are half as long again
     config.windows = ConfigDict({"train": 20_000, "validation": 400, "test": 2_000})
+    config.windows.generation_history = 40
+    # nano does not learn the final answer from dialogues with all rounds alone, at this length
     config.dialogues = ConfigDict({"reflect_train": 400, "reflect_validation": 40})
+    config.dialogues.shortened_share = 0.75
     config.decoding = ConfigDict({"batch": 64, "max_new_tokens": 96})
     return config

@@ -143,6 +143,21 @@ def test_stage2_ends_in_the_true_target(simulated):
             break
 
 
+def test_shortened_training_dialogues_end_alike_and_validation_is_whole(simulated):
+    windows = prediction_windows(simulated, "train")
+    whole, shortened = Writer.of(simulated), Writer.of(simulated, shortened_share=0.5)
+    lengths = []
+    for row in range(60):
+        full = stage2_dialogue(whole, "prediction", windows, row, "train").rounds
+        made = stage2_dialogue(shortened, "prediction", windows, row, "train").rounds
+        assert made == full[len(full) - len(made) :]
+        lengths.append(len(made))
+    assert set(lengths) == {1, 2, 3, 4}
+    assert 15 < lengths.count(4) < 45
+    held = prediction_windows(simulated, "validation")
+    assert len(stage2_dialogue(shortened, "prediction", held, 0, "validation").rounds) == 4
+
+
 def test_generation_names_the_weekday_and_only_that(simulated):
     windows = generation_windows(simulated, "test", history_length=40)
     made = stage2_dialogue(Writer.of(simulated), "generation", windows, 0, "test")

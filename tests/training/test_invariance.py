@@ -16,9 +16,12 @@ RECORDS = tiny.records(12)
 LIMIT = {"float32": 1e-5, "float64": 1e-8}
 
 
-def gradient_of(batch, dtype="float32", microbatches=1, loss="round_balanced"):
+def gradient_of(
+    batch, dtype="float32", microbatches=1, loss="round_balanced", merge_adapter: bool = False
+):
     """(loss, count, gradients of projector and adapter) of a batch."""
     model, variables = tiny.model(dataclasses.replace(tiny.QWEN, dtype=dtype))
+    model = dataclasses.replace(model, merge_adapter=merge_adapter)
     variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
     trainable, frozen = loop.partition(variables, ("projector", "adapter"))
     batch = sharding.shard_batch(batch, sharding.make_mesh("1"), microbatches)
@@ -68,3 +71,13 @@ def test_dividing_per_microbatch_would_fail() -> None:
     assert tiny.relative(wrong, whole[2]) > 1000 * LIMIT["float32"]
     right = jax.tree.map(lambda a, b: (a * one[1] + b * rest[1]) / whole[1], one[2], rest[2])
     assert tiny.relative(right, whole[2]) <= LIMIT["float32"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_adapter_merged_once_per_step_has_the_same_gradient(dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        batch = tiny.rows_of(RECORDS, 60, 40)
+        beside, merged = (gradient_of(batch, dtype, merge_adapter=m) for m in (False, True))
+        assert tiny.relative(merged[0], beside[0]) <= LIMIT[dtype]
+        assert tiny.relative(merged[2], beside[2]) <= LIMIT[dtype]
+        assert all(abs(x).max() > 0 for x in jax.tree.leaves(merged[2]["adapter"]))
