@@ -33,8 +33,8 @@ from bua_jax.training.warm_start import event_words
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "runs/nano", "Folder to write.")
-flags.DEFINE_integer("steps", 4000, "Optimizer steps.")
-flags.DEFINE_integer("dialogues", 40_000, "Corpus dialogues.")
+flags.DEFINE_integer("steps", 4500, "Optimizer steps.")
+flags.DEFINE_integer("dialogues", 90_000, "Corpus dialogues.")
 flags.DEFINE_string("init", "", "nano directory to go on from, with its tokenizer; empty = anew.")
 flags.DEFINE_float("rate", 1.0, "Scale of the learning rates.")
 flags.DEFINE_integer("seed", 0, "Of initialisation and data order.")
@@ -94,7 +94,7 @@ def packed_rows(folder: Path, count: int) -> dict[str, np.ndarray]:
 def loss_of(model: Qwen2, soft_id: int, params, batch, noise_key=None) -> jax.Array:
     """Mean nll of answers plus a tenth of that of all tokens but placeholders."""
     tokens, segments = batch["tokens"], batch["segments"]
-    embeddings = model.apply({"params": params}, tokens, method="embed")
+    embeddings: Any = model.apply({"params": params}, tokens, method="embed")
     table = params["embed_tokens"]["embedding"]
     vectors = jnp.einsum("bsk,bskh->bsh", batch["weights"], table[batch["words"]])
     if noise_key is not None:
@@ -193,13 +193,15 @@ def main() -> None:
     )
     huggingface.save(folder, config, params)
     held_loss = float(evaluate(params, held))
-    card = {
+    card: dict[str, Any] = {
         "steps": FLAGS.steps,
         "dialogues": FLAGS.dialogues,
         "held_out_loss": held_loss,
         "minutes": round((time.monotonic() - begin) / 60, 1),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
     }
+    if FLAGS.init:
+        card["before"] = files.read_json(Path(FLAGS.init) / "training.json")
     files.write_json(folder / "training.json", card)
     print(json.dumps(card))
 

@@ -1,4 +1,4 @@
-"""The curriculum on foursquare_nyc with nano: the run of the README's table.
+"""The curriculum on foursquare_nyc with nano, scored on every test window.
 
 python -m bua_jax.curriculum --config=configs/foursquare_nyc.py --workdir=runs/foursquare_nyc
 """
