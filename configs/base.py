@@ -97,9 +97,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.remat = "full"  # none, dots or full
     config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled or none
     config.model.warm_start = True  # fit a fresh projector to the words of events first
-    config.model.merge_adapter = (
-        False  # merge it into the base once per step: for small models on CPU
-    )
+    config.model.merge_adapter = False  # into the base, once per step: small models on CPU
     config.model.lora_rank = 16  # of the adapter's low-rank products
     config.model.lora_alpha = 32.0  # the adapter is scaled by alpha / rank
     config.model.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")  # projections

@@ -51,7 +51,8 @@ def test_an_exchanged_encoder_is_noticed_by_every_verb(copied: Path, tmp_path: P
     store = EventStore.load(copied / "data" / "events.parquet")
     histories = tmp_path / "h.jsonl"
     histories.write_text("".join(example_lines(store, 1)))
-    done = verb("predict", f"--model={copied}", f"--input={histories}")
+    output = tmp_path / "out.jsonl"
+    done = verb("predict", f"--model={copied}", f"--input={histories}", f"--output={output}")
     assert_one_paragraph(done)
     assert "encoder" in done.stderr
     assert "0" * 12 in done.stderr
@@ -66,7 +67,8 @@ def test_a_truncated_model(copied: Path, keep: float) -> None:
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    done = verb("predict", f"--model={tmp_path}", "--example=1")
+    flags = (f"--input={tmp_path / 'h.jsonl'}", f"--output={tmp_path / 'out.jsonl'}")
+    done = verb("predict", f"--model={tmp_path}", *flags)
     assert_one_paragraph(done)
     assert "python -m bua_jax.curriculum" in done.stderr
 
