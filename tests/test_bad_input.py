@@ -101,17 +101,33 @@ def limited(name: str, *flags: str, size: int) -> subprocess.CompletedProcess[st
     )
 
 
-def test_a_full_disk_keeps_what_was_there(copied: Path) -> None:
-    """Training on a full disk: tests/training/test_checkpoint.py."""
-    for folder in ("dialogues", "stage1", "stage2", "reflect", "stage3", "evaluation"):
+@pytest.mark.parametrize(
+    ("name", "step", "size"),
+    [
+        ("annotate", "dialogues", 4_000),
+        pytest.param(
+            "train",
+            "stage2",
+            100_000,
+            marks=pytest.mark.xfail(
+                strict=True, reason="orbax's writing thread logs a traceback above our paragraph"
+            ),
+        ),
+    ],
+)
+def test_a_full_disk_keeps_what_was_there(copied: Path, name: str, step: str, size: int) -> None:
+    later = ("dialogues", "stage1", "stage2", "reflect", "stage3", "evaluation")
+    for folder in later[later.index(step) :]:
         shutil.rmtree(copied / folder)
     before = {p: p.read_bytes() for p in copied.rglob("*") if p.is_file() and p.name != "run.json"}
     flags = ("--config=configs/quickstart.py", f"--workdir={copied}", *REDUCED)
-    done = limited("annotate", *flags, size=4_000)
+    if name == "train":
+        flags = (*flags, "--config.step=stage2")
+    done = limited(name, *flags, size=size)
     assert_one_paragraph(done)
     assert "write" in done.stderr or "space" in done.stderr
-    assert not (copied / "dialogues" / "record.json").exists()
+    assert not (copied / step / "record.json").exists()
     assert all(p.read_bytes() == data for p, data in before.items())
-    again = verb("annotate", *flags)
+    again = verb(name, *flags)
     assert again.returncode == 0, again.stderr
-    assert (copied / "dialogues" / "record.json").exists()
+    assert (copied / step / "record.json").exists()

@@ -38,6 +38,7 @@ INSTRUCTIONS = {
     "key_behaviours": "Which behaviours are key?",
     "patterns": "Which patterns recur?",
     "summary": "Summarise this person.",
+    # Begins with a drill of nano's (interop/nano.py), whose answer starts from the same event.
     "prediction": "What was last? Which behaviour comes next?",
 }
 PLACE_TASKS = ("home_work",)

@@ -3,8 +3,8 @@
 A line of the corpus is a ChatML dialogue about a history; its rounds are reading drills (what stands
 where in the history) and the understanding tasks. There is no prediction, generation or future-scene
 answer in it. The first user turn spells the history out in words, or gives each event as one vector,
-the mean of its words' embeddings. The second form is what makes so small a model read a sequence of
-vectors at all; no encoder is involved in it.
+the mean of its words' embeddings. The second form is meant to help so small a model read a sequence
+of vectors (nano without it was not trained for comparison); no encoder is involved in it.
 """
 
 import dataclasses

@@ -54,7 +54,9 @@ class Bua:
     @cached_property
     def decoder(self) -> Decoder:
         parts = self.parts
-        variables = jax.jit(functools.partial(merged, parts.model))(parts.variables)
+        variables: Any = parts.variables
+        if parts.model.merge_adapter:  # elsewhere a half-precision base would round the adapter
+            variables = jax.jit(functools.partial(merged, parts.model))(variables)
         return Decoder(
             parts.model,
             variables,
