@@ -96,6 +96,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.attention = "xla"  # xla or cudnn
     config.model.remat = "full"  # none, dots or full
     config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled or none
+    config.model.recall = 0  # last events whose soft tokens the final user turn repeats
     config.model.warm_start = True  # fit a fresh projector to the words of events first
     config.model.merge_adapter = False  # into the base, once per step: small models on CPU
     config.model.lora_rank = 16  # of the adapter's low-rank products

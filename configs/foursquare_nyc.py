@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     arg = f"data=foursquare_nyc,{arg}"  # what the caller says comes later and wins
     config = load("configs/curriculum.py", arg).copy_and_resolve_references()
     config.unlock()
-    config.windows.train = 16_000
+    config.windows.train = 24_000
     config.windows.validation = 200
     config.windows.test = 0
     config.windows.generation_test = 100

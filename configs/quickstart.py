@@ -13,7 +13,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = load("configs/curriculum.py", arg).copy_and_resolve_references()
     config.unlock()
     config.encoder.epochs = 4
-    config.windows.train = 6_000
+    config.windows.train = 8_000
     config.windows.validation = 80
     config.windows.test = 600
     config.windows.generation_test = 32

@@ -47,20 +47,22 @@ def _extend(model, variables, state: DecodingState, embeddings, counts) -> Decod
 
 
 @functools.partial(jax.jit, static_argnames=("model",), donate_argnums=(2,))
-def prefill(
+def append_with_events(
     model: Aligned,
     variables: Any,
     state: DecodingState,
     tokens: jax.Array,
+    soft_index: jax.Array,
     counts: jax.Array,
     events: jax.Array,
     event_segments: jax.Array,
 ) -> DecodingState:
-    """Appends the first turns: tokens int32[B, C] with placeholders, events int32[B, L, 4]."""
+    """Appends turns with placeholders: tokens and soft_index int32[B, C], events int32[B, L, 4]."""
     # Padding stays at position 0: beyond the encoder's table an embedding look-up gives NaN.
     positions = jnp.where(event_segments > 0, jnp.arange(events.shape[1]), 0)
     batch = {
         "tokens": tokens,
+        "soft_index": soft_index,
         "events": events,
         "event_segments": event_segments,
         "event_positions": positions,

@@ -67,28 +67,63 @@ def _padded(rows: Sequence[Sequence[int]], batch: int) -> tuple[np.ndarray, np.n
     return tokens, counts
 
 
+def _num_soft(decoder: Decoder, histories: Sequence[History]) -> list[int]:
+    return [num_placeholders(len(seen), decoder.model.soft_tokens) for seen in histories]
+
+
 def _begin(decoder: Decoder, histories: Sequence[History], instructions: Sequence[str], room: int):
     """State after the first user turns, with `room` more slots per row."""
-    kind = decoder.model.soft_tokens
+    n_soft = _num_soft(decoder, histories)
     prompts = [
-        opening(decoder.tokenizer, num_placeholders(len(h), kind), text)
-        for h, text in zip(histories, instructions, strict=True)
+        opening(decoder.tokenizer, count, text)
+        for count, text in zip(n_soft, instructions, strict=True)
     ]
+    length = _bucket(max(map(len, prompts)))
+    state = empty_state(decoder.model, decoder.batch, length + room)
+    return _append_with_events(decoder, state, histories, prompts, [range(n) for n in n_soft])
+
+
+def _append_with_events(
+    decoder: Decoder,
+    state: DecodingState,
+    histories: Sequence[History],
+    prompts: Sequence[Sequence[int]],
+    shown: Sequence[range],
+) -> DecodingState:
+    """Appends user turns whose placeholders stand for the events `shown` of each history."""
     tokens, counts = _padded(prompts, decoder.batch)
     longest = _bucket(max(len(h) for h in histories))
+    soft_index = np.zeros_like(tokens)
     events = np.zeros((decoder.batch, longest, 4), np.int32)
     segments = np.zeros((decoder.batch, longest), np.int32)
     for i, seen in enumerate(histories):
+        soft_index[i, tokens[i] == decoder.tokenizer.soft] = shown[i]
         events[i, : len(seen)] = seen.encoder_fields()
         segments[i, : len(seen)] = 1
-    state = empty_state(decoder.model, decoder.batch, tokens.shape[1] + room)
-    return cache.prefill(decoder.model, decoder.variables, state, tokens, counts, events, segments)
+    return cache.append_with_events(
+        decoder.model, decoder.variables, state, tokens, soft_index, counts, events, segments
+    )
 
 
 def _ask(decoder: Decoder, state: DecodingState, texts: Sequence[str]) -> DecodingState:
     """Appends the next user turn of every row."""
     tokens, counts = _padded([next_turn(decoder.tokenizer, t) for t in texts], decoder.batch)
     return cache.append(decoder.model, decoder.variables, state, tokens, counts)
+
+
+def _ask_final(
+    decoder: Decoder, state: DecodingState, histories: Sequence[History], texts: Sequence[str]
+) -> DecodingState:
+    """Appends the final user turn of every row, with the soft tokens of its last events."""
+    n_soft = _num_soft(decoder, histories)
+    again = [min(count, decoder.model.recall) for count in n_soft]
+    if not any(again):
+        return _ask(decoder, state, texts)
+    prompts = [
+        next_turn(decoder.tokenizer, text, count) for text, count in zip(texts, again, strict=True)
+    ]
+    shown = [range(n - count, n) for n, count in zip(n_soft, again, strict=True)]
+    return _append_with_events(decoder, state, histories, prompts, shown)
 
 
 def _answer(
@@ -121,7 +156,7 @@ def _dialogue(
     longest = 160 if any(callable(i) for _, i in rounds) else 0  # a draft in an instruction
     per_round = decoder.max_new_tokens + 2 * _BUCKET + longest + 1
     state: DecodingState | None = None
-    space = len(rounds) * per_round + 2 * _BUCKET + room
+    space = len(rounds) * per_round + 2 * _BUCKET + _bucket(decoder.model.recall) + room
     for kind, instruction in rounds:
         said = [
             instruction(texts[i], i) if callable(instruction) else instruction for i in range(count)
@@ -137,7 +172,7 @@ def _dialogue(
         state = (
             _begin(decoder, histories, final, space)
             if state is None
-            else _ask(decoder, state, final)
+            else _ask_final(decoder, state, histories, final)
         )
     assert state is not None
     return state, [Understanding(t, int(n)) for t, n in zip(texts, truncated, strict=True)]

@@ -1,5 +1,7 @@
 """Dialogues as tokens: ChatML, no system turn, soft-token placeholders in the first user turn.
 
+The final user turn may repeat those of the last events (`recall`), in the same brackets.
+
     <|im_start|>user\\n<|behavior_start|><|behavior|>*L<|behavior_end|>{instruction}<|im_end|>\\n
     <|im_start|>assistant\\n{answer}<|im_end|>\\n<|im_start|>user\\n{next instruction}<|im_end|>\\n
 
@@ -13,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bua_jax.dialogue.rounds import Dialogue, kind_id, task_id
+from bua_jax.dialogue.rounds import FINAL, Dialogue, kind_id, task_id
 from bua_jax.errors import ConfigError
 from bua_jax.events.schema import History
 
@@ -55,6 +57,7 @@ class TokenRecord:
     tokens: np.ndarray  # int32[T]
     round_ids: np.ndarray  # int32[T], 1-based round on supervised tokens, else 0
     kinds: np.ndarray  # int32[T], round-kind id on supervised tokens, else 0
+    soft_index: np.ndarray  # int32[T], which soft token of the history a placeholder takes, else 0
     events: np.ndarray  # int32[L, 4], encoder fields; [0, 4] without soft tokens
     task: int  # 1-based task id
 
@@ -70,7 +73,7 @@ def num_placeholders(history_length: int, soft_tokens: str) -> int:
 
 
 def opening(tokenizer: Tokenizer, n_soft: int, instruction: str) -> list[int]:
-    """Tokens up to and including `assistant\\n` of round 1, with `n_soft` placeholders."""
+    """A user turn with `n_soft` placeholders, up to and including the answer's `assistant\\n`."""
     soft = [tokenizer.soft_start, *[tokenizer.soft] * n_soft, tokenizer.soft_end] if n_soft else []
     return [
         tokenizer.im_start,
@@ -78,24 +81,15 @@ def opening(tokenizer: Tokenizer, n_soft: int, instruction: str) -> list[int]:
         *soft,
         *tokenizer.encode(instruction),
         tokenizer.im_end,
-        *_assistant(tokenizer),
-    ]
-
-
-def next_turn(tokenizer: Tokenizer, instruction: str) -> list[int]:
-    """Tokens between the `<|im_end|>` of an answer and the first token of the next one."""
-    return [
         *tokenizer.encode("\n"),
         tokenizer.im_start,
-        *tokenizer.encode("user\n"),
-        *tokenizer.encode(instruction),
-        tokenizer.im_end,
-        *_assistant(tokenizer),
+        *tokenizer.encode("assistant\n"),
     ]
 
 
-def _assistant(tokenizer: Tokenizer) -> list[int]:
-    return [*tokenizer.encode("\n"), tokenizer.im_start, *tokenizer.encode("assistant\n")]
+def next_turn(tokenizer: Tokenizer, instruction: str, n_soft: int = 0) -> list[int]:
+    """Tokens between the `<|im_end|>` of an answer and the first token of the next one."""
+    return [*tokenizer.encode("\n"), *opening(tokenizer, n_soft, instruction)]
 
 
 def label_tokens(tokenizer: Tokenizer, label: str) -> list[int]:
@@ -112,32 +106,46 @@ def _text_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def encode_dialogue(
-    dialogue: Dialogue, history: History, tokenizer: Tokenizer, *, soft_tokens: str = "sequence"
+    dialogue: Dialogue,
+    history: History,
+    tokenizer: Tokenizer,
+    *,
+    soft_tokens: str = "sequence",
+    recall: int = 0,
 ) -> TokenRecord:
     """Tokens of a dialogue; answers and the `<|im_end|>` that ends each are supervised.
 
-    `soft_tokens` is sequence or item (a placeholder per event), pooled (one) or none. Raises
-    `ConfigError` for another value.
+    `soft_tokens` is sequence or item (a placeholder per event), pooled (one) or none; `recall` is
+    how many of them the final user turn repeats, if it is not the first. Raises `ConfigError` for
+    another kind of soft tokens.
     """
     n_soft = num_placeholders(len(history), soft_tokens)
     tokens: list[int] = []
     round_ids: list[int] = []
     kinds: list[int] = []
+    shown: list[int] = []
     for number, turn in enumerate(dialogue.rounds, 1):
         if number == 1:
-            prompt = opening(tokenizer, n_soft, turn.instruction)
+            count = n_soft
+            prompt = opening(tokenizer, count, turn.instruction)
         else:
-            prompt = next_turn(tokenizer, turn.instruction)
+            count = min(n_soft, recall) if turn.kind in FINAL else 0
+            prompt = next_turn(tokenizer, turn.instruction, count)
+        shown += range(n_soft - count, n_soft)
         text = label_tokens if turn.kind == "prediction" else _text_tokens
         answer = [*text(tokenizer, turn.answer), tokenizer.im_end]
         tokens += prompt + answer
         round_ids += [0] * len(prompt) + [number] * len(answer)
         kinds += [0] * len(prompt) + [kind_id(turn.kind)] * len(answer)
     events = history.encoder_fields()[: len(history) if n_soft else 0]
+    ids = np.asarray(tokens, np.int32)
+    soft_index = np.zeros_like(ids)
+    soft_index[ids == tokenizer.soft] = shown
     return TokenRecord(
-        tokens=np.asarray(tokens, np.int32),
+        tokens=ids,
         round_ids=np.asarray(round_ids, np.int32),
         kinds=np.asarray(kinds, np.int32),
+        soft_index=soft_index,
         events=events.astype(np.int32),
         task=task_id(dialogue.task),
     )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 STAGE1_TASKS = ("reconstruction", "current_scene", "future_scene", "home_work", "hobbies")
 UNDERSTANDING = ("key_behaviours", "patterns", "summary")
 """The rounds before a prediction or generation, from simple to complex (section 3.4.2)."""
+FINAL = ("prediction", "generation")
+"""The rounds that the understanding is for."""
 
 ROUND_KINDS: tuple[str, ...] = (
     *STAGE1_TASKS,

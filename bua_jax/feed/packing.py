@@ -1,8 +1,7 @@
 """Token records to packed rows (grain's first-fit packing) and batches.
 
 A row holds whole dialogues; `segments` numbers them from 1 within the row (0 = padding),
-`positions` restart. The i-th soft-token placeholder of a row belongs to the i-th event of the row
-(with pooled soft tokens, to its i-th dialogue).
+`positions` restart. `soft_index` says which of the row's events a placeholder stands for.
 """
 
 import dataclasses
@@ -41,6 +40,7 @@ def _elements(records: Sequence[TokenRecord]) -> list[dict[str, np.ndarray]]:
             "round_ids": r.round_ids,
             "kinds": r.kinds,
             "tasks": np.full(len(r.tokens), r.task, np.int32),
+            "soft_index": r.soft_index,
             "events": r.events,
         }
         for r in records
@@ -63,7 +63,7 @@ def _rows(
     source = grain.MapDataset.source(_elements(records)).seed(seed)
     in_memory = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     dataset = source.shuffle().repeat(epochs).to_iter_dataset(in_memory)
-    lengths = dict.fromkeys(("tokens", "round_ids", "kinds", "tasks"), row_length)
+    lengths = dict.fromkeys(("tokens", "round_ids", "kinds", "tasks", "soft_index"), row_length)
     # Bins are filled together and come out in order. With more of them than an epoch has rows, or
     # shuffled ones, dialogues of later epochs would be seen before this epoch's.
     return grain.experimental.FirstFitPackIterDataset(
@@ -75,15 +75,19 @@ def _rows(
 
 
 def _to_batch(row: dict[str, Any]) -> Batch:
+    tokens_of, events_of = row["tokens_segment_ids"], row["events_segment_ids"]
+    # Events stand in the order of their dialogues, padding (0) last.
+    first_event = np.searchsorted(events_of[events_of > 0], tokens_of)
     return {
         "tokens": row["tokens"],
-        "segments": row["tokens_segment_ids"],
+        "segments": tokens_of,
         "positions": row["tokens_positions"],
         "round_ids": row["round_ids"],
         "kinds": row["kinds"],
         "tasks": row["tasks"],
+        "soft_index": (row["soft_index"] + first_event).astype(np.int32),
         "events": row["events"],
-        "event_segments": row["events_segment_ids"],
+        "event_segments": events_of,
         "event_positions": row["events_positions"],
     }
 

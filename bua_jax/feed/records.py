@@ -19,6 +19,7 @@ def token_records(
     tokenizer: Tokenizer,
     *,
     soft_tokens: str,
+    recall: int,
     row_length: int,
 ) -> list[TokenRecord]:
     """Tokenises dialogues; those beyond `row_length` tokens are counted and skipped, never cut.
@@ -33,7 +34,7 @@ def token_records(
     records, longest, example = [], 0, ""
     for dialogue in dialogues:
         seen = history(store, dialogue.start, dialogue.end)
-        record = encode_dialogue(dialogue, seen, tokenizer, soft_tokens=soft_tokens)
+        record = encode_dialogue(dialogue, seen, tokenizer, soft_tokens=soft_tokens, recall=recall)
         if len(record.tokens) > longest:
             longest, example = len(record.tokens), dialogue.sample_id
         if len(record.tokens) <= row_length:

@@ -28,7 +28,8 @@ class Aligned:
 
     `soft_tokens`: "sequence" = one per event from the encoder's penultimate states (Eq. 1), "item" =
     from its non-contextual embeddings (Table 4), "pooled" = one per history (its last state), "none".
-    `soft_id` is the token id whose positions they fill. `merge_adapter`: training multiplies the
+    `soft_id` is the token id whose positions they fill; `recall` says for how many of the last events
+    the final user turn of several repeats them. `merge_adapter`: training multiplies the
     adapter into the base's kernels once per step instead of beside each of them; same maths, fewer
     skinny products.
     """
@@ -39,6 +40,7 @@ class Aligned:
     soft_tokens: str
     soft_id: int
     merge_adapter: bool = False
+    recall: int = 0
 
 
 def merged(model: Aligned, variables: Variables) -> dict[str, Any]:
@@ -66,24 +68,25 @@ def soft_token_vectors(
     segments: jax.Array,
     positions: jax.Array,
 ) -> jax.Array:
-    """Projected events float32[B, S, H]; in "pooled" mode the first k rows belong to k segments."""
+    """Projected events float32[B, S, H]; in "pooled" mode all of a segment are its last one's."""
     output = encode(model, variables, events, segments, positions)
     states = output.items if model.soft_tokens == "item" else output.states
     if model.soft_tokens == "pooled":
         following = jnp.pad(segments[:, 1:], ((0, 0), (0, 1)))
-        last = (segments > 0) & (segments != following)
-        order = jnp.argsort(~last, axis=1, stable=True)  # last events first, in row order
-        states = jnp.take_along_axis(states, order[:, :, None], axis=1)
+        size = segments.shape[1]
+        ends = jnp.where(segments != following, jnp.arange(size), size - 1)
+        last = jax.lax.cummin(ends, axis=1, reverse=True)
+        states = jnp.take_along_axis(states, last[:, :, None], axis=1)
     projected: Any = model.projector.apply({"params": variables["projector"]}, states)
     return projected
 
 
 def insert_soft_tokens(
-    model: Aligned, tokens: jax.Array, embeddings: jax.Array, soft: jax.Array
+    model: Aligned, batch: Batch, embeddings: jax.Array, soft: jax.Array
 ) -> jax.Array:
-    """Replaces the i-th placeholder of each row by soft[:, i]: tokens int32[B, T], [B, T, H]."""
-    is_soft = tokens == model.soft_id
-    index = jnp.clip(jnp.cumsum(is_soft, axis=1) - 1, 0, soft.shape[1] - 1)
+    """Puts soft[b, soft_index[b, t]] in the place of placeholder t: [B, T, H], soft [B, S, H]."""
+    is_soft = batch["tokens"] == model.soft_id
+    index = jnp.where(is_soft, batch["soft_index"], 0)
     vectors = jnp.take_along_axis(soft, index[:, :, None], axis=1).astype(embeddings.dtype)
     return jnp.where(is_soft[:, :, None], vectors, embeddings)
 
@@ -96,7 +99,7 @@ def input_embeddings(model: Aligned, variables: Variables, batch: Batch) -> jax.
     soft = soft_token_vectors(
         model, variables, batch["events"], batch["event_segments"], batch["event_positions"]
     )
-    return insert_soft_tokens(model, batch["tokens"], embeddings, soft)
+    return insert_soft_tokens(model, batch, embeddings, soft)
 
 
 def embed(model: Aligned, variables: Variables, tokens: jax.Array) -> jax.Array:

@@ -67,6 +67,7 @@ def assemble(config: ConfigDict, encoder_folder: Path, seed: int) -> Parts:
         soft_tokens=config.soft_tokens,
         soft_id=tokenizer.soft,
         merge_adapter=config.merge_adapter,
+        recall=config.recall,
     )
     projector_key, adapter_key = jax.random.split(jax.random.key(seed))
     table = base["embed_tokens"]["embedding"]
@@ -82,6 +83,7 @@ def assemble(config: ConfigDict, encoder_folder: Path, seed: int) -> Parts:
         "catalogue": metadata["catalogue"],
         "data": metadata["data"],
         "soft_tokens": config.soft_tokens,
+        "recall": str(config.recall),
         "lora": f"rank {config.lora_rank}, alpha {config.lora_alpha}, {tuple(config.lora_targets)}",
     }
     catalogue = Catalogue.from_json(metadata["catalogue"])

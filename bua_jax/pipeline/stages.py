@@ -95,6 +95,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
             store,
             parts.tokenizer,
             soft_tokens=run.config.model.soft_tokens,
+            recall=run.config.model.recall,
             row_length=config.row_length,
         )
         for split in ("train", "validation")

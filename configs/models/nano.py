@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 
 def get_config(arg: str = "nano") -> ConfigDict:
     config = ConfigDict()
-    config.model = ConfigDict({"remat": "none", "merge_adapter": True})
+    config.model = ConfigDict({"remat": "none", "merge_adapter": True, "recall": 8})
     config.encoder = ConfigDict({"dim": 32, "num_layers": 2, "num_heads": 4})
-    small = {"batch_dialogues": 32, "row_length": 448, "evaluations": 5, "checkpoints": 5}
+    small = {"batch_dialogues": 16, "row_length": 448, "evaluations": 5, "checkpoints": 5}
     config.stage1 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
     config.stage2 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
     config.stage3 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 5e-4, "final_lr": 1e-5})

@@ -1,12 +1,14 @@
 """Multi-round decoding: batches equal single rows, the cache equals recomputation."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bua_jax.decoding import cache, rounds
-from bua_jax.dialogue.prompts import next_turn, opening
+from bua_jax.dialogue.prompts import label_tokens, next_turn, opening
 from bua_jax.dialogue.text import parse_day
 from bua_jax.events.schema import History
 from bua_jax.models import aligned
@@ -53,9 +55,17 @@ def test_probabilities_are_normalised_over_labels(single):
 
 
 def recomputed(model, variables, tokens, events, shift: int = 0):
-    """Logits of the whole token sequence in one forward, positions shifted after the soft tokens."""
+    """Logits of the whole token sequence in one forward, positions shifted after the soft tokens.
+
+    Placeholders beyond the number of events stand for the last events again.
+    """
+    placeholders = np.flatnonzero(np.asarray(tokens) == model.soft_id)
+    again = len(placeholders) - len(events)
+    soft_index = np.zeros(len(tokens), np.int32)
+    soft_index[placeholders] = [*range(len(events)), *range(len(events) - again, len(events))]
     batch = {
         "tokens": jnp.asarray([tokens]),
+        "soft_index": jnp.asarray(soft_index)[None],
         "events": jnp.asarray(events)[None],
         "event_segments": jnp.ones((1, len(events)), jnp.int32),
         "event_positions": jnp.arange(len(events))[None],
@@ -103,6 +113,34 @@ def test_labels_scored_together_equal_each_alone():
             log_p = jax.nn.log_softmax(logits[len(prompt) - 1 : -1])
             alone = sum(float(log_p[i, token]) for i, token in enumerate(answer))
             assert abs(alone - float(scores[row, number])) < 1e-4, label
+
+
+def test_the_final_turn_repeats_the_last_soft_tokens():
+    """Scores after two rounds equal those of one forward over the whole dialogue: 1e-4, as above."""
+    one = decoder(2)
+    one = dataclasses.replace(one, model=dataclasses.replace(one.model, recall=3))
+    chosen, asked = [HISTORIES[0], HISTORIES[3]], [("key_behaviours", "Key?")]
+    scores, texts = rounds.predict(one, chosen, asked, FINAL[:2])
+    without, _ = rounds.predict(decoder(2), chosen, asked, FINAL[:2])
+    assert np.abs(scores - without).max() > 1e-2
+    stop = one.tokenizer.im_end
+    for row, seen in enumerate(chosen):
+        state = rounds._begin(one, [seen], ["Key?"], 200)
+        _, (said, *_), _ = rounds._answer(one, state)
+        assert (
+            one.tokenizer.soft not in said
+        )  # a random model may write one; it stands for no event
+        prompt = opening(one.tokenizer, len(seen), "Key?")
+        prompt += [*said, stop, *next_turn(one.tokenizer, "Next?", 3)]
+        alone = []
+        for label in LABELS:
+            answer = [*label_tokens(one.tokenizer, label), stop]
+            logits = recomputed(one.model, one.variables, [*prompt, *answer], seen.encoder_fields())
+            log_p = jax.nn.log_softmax(logits[len(prompt) - 1 : -1])
+            alone.append(sum(float(log_p[i, token]) for i, token in enumerate(answer)))
+        expected = np.asarray(alone) - np.logaddexp.reduce(alone)
+        assert np.abs(expected - scores[row]).max() < 1e-4
+        assert one.tokenizer.decode(said) == texts[row].texts["key_behaviours"]
 
 
 def test_free_predictions_are_labels_or_invalid():

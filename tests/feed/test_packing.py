@@ -21,6 +21,7 @@ def record(number: int, length: int, events: int, supervised: int = 3) -> TokenR
         np.full(length, number, np.int32),
         round_ids,
         round_ids * 4,
+        np.arange(length, dtype=np.int32) % max(1, events),
         np.full((events, 4), number, np.int32),
         1 + number % 8,
     )
@@ -50,6 +51,9 @@ def dialogues_of(batch, records) -> list[int]:
             np.testing.assert_array_equal(batch["positions"][row, here], np.arange(len(here)))
             seen = np.flatnonzero(events == segment)
             np.testing.assert_array_equal(batch["events"][row, seen], original.events)
+            if len(seen):
+                expected = seen[0] + original.soft_index
+                np.testing.assert_array_equal(batch["soft_index"][row, here], expected)
             np.testing.assert_array_equal(batch["event_positions"][row, seen], np.arange(len(seen)))
             found.append(number)
         padding = segments == 0

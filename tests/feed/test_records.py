@@ -34,7 +34,12 @@ def dialogues(lengths: list[int]) -> list[Dialogue]:
 
 def records(lengths: list[int], row_length: int):
     return token_records(
-        dialogues(lengths), STORE, Letters(), soft_tokens="sequence", row_length=row_length
+        dialogues(lengths),
+        STORE,
+        Letters(),
+        soft_tokens="sequence",
+        recall=0,
+        row_length=row_length,
     )
 
 

@@ -34,6 +34,7 @@ def batch_of(rows: int = 2, length: int = 24, events: int = 5, seed: int = 0):
         "segments": jnp.asarray(segments, jnp.int32),
         "positions": jnp.asarray(positions, jnp.int32),
         "round_ids": jnp.asarray(round_ids, jnp.int32),
+        "soft_index": jnp.asarray(np.cumsum(tokens == Bytes().soft, 1) - 1, jnp.int32),
         "events": jnp.asarray(fields, jnp.int32),
         "event_segments": jnp.asarray(owner, jnp.int32),
         "event_positions": jnp.asarray(places, jnp.int32),
@@ -41,8 +42,12 @@ def batch_of(rows: int = 2, length: int = 24, events: int = 5, seed: int = 0):
 
 
 @pytest.mark.parametrize("kind", ["sequence", "item"])
-def test_the_ith_placeholder_is_the_ith_event(kind):
+def test_placeholders_are_the_events_of_their_index(kind):
     one, batch = decoder(1, soft_tokens=kind), batch_of()
+    again = (
+        batch["tokens"].at[0, 18].set(Bytes().soft)
+    )  # the second dialogue repeats its third event
+    batch = {**batch, "tokens": again, "soft_index": batch["soft_index"].at[0, 18].set(7)}
     embeddings = aligned.input_embeddings(one.model, one.variables, batch)
     soft = aligned.soft_token_vectors(
         one.model,
@@ -52,8 +57,8 @@ def test_the_ith_placeholder_is_the_ith_event(kind):
         batch["event_positions"],
     )
     at = np.flatnonzero(np.asarray(batch["tokens"][0]) == Bytes().soft)
-    assert len(at) == 9
-    assert np.allclose(embeddings[0, at], soft[0, :9], atol=1e-6)
+    assert len(at) == 10
+    assert np.allclose(embeddings[0, at], soft[0, [*range(9), 7]], atol=1e-6)
     plain = aligned.embed(one.model, one.variables, batch["tokens"])
     rest = np.setdiff1d(np.arange(24), at)
     assert np.array_equal(embeddings[0, rest], plain[0, rest])
@@ -65,8 +70,8 @@ def test_pooled_tokens_are_the_last_states_of_the_segments():
     arguments = (batch["events"], batch["event_segments"], batch["event_positions"])
     every = aligned.soft_token_vectors(sequence.model, sequence.variables, *arguments)
     last = aligned.soft_token_vectors(pooled.model, pooled.variables, *arguments)
-    assert np.allclose(last[:, 0], every[:, 4], atol=1e-6)
-    assert np.allclose(last[:, 1], every[:, 8], atol=1e-6)
+    assert np.allclose(last[:, :5], every[:, 4:5], atol=1e-6)
+    assert np.allclose(last[:, 5:9], every[:, 8:9], atol=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [3, 1024])
@@ -100,7 +105,7 @@ def test_no_gradient_from_later_events_or_other_dialogues():
     mask = causal_mask(batch["segments"])
 
     def at(soft, position):
-        embeddings = aligned.insert_soft_tokens(one.model, batch["tokens"], plain, soft)
+        embeddings = aligned.insert_soft_tokens(one.model, batch, plain, soft)
         states, _ = aligned.hidden(one.model, one.variables, embeddings, batch["positions"], mask)
         return states[0, position].sum()
 

@@ -116,7 +116,7 @@ def rows_of(
         if sum(len(r.tokens) for r in rows[-1]) + len(record.tokens) > row_length:
             rows.append([])
         rows[-1].append(record)
-    keys = ("tokens", "segments", "positions", "round_ids", "kinds", "tasks")
+    keys = ("tokens", "segments", "positions", "round_ids", "kinds", "tasks", "soft_index")
     batch = {k: np.zeros((len(rows), row_length), np.int32) for k in keys}
     batch["events"] = np.zeros((len(rows), events, 4), np.int32)
     batch |= {
@@ -132,6 +132,7 @@ def rows_of(
             batch["round_ids"][i, part] = record.round_ids
             batch["kinds"][i, part] = record.kinds
             batch["tasks"][i, part] = record.task
+            batch["soft_index"][i, part] = record.soft_index + at_event
             part = slice(at_event, at_event := at_event + len(record.events))
             batch["events"][i, part] = record.events
             batch["event_segments"][i, part] = number
