@@ -5,6 +5,8 @@ writes to a temporary folder and renames it, so a checkpoint is whole or absent.
 """
 
 import json
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,22 @@ def open_manager(folder: Path, *, keep: int = 2) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder.resolve(), options=options)
 
 
+def _check_room(folder: Path, size: int) -> None:
+    """Raises `OSError` if `folder` cannot take a file of `size` bytes; none is left there.
+
+    Asked before orbax writes, whose threads print pages of tracebacks about a disk that fills up.
+    """
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
 def save(
     manager: ocp.CheckpointManager, step: int, state: Any, data: Any, metadata: Mapping[str, Any]
 ) -> None:
     """Writes a checkpoint; returns when it is on disk. Raises `CheckpointError` for a full disk."""
     try:
+        _check_room(Path(manager.directory), sum(x.nbytes for x in jax.tree.leaves(state)))
         if step in manager.all_steps():
             manager.delete(step)
         manager.save(

@@ -84,12 +84,17 @@ def _record(rng: np.random.Generator) -> TokenRecord:
     kinds = [0] * len(tokens)
     for number in range(1, int(rng.integers(1, 4)) + 1):
         question = rng.integers(5, 20, int(rng.integers(1, 4))).tolist()
+        if number == 3:
+            question = [SOFT, *question]  # the last event again
         answer = [*(20 + events[: int(rng.integers(1, 8)), 3]).tolist(), 1]
         kind = int(rng.integers(1, len(ROUND_KINDS) + 1))
         tokens += question + answer
         round_ids += [0] * len(question) + [number] * len(answer)
         kinds += [0] * len(question) + [kind] * len(answer)
-    as_int = [np.asarray(x, np.int32) for x in (tokens, round_ids, kinds)]
+    soft_index = np.zeros(len(tokens), int)
+    placeholders = np.flatnonzero(np.asarray(tokens) == SOFT)
+    soft_index[placeholders] = [*range(length), length - 1][: len(placeholders)]
+    as_int = [np.asarray(x, np.int32) for x in (tokens, round_ids, kinds, soft_index)]
     return TokenRecord(*as_int, events, task)
 
 
