@@ -102,7 +102,7 @@ def _tensors(folder: Path) -> dict[str, Path]:
     for path in paths:
         if not path.is_file():
             raise CheckpointError(f"{path} is named in {index.name} but missing.")
-        with _open(path) as file:
+        with open_safetensors(path) as file:
             for name in file.keys():  # noqa: SIM118 (a safetensors handle is no dict)
                 if name in found:
                     raise CheckpointError(
@@ -112,7 +112,8 @@ def _tensors(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _open(path: Path):
+def open_safetensors(path: Path) -> Any:
+    """A safetensors file for numpy. Raises `CheckpointError` if it is damaged or none."""
     try:
         return safe_open(path, framework="np")
     except (SafetensorError, OSError) as error:
@@ -120,7 +121,7 @@ def _open(path: Path):
 
 
 def _read(path: Path, name: str) -> np.ndarray:
-    with _open(path) as file:
+    with open_safetensors(path) as file:
         return file.get_tensor(name)
 
 
@@ -242,7 +243,7 @@ def load_tree(path: str | Path) -> tuple[Tree, dict[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
-    with _open(path) as file:
+    with open_safetensors(path) as file:
         metadata = dict(file.metadata() or {})
         names = list(file.keys())
         flat = {name: file.get_tensor(name) for name in names}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -17,6 +18,7 @@ from bua_jax.decoding import rounds as decoding
 from bua_jax.decoding.rounds import Decoder, Instruction
 from bua_jax.dialogue.critic import critique, refinement_instruction
 from bua_jax.dialogue.facts import Window
+from bua_jax.dialogue.prompts import num_placeholders, opening
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.dialogue.tasks import (
     INSTRUCTIONS,
@@ -28,7 +30,7 @@ from bua_jax.errors import MismatchError
 from bua_jax.events.schema import WEEKDAYS, Catalogue, History
 from bua_jax.files import read_json
 from bua_jax.interop.tokenizer import token_bytes
-from bua_jax.models.aligned import merged
+from bua_jax.models.aligned import input_embeddings, merged
 from bua_jax.pipeline.model import Parts, assemble, with_trained
 from bua_jax.pipeline.stages import TRAINED
 
@@ -125,6 +127,26 @@ class Bua:
             **settings,
         )
 
+    def first_turn(self, history: History, instruction: str) -> np.ndarray:
+        """Embeddings float32[T, H] of the first user turn, soft tokens included.
+
+        What `inputs_embeds` of another framework takes, with the base and the exported adapter.
+        """
+        parts = self.parts
+        n_soft = num_placeholders(len(history), parts.model.soft_tokens)
+        tokens = np.asarray(opening(parts.tokenizer, n_soft, instruction), np.int32)
+        soft_index = np.zeros_like(tokens)
+        soft_index[tokens == parts.tokenizer.soft] = range(n_soft)
+        batch: dict[str, np.ndarray] = {
+            "tokens": tokens,
+            "soft_index": soft_index,
+            "events": history.encoder_fields().astype(np.int32),
+            "event_segments": np.ones(len(history), np.int32),
+            "event_positions": np.arange(len(history)),
+        }
+        rows = {key: jnp.asarray(value[None]) for key, value in batch.items()}
+        return np.asarray(input_embeddings(parts.model, parts.variables, rows)[0], np.float32)
+
     def describe(self, history: History) -> dict[str, str]:
         """The understanding texts of one history, by round."""
         asked = dataclasses.replace(self, with_rounds=True)
@@ -173,22 +195,27 @@ def _events(day) -> list[tuple[int, int, int]]:
     return list(zip(day.slot, day.place, day.behaviour, strict=True))
 
 
-def load(folder: str | Path, *, refine: bool = False) -> Bua:
-    """The trained model of a workdir: after stage 3 where there is one, else the last stage done.
+def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
+    """(name, record) of a workdir's stage 3 where it is done, else of the last one that is.
 
-    Needs no training data. Raises `MismatchError` if the folder holds no finished stage.
+    Raises `MismatchError` if the folder holds no finished stage.
     """
-    folder = Path(folder)
     done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
     if not done:
         raise MismatchError(
             f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
             f"--workdir={folder}"
         )
-    record = read_json(folder / done[0] / "record.json")
+    return done[0], read_json(folder / done[0] / "record.json")
+
+
+def load(folder: str | Path, *, refine: bool = False) -> Bua:
+    """The trained model of a workdir, after `finished_stage`; needs no training data."""
+    folder = Path(folder)
+    stage, record = finished_stage(folder)
     config = ConfigDict(record["config"])
     parts = assemble(config.model, folder / "encoder", config.seed)
-    parts = with_trained(parts, folder / done[0] / TRAINED)
+    parts = with_trained(parts, folder / stage / TRAINED)
     card = read_json(folder / "data" / "record.json")["result"]
     shares = np.asarray(card["shares"])
     return Bua(parts, config.decoding, shares, config.dialogues.rounds, refine, config.seed)

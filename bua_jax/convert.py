@@ -1,0 +1,36 @@
+"""Writes a trained run for other software: a PEFT adapter folder, or a merged Hugging Face directory.
+
+Examples:
+  python -m bua_jax.convert --model=runs/quickstart --output=adapter
+  python -m bua_jax.convert --model=runs/quickstart --output=merged --merge
+  python -m bua_jax.convert --model=runs/qwen --output=adapter --base=Qwen/Qwen2.5-7B
+
+Beside either lie encoder.safetensors and projector.safetensors, which make soft tokens from events, and
+soft_tokens.json with their token ids. `--base` is the name that PEFT loads the base by; its folder if
+not given. Nothing is overwritten: `--output` is a new or empty folder.
+"""
+
+from absl import flags
+
+from bua_jax import cli
+from bua_jax.errors import ConfigError
+from bua_jax.pipeline.export import export
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
+flags.DEFINE_string("output", "", "New or empty folder to write.")
+flags.DEFINE_bool("merge", False, "Write the base with the adapter in its kernels.")
+flags.DEFINE_string("base", "", "What PEFT calls the base, e.g. a hub id.")
+
+
+def main() -> None:
+    if not FLAGS.output:
+        raise ConfigError("--output is needed: a new folder, for example --output=adapter.")
+    difference = export(FLAGS.model, FLAGS.output, merge=FLAGS.merge, base=FLAGS.base)
+    print(f"Wrote {FLAGS.output}.")
+    for dtype, value in difference.items():
+        print(f"Merged and unmerged logits differ by at most {value:.2g} ({dtype} base).")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,123 @@
+"""A trained run as files for other software: a PEFT folder, or a merged Hugging Face directory."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from bua_jax.errors import ConfigError
+from bua_jax.files import read_json, write_json
+from bua_jax.interop import huggingface, peft
+from bua_jax.models import lora
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.pipeline.inference import finished_stage, load
+from bua_jax.pipeline.model import Parts, base_folder
+
+_METRICS = ("rec_w", "prec_w", "overall", "log_loss", "n")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+
+
+def _soft_ids(parts: Parts) -> dict[str, int]:
+    tokenizer = parts.tokenizer
+    return {"start": tokenizer.soft_start, "soft": tokenizer.soft, "end": tokenizer.soft_end}
+
+
+def _card(run: Path, parts: Parts, base: str) -> str:
+    """README.md: what the adapter is, of what it was made, how well it does."""
+    stage, record = finished_stage(run)
+    config, identity = record["config"], parts.identity
+    rows = {
+        "base": f"{base} (hash {identity['base']})",
+        "data": f"{config['data']['name']}, fingerprint {identity['data']}",
+        "seed": config["seed"],
+        "LoRA": identity["lora"],
+        "soft tokens": f"{identity['soft_tokens']}, recall {identity['recall']}; ids {_soft_ids(parts)}",
+        "behaviours": ", ".join(parts.catalogue.behaviours),
+    }
+    if (run / "metrics.json").is_file():
+        found = read_json(run / "metrics.json")
+        values = found["prediction"]["bua"]
+        rows["test users"] = ", ".join(f"{name} {values[name]:.4g}" for name in _METRICS)
+        rows["signature"] = f"`{found['signature']}`"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""---
+base_model: {base}
+library_name: peft
+pipeline_tag: text-generation
+tags: [bua, lora]
+---
+# Behavior Understanding Alignment: LoRA adapter and projector
+
+Trained with bua_jax {record["versions"]["bua_jax"]}, up to {stage}. The adapter expects soft tokens in
+the user turn, which `encoder.safetensors` and `projector.safetensors` make from a history of events;
+it was not trained on text alone.
+
+| | |
+|---|---|
+{table}
+"""
+
+
+def export(
+    run: str | Path, output: str | Path, *, merge: bool = False, base: str = ""
+) -> dict[str, float]:
+    """Writes the last finished stage of `run` into the empty folder `output`.
+
+    A PEFT folder with a model card; with `merge` a Hugging Face directory whose kernels hold the
+    adapter (added in float32, rounded once), with the base's tokenizer. Encoder, projector and the
+    soft tokens' ids lie beside them. base: what PEFT and the card call the base; its folder if empty.
+    Returns what merging changes (`merge_difference`), nothing without `merge`. Raises `ConfigError`
+    if `output` holds anything, `MismatchError` if `run` holds no finished stage.
+    """
+    run, output = Path(run), Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"{output} is not an empty folder. Choose another --output.")
+    parts = load(run).parts
+    shape, variables = parts.model.llm.lora, parts.variables
+    assert shape is not None
+    folder = base_folder(ConfigDict(finished_stage(run)[1]["config"]["model"])).resolve()
+    base = base or str(folder)
+    difference: dict[str, float] = {}
+    if merge:
+        params = lora.merge(variables["base"], variables["adapter"], shape)
+        huggingface.save(output, parts.model.llm.config, params)
+        for name in _TOKENIZER:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, output / name)
+        difference = merge_difference(parts.model.llm, variables["base"], variables["adapter"])
+    else:
+        peft.save(
+            output,
+            variables["adapter"],
+            shape,
+            base=base,
+            base_hash=parts.identity["base"],
+            card=_card(run, parts, base),
+        )
+    projector = {"projector": variables["projector"]}
+    huggingface.save_tree(output / "projector.safetensors", projector, parts.identity)
+    shutil.copyfile(run / "encoder" / "encoder.safetensors", output / "encoder.safetensors")
+    write_json(output / "soft_tokens.json", _soft_ids(parts))
+    return difference
+
+
+def merge_difference(llm: Qwen2, base: Any, adapter: Any) -> dict[str, float]:
+    """Largest difference that merging makes to any logit of 128 random tokens, per type of the base.
+
+    The types are those of the weights and activations; the unmerged adapter stays in float32.
+    """
+    assert llm.lora is not None
+    tokens = jax.random.randint(jax.random.key(0), (1, 128), 0, llm.config.vocab_size)
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        model = Qwen2(dataclasses.replace(llm.config, dtype=dtype), llm.lora)
+        cast = jax.tree.map(lambda x, dtype=dtype: x.astype(dtype), base)
+        apart: Any = model.apply({"params": cast, "lora": adapter}, tokens)
+        one = Qwen2(model.config)
+        merged: Any = one.apply({"params": lora.merge(cast, adapter, llm.lora)}, tokens)
+        found[dtype] = float(jnp.abs(apart.astype(jnp.float32) - merged.astype(jnp.float32)).max())
+    return found

@@ -1,0 +1,88 @@
+"""What `convert` writes works in transformers and PEFT: same greedy text, from soft tokens on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bua_jax.dialogue.tasks import INSTRUCTIONS
+from bua_jax.events.schema import EventStore
+from bua_jax.interop import peft
+from bua_jax.interop.huggingface import load_tree
+from bua_jax.pipeline.histories import example_lines, read_histories
+from bua_jax.pipeline.inference import Bua, load
+from tests.helpers import require
+from tests.runs import verb
+
+
+@pytest.fixture(scope="module")
+def bua(quickstart: Path) -> Bua:
+    return load(quickstart)
+
+
+@pytest.fixture(scope="module")
+def history(quickstart: Path, bua: Bua, tmp_path_factory):
+    store = EventStore.load(quickstart / "data" / "events.parquet")
+    path = tmp_path_factory.mktemp("h") / "h.jsonl"
+    path.write_text("".join(example_lines(store, 1)))
+    return read_histories(path, bua.catalogue)[1][0]
+
+
+def greedy(model, bua: Bua, embeddings: np.ndarray, count: int) -> str:
+    """The text that transformers continues the embeddings with."""
+    torch = require("torch")
+    with torch.no_grad():
+        ids = model.generate(
+            inputs_embeds=torch.tensor(embeddings)[None],
+            attention_mask=torch.ones(1, len(embeddings), dtype=torch.long),
+            max_new_tokens=count,
+            do_sample=False,
+            eos_token_id=bua.parts.tokenizer.im_end,
+            pad_token_id=bua.parts.tokenizer.im_end,
+        )
+    return bua.parts.tokenizer.decode(ids[0].tolist())
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_transformers_describes_as_we_do(
+    quickstart: Path, bua: Bua, history, tmp_path: Path, merge: bool
+) -> None:
+    torch, peft_, transformers = require("torch"), require("peft"), require("transformers")
+    output = tmp_path / "out"
+    done = verb("convert", f"--model={quickstart}", f"--output={output}", *["--merge"] * merge)
+    assert done.returncode == 0, done.stderr
+    if merge:
+        assert "bfloat16" in done.stdout
+        model = transformers.AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)
+    else:
+        model = peft_.AutoPeftModelForCausalLM.from_pretrained(output, dtype=torch.float32)
+    kind = "key_behaviours"
+    embeddings = bua.first_turn(history, INSTRUCTIONS[kind])
+    ours = bua.describe(history)[kind]
+    assert len(ours) > 10
+    assert greedy(model.eval(), bua, embeddings, bua.decoding.max_new_tokens) == ours
+
+
+def test_everything_that_soft_tokens_need_is_there(
+    quickstart: Path, bua: Bua, tmp_path: Path
+) -> None:
+    flags = (f"--model={quickstart}", f"--output={tmp_path}", "--base=some/name")
+    assert verb("convert", *flags).returncode == 0
+    tree, metadata = load_tree(tmp_path / "projector.safetensors")
+    assert metadata["encoder"] == load_tree(tmp_path / "encoder.safetensors")[1]["hash"]
+    np.testing.assert_array_equal(
+        tree["projector"]["out"]["bias"], bua.parts.variables["projector"]["out"]["bias"]
+    )
+    assert (
+        json.loads((tmp_path / "soft_tokens.json").read_text())["soft"] == bua.parts.tokenizer.soft
+    )
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\nbase_model: some/name\nlibrary_name: peft\n")
+    assert "| test users | rec_w" in card
+    peft.load(tmp_path, bua.parts.model.llm.config, base_hash=bua.parts.identity["base"])
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    again = verb("convert", *flags)
+    assert again.returncode == 2
+    assert "not an empty folder" in again.stderr
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
