@@ -205,12 +205,13 @@ def save(folder: str | Path, config: Qwen2Config, params: Mapping[str, Any]) -> 
     )
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """A nested dict of arrays as one dict: names joined by slashes, arrays on the host."""
     flat: dict[str, np.ndarray] = {}
     for key in sorted(tree):
         value = tree[key]
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}/")
+            flat |= flatten(value, f"{prefix}{key}/")
         else:
             flat[prefix + key] = np.ascontiguousarray(jax.device_get(value))
     return flat
@@ -218,12 +219,12 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]
 
 def tree_hash(tree: Mapping[str, Any]) -> str:
     """Short SHA-256 of a nested dict of arrays: names, types, shapes, values."""
-    return files.sha256_arrays(_flatten(tree))
+    return files.sha256_arrays(flatten(tree))
 
 
 def save_tree(path: str | Path, tree: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
     """Writes a nested dict of arrays with its metadata and a hash over both, atomically."""
-    flat = _flatten(tree)
+    flat = flatten(tree)
     content = hashlib.sha256(
         (files.sha256_arrays(flat) + _canonical(metadata)).encode()
     ).hexdigest()

@@ -1,0 +1,49 @@
+"""Compares a trained run with transformers + PEFT: hidden states, logits, losses, gradients.
+
+Examples:
+  python -m bua_jax.parity --model=runs/quickstart --output=runs/parity
+  python -m bua_jax.parity --model=runs/quickstart --output=runs/parity --dialogues=32 --tolerance=1e-3
+
+Both run in float32 on the CPU, on validation dialogues of the run. Prints a table, writes parity.json,
+and batch.safetensors with reference.safetensors, by which any other framework can be checked. The exit
+code is 1 if a difference is above the tolerance. Needs the extra `parity`.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from rich.table import Table
+
+from bua_jax import cli, files
+from bua_jax.console import out
+from bua_jax.environment import versions
+from bua_jax.errors import ConfigError
+from bua_jax.pipeline.parity import compare
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
+flags.DEFINE_string("output", "", "Folder to write.")
+flags.DEFINE_integer("dialogues", 8, "Validation dialogues to compare on.", lower_bound=1)
+flags.DEFINE_float("tolerance", 1e-3, "Largest difference that passes.", lower_bound=0.0)
+
+
+def main() -> None:
+    if not FLAGS.output:
+        raise ConfigError("--output is needed: a folder, for example --output=runs/parity.")
+    found = compare(FLAGS.model, FLAGS.output, dialogues=FLAGS.dialogues)
+    table = Table(title=f"bua_jax against transformers + PEFT, {FLAGS.dialogues} dialogues")
+    for column in ("what", "difference", ""):
+        table.add_column(column, justify="right" if column == "difference" else "left")
+    passed = {name: value <= FLAGS.tolerance for name, value in found.items()}
+    for name, value in found.items():
+        table.add_row(name, f"{value:.2e}", "ok" if passed[name] else "above the tolerance")
+    out.print(table)
+    record = {"tolerance": FLAGS.tolerance, "differences": found, "versions": versions()}
+    files.write_json(Path(FLAGS.output) / "parity.json", record)
+    if not all(passed.values()):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli.run(main)
