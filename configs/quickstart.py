@@ -13,11 +13,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config = load("configs/curriculum.py", arg).copy_and_resolve_references()
     config.unlock()
     config.encoder.epochs = 4
-    config.windows.train = 7_000
+    config.windows.train = 8_000
     config.windows.validation = 80
-    config.windows.test = 600
+    config.windows.test = 500
     config.windows.generation_test = 32
     config.dialogues.stage1_share = 0.2
+    config.dialogues.generation_share = 0.15
     config.dialogues.reflect_train = 200
     config.dialogues.reflect_validation = 24
     config.evaluation.lightgbm_windows = 12_000

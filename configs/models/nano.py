@@ -11,10 +11,10 @@ def get_config(arg: str = "nano") -> ConfigDict:
     config.model = ConfigDict({"remat": "none", "merge_adapter": True, "recall": 8})
     config.encoder = ConfigDict({"dim": 32, "num_layers": 2, "num_heads": 4})
     small = {"batch_dialogues": 16, "row_length": 448, "evaluations": 5, "checkpoints": 5}
-    config.stage1 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
-    config.stage2 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
+    config.stage1 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 1e-3, "final_lr": 1e-4})
+    config.stage2 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 1.5e-3, "final_lr": 1e-4})
     config.stage3 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 5e-4, "final_lr": 1e-5})
-    config.joint = ConfigDict({**small, "epochs": 1.0, "peak_lr": 3e-3, "final_lr": 1e-4})
+    config.joint = ConfigDict({**small, "epochs": 1.0, "peak_lr": 1.5e-3, "final_lr": 1e-4})
     # 40 events for a day too: with 100 its dialogues are half as long again
     config.windows = ConfigDict({"train": 20_000, "validation": 400, "test": 2_000})
     config.windows.generation_history = 40
