@@ -38,7 +38,8 @@ INSTRUCTIONS = {
     "key_behaviours": "Which behaviours are key?",
     "patterns": "Which patterns recur?",
     "summary": "Summarise this person.",
-    # Begins with a drill of nano's (interop/nano.py), whose answer starts from the same event.
+    # Begins with a drill of nano's (interop/nano.py), whose answer starts from the same event. Without
+    # it the round's validation loss ended at 1.07 instead of 1.04 (one seed, 6,000 dialogues).
     "prediction": "What was last? Which behaviour comes next?",
 }
 PLACE_TASKS = ("home_work",)
