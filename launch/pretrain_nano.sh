@@ -6,4 +6,5 @@
 # stood ahead of its other rounds.
 source "$(dirname "$0")/setup.sh"
 setup ""
+keep_memory
 exec python -m bua_jax.pretrain_nano "$@"

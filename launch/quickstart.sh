@@ -4,4 +4,5 @@
 #   launch/quickstart.sh --config.windows.train=2000
 source "$(dirname "$0")/setup.sh"
 setup ""
+keep_memory
 exec python -m bua_jax.curriculum --config=configs/quickstart.py --workdir=runs/quickstart "$@"
