@@ -87,6 +87,7 @@ def test_leaves_are_dotted() -> None:
         ("--config.encoder.kind=lstm", "behavegpt, sasrec"),
         ("--config.stages=(1, 3)", "increasing subset"),
         ("--config.stage2.peak_lr=fast", "peak_lr"),
+        ("--config.model.recall=-1", "config.model.recall=-1 is negative"),
         ("--config=configs/stage7.py", "configs/stage2.py"),
         ("--nonsense=1", "nonsense"),
     ],

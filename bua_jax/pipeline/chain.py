@@ -50,6 +50,11 @@ def _check(config: ConfigDict) -> None:
         value = config[group][field]
         if value not in legal:
             raise ConfigError(f"config.{name}={value!r} is none of {', '.join(legal)}.")
+    if config.model.recall < 0:
+        raise ConfigError(
+            f"config.model.recall={config.model.recall} is negative; give the number of last events "
+            "whose soft tokens the final user turn repeats, or 0."
+        )
 
 
 STAGES = ("stage1", "stage2", "stage3", "joint")
