@@ -4,7 +4,8 @@ Examples:
   python -m bua_jax.parity --model=runs/quickstart --output=runs/parity
   python -m bua_jax.parity --model=runs/quickstart --output=runs/parity --dialogues=32 --tolerance=1e-3
 
-Both run in float32 on the CPU, on validation dialogues of the run. Prints a table, writes parity.json,
+On validation dialogues of the run: transformers in float32 on the CPU, this package in the run's dtype on
+jax's default device (JAX_PLATFORMS=cpu for the CPU). Prints a table, writes parity.json,
 and batch.safetensors with reference.safetensors, by which any other framework can be checked. The exit
 code is 1 if a difference is above the tolerance. Needs the extra `parity`.
 """

@@ -38,8 +38,8 @@ INSTRUCTIONS = {
     "key_behaviours": "Which behaviours are key?",
     "patterns": "Which patterns recur?",
     "summary": "Summarise this person.",
-    # Begins with a drill of nano's (interop/nano.py), whose answer starts from the same event. Without
-    # it the round's validation loss ended at 1.07 instead of 1.04 (one seed, 6,000 dialogues).
+    # Begins with a drill of nano's (interop/nano.py), whose answer starts from the same event. One
+    # control without it ended at a validation loss of 1.07 instead of 1.04: too little to tell.
     "prediction": "What was last? Which behaviour comes next?",
 }
 PLACE_TASKS = ("home_work",)

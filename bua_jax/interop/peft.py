@@ -143,8 +143,8 @@ def load(
         raise CheckpointError(f"{folder} was altered or damaged after it was written.")
     if base_hash is not None and metadata.get("base", base_hash) != base_hash:
         raise MismatchError(
-            f"{folder} was trained with the base {metadata['base']}, but this one is {base_hash}. Give "
-            "the base that it belongs to with --config.model.path=DIR."
+            f"{folder} was trained with the base {metadata['base']}, but this one is {base_hash}. "
+            "Load it with the base that it belongs to."
         )
     shapes = kernel_shapes(config)
     tree: dict[str, Any] = {}
