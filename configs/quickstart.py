@@ -13,6 +13,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config = load("configs/curriculum.py", arg).copy_and_resolve_references()
     config.unlock()
     config.encoder.epochs = 4
+    # four epochs: a high rate and little dropout do best on validation users (2.01 -> 1.86 nats)
+    config.encoder.dropout = 0.05
+    config.encoder.peak_lr = 3e-3
     config.windows.train = 8_000
     config.windows.validation = 80
     config.windows.test = 500

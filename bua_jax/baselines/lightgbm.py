@@ -9,11 +9,14 @@ import numpy as np
 from bua_jax.baselines.protocol import Histories, window_counts
 
 _RECENT = 5
+_NEVER = 99  # events ago, where a behaviour is not in the history
 
 
 def features(histories: Histories, classes: int, slots: int) -> np.ndarray:
-    """float32[n, F]: counts in the window, in the last ten events, of the successors of the last
-    behaviour and of this time of day on earlier days; the last five events; clock and weekday."""
+    """float32[n, F]: counts in the window, in the last ten events, at the last event's place, of the
+    successors of the last behaviour and of this time of day on earlier days; how many events ago
+    each behaviour was last seen; the last five events; clock and weekday; days that the window spans,
+    events of its last day."""
     n, length = histories.fields.shape[:2]
     rows, index = np.arange(n), np.arange(length)
     inside = index < histories.n_events[:, None]
@@ -30,11 +33,22 @@ def features(histories: Histories, classes: int, slots: int) -> np.ndarray:
     width = 2 * slots // 24
     ahead = slot - last_slot[:, None]
     later = inside & (histories.day < 0) & (ahead >= 0) & (ahead <= width)
+    final = np.maximum(histories.n_events - 1, 0)
+    here = inside & (histories.place_rank == histories.place_rank[rows, final][:, None])
+    ago = np.full((n, classes), _NEVER)
+    for back in range(length - 1, -1, -1):  # nearer events overwrite farther ones
+        at = final - back
+        seen = at >= 0
+        ago[rows[seen], behaviour[rows[seen], at[seen]]] = back
     columns = [
         window_counts(histories, classes),
         counted(recent, behaviour),
         counted(follows, behaviour),
         counted(later, behaviour),
+        counted(here, behaviour),
+        ago,
+        (histories.day[rows, final] - histories.day[:, 0])[:, None],
+        (inside & (histories.day == histories.day[rows, final][:, None])).sum(1)[:, None],
     ]
     for back in range(1, _RECENT + 1):
         at = np.maximum(histories.n_events - back, 0)
@@ -69,14 +83,14 @@ def fit(
     classes: int,
     slots: int,
     seed: int,
-    rounds: int = 300,
+    rounds: int = 600,
 ) -> LightGBM:
     """Boosts until the validation users' log-loss stops falling. Deterministic."""
     parameters = {
         "objective": "multiclass",
         "num_class": classes,
-        "learning_rate": 0.06,
-        "num_leaves": 15,
+        "learning_rate": 0.03,
+        "num_leaves": 7,
         "min_data_in_leaf": 60,
         "feature_fraction": 0.5,
         "bagging_fraction": 0.7,
@@ -95,6 +109,6 @@ def fit(
         train,
         rounds,
         valid_sets=[held],
-        callbacks=[lightgbm.early_stopping(20, verbose=False)],
+        callbacks=[lightgbm.early_stopping(30, verbose=False)],
     )
     return LightGBM(booster, classes, slots, len(training[1]))

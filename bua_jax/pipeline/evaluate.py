@@ -34,6 +34,7 @@ from bua_jax.training.writers import read_scalars
 
 _VALIDATION_WINDOWS = 4000
 _ADJUSTED = "encoder_adjusted"
+_SASREC_WIDTH = 64  # of the baseline: near the 50 of Kang & McAuley; wider was worse on validation
 
 
 def _histories(store: EventStore, windows: WindowIndex) -> list[Any]:
@@ -53,7 +54,7 @@ def fit_baselines(run: Run, store: EventStore) -> list[Predictor]:
         if trained_config.kind == kind:
             return neural.from_encoder(trained_config, params, store)
         other = encoder_config(run, store.catalogue)
-        width = 4 * other.dim if kind == "sasrec" else other.dim
+        width = _SASREC_WIDTH if kind == "sasrec" else other.dim
         other = dataclasses.replace(other, kind=kind, dim=width)
         return neural.fit(other, store, encoder_settings(run))
 

@@ -35,7 +35,7 @@ class EncoderSettings:
     peak_lr: float = 1e-3
     weight_decay: float = 0.1
     dro_lambda: float = 0.0
-    patience: int = 3  # epochs without a better validation log-loss before it stops
+    patience: int = 5  # epochs without a better validation log-loss before it stops
     seed: int = 42
 
 
