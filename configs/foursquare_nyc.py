@@ -16,7 +16,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config.windows.validation = 200
     config.windows.test = 0
     config.windows.generation_test = 100
-    # What the README's table was made with; nano's default is half of it since.
-    config.stage1.peak_lr = 3e-3
-    config.stage2.peak_lr = 3e-3
     return config
