@@ -35,6 +35,10 @@ setup() {
       # The release whose CPU build the parity tests are run with.
       *parity*) "$venv/bin/python" -m pip install --quiet torch==2.13.0 ;;
     esac
+    case "$extras" in
+      # For its file qwen.tiktoken alone.
+      *test*) "$venv/bin/python" -m pip install --quiet --no-deps dashscope ;;
+    esac
     "$venv/bin/python" -m pip install --quiet -e ".${extras:+[$extras]}"
     echo "$stamp" >"$venv/stamp-$extras"
   fi

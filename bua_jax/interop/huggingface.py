@@ -87,6 +87,15 @@ def _key_table(config: Qwen2Config) -> list[tuple[str, tuple[str, ...], tuple[in
     return table
 
 
+def expected_tensors(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
+    """Hugging Face name -> shape of every tensor that a model of this configuration has."""
+    found: dict[str, tuple[int, ...]] = {}
+    for key, _, shape, _ in _key_table(config):
+        for layer in range(config.num_layers) if "{}" in key else (0,):
+            found[key.format(layer)] = shape
+    return found
+
+
 def _tensors(folder: Path) -> dict[str, Path]:
     """Tensor name -> file. Raises `CheckpointError` for missing or damaged files and duplicates."""
     index = folder / "model.safetensors.index.json"
@@ -137,7 +146,7 @@ def load(folder: str | Path, dtype: str = "float32") -> tuple[Qwen2Config, Tree]
         tensors.pop("lm_head.weight", None)
     table = _key_table(config)
     layers = range(config.num_layers)
-    expected = {k.format(n) for k, *_ in table for n in (layers if "{}" in k else (0,))}
+    expected = expected_tensors(config).keys()
     missing, extra = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
     extra = [name for name in extra if not name.endswith("rotary_emb.inv_freq")]
     if missing or extra:
@@ -183,8 +192,13 @@ def save(folder: str | Path, config: Qwen2Config, params: Mapping[str, Any]) -> 
             tensors[key.format(n)] = np.ascontiguousarray(one.T if transposed else one)
     with files.atomic_write(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
+    write_config(folder, config)
+
+
+def write_config(folder: str | Path, config: Qwen2Config) -> None:
+    """Writes a config.json that `read_config` and transformers read."""
     files.write_json(
-        folder / "config.json",
+        Path(folder) / "config.json",
         {
             "architectures": ["Qwen2ForCausalLM" if config.qkv_bias else "LlamaForCausalLM"],
             "model_type": "qwen2" if config.qkv_bias else "llama",

@@ -1,14 +1,50 @@
-"""Tokenizers from `tokenizer.json`, as dialogues need them."""
+"""Tokenizers from `tokenizer.json` or `qwen.tiktoken`, as dialogues need them."""
 
+import base64
+import binascii
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from bua_jax.errors import CheckpointError
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+_QWEN_SPLIT = (  # of Qwen's published tokenizer: contractions, words, single digits, symbols, spaces
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+# Qwen2.5's added tokens in the order of their ids, which follow the last rank of qwen.tiktoken.
+_QWEN_SPECIAL = (
+    *("<|endoftext|>", IM_START, IM_END, "<|object_ref_start|>", "<|object_ref_end|>"),
+    *("<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>"),
+    *("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+)
+_QWEN_PLAIN = (
+    *("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"),
+    *("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
+)
+
+
+def _qwen2() -> tuple[normalizers.Normalizer, pre_tokenizers.PreTokenizer]:
+    split = pre_tokenizers.Split(Regex(_QWEN_SPLIT), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return normalizers.NFC(), pre_tokenizers.Sequence([split, byte_level])
+
+
+def _smollm() -> tuple[normalizers.Normalizer | None, pre_tokenizers.PreTokenizer]:
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    return None, pre_tokenizers.Sequence([digits, byte_level])
+
+
+# (normalizer, pre-tokenizer) by llama.cpp's names, for tokenizers that come without tokenizer.json.
+PRE_TOKENIZERS = {"qwen2": _qwen2, "smollm": _smollm}
 
 
 @dataclass(frozen=True)
@@ -16,7 +52,8 @@ class HFTokenizer:
     """A `tokenizers` tokenizer with the ids of ChatML and of the soft tokens.
 
     The three soft-token ids are rows of the embedding table that the tokenizer does not use, so the
-    table is not resized (design, decision 6).
+    table is not resized (design, decision 6); where it uses all (SmolLM2), they are its last special
+    tokens, which no text can make.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -37,16 +74,21 @@ class HFTokenizer:
 
 
 def load_tokenizer(folder: str | Path, vocab_size: int) -> HFTokenizer:
-    """Reads `folder`/tokenizer.json for a model with `vocab_size` embedding rows.
+    """Reads `folder`/tokenizer.json (else qwen.tiktoken) for a model with `vocab_size` embedding rows.
 
-    Raises `CheckpointError` if it is missing or damaged, lacks the ChatML tokens, uses ids beyond the
-    table, or leaves fewer than three of its rows free.
+    Raises `CheckpointError` if both are missing or damaged, lacks the ChatML tokens, uses ids beyond the
+    table, or has fewer than three rows and special tokens to spare.
     """
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
-        raise CheckpointError(f"{folder} has no tokenizer.json.")
+        path = Path(folder) / "qwen.tiktoken"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has neither tokenizer.json nor qwen.tiktoken.")
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        json_file = path.suffix == ".json"
+        tokenizer = tokenizers.Tokenizer.from_file(str(path)) if json_file else from_tiktoken(path)
+    except CheckpointError:
+        raise
     except Exception as error:  # the library raises bare Exception for a malformed file
         raise CheckpointError(f"{path} is not a tokenizer ({error}).") from error
     tokenizer.encode_special_tokens = True  # written-out special tokens stay text
@@ -58,13 +100,68 @@ def load_tokenizer(folder: str | Path, vocab_size: int) -> HFTokenizer:
     im_start, im_end = tokenizer.token_to_id(IM_START), tokenizer.token_to_id(IM_END)
     if im_start is None or im_end is None:
         raise CheckpointError(f"{path} lacks {IM_START} or {IM_END}; a ChatML model is needed.")
-    free = [i for i in range(vocab_size - 1, -1, -1) if i not in used][:3]
-    if len(free) < 3:
+    free = [i for i in range(vocab_size - 1, -1, -1) if i not in used]
+    added = sorted(tokenizer.get_added_tokens_decoder().items(), reverse=True)
+    # <|endoftext|> and the like may stand for the end of a text elsewhere.
+    spare = [i for i, token in added if token.special and not token.content.startswith("<|")]
+    if len(free + spare) < 3:
         raise CheckpointError(
-            f"{path} leaves {len(free)} of {vocab_size} table rows free; the soft tokens need three."
+            f"{path} leaves {len(free)} of {vocab_size} table rows free and has {len(spare)} special "
+            "tokens to spare; the soft tokens need three."
         )
-    soft_end, soft, soft_start = free
+    soft_end, soft, soft_start = (free + spare)[:3]
     return HFTokenizer(tokenizer, im_start, im_end, soft_start, soft, soft_end, vocab_size)
+
+
+def from_tiktoken(path: str | Path) -> tokenizers.Tokenizer:
+    """Qwen2.5's tokenizer from its ranks: a line per token, its bytes in base64 and its rank.
+
+    The merge that makes a token is the last one when its bytes are merged by the lower ranks alone.
+    Raises `CheckpointError` naming the line if the file is malformed.
+    """
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+        try:
+            encoded, expected = line.split()
+            if int(expected) != len(ranks):
+                raise ValueError(f"rank {int(expected)}, expected {len(ranks)}")
+            ranks[base64.b64decode(encoded, validate=True)] = len(ranks)
+        except (ValueError, binascii.Error) as error:
+            raise CheckpointError(
+                f"{path}, line {number}: {error}; expected a token in base64 and its rank."
+            ) from error
+    text = {byte: character for character, byte in _byte_of_character().items()}
+
+    def spelled(token: bytes) -> str:
+        return "".join(text[byte] for byte in token)
+
+    merges = []
+    for token, rank in ranks.items():
+        parts = _merged(token, ranks, rank)
+        if len(parts) == 2:
+            merges.append((spelled(parts[0]), spelled(parts[1])))
+    vocab = {spelled(token): rank for token, rank in ranks.items()}
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = _qwen2()
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in _QWEN_SPECIAL]
+        + [AddedToken(t, normalized=False) for t in _QWEN_PLAIN]
+    )
+    return tokenizer
+
+
+def _merged(token: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
+    """Byte-pair encoding of `token` by the ranks under `below`."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 1:
+        pairs = [ranks.get(a + b, below) for a, b in itertools.pairwise(parts)]
+        best = min(pairs)
+        if best >= below:
+            break
+        at = pairs.index(best)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts
 
 
 def _byte_of_character() -> dict[str, int]:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from bua_jax.errors import CheckpointError, ConfigError, MismatchError
 from bua_jax.events.schema import Catalogue
-from bua_jax.interop import huggingface
+from bua_jax.interop import gguf, hub, huggingface
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
 from bua_jax.models import lora, projector
 from bua_jax.models.aligned import Aligned
@@ -36,16 +36,27 @@ class Parts:
 
 
 def base_folder(config: ConfigDict) -> Path:
-    """Where the language model's directory is. Raises `ConfigError` if the config does not say."""
+    """The language model's Hugging Face directory: local, converted from GGUF, or from the hub.
+
+    Raises `ConfigError` if the config does not say, or names nothing that exists.
+    """
     if config.name not in PRESETS:
         raise ConfigError(f"model={config.name!r} is none of {', '.join(PRESETS)}.")
-    if config.path:
-        return Path(config.path)
-    if config.name == "nano":
+    path = Path(config.path)
+    if not config.path and config.name == "nano":
         return NANO
+    if config.path and path.is_dir():
+        return path
+    if path.suffix == ".gguf" and path.is_file():
+        return gguf.directory(path)
+    if "@" in config.path:
+        return hub.snapshot(config.path)
+    said = f"There is no {path}. " if config.path else ""
+    script = " launch/fetch_smollm2.sh fetches it." if config.name == "smollm2-135m" else ""
     raise ConfigError(
-        f"The weights of {config.name} are not shipped: give the Hugging Face directory (config.json, "
-        "tokenizer.json, *.safetensors) with --config.model.path=DIR."
+        f"{said}The weights of {config.name} are not shipped: give a Hugging Face directory "
+        "(config.json, tokenizer.json, *.safetensors), a .gguf file or a hub id NAME@REVISION with "
+        f"--config.model.path=...{script}"
     )
 
 

