@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,19 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def sha256_arrays(arrays: dict[str, np.ndarray]) -> str:
-    """First 16 hex digits of the SHA-256 over names, dtypes, shapes and bytes, sorted by name."""
+def sha256_arrays(arrays: Mapping[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 over names, dtypes, shapes and bytes, sorted by name.
+
+    Arrays may lie on devices: the host then holds about 16 MiB of them at a time.
+    """
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = arrays[name]
         digest.update(f"{name}|{array.dtype}|{array.shape}|".encode())
-        digest.update(array.tobytes() if array.dtype.kind in "OUS" else array.data)
+        array = array.reshape(1) if array.ndim == 0 else array
+        rows = max(1, 2**24 // max(1, array[:1].nbytes))
+        for first in range(0, len(array), rows):
+            part = np.ascontiguousarray(array[first : first + rows])
+            text = part.dtype.kind in "OUS"
+            digest.update(part.tobytes() if text else part.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:16]

@@ -1,14 +1,16 @@
 """Hugging Face directories (config.json + safetensors) and trees of arrays as safetensors files."""
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -18,6 +20,7 @@ from bua_jax.models.lora import MODULE_OF
 from bua_jax.models.qwen2 import Qwen2Config
 
 Tree = dict[str, Any]
+Placement = Callable[[Tree], Tree]  # shapes -> where each array goes
 _ARCHITECTURES = {"Qwen2ForCausalLM": True, "LlamaForCausalLM": False}  # name -> qkv bias
 
 
@@ -134,9 +137,13 @@ def _read(path: Path, name: str) -> np.ndarray:
         return file.get_tensor(name)
 
 
-def load(folder: str | Path, dtype: str = "float32") -> tuple[Qwen2Config, Tree]:
+def load(
+    folder: str | Path, dtype: str = "float32", placement: Placement | None = None
+) -> tuple[Qwen2Config, Tree]:
     """Loads a Qwen2 or Llama directory: (config, params for `Qwen2(config).apply({"params": ...})`).
 
+    placement: where each array goes, as a function of the tree of their shapes; by default the first
+    device. Tensors go there one by one, so the host never holds more than one of them.
     Raises `CheckpointError` naming missing, extra or mis-shaped tensors; nothing is half-loaded.
     """
     folder = Path(folder)
@@ -155,21 +162,57 @@ def load(folder: str | Path, dtype: str = "float32") -> tuple[Qwen2Config, Tree]
             f"unexpected {extra[:5]} ({len(extra)})."
         )
 
-    def tensor(name: str, shape: tuple[int, ...], transposed: bool) -> np.ndarray:
+    def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
         value = _read(tensors[name], name)
         if value.shape != shape:
             raise CheckpointError(f"{folder}: {name} has shape {value.shape}, expected {shape}.")
-        value = value.T if transposed else value
-        return np.asarray(value, jnp.dtype(dtype))
+        return value
 
+    shapes: Tree = {}
+    for key, path, shape, transposed in table:
+        ours = shape[::-1] if transposed else shape
+        ours = (config.num_layers, *ours) if "{}" in key else ours
+        _set(shapes, path, jax.ShapeDtypeStruct(ours, jnp.dtype(dtype)))
+    places = placement(shapes) if placement else None
     params: Tree = {}
     for key, path, shape, transposed in table:
+        place, whole = _get(places, path), _get(shapes, path)
         if "{}" in key:
-            value = np.stack([tensor(key.format(n), shape, transposed) for n in layers])
+            value = _empty(whole.shape, whole.dtype, place)
+            for n in layers:
+                value = _with_layer(value, tensor(key.format(n), shape), n, transposed, place)
+                value.block_until_ready()  # or the host would hold what is still on its way
         else:
-            value = tensor(key, shape, transposed)
-        _set(params, path, jnp.asarray(value))
+            value = _placed(tensor(key, shape), whole.dtype, transposed, place)
+        _set(params, path, value)
     return config, params
+
+
+def _at(place: Sharding | None, value: jax.Array) -> jax.Array:
+    return value if place is None else jax.lax.with_sharding_constraint(value, place)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype", "place"))
+def _empty(shape, dtype, place):
+    return _at(place, jnp.zeros(shape, dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "transposed", "place"))
+def _placed(value, dtype, transposed, place):
+    return _at(place, (value.T if transposed else value).astype(dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("transposed", "place"), donate_argnames="stack")
+def _with_layer(stack, value, layer, transposed, place):
+    value = (value.T if transposed else value).astype(stack.dtype)
+    return _at(place, jax.lax.dynamic_update_index_in_dim(stack, value, layer, 0))
+
+
+def _get(tree: Tree | None, path: tuple[str, ...]) -> Any:
+    value: Any = tree
+    for part in path:
+        value = value[part] if value is not None else None
+    return value
 
 
 def _set(tree: Tree, path: tuple[str, ...], value: Any) -> None:
@@ -183,10 +226,7 @@ def save(folder: str | Path, config: Qwen2Config, params: Mapping[str, Any]) -> 
     folder = Path(folder)
     tensors: dict[str, np.ndarray] = {}
     for key, path, _, transposed in _key_table(config):
-        value: Any = params
-        for part in path:
-            value = value[part]
-        array = np.asarray(value)
+        array = np.asarray(_get(dict(params), path))
         for n in range(config.num_layers) if "{}" in key else (None,):
             one = array if n is None else array[n]
             tensors[key.format(n)] = np.ascontiguousarray(one.T if transposed else one)
@@ -221,19 +261,24 @@ def write_config(folder: str | Path, config: Qwen2Config) -> None:
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
     """A nested dict of arrays as one dict: names joined by slashes, arrays on the host."""
-    flat: dict[str, np.ndarray] = {}
+    leaves = _leaves(tree, prefix)
+    return {key: np.ascontiguousarray(jax.device_get(value)) for key, value in leaves.items()}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key in sorted(tree):
         value = tree[key]
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}/")
+            flat |= _leaves(value, f"{prefix}{key}/")
         else:
-            flat[prefix + key] = np.ascontiguousarray(jax.device_get(value))
+            flat[prefix + key] = value
     return flat
 
 
 def tree_hash(tree: Mapping[str, Any]) -> str:
     """Short SHA-256 of a nested dict of arrays: names, types, shapes, values."""
-    return files.sha256_arrays(flatten(tree))
+    return files.sha256_arrays(_leaves(tree))
 
 
 def save_tree(path: str | Path, tree: Mapping[str, Any], metadata: Mapping[str, str]) -> None:

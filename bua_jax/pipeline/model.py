@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from bua_jax.errors import CheckpointError, ConfigError, MismatchError
@@ -20,6 +21,7 @@ from bua_jax.models.presets import PRESETS
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.pipeline.encoder import load_encoder
+from bua_jax.training.sharding import shardings
 
 NANO = Path(__file__).resolve().parent.parent / "assets" / "nano"
 
@@ -60,13 +62,17 @@ def base_folder(config: ConfigDict) -> Path:
     )
 
 
-def assemble(config: ConfigDict, encoder_folder: Path, seed: int) -> Parts:
+def assemble(
+    config: ConfigDict, encoder_folder: Path, seed: int, mesh: Mesh | None = None
+) -> Parts:
     """Loads base and encoder, and makes a fresh projector and adapter.
 
-    config: the run's `model` part. Raises `CheckpointError` or `ConfigError`.
+    config: the run's `model` part; mesh: over which the base is spread.
+    Raises `CheckpointError` or `ConfigError`.
     """
     folder = base_folder(config)
-    llm_config, base = huggingface.load(folder, config.dtype)
+    placement = (lambda shapes: shardings({"base": shapes}, mesh)["base"]) if mesh else None
+    llm_config, base = huggingface.load(folder, config.dtype, placement)
     llm_config = dataclasses.replace(llm_config, remat=config.remat, attention=config.attention)
     tokenizer = load_tokenizer(folder, llm_config.vocab_size)
     encoder_config, encoder, metadata = load_encoder(encoder_folder)

@@ -73,7 +73,8 @@ def train_settings(run: Run, stage: str, plan: PackingPlan) -> TrainSettings:
 def build_stage(run: Run, stage: str) -> dict[str, Any]:
     """Trains a stage from the one before it; writes checkpoints, metrics and trained.safetensors."""
     config, store = run.config[stage], load_store(run)
-    parts = assemble(run.config.model, run.folder("encoder"), run.config.seed)
+    mesh = sharding.make_mesh(run.config.mesh)
+    parts = assemble(run.config.model, run.folder("encoder"), run.config.seed, mesh)
     before = previous_stage(run, stage)
     if before is not None:
         parts = with_trained(parts, trained_path(run, before))
@@ -87,7 +88,6 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         save_trained(trained_path(run, stage), _kept(parts, groups), parts.identity)
         return {"skipped": True}
     print_groups(parts.variables, groups, stage)
-    mesh = sharding.make_mesh(run.config.mesh)
     dialogues = load_dialogues(run, stage, store)
     records = {
         split: token_records(

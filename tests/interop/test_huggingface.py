@@ -1,6 +1,9 @@
 """Directories and trees: round trips, and damaged files that are refused by name."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -103,3 +106,65 @@ def test_every_flipped_byte_of_a_tree_is_noticed(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError):
         huggingface.load_tree(path)
+
+
+# Loads sys.argv[1] over sys.argv[2] devices; prints what the process held at most over the weights.
+_LOADING = """
+import json, re, sys
+import jax, jax.numpy as jnp
+from bua_jax.interop import huggingface
+from bua_jax.training.sharding import make_mesh, shardings
+
+def mib(key):
+    return int(re.search(key + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+jnp.zeros(3).block_until_ready()
+before, mesh = mib("VmRSS"), make_mesh(sys.argv[2])
+placement = lambda shapes: shardings({"base": shapes}, mesh)["base"]
+_, params = huggingface.load(sys.argv[1], "float32", placement)
+digest = huggingface.tree_hash(params)
+leaves = jax.tree.leaves(params)
+weights = sum(leaf.nbytes for leaf in leaves) / 2**20
+shards = max(leaf.addressable_shards[0].data.nbytes / leaf.nbytes for leaf in leaves if leaf.ndim > 2)
+print(json.dumps([weights, mib("VmHWM") - before - weights, digest, shards]))
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """(folder, hash) of 532 MiB in four shards; the stacked MLP kernels are 160 MiB each."""
+    folder = tmp_path_factory.mktemp("large")
+    config = Qwen2Config(1000, 512, 4096, 20, 8, 2, 64)
+    huggingface.write_config(folder, config)
+    shapes, rng = huggingface.expected_tensors(config), np.random.default_rng(0)
+    weight_map = {}
+    for number in range(4):
+        names, shard = list(shapes)[number::4], f"model-{number}.safetensors"
+        save_file({n: rng.random(shapes[n], np.float32) for n in names}, folder / shard)
+        weight_map |= dict.fromkeys(names, shard)
+    text = json.dumps({"weight_map": weight_map})
+    (folder / "model.safetensors.index.json").write_text(text)
+    yield folder
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+
+
+def test_tensors_stream_to_their_devices(large):
+    """Less over the weights than one stacked kernel (measured: 133 MiB; stacked on the host, 421).
+
+    Eight CPU devices share the host's memory and each holds the tensor on its way (measured: 222).
+    """
+    found = {}
+    for devices in ("1", "8"):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+        command = [sys.executable, "-c", _LOADING, str(large), devices]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found[devices] = json.loads(done.stdout)
+    for weights, *_ in found.values():
+        assert weights == pytest.approx(532, abs=1)
+    assert found["1"][1] < 160
+    assert found["8"][1] < 320
+    assert found["1"][2] == found["8"][2], "the hash does not depend on the mesh"
+    assert (found["1"][3], found["8"][3]) == (1, 1 / 8)
