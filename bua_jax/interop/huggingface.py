@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from bua_jax import files
-from bua_jax.errors import CheckpointError
+from bua_jax.errors import CheckpointError, DataError
 from bua_jax.models.lora import MODULE_OF
 from bua_jax.models.qwen2 import Qwen2Config
 
@@ -25,38 +25,71 @@ _ARCHITECTURES = {"Qwen2ForCausalLM": True, "LlamaForCausalLM": False}  # name -
 
 
 def read_config(folder: str | Path, dtype: str = "float32") -> Qwen2Config:
-    """`Qwen2Config` of a directory's config.json. Raises `CheckpointError` for other architectures."""
+    """`Qwen2Config` of a directory's config.json.
+
+    Raises `CheckpointError` for other architectures, a damaged file, or a field that is missing or no
+    number, by name.
+    """
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json; expected a Hugging Face directory.")
-    values = files.read_json(path)
-    name = (values.get("architectures") or [None])[0]
-    if name not in _ARCHITECTURES:
+    values = _json_object(path)
+    names = values.get("architectures")
+    name = names[0] if isinstance(names, list) and names else names
+    if not isinstance(name, str) or name not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
         raise CheckpointError(f"{path}: architecture {name!r} is none of {known}.")
-    heads = values["num_attention_heads"]
     rope = values.get("rope_parameters") or {}
-    scaled = values.get("rope_scaling") or (
-        rope if rope.get("rope_type", "default") != "default" else None
-    )
+    rope = rope if isinstance(rope, dict) else {"rope_type": rope}
+    scaled = values.get("rope_scaling") or rope.get("rope_type", "default") != "default"
     if scaled or values.get("use_sliding_window"):
         raise CheckpointError(f"{path}: rope scaling and sliding windows are not supported.")
-    bias = values.get("attention_bias", _ARCHITECTURES[name])
-    return Qwen2Config(
-        vocab_size=values["vocab_size"],
-        hidden_size=values["hidden_size"],
-        intermediate_size=values["intermediate_size"],
-        num_layers=values["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=values.get("num_key_value_heads", heads),
-        head_dim=values.get("head_dim") or values["hidden_size"] // heads,
-        rope_theta=float(values.get("rope_theta") or rope.get("rope_theta") or 1e4),
-        rms_norm_eps=values["rms_norm_eps"],
-        tie_word_embeddings=values.get("tie_word_embeddings", False),
-        qkv_bias=bias,
-        max_positions=values.get("max_position_embeddings", 32768),
-        dtype=dtype,
-    )
+
+    def number(key: str, kind: type, default: Any = None) -> Any:
+        found = values.get(key, default)
+        found = default if found is None else found
+        fits = isinstance(found, kind) or (kind is float and isinstance(found, int))
+        if isinstance(found, bool) or not fits or not 0 < found < 2**40:
+            expected = "a positive integer" if kind is int else "a positive number"
+            raise CheckpointError(f"{path}: {key} is {found!r}, expected {expected}.")
+        return found
+
+    def flag(key: str, default: bool) -> bool:
+        found = values.get(key, default)
+        if not isinstance(found, bool):
+            raise CheckpointError(f"{path}: {key} is {found!r}, expected true or false.")
+        return found
+
+    heads, hidden = number("num_attention_heads", int), number("hidden_size", int)
+    try:
+        return Qwen2Config(
+            vocab_size=number("vocab_size", int),
+            hidden_size=hidden,
+            intermediate_size=number("intermediate_size", int),
+            num_layers=number("num_hidden_layers", int),
+            num_heads=heads,
+            num_kv_heads=number("num_key_value_heads", int, heads),
+            head_dim=number("head_dim", int, hidden // heads),
+            rope_theta=float(number("rope_theta", float, rope.get("rope_theta", 1e4))),
+            rms_norm_eps=number("rms_norm_eps", float),
+            tie_word_embeddings=flag("tie_word_embeddings", False),
+            qkv_bias=flag("attention_bias", _ARCHITECTURES[name]),
+            max_positions=number("max_position_embeddings", int, 32768),
+            dtype=dtype,
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises `CheckpointError` if the file is damaged or holds something else."""
+    try:
+        values = files.read_json(path)
+    except (DataError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}).") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds no JSON object.")
+    return values
 
 
 def _key_table(config: Qwen2Config) -> list[tuple[str, tuple[str, ...], tuple[int, ...], bool]]:
@@ -103,7 +136,11 @@ def _tensors(folder: Path) -> dict[str, Path]:
     """Tensor name -> file. Raises `CheckpointError` for missing or damaged files and duplicates."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        paths = sorted({folder / name for name in files.read_json(index)["weight_map"].values()})
+        named = _json_object(index).get("weight_map")
+        named = set(named.values()) if isinstance(named, dict) else {None}
+        if not all(isinstance(name, str) and name == Path(name).name for name in named):
+            raise CheckpointError(f"{index} has no weight_map from tensors to files beside it.")
+        paths = sorted(folder / name for name in named)
     else:
         paths = sorted(folder.glob("*.safetensors"))
     if not paths:
@@ -134,7 +171,10 @@ def open_safetensors(path: Path) -> Any:
 
 def _read(path: Path, name: str) -> np.ndarray:
     with open_safetensors(path) as file:
-        return file.get_tensor(name)
+        try:
+            return file.get_tensor(name)
+        except (SafetensorError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: tensor {name} can't be read ({error}).") from error
 
 
 def load(

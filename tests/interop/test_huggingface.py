@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from bua_jax.errors import CheckpointError
@@ -106,6 +108,87 @@ def test_every_flipped_byte_of_a_tree_is_noticed(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError):
         huggingface.load_tree(path)
+
+
+JUNK = st.none() | st.booleans() | st.integers(-3, 10**12) | st.text(max_size=3) | st.just([1])
+FUZZ = settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def _loads(path) -> bool:
+    """Whether a directory loads; only our own error may come out otherwise."""
+    try:
+        huggingface.load(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+@FUZZ
+@given(data=st.data())
+def test_a_mutated_config_raises_our_error_only(folder, data):
+    path, _ = folder
+    values = json.loads((path / "config.json").read_text())
+    keys = sorted(values)
+    for key in data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3)):
+        values[key] = data.draw(JUNK)
+        if data.draw(st.booleans()):
+            del values[key]
+    kept = (path / "config.json").read_bytes()
+    (path / "config.json").write_text(json.dumps(values))
+    _loads(path)
+    (path / "config.json").write_bytes(kept)
+    assert _loads(path)
+
+
+@FUZZ
+@given(data=st.data())
+def test_a_mutated_header_never_loads_other_shapes(folder, data):
+    """The header carries no hash, so a flip in the padding may pass; another tree may not."""
+    path, params = folder
+    file = path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    size = int.from_bytes(content[:8], "little")
+    for at in data.draw(st.lists(st.integers(0, size + 7), min_size=1, max_size=4)):
+        content[at] ^= 1 << data.draw(st.integers(0, 7))
+    kept = file.read_bytes()
+    file.write_bytes(content)
+    try:
+        _, loaded = huggingface.load(path)
+        shapes = jax.tree.map(jnp.shape, params)
+        assert jax.tree.map(jnp.shape, loaded) == shapes
+    except CheckpointError:
+        pass
+    file.write_bytes(kept)
+
+
+def test_truncated_files_are_refused(folder):
+    path, _ = folder
+    file = path / "model.safetensors"
+    content = file.read_bytes()
+    for cut in np.random.default_rng(0).integers(0, len(content), 100):
+        file.write_bytes(content[:cut])
+        assert not _loads(path), f"cut to {cut} of {len(content)} bytes"
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("[]", "holds no JSON object"),
+        ("{", "is damaged"),
+        ('{"weight_map": {"a": 3}}', "no weight_map"),
+        ('{"weight_map": {"a": "../b.safetensors"}}', "no weight_map"),
+    ],
+)
+def test_a_damaged_index_is_refused(folder, index, message):
+    path, _ = folder
+    (path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CheckpointError, match=message):
+        huggingface.load(path)
 
 
 # Loads sys.argv[1] over sys.argv[2] devices; prints what the process held at most over the weights.
