@@ -99,6 +99,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.recall = 0  # last events whose soft tokens the final user turn repeats
     config.model.warm_start = True  # fit a fresh projector to the words of events first
     config.model.merge_adapter = False  # into the base, once per step: small models on CPU
+    config.model.adapter = ""  # PEFT folder to start from, with its projector if that lies beside
     config.model.lora_rank = 16  # of the adapter's low-rank products
     config.model.lora_alpha = 32.0  # the adapter is scaled by alpha / rank
     config.model.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")  # projections

@@ -18,7 +18,7 @@ from bua_jax.pipeline.inference import finished_stage, load
 from bua_jax.pipeline.model import Parts, base_folder
 
 _METRICS = ("rec_w", "prec_w", "overall", "log_loss", "n")
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+_CHAT_TEMPLATE = "tokenizer_config.json"
 
 
 def _soft_ids(parts: Parts) -> dict[str, int]:
@@ -85,9 +85,9 @@ def export(
     if merge:
         params = lora.merge(variables["base"], variables["adapter"], shape)
         huggingface.save(output, parts.model.llm.config, params)
-        for name in _TOKENIZER:
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, output / name)
+        parts.tokenizer.tokenizer.save(str(output / "tokenizer.json"))
+        if (folder / _CHAT_TEMPLATE).is_file():
+            shutil.copyfile(folder / _CHAT_TEMPLATE, output / _CHAT_TEMPLATE)
         difference = merge_difference(parts.model.llm, variables["base"], variables["adapter"])
     else:
         peft.save(

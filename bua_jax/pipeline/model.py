@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from bua_jax.errors import CheckpointError, ConfigError, MismatchError
 from bua_jax.events.schema import Catalogue
-from bua_jax.interop import gguf, hub, huggingface
+from bua_jax.interop import gguf, hub, huggingface, peft
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
 from bua_jax.models import lora, projector
 from bua_jax.models.aligned import Aligned
@@ -19,7 +19,7 @@ from bua_jax.models.encoders import build
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 from bua_jax.pipeline.encoder import load_encoder
 from bua_jax.training.sharding import shardings
 
@@ -74,6 +74,7 @@ def assemble(
     placement = (lambda shapes: shardings({"base": shapes}, mesh)["base"]) if mesh else None
     llm_config, base = huggingface.load(folder, config.dtype, placement)
     llm_config = dataclasses.replace(llm_config, remat=config.remat, attention=config.attention)
+    base_hash = huggingface.tree_hash(base)
     tokenizer = load_tokenizer(folder, llm_config.vocab_size)
     encoder_config, encoder, metadata = load_encoder(encoder_folder)
     lora_config = LoraConfig(config.lora_rank, config.lora_alpha, tuple(config.lora_targets))
@@ -95,7 +96,7 @@ def assemble(
         "adapter": lora.init(adapter_key, lora_config, llm_config),
     }
     identity = {
-        "base": huggingface.tree_hash(base),
+        "base": base_hash,
         "encoder": metadata["hash"],
         "catalogue": metadata["catalogue"],
         "data": metadata["data"],
@@ -103,8 +104,41 @@ def assemble(
         "recall": str(config.recall),
         "lora": f"rank {config.lora_rank}, alpha {config.lora_alpha}, {tuple(config.lora_targets)}",
     }
+    if config.adapter:
+        variables |= _imported(Path(config.adapter), llm_config, lora_config, identity)
     catalogue = Catalogue.from_json(metadata["catalogue"])
     return Parts(model, variables, tokenizer, catalogue, identity)
+
+
+def _imported(
+    folder: Path, llm: Qwen2Config, expected: LoraConfig, identity: dict[str, str]
+) -> dict[str, Any]:
+    """The adapter of a PEFT folder, and the projector beside it if there is one.
+
+    Raises `CheckpointError` if the folder is damaged, `MismatchError` if the adapter has another shape
+    than the config's or belongs to another base, or the projector to another encoder or label set.
+    """
+    found, adapter = peft.load(folder, llm, base_hash=identity["base"])
+    if dataclasses.replace(found, targets=tuple(sorted(found.targets))) != dataclasses.replace(
+        expected, targets=tuple(sorted(expected.targets))
+    ):
+        raise MismatchError(
+            f"{folder} holds an adapter of rank {found.rank}, alpha {found.alpha:g} on {found.targets}, "
+            f"but the config says rank {expected.rank}, alpha {expected.alpha:g} on {expected.targets}. "
+            "Set --config.model.lora_rank, lora_alpha and lora_targets to the adapter's."
+        )
+    path = folder / "projector.safetensors"
+    if not path.is_file():
+        return {"adapter": adapter}
+    tree, metadata = huggingface.load_tree(path)
+    for name in ("encoder", "catalogue", "soft_tokens"):
+        if metadata.get(name) != identity[name]:
+            raise MismatchError(
+                f"{path} was trained with {name} {metadata.get(name)!r}, but here it is "
+                f"{identity[name]!r}. Use the encoder and labels that it was trained with, or move the "
+                "file away to train a projector of your own."
+            )
+    return {"adapter": adapter, "projector": tree["projector"]}
 
 
 def save_trained(path: Path, trained: dict[str, Any], identity: dict[str, Any]) -> None:

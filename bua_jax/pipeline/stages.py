@@ -70,6 +70,13 @@ def train_settings(run: Run, stage: str, plan: PackingPlan) -> TrainSettings:
     )
 
 
+def _starts_cold(run: Run) -> bool:
+    """Whether the first stage's projector is fresh and the config wants it fitted first."""
+    model = run.config.model
+    brought = (Path(model.adapter) / "projector.safetensors").is_file() if model.adapter else False
+    return model.warm_start and model.soft_tokens != "none" and not brought
+
+
 def build_stage(run: Run, stage: str) -> dict[str, Any]:
     """Trains a stage from the one before it; writes checkpoints, metrics and trained.safetensors."""
     config, store = run.config[stage], load_store(run)
@@ -78,7 +85,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     before = previous_stage(run, stage)
     if before is not None:
         parts = with_trained(parts, trained_path(run, before))
-    elif run.config.model.warm_start and run.config.model.soft_tokens != "none":
+    elif _starts_cold(run):
         parts = _warm(run, parts, store)
     groups = trained_groups(stage, full_finetuning=config.full_finetuning)
     if run.config.model.soft_tokens == "none":

@@ -1,19 +1,24 @@
 """What `convert` writes works in transformers and PEFT: same greedy text, from soft tokens on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from bua_jax.dialogue.tasks import INSTRUCTIONS
+from bua_jax.errors import MismatchError
 from bua_jax.events.schema import EventStore
 from bua_jax.interop import peft
-from bua_jax.interop.huggingface import load_tree
+from bua_jax.interop.huggingface import load_tree, tree_hash
+from bua_jax.pipeline.export import export
 from bua_jax.pipeline.histories import example_lines, read_histories
-from bua_jax.pipeline.inference import Bua, load
+from bua_jax.pipeline.inference import Bua, finished_stage, load
+from bua_jax.pipeline.model import assemble
 from tests.helpers import require
-from tests.runs import verb
+from tests.runs import REDUCED, verb
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +91,38 @@ def test_everything_that_soft_tokens_need_is_there(
     assert again.returncode == 2
     assert "not an empty folder" in again.stderr
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_run_starts_from_an_exported_adapter(quickstart: Path, bua: Bua, tmp_path: Path) -> None:
+    """Adapter and projector come back bit for bit; what does not belong is an error with both values."""
+    export(quickstart, tmp_path / "adapter")
+    config = ConfigDict(finished_stage(quickstart)[1]["config"]["model"])
+    config.adapter = str(tmp_path / "adapter")
+    parts = assemble(config, quickstart / "encoder", seed=7)
+    for group in ("adapter", "projector"):
+        assert tree_hash(parts.variables[group]) == tree_hash(bua.parts.variables[group])
+    with pytest.raises(MismatchError, match=r"rank 16.* but the config says rank 8"):
+        assemble(ConfigDict({**config, "lora_rank": 8}), quickstart / "encoder", seed=7)
+    with pytest.raises(MismatchError, match="soft_tokens 'sequence', but here it is 'item'"):
+        assemble(ConfigDict({**config, "soft_tokens": "item"}), quickstart / "encoder", seed=7)
+
+
+def test_training_from_an_adapter_starts_where_it_ended(quickstart: Path, tmp_path: Path) -> None:
+    """Two steps of stage 2 alone, at a learning rate of nothing, leave the imported adapter."""
+    export(quickstart, tmp_path / "adapter")
+    workdir = tmp_path / "run"
+    for name in ("data", "encoder", "dialogues"):
+        shutil.copytree(quickstart / name, workdir / name)
+    still = [f"--config.stage2.{name}=0.0" for name in ("peak_lr", "initial_lr", "final_lr")]
+    flags = [*REDUCED, *still, "--config.stages=(2,)", f"--config.model.adapter={tmp_path}/adapter"]
+    done = verb(
+        "train",
+        "--config=configs/quickstart.py",
+        "--config.step=stage2",
+        f"--workdir={workdir}",
+        *flags,
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = load(quickstart).parts.variables, load(workdir).parts.variables
+    for group in ("adapter", "projector"):
+        assert tree_hash(after[group]) == tree_hash(before[group])
