@@ -93,6 +93,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.name = args["model"]  # nano, smollm2-135m, qwen2.5-0.5b ... -72b
     config.model.path = ""  # Hugging Face directory, .gguf file or hub id NAME@REVISION
     config.model.dtype = "float32"  # of the frozen base: float32 on CPU, bfloat16 on accelerators
+    config.model.base_quantization = "none"  # of the frozen projections: none, int8 or nf4
     config.model.attention = "xla"  # xla or cudnn
     config.model.remat = "full"  # none, dots or full
     config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled or none

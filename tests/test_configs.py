@@ -88,6 +88,8 @@ def test_leaves_are_dotted() -> None:
         ("--config.stages=(1, 3)", "increasing subset"),
         ("--config.stage2.peak_lr=fast", "peak_lr"),
         ("--config.model.recall=-1", "config.model.recall=-1 is negative"),
+        ("--config.model.base_quantization=int3", "is none of none, int8, nf4"),
+        ("--config.model.base_quantization=int8", "add --config.model.merge_adapter=False"),
         ("--config=configs/stage7.py", "configs/stage2.py"),
         ("--nonsense=1", "nonsense"),
     ],

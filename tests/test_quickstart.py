@@ -173,6 +173,11 @@ def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None
         ),
         ("--config.stages=(1, 2)", "--config.model.soft_tokens=none"),
         ("--config.with_joint=True",),
+        (
+            "--config.stages=(2,)",
+            "--config.model.base_quantization=nf4",
+            "--config.model.merge_adapter=False",
+        ),
     ],
     ids=[
         "no rounds",
@@ -180,6 +185,7 @@ def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None
         "item token_mean weights revealed",
         "no soft tokens",
         "joint",
+        "nf4 base",
     ],
 )
 @pytest.mark.long

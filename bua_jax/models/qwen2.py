@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bua_jax.models.lora import LoraConfig
+from bua_jax.models.quantization import is_quantized, plain
 
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -90,7 +91,11 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.normal(0.02)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features), x.dtype)
+        kernel: Any = self.get_variable("params", "kernel")
+        if is_quantized(kernel):
+            kernel = plain(kernel, x.dtype)
+        else:
+            kernel = self.param("kernel", init, (x.shape[-1], self.features), x.dtype)
         shape, x = x.shape, x.reshape(-1, x.shape[-1])  # one GEMM, also for the kernel's gradient
         y = x @ kernel
         if self.use_bias:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from bua_jax import files
 from bua_jax.environment import versions
 from bua_jax.errors import ConfigError
+from bua_jax.models import quantization
 from bua_jax.pipeline.data import build_data
 from bua_jax.pipeline.dialogues import build_dialogues
 from bua_jax.pipeline.encoder import build_encoder
@@ -39,6 +40,7 @@ def _check(config: ConfigDict) -> None:
             "for example --config.stages='(2, 3)'."
         )
     choices = {
+        "model.base_quantization": quantization.MODES,
         "model.soft_tokens": ("sequence", "item", "pooled", "none"),
         "encoder.kind": ("behavegpt", "sasrec"),
         "decoding.decode": ("labels", "free"),
@@ -50,6 +52,18 @@ def _check(config: ConfigDict) -> None:
         value = config[group][field]
         if value not in legal:
             raise ConfigError(f"config.{name}={value!r} is none of {', '.join(legal)}.")
+    if config.model.base_quantization != "none":
+        if config.model.merge_adapter:
+            raise ConfigError(
+                "config.model.base_quantization needs an adapter beside the quantised kernels; add "
+                "--config.model.merge_adapter=False."
+            )
+        full = [stage for stage in STAGES if config[stage].full_finetuning]
+        if full:
+            raise ConfigError(
+                f"config.{full[0]}.full_finetuning trains the base, which base_quantization="
+                f"{config.model.base_quantization!r} freezes; set one of them back."
+            )
     if config.model.recall < 0:
         raise ConfigError(
             f"config.model.recall={config.model.recall} is negative; give the number of last events "

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from bua_jax.errors import ConfigError
 from bua_jax.files import read_json, write_json
 from bua_jax.interop import huggingface, peft
-from bua_jax.models import lora
+from bua_jax.models import lora, quantization
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.pipeline.inference import finished_stage, load
 from bua_jax.pipeline.model import Parts, base_folder
@@ -83,12 +83,13 @@ def export(
     base = base or str(folder)
     difference: dict[str, float] = {}
     if merge:
-        params = lora.merge(variables["base"], variables["adapter"], shape)
-        huggingface.save(output, parts.model.llm.config, params)
+        llm = parts.model.llm
+        plain = quantization.dequantize(variables["base"], llm.config.dtype)
+        huggingface.save(output, llm.config, lora.merge(plain, variables["adapter"], shape))
         parts.tokenizer.tokenizer.save(str(output / "tokenizer.json"))
         if (folder / _CHAT_TEMPLATE).is_file():
             shutil.copyfile(folder / _CHAT_TEMPLATE, output / _CHAT_TEMPLATE)
-        difference = merge_difference(parts.model.llm, variables["base"], variables["adapter"])
+        difference = merge_difference(llm, plain, variables["adapter"])
     else:
         peft.save(
             output,

@@ -13,7 +13,7 @@ from bua_jax.errors import CheckpointError, ConfigError, MismatchError
 from bua_jax.events.schema import Catalogue
 from bua_jax.interop import gguf, hub, huggingface, peft
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
-from bua_jax.models import lora, projector
+from bua_jax.models import lora, projector, quantization
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.encoders import build
 from bua_jax.models.lora import LoraConfig
@@ -90,7 +90,7 @@ def assemble(
     projector_key, adapter_key = jax.random.split(jax.random.key(seed))
     table = base["embed_tokens"]["embedding"]
     variables = {
-        "base": base,
+        "base": quantization.quantize(base, config.base_quantization),
         "encoder": encoder,
         "projector": projector.init(projector_key, encoder_config.state_dim, table),
         "adapter": lora.init(adapter_key, lora_config, llm_config),
@@ -102,6 +102,7 @@ def assemble(
         "data": metadata["data"],
         "soft_tokens": config.soft_tokens,
         "recall": str(config.recall),
+        "base_quantization": config.base_quantization,
         "lora": f"rank {config.lora_rank}, alpha {config.lora_alpha}, {tuple(config.lora_targets)}",
     }
     if config.adapter:

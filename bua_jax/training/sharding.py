@@ -17,9 +17,9 @@ AXES = ("data", "fsdp", "tensor")
 RULES: tuple[tuple[str, P], ...] = (
     (r"base/embed_tokens/embedding", P("tensor", "fsdp")),
     (r"base/lm_head/kernel", P("fsdp", "tensor")),
-    (r"base/layers/\w+/(q|k|v|gate|up)_proj/kernel", P(None, "fsdp", "tensor")),
+    (r"base/layers/\w+/(q|k|v|gate|up)_proj/kernel(/qvalue|/scale)?", P(None, "fsdp", "tensor")),
     (r"base/layers/\w+/(q|k|v)_proj/bias", P(None, "tensor")),
-    (r"base/layers/\w+/(o|down)_proj/kernel", P(None, "tensor", "fsdp")),
+    (r"base/layers/\w+/(o|down)_proj/kernel(/qvalue|/scale)?", P(None, "tensor", "fsdp")),
     (r"base/(layers/\w+|norm)/scale", P()),
     (r"adapter/layers/\w+/(q|k|v|gate|up)_proj/a", P(None, "fsdp", None)),
     (r"adapter/layers/\w+/(q|k|v|gate|up)_proj/b", P(None, None, "tensor")),
