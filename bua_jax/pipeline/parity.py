@@ -193,7 +193,7 @@ def differences(one: Arrays, two: Arrays, valid: np.ndarray) -> dict[str, float]
     whose best logit differs; losses: absolute; gradients: norm of the difference over the norm.
     """
     found: dict[str, float] = {}
-    for name in sorted(one.keys() & two.keys()):
+    for name in (name for name in one if name in two):
         x, y = np.float64(one[name]), np.float64(two[name])
         if name.startswith("gradient"):
             found[name] = float(np.linalg.norm(x - y) / max(float(np.linalg.norm(y)), 1e-12))
