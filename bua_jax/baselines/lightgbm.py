@@ -9,7 +9,6 @@ import numpy as np
 from bua_jax.baselines.protocol import Histories, window_counts
 
 _RECENT = 5
-_NEVER = 99  # events ago, where a behaviour is not in the history
 
 
 def features(histories: Histories, classes: int, slots: int) -> np.ndarray:
@@ -35,7 +34,7 @@ def features(histories: Histories, classes: int, slots: int) -> np.ndarray:
     later = inside & (histories.day < 0) & (ahead >= 0) & (ahead <= width)
     final = np.maximum(histories.n_events - 1, 0)
     here = inside & (histories.place_rank == histories.place_rank[rows, final][:, None])
-    ago = np.full((n, classes), _NEVER)
+    ago = np.full((n, classes), length)  # where a behaviour is not in the history
     for back in range(length - 1, -1, -1):  # nearer events overwrite farther ones
         at = final - back
         seen = at >= 0

@@ -34,7 +34,7 @@ from bua_jax.training.writers import read_scalars
 
 _VALIDATION_WINDOWS = 4000
 _ADJUSTED = "encoder_adjusted"
-_SASREC_WIDTH = 64  # of the baseline: near the 50 of Kang & McAuley; wider was worse on validation
+_SASREC_WIDTH = 64  # of the baseline: near the 50 of Kang & McAuley
 
 
 def _histories(store: EventStore, windows: WindowIndex) -> list[Any]:

@@ -106,7 +106,7 @@ def write(path: Path, architecture: str, kind: str = "F32", **changes) -> Path:
 @pytest.mark.parametrize("kind", bua_gguf.TENSOR_TYPES)
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
 def test_logits_equal_transformers(architecture, kind, tmp_path):
-    """1e-3 of logits of order 1, in float32; wrong q/k rows would be far outside (next test)."""
+    """1e-3 of logits of order 1, in float32; wrong q/k rows are outside (next test)."""
     torch, transformers = require("torch"), require("transformers")
     path = write(tmp_path / "model.gguf", architecture, kind)
     config, params = huggingface.load(bua_gguf.directory(path, tmp_path / "cache"))
@@ -122,10 +122,10 @@ def test_logits_equal_transformers(architecture, kind, tmp_path):
     np.testing.assert_allclose(ours, expected, atol=1e-3, rtol=0)
 
 
-def test_llama_rows_are_put_back_in_order(tmp_path):
-    """Negative control: without undoing llama.cpp's order the q rows differ."""
+def test_llama_rows_are_put_back_in_order(tmp_path, monkeypatch):
+    """Against the stored rows; and without it the logits fail the test above (negative control)."""
     path = write(tmp_path / "model.gguf", "llama")
-    _, params = huggingface.load(bua_gguf.directory(path, tmp_path / "cache"))
+    config, params = huggingface.load(bua_gguf.directory(path, tmp_path / "cache"))
     gguf = require("gguf")
     stored = {t.name: t.data for t in gguf.GGUFReader(path).tensors}["blk.0.attn_q.weight"]
     ours = np.asarray(params["layers"]["self_attn"]["q_proj"]["kernel"][0]).T
@@ -136,6 +136,11 @@ def test_llama_rows_are_put_back_in_order(tmp_path):
         block, source = ours[head * d : (head + 1) * d], stored[head * d : (head + 1) * d]
         np.testing.assert_array_equal(block[: d // 2], source[0::2])
         np.testing.assert_array_equal(block[d // 2 :], source[1::2])
+    monkeypatch.setattr(bua_gguf, "_unpermuted", lambda rows, heads: rows)
+    _, wrong = huggingface.load(bua_gguf.directory(path, tmp_path / "wrong"))
+    tokens = jnp.asarray(np.random.default_rng(1).integers(0, 256, (2, 24)))
+    logits = [Qwen2(config).apply({"params": p}, tokens) for p in (params, wrong)]
+    assert np.abs(np.asarray(logits[0] - logits[1])).max() > 1e-3
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
