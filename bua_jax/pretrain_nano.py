@@ -106,7 +106,7 @@ def loss_of(model: Qwen2, soft_id: int, params, batch, noise_key=None) -> jax.Ar
     index = jnp.clip(jnp.cumsum(is_soft, axis=1) - 1, 0, vectors.shape[1] - 1)
     vectors = jnp.take_along_axis(vectors, index[:, :, None], axis=1)
     embeddings = jnp.where(is_soft[:, :, None], vectors, embeddings)
-    hidden, _ = model.apply(
+    hidden: Any = model.apply(
         {"params": params}, embeddings, batch["positions"], causal_mask(segments), method="hidden"
     )
     logits: Any = model.apply({"params": params}, hidden[:, :-1], method="unembed")

@@ -96,7 +96,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.base_quantization = "none"  # of the frozen projections: none, int8 or nf4
     config.model.attention = "xla"  # xla or cudnn
     config.model.remat = "full"  # none, dots or full
-    config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled or none
+    config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled, none or text
     config.model.recall = 0  # last events whose soft tokens the final user turn repeats
     config.model.warm_start = True  # fit a fresh projector to the words of events first
     config.model.merge_adapter = False  # into the base, once per step: small models on CPU
@@ -133,6 +133,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "sasrec",
         "behavegpt",
     )
+    config.evaluation.zero_shot = False  # a row for the base as it comes, history in words
     config.evaluation.bootstrap = 2_000  # resamples of users for the intervals
     config.evaluation.examples = 3  # dialogues shown in report.html
     config.evaluation.lightgbm_windows = 60_000  # training windows LightGBM may use at most

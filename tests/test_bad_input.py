@@ -67,6 +67,15 @@ def test_a_truncated_model(copied: Path, keep: float) -> None:
         load(copied)
 
 
+def test_a_run_of_an_older_version(copied: Path) -> None:
+    path = copied / "stage3" / "record.json"
+    record = json.loads(path.read_text())
+    del record["config"]["model"]["adapter"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(MismatchError, match=r"had no config\.model\.adapter yet"):
+        load(copied)
+
+
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     flags = (f"--input={tmp_path / 'h.jsonl'}", f"--output={tmp_path / 'out.jsonl'}")
     done = verb("predict", f"--model={tmp_path}", *flags)

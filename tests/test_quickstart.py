@@ -172,6 +172,12 @@ def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None
             "--config.dialogues.target_time_revealed=True",
         ),
         ("--config.stages=(1, 2)", "--config.model.soft_tokens=none"),
+        (
+            "--config.stages=(2,)",
+            "--config.model.soft_tokens=text",
+            "--config.dialogues.rounds=False",
+            "--config.evaluation.zero_shot=True",
+        ),
         ("--config.with_joint=True",),
         (
             "--config.stages=(2,)",
@@ -184,6 +190,7 @@ def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None
         "pooled sasrec",
         "item token_mean weights revealed",
         "no soft tokens",
+        "history in words",
         "joint",
         "nf4 base",
     ],
@@ -195,6 +202,7 @@ def test_every_switch_runs(flags: tuple[str, ...], tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["prediction"]["bua"]["n"] == 40
     assert ("bua_joint" in metrics["prediction"]) == ("--config.with_joint=True" in flags)
+    assert ("zero_shot" in metrics["prediction"]) == ("--config.evaluation.zero_shot=True" in flags)
     rounded = any("base_quantization" in flag for flag in flags)
     if not rounded:  # transformers computes with the base as it is
         output = tmp_path / "parity"

@@ -1,7 +1,8 @@
-"""Decoding state: a KV cache with per-row lengths, and the two ways to extend it.
+"""Decoding state of many rows: their KV caches, and the one forward that extends them.
 
-Rows are right-padded; slot s of a row holds its s-th token. A chunk may have another number of tokens
-in every row: the surplus is dropped.
+Layers are unrolled over weights that are unstacked once (`unstack`): slicing a stacked [L, ...] weight
+copies it in every step. Rows are right-padded; slot s of a row's cache holds its s-th token. A chunk
+may have another number of tokens in every row: the surplus is dropped.
 """
 
 import functools
@@ -12,119 +13,164 @@ import jax.numpy as jnp
 
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
-from bua_jax.models.qwen2 import KVCache, empty_cache
+from bua_jax.models.qwen2 import Block, KVCache, RMSNorm
+
+Weights = dict[str, Any]
 
 
-class DecodingState(NamedTuple):
-    """Cache of S slots per row, valid slots per row int32[B], hidden of the last token [B, H]."""
+class Rows(NamedTuple):
+    """Caches of every layer with S slots, valid slots int32[B], hidden state of the last token [B, H]."""
 
-    cache: KVCache
+    caches: tuple[KVCache, ...]
     lengths: jax.Array
     hidden: jax.Array
 
 
-def empty_state(model: Aligned, batch: int, length: int) -> DecodingState:
-    """No tokens yet, room for `length` per row."""
-    config = model.llm.config
-    hidden = jnp.zeros((batch, config.hidden_size), config.dtype)
-    return DecodingState(empty_cache(config, batch, length), jnp.zeros(batch, jnp.int32), hidden)
+class Chunk(NamedTuple):
+    """Tokens to append: counts int32[n] of tokens int32[n, C].
 
-
-def _extend(model, variables, state: DecodingState, embeddings, counts) -> DecodingState:
-    """Appends counts[b] of the embeddings [B, C, H] to row b."""
-    slots = state.cache.k.shape[3]
-    offset = jnp.arange(embeddings.shape[1])
-    positions = state.lengths[:, None] + offset
-    index = jnp.where(offset < counts[:, None], positions, slots)
-    mask = jnp.arange(slots) <= positions[:, :, None]
-    hidden, cache = aligned.hidden(
-        model, variables, embeddings, positions, mask, state.cache, index
-    )
-    assert cache is not None
-    last = jnp.take_along_axis(hidden, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
-    last = jnp.where((counts > 0)[:, None], last, state.hidden)
-    return DecodingState(cache, state.lengths + counts, last)
-
-
-@functools.partial(jax.jit, static_argnames=("model",), donate_argnums=(2,))
-def append_with_events(
-    model: Aligned,
-    variables: Any,
-    state: DecodingState,
-    tokens: jax.Array,
-    soft_index: jax.Array,
-    counts: jax.Array,
-    events: jax.Array,
-    event_segments: jax.Array,
-) -> DecodingState:
-    """Appends turns with placeholders: tokens and soft_index int32[B, C], events int32[B, L, 4]."""
-    # Padding stays at position 0: beyond the encoder's table an embedding look-up gives NaN.
-    positions = jnp.where(event_segments > 0, jnp.arange(events.shape[1]), 0)
-    batch = {
-        "tokens": tokens,
-        "soft_index": soft_index,
-        "events": events,
-        "event_segments": event_segments,
-        "event_positions": positions,
-    }
-    return _extend(
-        model, variables, state, aligned.input_embeddings(model, variables, batch), counts
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("model",), donate_argnums=(2,))
-def append(
-    model: Aligned, variables: Any, state: DecodingState, tokens: jax.Array, counts: jax.Array
-) -> DecodingState:
-    """Appends counts[b] of tokens int32[B, C] (no placeholders) to row b."""
-    embeddings = aligned.embed(model, variables, tokens)
-    return _extend(model, variables, state, embeddings, counts)
-
-
-@functools.partial(jax.jit, static_argnames=("model",))
-def logits(model: Aligned, variables: Any, state: DecodingState) -> jax.Array:
-    """float32[B, V] of the next token."""
-    return aligned.unembed(model, variables, state.hidden)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "max_new", "stop"), donate_argnums=(2,))
-def greedy(
-    model: Aligned, variables: Any, state: DecodingState, *, max_new: int, stop: int
-) -> tuple[DecodingState, jax.Array, jax.Array]:
-    """Greedy decoding until every row has the stop token or `max_new` tokens.
-
-    Returns (state, tokens int32[B, max_new], counts int32[B]); counts exclude the stop token, which
-    is in the cache of every row in the end, also of rows cut at `max_new`.
+    Placeholders among them stand for the events soft_index int32[n, C] points at; events int32[n, L, 4]
+    and event_counts int32[n] are None where there are no placeholders.
     """
-    batch = state.lengths.shape[0]
 
-    def going(carry) -> jax.Array:
-        step, _, _, _, done = carry
-        return (step < max_new) & ~jnp.all(done)
+    tokens: Any
+    counts: Any
+    soft_index: Any = None
+    events: Any = None
+    event_counts: Any = None
 
-    def body(carry):
-        step, state, tokens, counts, done = carry
-        token = jnp.argmax(aligned.unembed(model, variables, state.hidden), axis=-1)
-        done = done | (token == stop)
-        live = (~done).astype(jnp.int32)
-        tokens = tokens.at[:, step].set(jnp.where(done, stop, token))
-        state = _extend(
-            model, variables, state, aligned.embed(model, variables, token[:, None]), live
+
+@functools.partial(jax.jit, static_argnames="model")
+def unstack(model: Aligned, variables: Any) -> Weights:
+    """Variables with a tree per layer, and the unembedding as [H, V] (`x @ W.T` is slow on a CPU)."""
+    layers = {"params": variables["base"]["layers"]}
+    if "adapter" in variables:
+        layers["lora"] = variables["adapter"]["layers"]
+    base = {name: value for name, value in variables["base"].items() if name != "layers"}
+    if model.llm.config.tie_word_embeddings:
+        head = base["embed_tokens"]["embedding"].T
+    else:
+        head = base.pop("lm_head")["kernel"]
+    each = [jax.tree.map(lambda x, i=i: x[i], layers) for i in range(model.llm.config.num_layers)]
+    rest = {name: variables[name] for name in ("encoder", "projector")}
+    return {**rest, "base": base, "layers": each, "head": head}
+
+
+def empty_rows(model: Aligned, batch: int, length: int, dtype: str) -> Rows:
+    """No tokens yet, room for `length` per row; dtype of the caches: float32, bfloat16 or int8."""
+    config = model.llm.config
+    heads = (batch, config.num_kv_heads)
+
+    def layer() -> KVCache:
+        k = jnp.zeros((*heads, config.head_dim, length), dtype)
+        v = jnp.zeros((*heads, length, config.head_dim), dtype)
+        if dtype != "int8":
+            return KVCache(k, v)
+        return KVCache(k, v, jnp.zeros((*heads, length)), jnp.zeros((*heads, length)))
+
+    hidden = jnp.zeros((batch, config.hidden_size), config.dtype)
+    caches = tuple(layer() for _ in range(config.num_layers))
+    return Rows(caches, jnp.zeros(batch, jnp.int32), hidden)
+
+
+def forward(
+    model: Aligned, weights: Weights, rows: Rows, embeddings, positions, mask
+) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
+    """Final hidden states [B, T, H] of embeddings after each row, and their keys and values by layer.
+
+    positions: int32[B, T]; mask: bool[B, T, T], what each of the new tokens attends to among them.
+    """
+    config = model.llm.config
+    block, x = Block(config, model.llm.lora), embeddings
+    new: list[Any] = []
+    for layer, past in zip(weights["layers"], rows.caches, strict=True):
+        x, pair = block.apply(layer, x, positions, mask, past, rows.lengths)
+        new.append(pair)
+    normed: Any = RMSNorm(config.rms_norm_eps).apply({"params": weights["base"]["norm"]}, x)
+    return normed, new
+
+
+def extend(model: Aligned, weights: Weights, rows: Rows, embeddings, counts) -> Rows:
+    """Appends counts[b] of the embeddings [B, C, H] to row b."""
+    batch, length = embeddings.shape[:2]
+    offset = jnp.arange(length)
+    positions = rows.lengths[:, None] + offset
+    mask = jnp.broadcast_to(offset <= offset[:, None], (batch, length, length))
+    hidden, new = forward(model, weights, rows, embeddings, positions, mask)
+    slots = rows.caches[0].v.shape[2]
+    index = jnp.where(offset < counts[:, None], positions, slots)
+    # Never true. It tells XLA that all layers have read the caches before the first is written:
+    # otherwise every step copies them all.
+    index += slots * (hidden[:, :1, 0] > 3e38)
+    caches = tuple(
+        _written(cache, *pair, index) for cache, pair in zip(rows.caches, new, strict=True)
+    )
+    last = jnp.take_along_axis(hidden, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
+    last = jnp.where((counts > 0)[:, None], last, rows.hidden)
+    return Rows(caches, rows.lengths + counts, last)
+
+
+def _written(cache: KVCache, k: jax.Array, v: jax.Array, index: jax.Array) -> KVCache:
+    """The cache with k and v [B, kv_heads, T, D] in slots index int32[B, T]; those >= S are dropped."""
+    row, whole = jnp.arange(len(index))[:, None], slice(None)
+
+    def at(old: Any, place: tuple, values: jax.Array) -> jax.Array:
+        return old.at[place].set(values.astype(old.dtype), mode="drop")
+
+    def kept(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return (
+            at(cache.k, (row, whole, whole, index), k.transpose(0, 2, 1, 3)),
+            at(cache.v, (row, whole, index), v.transpose(0, 2, 1, 3)),
         )
-        return step + 1, state, tokens, counts + live, done
 
-    start = (
-        jnp.zeros((), jnp.int32),
-        state,
-        jnp.full((batch, max_new), stop, jnp.int32),
-        jnp.zeros(batch, jnp.int32),
-        jnp.zeros(batch, bool),
+    if cache.k_scale is None:
+        return KVCache(*kept(k, v))
+    (k, k_scale), (v, v_scale) = _int8(k), _int8(v)
+    return KVCache(
+        *kept(k, v),
+        at(cache.k_scale, (row, whole, index), k_scale.transpose(0, 2, 1)),
+        at(cache.v_scale, (row, whole, index), v_scale.transpose(0, 2, 1)),
     )
-    _, state, tokens, counts, _ = jax.lax.while_loop(going, body, start)
-    closing = jnp.full((batch, 1), stop, jnp.int32)
-    one = jnp.ones(batch, jnp.int32)
-    return (
-        _extend(model, variables, state, aligned.embed(model, variables, closing), one),
-        tokens,
-        counts,
-    )
+
+
+def _int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x [..., D] as whole numbers up to 127, and their scale [...]."""
+    scale = jnp.maximum(jnp.abs(x).max(-1), 1e-20).astype(jnp.float32) / 127
+    return jnp.round(x / scale[..., None]), scale
+
+
+def embeddings_of(model: Aligned, weights: Weights, chunk: Chunk) -> jax.Array:
+    """[n, C, H], soft tokens in their places."""
+    if chunk.events is None:
+        return aligned.embed(model, weights, chunk.tokens)
+    event = jnp.arange(chunk.events.shape[1])
+    segments = (event < chunk.event_counts[:, None]).astype(jnp.int32)
+    batch = {
+        "tokens": chunk.tokens,
+        "soft_index": chunk.soft_index,
+        "events": chunk.events,
+        "event_segments": segments,
+        # Padding stays at position 0: beyond the encoder's table a look-up gives NaN.
+        "event_positions": jnp.where(segments > 0, event, 0),
+    }
+    return aligned.input_embeddings(model, weights, batch)
+
+
+def take(rows: Rows, which: jax.Array) -> Rows:
+    """The rows int32[n], in that order; an index >= B gives an empty row."""
+    caches = jax.tree.map(lambda x: jnp.take(x, which, axis=0, mode="clip"), rows.caches)
+    lengths = jnp.take(rows.lengths, which, mode="fill", fill_value=0)
+    return Rows(caches, lengths, jnp.take(rows.hidden, which, axis=0, mode="clip"))
+
+
+def put(rows: Rows, which: jax.Array, some: Rows) -> Rows:
+    """Writes rows back to where `take` had them from; an index >= B is dropped."""
+    caches = jax.tree.map(lambda x, y: x.at[which].set(y, mode="drop"), rows.caches, some.caches)
+    lengths = rows.lengths.at[which].set(some.lengths, mode="drop")
+    return Rows(caches, lengths, rows.hidden.at[which].set(some.hidden, mode="drop"))
+
+
+def logits(weights: Weights, hidden: jax.Array) -> jax.Array:
+    """[..., H] -> float32[..., V] (float64 where the model is)."""
+    kind = jnp.promote_types(hidden.dtype, jnp.float32)
+    return jnp.einsum("...h,hv->...v", hidden, weights["head"], preferred_element_type=kind)

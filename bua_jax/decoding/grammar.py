@@ -1,143 +1,185 @@
-"""The grammar of a generated day, at the level of bytes, lifted to any tokenizer's vocabulary.
+"""The grammar of a generated day as an automaton over tokens, compiled once for a label set.
 
 A day is `Tue 07:30 L1 check weather; 08:00 L2 subway` or `Tue nothing`: the given weekday, slots that
-do not decrease, places of the history (or other), known behaviours. A state is a segment of the line,
-the bytes typed in it, and the earliest legal slot; the tokens that keep a state alive are found by
-walking the vocabulary's byte trie and are cached, so constrained output always parses.
+do not decrease, places of the history (or other), known behaviours. The line's bytes are lifted to any
+tokenizer's vocabulary. A state says which part of the line is being typed and what of it stands already.
+Weekday, places and the earliest slot differ by row, so they are guards on the edges; a state's edges
+are few, so a step chooses among their tokens alone, inside jit, and never looks at the vocabulary.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.dialogue.text import place_text
-from bua_jax.events.schema import WEEKDAYS, Catalogue
+from bua_jax.dialogue.text import NOTHING, place_text
+from bua_jax.events.schema import NUM_PLACES, WEEKDAYS, Catalogue
+
+_ANY = 2**30  # a guard that always holds
+_END = b"\x00"  # stands for the stop token
 
 
-class State(NamedTuple):
-    """Where a day stands. `segment`: start, clock, place, label or end."""
+class Tables(NamedTuple):
+    """Edges of state s: columns [s, k]; unused ones have latest = -1, so no row may take them."""
 
-    segment: str
-    typed: bytes
-    slot: int  # earliest legal slot
-    events: int  # begun so far
+    tokens: jax.Array  # int32[S, K]
+    target: jax.Array  # int32[S, K]
+    latest: jax.Array  # int32[S, K], the latest slot it can lead to; must be >= the row's earliest
+    slot: jax.Array  # int32[S, K], the slot of an event that it begins, else -1
+    places: jax.Array  # int32[S, K], bit set of places it can lead to
+    weekdays: jax.Array  # int32[S, K], bit set of weekdays
+    continues: jax.Array  # bool[S, K], leads to one more event
 
 
-Trie = dict  # byte -> Trie; None -> list of token ids that end here
+class DayState(NamedTuple):
+    """Where the day of each row stands, int32[B] each. `weekdays`, `places`: bit sets of the row."""
+
+    state: jax.Array
+    earliest: jax.Array
+    events: jax.Array
+    weekdays: jax.Array
+    places: jax.Array
 
 
-class DayGrammar:
-    """Grammar of one row: its weekday and its places. Immutable but for its cache of masks.
+def start_of(weekday: int, places: Sequence[int]) -> tuple[int, int, int, int, int]:
+    """The values of a row's `DayState` before its first token; without places any is allowed."""
+    return 0, 0, 0, 1 << weekday, sum(1 << place for place in set(places)) or _ANY - 1
 
-    `vocabulary`: bytes of each token id (None for ids that are no text); `stop`: id of the stop token.
-    """
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        trie: Trie,
-        vocab_size: int,
-        stop: int,
-        weekday: int,
-        places: Sequence[int],
-        max_events: int,
-    ) -> None:
-        self._catalogue, self._trie, self._size, self._stop = catalogue, trie, vocab_size, stop
-        self._max_events = max_events
-        name = WEEKDAYS[weekday][:3]
-        self._weekday = f"{name} ".encode()
-        self._clocks = [
-            f"{catalogue.clock(slot)} ".encode() for slot in range(catalogue.slots_per_day)
-        ]
-        self._places = [f"{place_text(place)} ".encode() for place in sorted(set(places))]
-        self._labels = [label.encode() for label in catalogue.behaviours]
-        self._masks: dict[tuple, np.ndarray] = {}
+class _Option(NamedTuple):
+    """A complete text of a segment and the segment after it."""
 
-    def initial(self) -> State:
-        return State("start", b"", 0, 0)
+    text: bytes
+    following: str
+    slot: int = -1
+    place: int = -1
+    weekday: int = -1
+    continues: bool = False
 
-    def _options(self, state: State) -> list[tuple[bytes, State]]:
-        """Complete strings of the segment and the state after each; prefix-free."""
-        if state.segment == "start":
-            return [(self._weekday, State("clock", b"", 0, 0))]
-        if state.segment == "clock":
-            after = "place" if self._catalogue.has_places else "label"
-            options = [
-                (text, State(after, b"", slot, state.events + 1))
-                for slot, text in enumerate(self._clocks)
-                if slot >= state.slot
-            ]
-            nothing = (b"nothing\x00", State("end", b"", 0, 0))
-            return options if state.events else [*options, nothing]
-        if state.segment == "place":
-            after_place = State("label", b"", state.slot, state.events)
-            return [(text, after_place) for text in self._places]
-        if state.segment == "label":
-            options = [
-                (text + b"\x00", State("end", b"", state.slot, state.events))
-                for text in self._labels
-            ]
-            if state.events < self._max_events:
-                following = State("clock", b"", state.slot, state.events)
-                options += [(text + b"; ", following) for text in self._labels]
-            return options
-        return []
 
-    def _step(self, state: State, byte: int) -> State | None:
-        """The state after one byte (0 stands for the stop token), or None."""
-        typed = state.typed + bytes([byte])
-        alive = False
-        for text, after in self._options(state):
-            if text == typed:
-                return after
-            alive = alive or text.startswith(typed)
-        return state._replace(typed=typed) if alive else None
+def _segments(catalogue: Catalogue) -> dict[str, list[_Option]]:
+    """Each segment's texts; none is a prefix of another, since they end in a space, `; ` or the end."""
+    after_clock = "place" if catalogue.has_places else "label"
+    clocks = [
+        _Option(f"{catalogue.clock(slot)} ".encode(), after_clock, slot=slot)
+        for slot in range(catalogue.slots_per_day)
+    ]
+    labels = [label.encode() for label in catalogue.behaviours]
+    return {
+        "start": [
+            _Option(f"{name[:3]} ".encode(), "first", weekday=day)
+            for day, name in enumerate(WEEKDAYS)
+        ],
+        "first": [*clocks, _Option(NOTHING.encode() + _END, "end")],
+        "clock": clocks,
+        "place": [
+            _Option(f"{place_text(place)} ".encode(), "label", place=place)
+            for place in range(NUM_PLACES + 1)
+        ],
+        "label": [_Option(text + _END, "end") for text in labels]
+        + [_Option(text + b"; ", "clock", continues=True) for text in labels],
+        "end": [],
+    }
 
-    def advance(self, state: State, text: bytes) -> State | None:
-        """The state after a token's bytes; the stop token's are b"\\x00". None if illegal."""
-        current: State | None = state
-        for byte in text:
-            if current is None:
-                return None
-            current = self._step(current, byte)
-        return current
 
-    def event_bytes(self) -> int:
-        """Length of the longest event: what finishing one may take."""
-        longest = (max(map(len, part), default=0) for part in (self._clocks, self._places))
-        return sum(longest) + max(map(len, self._labels)) + len(self._weekday)
+_State = tuple[str, bytes]  # segment, what is typed of it
 
-    def mask(self, state: State, *, closing: bool = False) -> np.ndarray:
-        """bool[V]: the tokens that may follow; with `closing` no further event is begun.
 
-        Never empty before the end.
+class _Guards(NamedTuple):
+    """What a row must allow for an edge; `slot` as in `Tables`."""
+
+    latest: int = _ANY
+    slot: int = -1
+    places: int = _ANY - 1
+    weekdays: int = _ANY - 1
+    continues: bool = False
+
+
+class _Automaton:
+    """Byte-level steps of the grammar."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._alive: dict[_State, list[_Option]] = {}
+        for segment, options in _segments(catalogue).items():
+            for option in options:
+                for end in range(len(option.text) + 1):
+                    self._alive.setdefault((segment, option.text[:end]), []).append(option)
+
+    def step(self, state: _State, guards: _Guards, byte: int) -> tuple[_State, _Guards] | None:
+        """After one byte. None if it is illegal, or if a token would reach into a second event.
+
+        Such a token is never needed: its text has a spelling of shorter ones.
         """
-        if closing:
-            state = state._replace(events=max(state.events, self._max_events))
-        full = state.events >= self._max_events
-        key = (state.segment, state.typed, state.slot, full, state.events == 0)
-        if key not in self._masks:
-            allowed = np.zeros(self._size, bool)
-            self._walk(state, self._trie, allowed)
-            if self._step(state, 0) is not None:
-                allowed[self._stop] = True
-            self._masks[key] = allowed
-        return self._masks[key]
+        typed = (state[0], state[1] + bytes([byte]))
+        alive = self._alive.get(typed)
+        if alive is None:
+            return None
+        slots = [_ANY if option.slot < 0 else option.slot for option in alive]
+        if typed[0] in ("clock", "first"):
+            if guards.slot >= 0:
+                return None
+            guards = guards._replace(latest=max(slots))
+        if typed[0] == "place":
+            guards = guards._replace(places=sum(1 << option.place for option in alive))
+        if typed[0] == "start":
+            guards = guards._replace(weekdays=sum(1 << option.weekday for option in alive))
+        enters = not all(option.continues for option in self._alive[state])
+        if enters and all(option.continues for option in alive):
+            guards = guards._replace(continues=True)
+        if typed[1] == alive[0].text:
+            return (alive[0].following, b""), guards._replace(slot=max(guards.slot, alive[0].slot))
+        return typed, guards
 
-    def _walk(self, state: State, trie: Trie, allowed: np.ndarray) -> None:
-        for byte, below in trie.items():
-            if byte is None:
-                continue
-            after = self._step(state, byte)
-            if after is not None:
-                allowed[below.get(None, [])] = True
-                self._walk(after, below, allowed)
+
+def compile_day(
+    catalogue: Catalogue, vocabulary: Sequence[bytes | None], vocab_size: int, stop: int
+) -> Tables:
+    """The automaton of a label set for a tokenizer; state 0 is the start.
+
+    `vocabulary`: bytes of each token id (None for ids that are no text).
+    """
+    automaton, trie = _Automaton(catalogue), _byte_trie(vocabulary[:vocab_size])
+    numbers: dict[_State, int] = {("start", b""): 0}
+    queue, edges = [("start", b"")], []
+    for state in queue:  # grows while it is walked
+        found: list[tuple[int, _State, _Guards]] = []
+        _walk(automaton, trie, state, _Guards(), found)
+        end = automaton.step(state, _Guards(), 0)
+        if end is not None:
+            found.append((stop, *end))
+        for _, target, _ in found:
+            if target not in numbers:
+                numbers[target] = len(queue)
+                queue.append(target)
+        edges.append([(token, numbers[target], *guards) for token, target, guards in found])
+    width = max(map(len, edges))
+    table = np.full((len(edges), width, 7), 0, np.int64)
+    table[:, :, 2] = -1
+    for number, some in enumerate(edges):
+        if some:
+            table[number, : len(some)] = some
+    return Tables._make(
+        jnp.asarray(table[:, :, i], bool if name == "continues" else jnp.int32)
+        for i, name in enumerate(Tables._fields)
+    )
 
 
-def byte_trie(vocabulary: Sequence[bytes | None]) -> Trie:
-    """The trie of a vocabulary's byte strings."""
-    root: Trie = {}
+def _walk(automaton: _Automaton, trie: dict, state: _State, guards: _Guards, found: list) -> None:
+    """Collects (token, state after it, guards) of all tokens below a node of the vocabulary's trie."""
+    for byte, below in trie.items():
+        if byte is None:
+            continue
+        after = automaton.step(state, guards, byte)
+        if after is not None:
+            found += [(token, *after) for token in below.get(None, [])]
+            _walk(automaton, below, *after, found)
+
+
+def _byte_trie(vocabulary: Sequence[bytes | None]) -> dict:
+    """byte -> trie below it; None -> ids of the tokens that end there."""
+    root: dict = {}
     for token, text in enumerate(vocabulary):
         if not text or 0 in text:  # byte 0 stands for the stop token
             continue
@@ -146,3 +188,37 @@ def byte_trie(vocabulary: Sequence[bytes | None]) -> Trie:
             node = node.setdefault(byte, {})
         node.setdefault(None, []).append(token)
     return root
+
+
+def allowed(tables: Tables, day: DayState, full: jax.Array) -> jax.Array:
+    """bool[B, K]: the edges that each row may take; where `full` bool[B], no further event.
+
+    Never all False before the end.
+    """
+    state = day.state
+    legal = tables.latest[state] >= day.earliest[:, None]
+    legal &= (tables.places[state] & day.places[:, None]) > 0
+    legal &= (tables.weekdays[state] & day.weekdays[:, None]) > 0
+    return legal & ~(tables.continues[state] & full[:, None])
+
+
+def advance(tables: Tables, day: DayState, choice: jax.Array) -> DayState:
+    """After edge choice int32[B] of each row."""
+    slot = tables.slot[day.state, choice]
+    begins = slot >= 0
+    return day._replace(
+        state=tables.target[day.state, choice],
+        earliest=jnp.where(begins, slot, day.earliest),
+        events=day.events + begins,
+    )
+
+
+def longest_event(catalogue: Catalogue) -> int:
+    """Bytes of the longest event with what is around it: what finishing one may take."""
+    segments = _segments(catalogue)
+    parts = (
+        ("start", "clock", "place", "label")
+        if catalogue.has_places
+        else ("start", "clock", "label")
+    )
+    return sum(max(len(option.text) for option in segments[part]) for part in parts)

@@ -5,22 +5,20 @@ a label is read off the label's last node, so it needs no node: log p(label) is 
 probabilities along the path, the stop token included, which makes the labels prefix-free.
 """
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.decoding.cache import DecodingState
+from bua_jax.decoding.cache import Rows, Weights, forward, logits
+from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
 
 
-@dataclass(frozen=True)
-class LabelTree:
+class LabelTree(NamedTuple):
     """Nodes in an order where parents come first; parent -1 is the prompt."""
 
     tokens: np.ndarray  # int32[M]
@@ -31,15 +29,18 @@ class LabelTree:
 
 
 def build_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
-    """The prefix tree of tokenised labels (without the stop token). Raises `ValueError` if one is empty."""
+    """The prefix tree of tokenised labels (without the stop token).
+
+    Raises `ConfigError` if a label has no tokens, or two have the same.
+    """
     nodes: dict[tuple[int, ...], int] = {}
     tokens: list[int] = []
     parents: list[int] = []
     depth: list[int] = []
     leaves: list[int] = []
-    for label in labels:
+    for number, label in enumerate(labels):
         if not label:
-            raise ValueError("A label has no tokens.")
+            raise ConfigError(f"Label {number} has no tokens in this tokenizer; rename it.")
         for end in range(1, len(label) + 1):
             path = tuple(label[:end])
             if path not in nodes:
@@ -47,6 +48,9 @@ def build_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
                 tokens.append(path[-1])
                 parents.append(nodes.get(path[:-1], -1))
                 depth.append(end - 1)
+        if nodes[tuple(label)] in leaves:
+            twin = leaves.index(nodes[tuple(label)])
+            raise ConfigError(f"Labels {twin} and {number} have the same tokens; rename one.")
         leaves.append(nodes[tuple(label)])
     count = len(tokens)
     ancestors = np.eye(count, dtype=bool)
@@ -62,52 +66,25 @@ def build_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "stop"))
-def _score(model, variables, state: DecodingState, tokens, parents, depth, ancestors, leaves, stop):
-    batch, count = state.lengths.shape[0], tokens.shape[0]
-    slots = state.cache.k.shape[3]
-    index = state.lengths[:, None] + jnp.arange(count)
-    node = jnp.arange(slots) - state.lengths[:, None]  # [B, S]: which node a slot holds
-    in_tree = (node >= 0) & (node < count)
-    above = ancestors[:, jnp.clip(node, 0, count - 1)].transpose(1, 0, 2)  # [B, M, S]
-    mask = (node < 0)[:, None, :] | (in_tree[:, None, :] & above)
-    embeddings = aligned.embed(model, variables, jnp.broadcast_to(tokens, (batch, count)))
-    positions = state.lengths[:, None] + depth
-    hidden, _ = aligned.hidden(
-        model,
-        variables,
-        embeddings,
-        positions,
-        mask,
-        state.cache,
-        jnp.where(index < slots, index, slots),
-    )
+def score_labels(
+    model: Aligned, weights: Weights, rows: Rows, tree: LabelTree, *, stop: int
+) -> jax.Array:
+    """log p of every label with its stop token after each row: float32[B, C]."""
+    batch, count = rows.lengths.shape[0], len(tree.tokens)
+    ancestors = jnp.asarray(tree.ancestors)
+    tokens = jnp.broadcast_to(jnp.asarray(tree.tokens), (batch, count))
+    embeddings = aligned.embed(model, weights, tokens)
+    positions = rows.lengths[:, None] + jnp.asarray(tree.depth)
+    mask = jnp.broadcast_to(ancestors, (batch, count, count))
+    hidden, _ = forward(model, weights, rows, embeddings, positions, mask)
 
     def row(args) -> jax.Array:  # one row at a time bounds the logits to [M + 1, V]
         root, states = args
-        all_states = jnp.concatenate([root[None], states])
-        log_p = jax.nn.log_softmax(aligned.unembed(model, variables, all_states), axis=-1)
-        step = log_p[parents + 1, tokens]  # log p of each node given its parent
-        return ancestors.astype(step.dtype) @ step + log_p[1:, stop]
+        all_logits = logits(weights, jnp.concatenate([root[None], states]))
+        normaliser = jax.nn.logsumexp(all_logits, axis=-1)
+        before = jnp.asarray(tree.parents) + 1
+        step = all_logits[before, jnp.asarray(tree.tokens)] - normaliser[before]
+        ends = all_logits[1:, stop] - normaliser[1:]
+        return (jnp.where(ancestors, step, 0.0).sum(-1) + ends)[jnp.asarray(tree.leaves)]
 
-    return jax.lax.map(row, (state.hidden, hidden))[:, leaves]
-
-
-def score_labels(
-    model: Aligned, variables: Any, state: DecodingState, tree: LabelTree, *, stop: int
-) -> jax.Array:
-    """log p of every label with its stop token: float32[B, C].
-
-    The cache must have room for the tree's nodes behind every row; `state` is not changed.
-    """
-    return _score(
-        model,
-        variables,
-        state,
-        jnp.asarray(tree.tokens),
-        jnp.asarray(tree.parents),
-        jnp.asarray(tree.depth),
-        jnp.asarray(tree.ancestors),
-        jnp.asarray(tree.leaves),
-        stop,
-    )
+    return jax.lax.map(row, (rows.hidden, hidden))

@@ -1,44 +1,65 @@
-"""Multi-round decoding: understand, then predict or generate, on one cache per history.
+"""Multi-round decoding: understanding rounds, then a prediction or a generated day.
 
-The rounds of a dialogue share their prefix: every instruction is appended to the row's own cache, and
-answers are carried as token ids, never tokenised again.
+Every history is a job of the engine (decoding/engine.py); its rounds continue on its own cache.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from scipy.special import log_softmax
 
 from bua_jax.console import progress
-from bua_jax.decoding import cache
-from bua_jax.decoding.cache import DecodingState, empty_state
-from bua_jax.decoding.grammar import DayGrammar, byte_trie
-from bua_jax.decoding.labels import build_tree, score_labels
-from bua_jax.decoding.sampler import sample
-from bua_jax.dialogue.prompts import Tokenizer, label_tokens, next_turn, num_placeholders, opening
+from bua_jax.decoding import engine, grammar
+from bua_jax.decoding.cache import Weights, unstack
+from bua_jax.decoding.engine import Answer, DayTurn, Drawing, Engine, Job, Turn
+from bua_jax.decoding.labels import build_tree
+from bua_jax.dialogue.prompts import (
+    Tokenizer,
+    first_instruction,
+    label_tokens,
+    next_turn,
+    num_placeholders,
+    opening,
+)
 from bua_jax.dialogue.text import parse_day, parse_day_lenient, parse_label
 from bua_jax.events.schema import Catalogue, History
 from bua_jax.events.windows import Day
 from bua_jax.models.aligned import Aligned
 
-_BUCKET = 32
+_BUCKET = 64
 _TOKENS_PER_EVENT = 8  # of a generated day; beyond them the event at hand is finished
-_EVENT_BYTES = 32  # of an event besides its label
+_FEEDBACK = 192  # tokens that an instruction may have besides an earlier answer that it quotes
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A model with what is needed to talk to it; `batch` histories are decoded together."""
+    """A model with what is needed to talk to it; `batch` histories are decoded together.
+
+    `vocabulary`: bytes of each token id (None for ids that are no text), for generated days.
+    """
 
     model: Aligned
     variables: Any
     tokenizer: Tokenizer
     catalogue: Catalogue
+    vocabulary: Sequence[bytes | None]
     batch: int = 32
     max_new_tokens: int = 96  # of an understanding round
+    cache_dtype: str = "float32"  # float32, bfloat16 or int8
+
+    @cached_property
+    def weights(self) -> Weights:
+        return unstack(self.model, self.variables)
+
+    @cached_property
+    def day_tables(self) -> grammar.Tables:
+        tokenizer = self.tokenizer
+        return grammar.compile_day(
+            self.catalogue, self.vocabulary, tokenizer.vocab_size, tokenizer.im_end
+        )
 
 
 @dataclass(frozen=True)
@@ -51,152 +72,109 @@ class Understanding:
 
 # An instruction may depend on what was answered before (the refinement's draft).
 Instruction = str | Callable[[dict[str, str], int], str]
+Rounds = Sequence[tuple[str, Instruction]]
 
 
-def _bucket(n: int) -> int:
-    return -(-n // _BUCKET) * _BUCKET
+def _first_turn(decoder: Decoder, history: History, instruction: str) -> Turn:
+    kind = decoder.model.soft_tokens
+    n_soft = num_placeholders(len(history), kind)
+    text = first_instruction(instruction, decoder.catalogue, history, kind)
+    events = history.encoder_fields() if n_soft else None
+    return Turn(opening(decoder.tokenizer, n_soft, text), shown=range(n_soft), events=events)
 
 
-def _padded(rows: Sequence[Sequence[int]], batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right-padded int32[batch, C] (C a multiple of the bucket) and counts int32[batch]."""
-    counts = np.zeros(batch, np.int32)
-    counts[: len(rows)] = [len(row) for row in rows]
-    tokens = np.zeros((batch, _bucket(max(int(counts.max()), 1))), np.int32)
-    for i, row in enumerate(rows):
-        tokens[i, : len(row)] = row
-    return tokens, counts
+def _final_turn(decoder: Decoder, history: History, instruction: str, *, first: bool) -> Turn:
+    """The final user turn; unless it is the first, it repeats the soft tokens of the last events."""
+    if first:
+        return _first_turn(decoder, history, instruction)
+    n_soft = num_placeholders(len(history), decoder.model.soft_tokens)
+    again = min(n_soft, decoder.model.recall)
+    events = history.encoder_fields() if again else None
+    tokens = next_turn(decoder.tokenizer, instruction, again)
+    return Turn(tokens, shown=range(n_soft - again, n_soft), events=events)
 
 
-def _num_soft(decoder: Decoder, histories: Sequence[History]) -> list[int]:
-    return [num_placeholders(len(seen), decoder.model.soft_tokens) for seen in histories]
+def _understanding(
+    decoder: Decoder, history: History, rounds: Rounds, index: int
+) -> Generator[Turn, Answer, Understanding]:
+    """The understanding rounds as turns of a job."""
+    texts: dict[str, str] = {}
+    truncated = 0
+    for number, (kind, instruction) in enumerate(rounds):
+        text = instruction(texts, index) if callable(instruction) else instruction
+        if number == 0:
+            answer = yield _first_turn(decoder, history, text)
+        else:
+            answer = yield Turn(next_turn(decoder.tokenizer, text))
+        texts[kind] = decoder.tokenizer.decode(answer.tokens)
+        truncated += answer.cut
+    return Understanding(texts, truncated)
 
 
-def _begin(decoder: Decoder, histories: Sequence[History], instructions: Sequence[str], room: int):
-    """State after the first user turns, with `room` more slots per row."""
-    n_soft = _num_soft(decoder, histories)
-    prompts = [
-        opening(decoder.tokenizer, count, text)
-        for count, text in zip(n_soft, instructions, strict=True)
-    ]
-    length = _bucket(max(map(len, prompts)))
-    state = empty_state(decoder.model, decoder.batch, length + room)
-    return _append_with_events(decoder, state, histories, prompts, [range(n) for n in n_soft])
+def _slots(
+    decoder: Decoder, histories: Sequence[History], rounds: Rounds, final: Sequence[str], room: int
+) -> int:
+    """Cache slots that the longest dialogue may take, with `room` after its final turn."""
+    total = room
+    firsts = [""] * len(histories)
+    for number, (_, instruction) in enumerate(rounds):
+        total += decoder.max_new_tokens + 1
+        if callable(instruction):
+            total += decoder.max_new_tokens + _FEEDBACK
+        elif number == 0:
+            firsts = [instruction] * len(histories)
+        else:
+            total += len(next_turn(decoder.tokenizer, instruction))
+    if not rounds:
+        firsts = list(final)
+    elif final:
+        pairs = zip(histories, final, strict=True)
+        total += max(len(_final_turn(decoder, h, text, first=False).tokens) for h, text in pairs)
+    pairs = zip(histories, firsts, strict=True)
+    total += max(len(_first_turn(decoder, h, text).tokens) for h, text in pairs)
+    return -(-total // _BUCKET) * _BUCKET
 
 
-def _append_with_events(
-    decoder: Decoder,
-    state: DecodingState,
-    histories: Sequence[History],
-    prompts: Sequence[Sequence[int]],
-    shown: Sequence[range],
-) -> DecodingState:
-    """Appends user turns whose placeholders stand for the events `shown` of each history."""
-    tokens, counts = _padded(prompts, decoder.batch)
-    longest = _bucket(max(len(h) for h in histories))
-    soft_index = np.zeros_like(tokens)
-    events = np.zeros((decoder.batch, longest, 4), np.int32)
-    segments = np.zeros((decoder.batch, longest), np.int32)
-    for i, seen in enumerate(histories):
-        soft_index[i, tokens[i] == decoder.tokenizer.soft] = shown[i]
-        events[i, : len(seen)] = seen.encoder_fields()
-        segments[i, : len(seen)] = 1
-    return cache.append_with_events(
-        decoder.model, decoder.variables, state, tokens, soft_index, counts, events, segments
-    )
-
-
-def _ask(decoder: Decoder, state: DecodingState, texts: Sequence[str]) -> DecodingState:
-    """Appends the next user turn of every row."""
-    tokens, counts = _padded([next_turn(decoder.tokenizer, t) for t in texts], decoder.batch)
-    return cache.append(decoder.model, decoder.variables, state, tokens, counts)
-
-
-def _ask_final(
-    decoder: Decoder, state: DecodingState, histories: Sequence[History], texts: Sequence[str]
-) -> DecodingState:
-    """Appends the final user turn of every row, with the soft tokens of its last events."""
-    n_soft = _num_soft(decoder, histories)
-    again = [min(count, decoder.model.recall) for count in n_soft]
-    if not any(again):
-        return _ask(decoder, state, texts)
-    prompts = [
-        next_turn(decoder.tokenizer, text, count) for text, count in zip(texts, again, strict=True)
-    ]
-    shown = [range(n - count, n) for n, count in zip(n_soft, again, strict=True)]
-    return _append_with_events(decoder, state, histories, prompts, shown)
-
-
-def _answer(
-    decoder: Decoder, state: DecodingState
-) -> tuple[DecodingState, list[list[int]], np.ndarray]:
-    """Greedy answers: (state, token ids per row, whether each was cut)."""
-    state, tokens, counts = cache.greedy(
+def _run(
+    decoder: Decoder, slots: int, jobs: Sequence[Callable[[], Job]], description: str, **parts: Any
+) -> list[Any]:
+    """Results of all jobs in order."""
+    ready = Engine(
         decoder.model,
-        decoder.variables,
-        state,
+        decoder.weights,
+        decoder.tokenizer.im_end,
+        batch=min(decoder.batch, 1 << (len(jobs) - 1).bit_length()),
+        slots=slots,
         max_new=decoder.max_new_tokens,
-        stop=decoder.tokenizer.im_end,
+        cache_dtype=decoder.cache_dtype,
+        **parts,
     )
-    tokens, counts = np.asarray(tokens), np.asarray(counts)
-    rows = [tokens[i, : counts[i]].tolist() for i in range(decoder.batch)]
-    return state, rows, counts >= decoder.max_new_tokens
-
-
-def _dialogue(
-    decoder: Decoder,
-    histories: Sequence[History],
-    rounds: Sequence[tuple[str, Instruction]],
-    final: Sequence[str],
-    room: int,
-) -> tuple[DecodingState, list[Understanding]]:
-    """Runs the understanding rounds of one batch and asks the final instruction."""
-    count = len(histories)
-    texts: list[dict[str, str]] = [{} for _ in histories]
-    truncated = np.zeros(count, int)
-    longest = 160 if any(callable(i) for _, i in rounds) else 0  # a draft in an instruction
-    per_round = decoder.max_new_tokens + 2 * _BUCKET + longest + 1
-    state: DecodingState | None = None
-    space = len(rounds) * per_round + 2 * _BUCKET + _bucket(decoder.model.recall) + room
-    for kind, instruction in rounds:
-        said = [
-            instruction(texts[i], i) if callable(instruction) else instruction for i in range(count)
-        ]
-        state = (
-            _begin(decoder, histories, said, space) if state is None else _ask(decoder, state, said)
+    return [
+        result
+        for _, result in sorted(
+            progress(engine.run(ready, jobs), description, total=len(jobs)),
+            key=lambda pair: pair[0],
         )
-        state, answers, cut = _answer(decoder, state)
-        truncated += cut[:count]
-        for i in range(count):
-            texts[i][kind] = decoder.tokenizer.decode(answers[i])
-    if final:
-        state = (
-            _begin(decoder, histories, final, space)
-            if state is None
-            else _ask_final(decoder, state, histories, final)
-        )
-    assert state is not None
-    return state, [Understanding(t, int(n)) for t, n in zip(texts, truncated, strict=True)]
-
-
-def _slices(count: int, batch: int, description: str) -> Iterator[slice]:
-    for start in progress(range(0, count, batch), description, total=-(-count // batch)):
-        yield slice(start, min(start + batch, count))
+    ]
 
 
 def understand(
-    decoder: Decoder, histories: Sequence[History], rounds: Sequence[tuple[str, Instruction]]
+    decoder: Decoder, histories: Sequence[History], rounds: Rounds
 ) -> list[Understanding]:
     """The texts of the rounds (kind, instruction) for every history."""
-    results: list[Understanding] = []
-    for part in _slices(len(histories), decoder.batch, "understanding"):
-        results += _dialogue(decoder, histories[part], _shifted(rounds, part.start), [], 0)[1]
-    return results
+    if not histories:
+        return []
+    jobs = [
+        lambda i=i, seen=seen: _understanding(decoder, seen, rounds, i)
+        for i, seen in enumerate(histories)
+    ]
+    return _run(decoder, _slots(decoder, histories, rounds, [], 0), jobs, "understanding")
 
 
 def predict(
     decoder: Decoder,
     histories: Sequence[History],
-    rounds: Sequence[tuple[str, Instruction]],
+    rounds: Rounds,
     final: Sequence[str],
     *,
     free: bool = False,
@@ -208,57 +186,50 @@ def predict(
     0 for the label and -inf elsewhere (a row of -inf only = an invalid answer).
     """
     labels = decoder.catalogue.behaviours
+    if not histories:
+        return np.zeros((0, len(labels)), np.float32), []
     tree = build_tree([label_tokens(decoder.tokenizer, label) for label in labels])
-    room = _bucket(max(len(tree.tokens), decoder.max_new_tokens + 1))
-    parts, understandings = [], []
-    for part in _slices(len(histories), decoder.batch, "predicting"):
-        shifted = _shifted(rounds, part.start)
-        state, texts = _dialogue(decoder, histories[part], shifted, final[part], room)
-        count = part.stop - part.start
-        if free:
-            _, answers, _ = _answer(decoder, state)
-            scores = np.full((count, len(labels)), -np.inf, np.float32)
-            for i in range(count):
-                label = parse_label(decoder.tokenizer.decode(answers[i]), decoder.catalogue)
-                if label >= 0:
-                    scores[i, label] = 0.0
-        else:
-            stop = decoder.tokenizer.im_end
-            scored = score_labels(decoder.model, decoder.variables, state, tree, stop=stop)
-            scores = np.asarray(jax.nn.log_softmax(scored, axis=-1))[:count]
-        parts.append(scores)
-        understandings += texts
-    return np.concatenate(parts), understandings
 
+    def job(i: int) -> Job:
+        said = yield from _understanding(decoder, histories[i], rounds, i)
+        turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
+        if not free:
+            scores = yield Turn(turn.tokens, "labels", turn.shown, turn.events)
+            return log_softmax(scores), said
+        answer = yield turn
+        scores = np.full(len(labels), -np.inf, np.float32)
+        label = parse_label(decoder.tokenizer.decode(answer.tokens), decoder.catalogue)
+        if label >= 0:
+            scores[label] = 0.0
+        return scores, said
 
-def _shifted(
-    rounds: Sequence[tuple[str, Instruction]], offset: int
-) -> list[tuple[str, Instruction]]:
-    """Instructions that depend on the history get its index in the whole list."""
-
-    def shift(function: Callable[[dict[str, str], int], str]) -> Instruction:
-        return lambda texts, i: function(texts, offset + i)
-
-    return [(kind, shift(f) if callable(f) else f) for kind, f in rounds]
+    room = decoder.max_new_tokens + 1 if free else 0
+    slots = _slots(decoder, histories, rounds, final, room)
+    jobs = [lambda i=i: job(i) for i in range(len(histories))]
+    results = _run(decoder, slots, jobs, "predicting", tree=tree)
+    return np.stack([scores for scores, _ in results]), [said for _, said in results]
 
 
 @dataclass(frozen=True)
 class GeneratedDay:
-    """A generated day, its text, and how many pieces of a free answer did not parse."""
+    """A generated day, its text, and how many pieces of a free answer did not parse.
+
+    `truncated`: the text was cut at its limit of tokens (only free ones can be).
+    """
 
     day: Day
     text: str
     invalid: int
+    truncated: bool = False
 
 
 def generate(
     decoder: Decoder,
     histories: Sequence[History],
-    rounds: Sequence[tuple[str, Instruction]],
+    rounds: Rounds,
     final: Sequence[str],
     weekdays: Sequence[int],
     *,
-    vocabulary: Sequence[bytes | None],
     constrained: bool = True,
     temperature: float = 1.0,
     top_p: float = 0.95,
@@ -271,98 +242,35 @@ def generate(
     obey the grammar and always parse; free ones are parsed leniently. Row i draws from (seed, i), so
     the result does not depend on the batch size.
     """
-    trie = byte_trie(vocabulary)
-    longest = _TOKENS_PER_EVENT * max_events
-    label = max(len(text.encode()) for text in decoder.catalogue.behaviours)
-    room = _bucket(longest + label + _EVENT_BYTES)
-    days: list[GeneratedDay] = []
-    understandings: list[Understanding] = []
-    for part in _slices(len(histories), decoder.batch, "generating"):
-        shifted = _shifted(rounds, part.start)
-        state, texts = _dialogue(decoder, histories[part], shifted, final[part], room)
-        rows = range(part.start, part.stop)
-        grammars = [
-            DayGrammar(
-                decoder.catalogue,
-                trie,
-                decoder.tokenizer.vocab_size,
-                decoder.tokenizer.im_end,
-                weekdays[i],
-                histories[i].place.tolist(),
-                max_events,
-            )
-            for i in rows
-        ]
-        lines = _write(
-            decoder,
-            state,
-            grammars if constrained else None,
-            list(rows),
-            vocabulary,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            longest=longest,
-        )
-        for i, line in zip(rows, lines, strict=True):
-            parsed = parse_day(line, decoder.catalogue) if constrained else None
-            if parsed is not None:
-                days.append(GeneratedDay(parsed, line, 0))
-            else:
-                day, invalid = parse_day_lenient(line, decoder.catalogue, weekdays[i])
-                days.append(GeneratedDay(day, line, invalid))
-        understandings += texts
-    return days, understandings
-
-
-def _write(
-    decoder: Decoder,
-    state: DecodingState,
-    grammars: list[DayGrammar] | None,
-    rows: list[int],
-    vocabulary: Sequence[bytes | None],
-    *,
-    temperature: float,
-    top_p: float,
-    seed: int,
-    longest: int,
-) -> list[str]:
-    """Decodes the final answers token by token; the grammar's masks are made on the host."""
-    stop, size, count = decoder.tokenizer.im_end, decoder.tokenizer.vocab_size, len(rows)
-    ids: list[list[int]] = [[] for _ in rows]
-    states = [g.initial() for g in grammars] if grammars else []
-    done = np.zeros(decoder.batch, bool)
-    done[count:] = True
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(
-        jnp.asarray(rows + [0] * (decoder.batch - count))
+    if not histories:
+        return [], []
+    drawing = Drawing(
+        decoder.day_tables if constrained else None,
+        temperature,
+        top_p,
+        seed,
+        max_events,
+        max_tokens=_TOKENS_PER_EVENT * max_events,
+        reserve=grammar.longest_event(decoder.catalogue),
     )
-    reserve = max((g.event_bytes() for g in grammars), default=0) if grammars else 0
-    for step in range(longest + reserve):
-        mask = np.ones((decoder.batch, size), bool)
-        if grammars:
-            for i in np.flatnonzero(~done):
-                mask[i] = grammars[i].mask(states[i], closing=step >= longest)
-        step_keys = jax.vmap(lambda key, n=step: jax.random.fold_in(key, n))(keys)
-        picked = sample(
-            cache.logits(decoder.model, decoder.variables, state),
-            mask,
-            step_keys,
-            max(temperature, 1e-6),
-            top_p,
-            greedy=temperature == 0,
-        )
-        tokens = np.asarray(picked)
-        for i in np.flatnonzero(~done):
-            if tokens[i] == stop:
-                done[i] = True
-                continue
-            ids[i].append(int(tokens[i]))
-            if grammars:
-                after = grammars[i].advance(states[i], vocabulary[tokens[i]] or b"")
-                assert after is not None, "the mask admitted an illegal token"
-                states[i] = after
-        if done.all():
-            break
-        live = (~done).astype(np.int32)
-        state = cache.append(decoder.model, decoder.variables, state, tokens[:, None], live)
-    return [decoder.tokenizer.decode(row) for row in ids]
+
+    def job(i: int) -> Job:
+        said = yield from _understanding(decoder, histories[i], rounds, i)
+        turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
+        day = DayTurn(weekdays[i], tuple(histories[i].place.tolist()), i)
+        answer = yield Turn(turn.tokens, "day", turn.shown, turn.events, day)
+        return _day(decoder, answer, weekdays[i], constrained=constrained), said
+
+    slots = _slots(decoder, histories, rounds, final, drawing.limit + 1)
+    jobs = [lambda i=i: job(i) for i in range(len(histories))]
+    results = _run(decoder, slots, jobs, "generating", drawing=drawing)
+    return [day for day, _ in results], [said for _, said in results]
+
+
+def _day(decoder: Decoder, answer: Answer, weekday: int, *, constrained: bool) -> GeneratedDay:
+    line = decoder.tokenizer.decode(answer.tokens)
+    parsed = parse_day(line, decoder.catalogue) if constrained else None
+    if parsed is not None:
+        return GeneratedDay(parsed, line, 0)
+    day, invalid = parse_day_lenient(line, decoder.catalogue, weekday)
+    return GeneratedDay(day, line, invalid, answer.cut)

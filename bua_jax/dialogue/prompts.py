@@ -16,10 +16,13 @@ from typing import Protocol
 import numpy as np
 
 from bua_jax.dialogue.rounds import FINAL, Dialogue, kind_id, task_id
+from bua_jax.dialogue.text import history_text
 from bua_jax.errors import ConfigError
-from bua_jax.events.schema import History
+from bua_jax.events.schema import Catalogue, History
 
-SOFT_TOKENS = ("sequence", "item", "pooled", "none")
+SOFT_TOKENS = ("sequence", "item", "pooled", "none", "text")
+WITHOUT_ENCODER = ("none", "text")
+"""Kinds of soft tokens that are none: the history is left out, or spelled out in words."""
 
 
 class Tokenizer(Protocol):
@@ -63,13 +66,25 @@ class TokenRecord:
 
 
 def num_placeholders(history_length: int, soft_tokens: str) -> int:
-    """Soft tokens of a history: one per event, one in all (pooled), or none.
+    """Soft tokens of a history: one per event, one in all (pooled), or none (none, text).
 
     Raises `ConfigError` for an unknown mode.
     """
     if soft_tokens not in SOFT_TOKENS:
         raise ConfigError(f"soft_tokens={soft_tokens!r} is none of {', '.join(SOFT_TOKENS)}.")
-    return {"pooled": 1, "none": 0}.get(soft_tokens, history_length)
+    return {"pooled": 1, "none": 0, "text": 0}.get(soft_tokens, history_length)
+
+
+def first_instruction(
+    instruction: str, catalogue: Catalogue, history: History, soft_tokens: str
+) -> str:
+    """Text of the first user turn: the history in words before it if that is the kind of soft tokens.
+
+    That is what TALLRec (Bao et al., 2023) reads; no encoder takes part in it.
+    """
+    if soft_tokens != "text":
+        return instruction
+    return f"{history_text(catalogue, history)}\n{instruction}"
 
 
 def opening(tokenizer: Tokenizer, n_soft: int, instruction: str) -> list[int]:
@@ -115,9 +130,9 @@ def encode_dialogue(
 ) -> TokenRecord:
     """Tokens of a dialogue; answers and the `<|im_end|>` that ends each are supervised.
 
-    `soft_tokens` is sequence or item (a placeholder per event), pooled (one) or none; `recall` is
-    how many of them the final user turn repeats, if it is not the first. Raises `ConfigError` for
-    another kind of soft tokens.
+    `soft_tokens` is sequence or item (a placeholder per event), pooled (one), none or text (none, and
+    the first instruction has the history already: `first_instruction`); `recall` is how many of them
+    the final user turn repeats, if it is not the first. Raises `ConfigError` for another kind.
     """
     n_soft = num_placeholders(len(history), soft_tokens)
     tokens: list[int] = []

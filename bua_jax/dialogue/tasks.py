@@ -108,6 +108,15 @@ def prediction_instruction(catalogue: Catalogue, weekday: int | None = None, slo
     return f"{text[:-1]} on {WEEKDAYS[weekday][:3]} at {catalogue.clock(slot)}?"
 
 
+def zero_shot_instruction(catalogue: Catalogue) -> str:
+    """What a base model that was never trained on dialogues is asked, after the history in words."""
+    labels = ", ".join(catalogue.behaviours)
+    return (
+        "Above are events of one person, oldest first: weekday, time, place and behaviour. "
+        f"Which behaviour comes next? Answer with one of: {labels}."
+    )
+
+
 def revealed_instruction(writer: Writer, end: int) -> str:
     """The prediction instruction for the target at position `end`, by the writer's switch."""
     store = writer.store

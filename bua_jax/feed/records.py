@@ -1,9 +1,15 @@
 """Dialogues to token records."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from bua_jax.console import notice
-from bua_jax.dialogue.prompts import Tokenizer, TokenRecord, encode_dialogue
+from bua_jax.dialogue.prompts import (
+    Tokenizer,
+    TokenRecord,
+    encode_dialogue,
+    first_instruction,
+)
 from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.errors import DataError
 from bua_jax.events.schema import EventStore
@@ -34,6 +40,10 @@ def token_records(
     records, longest, example = [], 0, ""
     for dialogue in dialogues:
         seen = history(store, dialogue.start, dialogue.end)
+        first, *others = dialogue.rounds
+        text = first_instruction(first.instruction, store.catalogue, seen, soft_tokens)
+        first = dataclasses.replace(first, instruction=text)
+        dialogue = dataclasses.replace(dialogue, rounds=(first, *others))
         record = encode_dialogue(dialogue, seen, tokenizer, soft_tokens=soft_tokens, recall=recall)
         if len(record.tokens) > longest:
             longest, example = len(record.tokens), dialogue.sample_id

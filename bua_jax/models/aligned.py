@@ -12,14 +12,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.models import lora
 from bua_jax.models.encoders.base import EncoderOutput, encode_events
 from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import KVCache, Qwen2, causal_mask
+from bua_jax.models.qwen2 import Qwen2, causal_mask
 
 Variables = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
-SOFT_TOKENS = ("sequence", "item", "pooled", "none")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Aligned:
     """Static description of the composed model.
 
     `soft_tokens`: "sequence" = one per event from the encoder's penultimate states (Eq. 1), "item" =
-    from its non-contextual embeddings (Table 4), "pooled" = one per history (its last state), "none".
+    from its non-contextual embeddings (Table 4), "pooled" = one per history (its last state), "none" and
+    "text" (the history in words) have none.
     `soft_id` is the token id whose positions they fill; `recall` says for how many of the last events
     the final user turn of several repeats them. `merge_adapter`: training multiplies the
     adapter into the base's kernels once per step instead of beside each of them; same maths, fewer
@@ -94,7 +95,7 @@ def insert_soft_tokens(
 def input_embeddings(model: Aligned, variables: Variables, batch: Batch) -> jax.Array:
     """Token embeddings [B, T, H] with soft tokens in their places."""
     embeddings = _llm(model, variables, "embed", batch["tokens"])
-    if model.soft_tokens == "none":
+    if model.soft_tokens in WITHOUT_ENCODER:
         return embeddings
     soft = soft_token_vectors(
         model, variables, batch["events"], batch["event_segments"], batch["event_positions"]
@@ -113,11 +114,9 @@ def hidden(
     embeddings: jax.Array,
     positions: jax.Array,
     mask: jax.Array,
-    cache: KVCache | None = None,
-    cache_index: jax.Array | None = None,
-) -> tuple[jax.Array, KVCache | None]:
+) -> jax.Array:
     """`Qwen2.hidden` with base and adapter."""
-    return _llm(model, variables, "hidden", embeddings, positions, mask, cache, cache_index)
+    return _llm(model, variables, "hidden", embeddings, positions, mask)
 
 
 def unembed(model: Aligned, variables: Variables, states: jax.Array) -> jax.Array:
@@ -138,7 +137,7 @@ def supervised_nll(
         variables = merged(model, variables)
     tokens, segments = batch["tokens"], batch["segments"]
     embeddings = input_embeddings(model, variables, batch)
-    states, _ = hidden(model, variables, embeddings, batch["positions"], causal_mask(segments))
+    states = hidden(model, variables, embeddings, batch["positions"], causal_mask(segments))
     before = jnp.pad(states[:, :-1], ((0, 0), (1, 0), (0, 0)))  # state that predicts token t
     flat = before.reshape(-1, states.shape[-1])
     wanted = (batch["round_ids"] > 0).reshape(-1)

@@ -1,7 +1,7 @@
 """Qwen2.5 (and, without qkv bias, the Llama block) in Flax Linen, layers stacked by `nn.scan`.
 
 Source: the Qwen2 technical report and the parameter layout of Hugging Face's `Qwen2ForCausalLM`.
-Training, prefill and decoding share `Qwen2.hidden`; LoRA is the variable collection "lora".
+Training, prefill and decoding share `Block`; LoRA is the variable collection "lora".
 """
 
 from dataclasses import dataclass
@@ -51,16 +51,16 @@ class Qwen2Config:
 
 
 class KVCache(NamedTuple):
-    """Preallocated keys and values: [layers, B, kv_heads, S, head_dim] each."""
+    """Keys and values of one layer: k [B, kv_heads, head_dim, S], v [B, kv_heads, S, head_dim].
+
+    Keys are stored transposed: a CPU reads them three times as fast in `attend_past`. In int8 each
+    has a scale per head and slot, float32[B, kv_heads, S]; else the scales are None.
+    """
 
     k: jax.Array
     v: jax.Array
-
-
-def empty_cache(config: Qwen2Config, batch: int, length: int) -> KVCache:
-    """A zero cache with `length` slots per row."""
-    shape = (config.num_layers, batch, config.num_kv_heads, length, config.head_dim)
-    return KVCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+    k_scale: jax.Array | None = None
+    v_scale: jax.Array | None = None
 
 
 def wide(x: jax.Array) -> jax.Array:
@@ -141,12 +141,47 @@ def attend(
     return y.transpose(0, 3, 1, 2, 4).reshape(b, t, n, d)
 
 
+def attend_past(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    past: KVCache,
+    lengths: jax.Array,
+) -> jax.Array:
+    """`attend` to new tokens (k, v [B,K,T,D] under mask bool[B,T,T]) and to the past of each row.
+
+    q [B,T,N,D]; lengths int32[B] are the valid slots of the past. The past is only read, so that a
+    loop can keep it in place. Returns [B,T,N,D].
+    """
+    b, t, n, d = q.shape
+    kv, s = k.shape[1], past.v.shape[2]
+    kind = jnp.promote_types(q.dtype, jnp.float32)
+    q = q.reshape(b, t, kv, n // kv, d).transpose(0, 2, 3, 1, 4).reshape(b, kv, -1, d) * d**-0.5
+    old = jnp.einsum("bkqd,bkds->bkqs", q, past.k.astype(q.dtype), preferred_element_type=kind)
+    if past.k_scale is not None:
+        old *= past.k_scale[:, :, None]
+    old = jnp.where((jnp.arange(s) < lengths[:, None])[:, None, None], old, _MASKED)
+    new = jnp.einsum("bkqd,bktd->bkqt", q, k, preferred_element_type=kind)
+    new = jnp.where(mask[:, None, None], new.reshape(b, kv, -1, t, t), _MASKED)
+    new = new.reshape(b, kv, -1, t)
+    highest = jnp.maximum(old.max(-1), new.max(-1))[..., None]
+    old, new = jnp.exp(old - highest), jnp.exp(new - highest)
+    total = (old.sum(-1) + new.sum(-1))[..., None]
+    if past.v_scale is not None:
+        old *= past.v_scale[:, :, None]
+    y = jnp.einsum("bkqs,bksd->bkqd", old.astype(v.dtype), past.v.astype(v.dtype))
+    y = (y + jnp.einsum("bkqt,bktd->bkqd", new.astype(v.dtype), v)) / total
+    y = y.astype(v.dtype).reshape(b, kv, n // kv, t, d)
+    return y.transpose(0, 3, 1, 2, 4).reshape(b, t, n, d)
+
+
 class Attention(nn.Module):
     config: Qwen2Config
     lora: LoraConfig | None
 
     @nn.compact
-    def __call__(self, x, cache, layer, positions, mask, cache_index):
+    def __call__(self, x, positions, mask, past, lengths):
         c = self.config
         b, t, _ = x.shape
 
@@ -157,14 +192,13 @@ class Attention(nn.Module):
         q = rope(project("q_proj", c.num_heads), positions, c.rope_theta)
         k = rope(project("k_proj", c.num_kv_heads), positions, c.rope_theta)
         v = project("v_proj", c.num_kv_heads)
-        if cache is None:
-            k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+        k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+        if past is None:
+            y, new = attend(q, k, v, mask, c.attention), None
         else:
-            at = (layer, jnp.arange(b)[:, None], slice(None), cache_index)
-            cache = KVCache(cache.k.at[at].set(k, mode="drop"), cache.v.at[at].set(v, mode="drop"))
-            k, v = (jax.lax.dynamic_index_in_dim(x, layer, keepdims=False) for x in cache)
-        y = attend(q, k, v, mask, c.attention).reshape(b, t, c.num_heads * c.head_dim)
-        return Projection(c.hidden_size, False, self.lora, name="o_proj")(y), cache
+            y, new = attend_past(q, k, v, mask, past, lengths), (k, v)
+        y = y.reshape(b, t, c.num_heads * c.head_dim)
+        return Projection(c.hidden_size, False, self.lora, name="o_proj")(y), new
 
 
 class Mlp(nn.Module):
@@ -180,24 +214,25 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One decoder layer in the form that `nn.scan` wants: ((x, cache), layer, ...) -> (carry, None).
+    """One decoder layer: x [B, T, H] -> (x, None).
 
-    The cache of all layers is in the carry, where XLA updates it in place (design, decision 1).
+    positions: int32[B, T]; mask: bool[B, T, T], what each token attends to. With a past, whose
+    lengths int32[B] first slots are attended to as well, it returns (x, (k, v)) of its own tokens,
+    [B, kv_heads, T, head_dim] each.
     """
 
     config: Qwen2Config
     lora: LoraConfig | None
 
     @nn.compact
-    def __call__(self, carry, layer, positions, mask, cache_index):
-        x, cache = carry
+    def __call__(self, x, positions, mask, past=None, lengths=None):
         eps = self.config.rms_norm_eps
         attention = Attention(self.config, self.lora, name="self_attn")
         normed = RMSNorm(eps, name="input_layernorm")(x)
-        y, cache = attention(normed, cache, layer, positions, mask, cache_index)
+        y, new = attention(normed, positions, mask, past, lengths)
         x = x + y
         normed = RMSNorm(eps, name="post_attention_layernorm")(x)
-        return (x + Mlp(self.config, self.lora, name="mlp")(normed), cache), None
+        return x + Mlp(self.config, self.lora, name="mlp")(normed), new
 
 
 class Qwen2(nn.Module):
@@ -222,7 +257,7 @@ class Qwen2(nn.Module):
             block,
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast),
             length=c.num_layers,
         )(c, self.lora)
         self.norm = RMSNorm(c.rms_norm_eps)
@@ -239,23 +274,13 @@ class Qwen2(nn.Module):
         """tokens: int32[B, T] -> [B, T, H]."""
         return self.embed_tokens(tokens)
 
-    def hidden(
-        self,
-        embeddings: jax.Array,
-        positions: jax.Array,
-        mask: jax.Array,
-        cache: KVCache | None = None,
-        cache_index: jax.Array | None = None,
-    ) -> tuple[jax.Array, KVCache | None]:
-        """Final hidden states of `embeddings` [B, T, H].
+    def hidden(self, embeddings: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
+        """Final hidden states [B, T, H], after the last norm, of `embeddings` [B, T, H].
 
-        positions: int32[B, T]; mask: bool[B, T, S], what each token attends to (S = T without a
-        cache, else the cache's slots). With a cache, token t of row b is stored in slot
-        cache_index[b, t] (an index >= S drops it). Returns ([B, T, H] after the final norm, cache).
+        positions: int32[B, T]; mask: bool[B, T, T], what each token attends to.
         """
-        layers = jnp.arange(self.config.num_layers)
-        (x, cache), _ = self.layers((embeddings, cache), layers, positions, mask, cache_index)
-        return self.norm(x), cache
+        x, _ = self.layers(embeddings, positions, mask)
+        return self.norm(x)
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """[..., H] -> logits [..., V], float32 (float64 where the model is)."""
@@ -277,7 +302,7 @@ class Qwen2(nn.Module):
             positions = jnp.broadcast_to(jnp.arange(t), (b, t))
         if segments is None:
             segments = jnp.ones((b, t), jnp.int32)
-        hidden, _ = self.hidden(self.embed(tokens), positions, causal_mask(segments))
+        hidden = self.hidden(self.embed(tokens), positions, causal_mask(segments))
         return self.unembed(hidden)
 
 

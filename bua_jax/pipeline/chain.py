@@ -5,6 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from bua_jax import files
+from bua_jax.dialogue.prompts import SOFT_TOKENS
 from bua_jax.environment import versions
 from bua_jax.errors import ConfigError
 from bua_jax.models import quantization
@@ -41,7 +42,7 @@ def _check(config: ConfigDict) -> None:
         )
     choices = {
         "model.base_quantization": quantization.MODES,
-        "model.soft_tokens": ("sequence", "item", "pooled", "none"),
+        "model.soft_tokens": SOFT_TOKENS,
         "encoder.kind": ("behavegpt", "sasrec"),
         "decoding.decode": ("labels", "free"),
         "data.on_bad_row": ("error", "skip"),

@@ -12,7 +12,7 @@ from bua_jax import __version__, files
 from bua_jax.baselines import counts, lightgbm, logit_adjustment, neural
 from bua_jax.baselines.protocol import Histories, Predictor, histories_of
 from bua_jax.console import notice, out
-from bua_jax.dialogue.tasks import revealed_instruction
+from bua_jax.dialogue.tasks import revealed_instruction, zero_shot_instruction
 from bua_jax.evaluation import plots, tables
 from bua_jax.evaluation.prediction import (
     bootstrap_interval,
@@ -28,12 +28,14 @@ from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import split_windows, writer_of
 from bua_jax.pipeline.encoder import encoder_config, encoder_settings, load_encoder
 from bua_jax.pipeline.inference import Bua
+from bua_jax.pipeline.model import assemble
 from bua_jax.pipeline.stages import load_stage, previous_stage
 from bua_jax.pipeline.steps import Run, read_record
 from bua_jax.training.writers import read_scalars
 
 _VALIDATION_WINDOWS = 4000
 _ADJUSTED = "encoder_adjusted"
+_FIELDS = ("weekday", "slot", "place", "behaviour")
 _SASREC_WIDTH = 64  # of the baseline: near the 50 of Kang & McAuley
 
 
@@ -86,6 +88,16 @@ def bua_of(run: Run, stage: str, store: EventStore) -> Bua:
     refine = config.decoding.refine and stage == "stage3"
     parts, shares = load_stage(run, stage), training_shares(store)
     return Bua(parts, config.decoding, shares, config.dialogues.rounds, refine, config.seed)
+
+
+def zero_shot(run: Run) -> Bua:
+    """The base as it comes: no trained adapter, no rounds, the history in words."""
+    settings = run.config.model.copy_and_resolve_references()
+    with settings.unlocked():
+        settings.update({"soft_tokens": "text", "adapter": ""})
+    parts = assemble(settings, run.folder("encoder"), run.config.seed)
+    shares = np.zeros(len(parts.catalogue.behaviours))  # only the refine round's critic reads them
+    return Bua(parts, run.config.decoding, shares, with_rounds=False, seed=run.config.seed)
 
 
 def dialogues_used(run: Run, stage: str) -> int:
@@ -142,13 +154,19 @@ def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], di
     writer, histories = writer_of(run, store), _histories(store, windows)
     final = [revealed_instruction(writer, int(end)) for end in windows.end]
     free = config.decoding.decode == "free"
+    if config.evaluation.zero_shot:
+        asked = [zero_shot_instruction(store.catalogue)] * len(histories)
+        log_p, _ = zero_shot(run).probabilities(histories, asked)
+        found["zero_shot"] = score(run, store, windows, targets, np.exp(log_p))
+        found["zero_shot"] |= {"fields": list(_FIELDS), "training_windows": 0}
+        predicted["zero_shot"] = log_p.argmax(1)
     for stage, name in names.items():
         bua = bua_of(run, stage, store)
         log_p, said = bua.probabilities(histories, final, free=free)
         probabilities = np.exp(log_p)
         found[name] = score(run, store, windows, targets, probabilities, has_distribution=not free)
         found[name] |= {
-            "fields": ["weekday", "slot", "place", "behaviour"],
+            "fields": list(_FIELDS),
             "training_windows": dialogues_used(run, stage),
             "truncated_rounds": sum(u.truncated for u in said),
             "signature": bua.signature(config.decoding.decode),

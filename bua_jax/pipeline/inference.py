@@ -14,11 +14,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bua_jax import __version__
+from bua_jax.config import load as load_config
 from bua_jax.decoding import rounds as decoding
 from bua_jax.decoding.rounds import Decoder, Instruction
 from bua_jax.dialogue.critic import critique, refinement_instruction
 from bua_jax.dialogue.facts import Window
-from bua_jax.dialogue.prompts import num_placeholders, opening
+from bua_jax.dialogue.prompts import first_instruction, num_placeholders, opening
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.dialogue.tasks import (
     INSTRUCTIONS,
@@ -57,20 +58,19 @@ class Bua:
     def decoder(self) -> Decoder:
         parts = self.parts
         variables: Any = parts.variables
-        if parts.model.merge_adapter:  # elsewhere a half-precision base would round the adapter
+        # A half-precision base would round the adapter, a quantised one cannot hold it.
+        exact = parts.identity["base_quantization"] == "none"
+        if exact and parts.model.llm.config.dtype == "float32":
             variables = jax.jit(functools.partial(merged, parts.model))(variables)
         return Decoder(
             parts.model,
             variables,
             parts.tokenizer,
             parts.catalogue,
+            token_bytes(parts.tokenizer),
             self.decoding.batch,
             self.decoding.max_new_tokens,
         )
-
-    @cached_property
-    def vocabulary(self) -> list[bytes | None]:
-        return token_bytes(self.parts.tokenizer)
 
     def rounds(self, histories: Sequence[History]) -> list[tuple[str, Instruction]]:
         """The understanding rounds; with `refine` the critic's feedback on the drafted summary too."""
@@ -123,7 +123,6 @@ class Bua:
             self.rounds(histories),
             final,
             weekdays,
-            vocabulary=self.vocabulary,
             **settings,
         )
 
@@ -134,6 +133,8 @@ class Bua:
         """
         parts = self.parts
         n_soft = num_placeholders(len(history), parts.model.soft_tokens)
+        kind = parts.model.soft_tokens
+        instruction = first_instruction(instruction, parts.catalogue, history, kind)
         tokens = np.asarray(opening(parts.tokenizer, n_soft, instruction), np.int32)
         soft_index = np.zeros_like(tokens)
         soft_index[tokens == parts.tokenizer.soft] = range(n_soft)
@@ -209,11 +210,29 @@ def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
     return done[0], read_json(folder / done[0] / "record.json")
 
 
+def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
+    """The config that a stage was trained with.
+
+    Raises `MismatchError` for a run of an older version, which lacks fields that asking it needs.
+    """
+    config, today = ConfigDict(record["config"]), load_config("configs/base.py")
+    for group in ("model", "decoding", "dialogues"):
+        missing = sorted(set(today[group]) - set(config[group]))
+        if missing:
+            made_by = record["versions"]
+            raise MismatchError(
+                f"{folder} was trained by version {made_by.get('bua_jax')} (git {made_by.get('git')}), "
+                f"whose configs had no config.{group}.{missing[0]} yet. Use that version with it, or train "
+                "it again in another --workdir."
+            )
+    return config
+
+
 def load(folder: str | Path, *, refine: bool = False) -> Bua:
     """The trained model of a workdir, after `finished_stage`; needs no training data."""
     folder = Path(folder)
     stage, record = finished_stage(folder)
-    config = ConfigDict(record["config"])
+    config = recorded_config(folder, record)
     parts = assemble(config.model, folder / "encoder", config.seed)
     parts = with_trained(parts, folder / stage / TRAINED)
     card = read_json(folder / "data" / "record.json")["result"]

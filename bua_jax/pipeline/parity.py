@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.errors import ConfigError
 from bua_jax.feed.packing import fixed_batches, plan_for, plan_packing
 from bua_jax.feed.records import token_records
@@ -61,9 +62,9 @@ def ours(parts: Parts, batch: Arrays) -> Arrays:
     rows = {key: jnp.asarray(value) for key, value in batch.items()}
     mask = causal_mask(rows["segments"])
     embeddings = aligned.input_embeddings(model, variables, rows)
-    states, _ = aligned.hidden(model, variables, embeddings, rows["positions"], mask)
+    states = aligned.hidden(model, variables, embeddings, rows["positions"], mask)
     found = {"logits": np.asarray(aligned.unembed(model, variables, states))}
-    if model.soft_tokens != "none":
+    if model.soft_tokens not in WITHOUT_ENCODER:
         output = aligned.encode(
             model, variables, rows["events"], rows["event_segments"], rows["event_positions"]
         )
@@ -76,7 +77,7 @@ def ours(parts: Parts, batch: Arrays) -> Arrays:
         adapter = jax.tree.map(lambda x, d=depth: x[:d], variables["adapter"])
         shallow = dataclasses.replace(model, llm=cut)
         some = {**variables, "base": base, "adapter": adapter}
-        part, _ = aligned.hidden(shallow, some, embeddings, rows["positions"], mask)
+        part = aligned.hidden(shallow, some, embeddings, rows["positions"], mask)
         found[f"layer {depth}"] = np.asarray(part)
     trained = {g: variables[g] for g in ("projector", "adapter")}
     room = int((batch["round_ids"] > 0).sum())

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bua_jax.console import notice
+from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
@@ -74,7 +75,8 @@ def _starts_cold(run: Run) -> bool:
     """Whether the first stage's projector is fresh and the config wants it fitted first."""
     model = run.config.model
     brought = (Path(model.adapter) / "projector.safetensors").is_file() if model.adapter else False
-    return model.warm_start and model.soft_tokens != "none" and not brought
+    reads_soft = model.soft_tokens not in WITHOUT_ENCODER
+    return model.warm_start and reads_soft and not brought
 
 
 def build_stage(run: Run, stage: str) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     elif _starts_cold(run):
         parts = _warm(run, parts, store)
     groups = trained_groups(stage, full_finetuning=config.full_finetuning)
-    if run.config.model.soft_tokens == "none":
+    if run.config.model.soft_tokens in WITHOUT_ENCODER:
         groups = tuple(g for g in groups if g != "projector")
     if not groups:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")

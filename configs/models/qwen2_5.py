@@ -8,4 +8,6 @@ from ml_collections import ConfigDict
 
 
 def get_config(arg: str = "qwen2.5-7b") -> ConfigDict:
-    return ConfigDict({"model": {"dtype": "bfloat16", "remat": "full"}})
+    return ConfigDict(
+        {"model": {"dtype": "bfloat16", "remat": "full"}, "evaluation": {"zero_shot": True}}
+    )

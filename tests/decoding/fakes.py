@@ -61,4 +61,4 @@ def decoder(batch: int, max_new_tokens: int = 12, soft_tokens: str = "sequence")
         "encoder": encoder.init(jax.random.key(2), *example, positions)["params"],
         "projector": projector.init(jax.random.key(3), encoder_config.state_dim, table),
     }
-    return Decoder(model, variables, Bytes(), CATALOGUE, batch, max_new_tokens)
+    return Decoder(model, variables, Bytes(), CATALOGUE, VOCABULARY, batch, max_new_tokens)

@@ -1,9 +1,11 @@
-"""The day grammar: whatever is drawn under its masks parses; canonical texts are accepted."""
+"""The day grammar: whatever is drawn under its guards parses; canonical texts are accepted."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bua_jax.decoding.grammar import DayGrammar, State, byte_trie
+from bua_jax.decoding import grammar
+from bua_jax.decoding.grammar import DayState, Tables, compile_day
 from bua_jax.dialogue.text import day_text, parse_day
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day
@@ -23,38 +25,57 @@ def vocabulary(seed: int) -> list[bytes | None]:
     return [*pieces, None]
 
 
+def day_state(weekday: int, places: list[int]) -> DayState:
+    return DayState(*(jnp.asarray([value]) for value in grammar.start_of(weekday, places)))
+
+
+def step(tables: Tables, day: DayState, token: int, full: bool) -> DayState | None:
+    """After a token; None if it is not among the row's edges."""
+    legal = np.asarray(grammar.allowed(tables, day, jnp.asarray([full])))[0]
+    tokens = np.asarray(tables.tokens[day.state[0]])
+    (edges,) = np.nonzero(legal & (tokens == token))
+    return grammar.advance(tables, day, jnp.asarray(edges[:1])) if len(edges) else None
+
+
 @pytest.mark.parametrize(("slots", "places"), [(48, True), (24, True), (48, False)])
 def test_every_draw_parses(slots, places):
     catalogue = Catalogue(LABELS, slots, has_places=places)
     words = vocabulary(0)
-    grammar = DayGrammar(catalogue, byte_trie(words), len(words), STOP, 1, [0, 1, 10], 4)
-    rng, drawn = np.random.default_rng(1), set()
-    for _ in range(200):
-        state, text = grammar.initial(), b""
-        while True:
-            token = int(rng.choice(np.flatnonzero(grammar.mask(state))))
-            if token == STOP:
-                break
-            text += words[token] or b""
-            after = grammar.advance(state, words[token] or b"")
-            assert after is not None
-            state = after
-        day = parse_day(text.decode(), catalogue)
-        assert day is not None, text
-        assert day.weekday == 1
-        assert len(day) <= 4
-        assert not places or set(day.place) <= {0, 1, 10}
-        drawn.add(text)
-    assert len(drawn) > 150
+    tables = compile_day(catalogue, words, len(words), STOP)
+    rng, rows = np.random.default_rng(1), 200
+    one = day_state(1, [0, 1, 10])
+    day = DayState(*(jnp.repeat(value, rows) for value in one))
+    texts, done = [b""] * rows, np.zeros(rows, bool)
+    while not done.all():
+        legal = np.asarray(grammar.allowed(tables, day, day.events >= 4))
+        assert legal[~done].any(1).all(), "a row has nowhere to go"
+        choice = np.asarray([rng.choice(np.flatnonzero(row)) if row.any() else 0 for row in legal])
+        tokens = np.asarray(tables.tokens)[np.asarray(day.state), choice]
+        done |= tokens == STOP
+        for i in np.flatnonzero(~done):
+            texts[i] += words[tokens[i]] or b""
+        day = grammar.advance(tables, day, jnp.asarray(choice))
+    for text in texts:
+        parsed = parse_day(text.decode(), catalogue)
+        assert parsed is not None, text
+        assert parsed.weekday == 1
+        assert len(parsed) <= 4
+        assert not places or set(parsed.place) <= {0, 1, 10}
+    assert len(set(texts)) > 150
+    assert max(len(parse_day(text.decode(), catalogue) or ()) for text in texts) == 4
 
 
 def test_canonical_lines_are_accepted_and_bad_ones_are_not():
     catalogue = Catalogue(LABELS, 48, has_places=True)
-    grammar = DayGrammar(catalogue, {}, 1, 0, 3, [0, 1, 2], 5)
+    tables = compile_day(catalogue, [bytes([i]) for i in range(256)], 256, STOP)
 
     def accepted(text: str) -> bool:
-        state: State | None = grammar.advance(grammar.initial(), text.encode())
-        return state is not None and grammar.advance(state, b"\x00") is not None
+        day: DayState | None = day_state(3, [0, 1, 2])
+        for token in [*text.encode(), STOP]:
+            if day is None:
+                return False
+            day = step(tables, day, token, bool(day.events[0] >= 5))
+        return day is not None
 
     day = Day(3, (14, 14, 30), (1, 0, 2), (0, 4, 5))
     assert accepted(day_text(catalogue, day))
@@ -66,16 +87,30 @@ def test_canonical_lines_are_accepted_and_bad_ones_are_not():
         "Thu 07:30 L1 fly",  # no label
         "Thu 09:00 L1 eat; 08:00 L1 eat",  # back in time
         "Thu 09:00 L1 eat;",  # cut
+        "Thu 09:00 L1 eat; nothing",
         "Thu ",
+        "Thu 07:30 L1 eat; " * 5 + "07:30 L1 eat",  # six events
     ):
-        assert not accepted(text), text
+        assert not accepted(text.replace("; Thu", ";")), text
 
 
-def test_no_more_events_than_allowed():
+def test_all_texts_are_reachable_through_merged_tokens():
+    """A token over a label's end is an edge; one that reaches into a second event is left out."""
     catalogue = Catalogue(LABELS, 24, has_places=False)
-    grammar = DayGrammar(catalogue, {}, 1, 0, 0, [], 2)
-    line = b"Mon 01:00 eat; 02:00 eat"
-    state = grammar.advance(grammar.initial(), line)
-    assert state is not None
-    assert grammar.advance(state, b"; ") is None
-    assert grammar.advance(state, b"\x00") is not None
+    words: list[bytes | None] = [bytes([i]) for i in range(256)]
+    words += [b"01:00 eat", b" eat; ", b"eat; 02", b"1:00 eat; 02", None]
+    tables = compile_day(catalogue, words, len(words), STOP)
+    day = day_state(0, [])
+    for token in b"Mon ":
+        after = step(tables, day, token, False)
+        assert after is not None
+        day = after
+    whole = step(tables, day, 256, False)
+    assert whole is not None
+    assert int(whole.events[0]) == 1
+    assert step(tables, whole, ord(";"), False) is not None
+    assert step(tables, whole, ord(";"), True) is None  # full: no further event
+    assert step(tables, whole, STOP, True) is not None
+    zero = step(tables, day, ord("0"), False)
+    assert zero is not None
+    assert step(tables, zero, 259, False) is None

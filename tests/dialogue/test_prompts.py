@@ -121,7 +121,7 @@ def test_text_that_spells_a_special_token_stays_text():
 
 @pytest.mark.parametrize(
     ("mode", "placeholders", "events"),
-    [("sequence", 12, 12), ("item", 12, 12), ("pooled", 1, 12), ("none", 0, 0)],
+    [("sequence", 12, 12), ("item", 12, 12), ("pooled", 1, 12), ("none", 0, 0), ("text", 0, 0)],
 )
 def test_soft_token_modes(mode, placeholders, events):
     record = encode_dialogue(

@@ -5,6 +5,7 @@ import pytest
 
 from bua_jax.dialogue.prompts import encode_dialogue
 from bua_jax.dialogue.rounds import Dialogue, Round
+from bua_jax.dialogue.text import history_text
 from bua_jax.errors import DataError
 from bua_jax.events.windows import history
 from bua_jax.feed.records import token_records
@@ -32,12 +33,12 @@ def dialogues(lengths: list[int]) -> list[Dialogue]:
     ]
 
 
-def records(lengths: list[int], row_length: int):
+def records(lengths: list[int], row_length: int, soft_tokens: str = "sequence"):
     return token_records(
         dialogues(lengths),
         STORE,
         Letters(),
-        soft_tokens="sequence",
+        soft_tokens=soft_tokens,
         recall=0,
         row_length=row_length,
     )
@@ -50,6 +51,20 @@ def test_as_the_prompts_have_them() -> None:
     np.testing.assert_array_equal(found.round_ids, expected.round_ids)
     assert (found.round_ids > 0).sum() == 6  # the answer and its stop token
     assert found.events.shape == (10, 4)
+
+
+def test_a_history_in_words_stands_before_the_first_instruction() -> None:
+    (found,) = records([5], 500, "text")
+    (without,) = records([5], 500, "none")
+    words = history_text(STORE.catalogue, history(STORE, 0, 10)) + "\n"
+    at = without.tokens.tolist().index(ord("W"))  # of the instruction "What?"
+    assert found.tokens.tolist() == [
+        *without.tokens[:at],
+        *words.encode(),
+        *without.tokens[at:],
+    ]
+    assert found.events.shape == (0, 4)
+    assert (found.round_ids > 0).sum() == (without.round_ids > 0).sum()
 
 
 def test_the_limit_is_the_row(capsys) -> None:

@@ -81,7 +81,7 @@ def test_supervised_nll_equals_the_naive_one(chunk):
     nll = aligned.supervised_nll(one.model, one.variables, batch, max_supervised=10, chunk=chunk)
     embeddings = aligned.input_embeddings(one.model, one.variables, batch)
     mask = causal_mask(batch["segments"])
-    states, _ = aligned.hidden(one.model, one.variables, embeddings, batch["positions"], mask)
+    states = aligned.hidden(one.model, one.variables, embeddings, batch["positions"], mask)
     log_p = jax.nn.log_softmax(aligned.unembed(one.model, one.variables, states[:, :-1]))
     naive = -np.take_along_axis(log_p, np.asarray(batch["tokens"])[:, 1:, None], axis=-1)[..., 0]
     supervised = np.asarray(batch["round_ids"]) > 0
@@ -106,7 +106,7 @@ def test_no_gradient_from_later_events_or_other_dialogues():
 
     def at(soft, position):
         embeddings = aligned.insert_soft_tokens(one.model, batch, plain, soft)
-        states, _ = aligned.hidden(one.model, one.variables, embeddings, batch["positions"], mask)
+        states = aligned.hidden(one.model, one.variables, embeddings, batch["positions"], mask)
         return states[0, position].sum()
 
     gradient = np.abs(jax.grad(at)(soft, 3)[0]).sum(-1)

@@ -74,7 +74,7 @@ def test_logits_and_gradients_are_those_of_the_rounded_weights(base, mode, remat
         positions = jnp.broadcast_to(jnp.arange(9), (2, 9))
         mask = jnp.tril(jnp.ones((9, 9), bool))[None].repeat(2, 0)
         variables = {"params": params, "lora": adapter}
-        hidden, _ = model.apply(variables, embeddings, positions, mask, method="hidden")
+        hidden = model.apply(variables, embeddings, positions, mask, method="hidden")
         return jnp.sum(jnp.sin(model.apply(variables, hidden, method="unembed")))
 
     found = {}

@@ -1,0 +1,426 @@
+"""Continuous batching: many dialogues at once, each on a row of one cache, none waiting for another.
+
+A dialogue is a generator (a `Job`) that yields turns and is sent their answers; `run` gives it a row,
+prefills only what is new, decodes all rows together in one jitted loop, and hands a finished row to the
+next job in the queue. Shapes are few and static, so nothing is compiled again. Rounds carry token ids:
+an answer stays in the cache as it was decoded.
+"""
+
+import functools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bua_jax.console import notice
+from bua_jax.decoding import grammar
+from bua_jax.decoding.cache import (
+    Chunk,
+    Rows,
+    Weights,
+    embeddings_of,
+    empty_rows,
+    extend,
+    logits,
+    put,
+    take,
+)
+from bua_jax.decoding.labels import LabelTree, score_labels
+from bua_jax.decoding.sampler import sample
+from bua_jax.errors import ConfigError
+from bua_jax.models import aligned
+from bua_jax.models.aligned import Aligned
+
+_BUCKET = 32
+
+
+@dataclass(frozen=True)
+class DayTurn:
+    """How a generated day is drawn; `row` with the engine's seed names its random stream."""
+
+    weekday: int
+    places: tuple[int, ...]
+    row: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a row reads next, and what it is to do then.
+
+    tokens: the user turn, up to the first token of the answer; its placeholders stand for the events
+    `shown`, indices into events int32[L, 4] (None without placeholders). wants: "text" (greedy),
+    "day" (drawn as `day` says) or "labels" (log-probabilities of all labels; ends the dialogue).
+    """
+
+    tokens: Sequence[int]
+    wants: str = "text"
+    shown: Sequence[int] = ()
+    events: np.ndarray | None = None
+    day: DayTurn | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Token ids without the stop token, and whether they were cut at the limit."""
+
+    tokens: list[int]
+    cut: bool
+
+
+Job = Generator[Turn, Any, Any]
+"""Yields turns; is sent an `Answer`, or float32[C] for labels; returns its result."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How days are drawn. `tables` is None for days without the grammar."""
+
+    tables: grammar.Tables | None
+    temperature: float
+    top_p: float
+    seed: int
+    max_events: int
+    max_tokens: int  # then the event at hand is finished and none is begun
+    reserve: int  # tokens that finishing it may take
+
+    @property
+    def limit(self) -> int:
+        """Tokens of a day at most."""
+        return self.max_tokens + (self.reserve if self.tables is not None else 0)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model and the shapes it runs in: `batch` rows of `slots` tokens; answers of `max_new` at most."""
+
+    model: Aligned
+    weights: Weights
+    stop: int
+    batch: int
+    slots: int
+    max_new: int
+    cache_dtype: str = "float32"
+    tree: LabelTree | None = None
+    drawing: Drawing | None = None
+
+    @property
+    def group(self) -> int:
+        """Rows that are prefilled together, and for which decoding is interrupted."""
+        return max(1, self.batch // 4)
+
+
+class _Slots(NamedTuple):
+    """All rows, with the answers being written: tokens int32[B, N], counts int32[B], live bool[B]."""
+
+    rows: Rows
+    tokens: jax.Array
+    counts: jax.Array
+    live: jax.Array
+    in_day: jax.Array  # bool[B], whether the answer is a day
+    stream: jax.Array  # int32[B], of random numbers
+    day: grammar.DayState
+
+
+def _empty(engine: Engine) -> _Slots:
+    batch = engine.batch
+    longest = max(engine.max_new, engine.drawing.limit if engine.drawing else 0)
+    rows = empty_rows(engine.model, batch, engine.slots, engine.cache_dtype)
+    tokens = jnp.zeros((batch, longest), jnp.int32)
+    counts, stream, *day = (jnp.zeros(batch, jnp.int32) for _ in range(7))
+    live, in_day = jnp.zeros(batch, bool), jnp.zeros(batch, bool)
+    return _Slots(rows, tokens, counts, live, in_day, stream, grammar.DayState(*day))
+
+
+@functools.partial(jax.jit, static_argnames="model", donate_argnums=2)
+def _read(
+    model: Aligned,
+    weights: Weights,
+    slots: _Slots,
+    which,
+    fresh,
+    in_day,
+    stream,
+    start,
+    chunk: Chunk,
+) -> _Slots:
+    """Rows which int32[n] read a chunk (`fresh` ones from an empty cache) and begin an answer."""
+    some = take(slots.rows, which)
+    some = some._replace(lengths=jnp.where(fresh, 0, some.lengths))
+    some = extend(model, weights, some, embeddings_of(model, weights, chunk), chunk.counts)
+
+    def at(old: jax.Array, new) -> jax.Array:
+        return old.at[which].set(new, mode="drop")
+
+    return _Slots(
+        put(slots.rows, which, some),
+        slots.tokens,
+        at(slots.counts, 0),
+        at(slots.live, True),
+        at(slots.in_day, in_day),
+        at(slots.stream, stream),
+        grammar.DayState(*(at(old, new) for old, new in zip(slots.day, start, strict=True))),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "stop"))
+def _score(
+    model: Aligned, weights: Weights, rows: Rows, which, fresh, chunk: Chunk, tree: LabelTree, stop
+) -> jax.Array:
+    """log p of every label after rows which int32[n] read a chunk: float32[n, C]; rows stay as they are."""
+    some = take(rows, which)
+    some = some._replace(lengths=jnp.where(fresh, 0, some.lengths))
+    some = extend(model, weights, some, embeddings_of(model, weights, chunk), chunk.counts)
+    return score_labels(model, weights, some, tree, stop=stop)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "stop", "max_new", "limits", "greedy"), donate_argnums=2
+)
+def _decode(
+    model: Aligned,
+    weights: Weights,
+    slots: _Slots,
+    tables: grammar.Tables | None,
+    settings: tuple[jax.Array, jax.Array, jax.Array] | None,
+    wanted: jax.Array,
+    *,
+    stop: int,
+    max_new: int,
+    limits: tuple[int, int, int] | None,
+    greedy: bool,
+) -> _Slots:
+    """Decodes all live rows until at least `wanted` of them have finished their answers.
+
+    settings: (temperature, top_p, seed) of days; limits: (events, tokens before closing, tokens) of one.
+    The stop token is in the cache of every finished row, also of those cut at their limit.
+    """
+    batch = slots.live.shape[0]
+    started = jnp.sum(slots.live)
+
+    def going(slots: _Slots) -> jax.Array:
+        alive = jnp.sum(slots.live)
+        return (alive > 0) & (started - alive < wanted)
+
+    def body(slots: _Slots) -> _Slots:
+        scores = logits(weights, slots.rows.hidden)
+        token, day, limit = jnp.argmax(scores, axis=-1), slots.day, jnp.full(batch, max_new)
+        if settings is not None and limits is not None:
+            temperature, top_p, seed = settings
+            keys = jax.vmap(
+                lambda row, step: jax.random.fold_in(jax.random.fold_in(seed, row), step)
+            )(slots.stream, slots.counts)
+            if tables is None:
+                everything = jnp.ones_like(scores, bool)
+                drawn = sample(scores, everything, keys, temperature, top_p, greedy=greedy)
+            else:
+                full = (day.events >= limits[0]) | (slots.counts >= limits[1])
+                legal = grammar.allowed(tables, day, full)
+                candidates = tables.tokens[day.state]
+                offered = jnp.take_along_axis(scores, candidates, axis=-1)
+                choice = sample(offered, legal, keys, temperature, top_p, greedy=greedy)
+                drawn = jnp.take_along_axis(candidates, choice[:, None], axis=-1)[:, 0]
+                day = grammar.advance(tables, day, choice)
+            token = jnp.where(slots.in_day, drawn, token)
+            limit = jnp.where(slots.in_day, limits[2], limit)
+        ends = (token == stop) | (slots.counts >= limit)
+        token = jnp.where(ends, stop, token)
+        writes = slots.live & ~ends
+        at = jnp.where(writes, slots.counts, slots.tokens.shape[1])
+        tokens = slots.tokens.at[jnp.arange(batch), at].set(token, mode="drop")
+        counts = slots.live.astype(jnp.int32)  # live rows read the stop token too
+        word = aligned.embed(model, weights, token[:, None])
+        rows = extend(model, weights, slots.rows, word, counts)
+        return slots._replace(
+            rows=rows, tokens=tokens, counts=slots.counts + writes, live=writes, day=day
+        )
+
+    return jax.lax.while_loop(going, body, slots)
+
+
+class _Row:
+    """A row's job, host side."""
+
+    def __init__(self, number: int, job: Job) -> None:
+        self.number, self.job, self.length = number, job, 0
+        self.turn: Turn = next(job)
+        self.cut_at = 0
+
+
+def run(engine: Engine, jobs: Sequence[Callable[[], Job]]) -> Iterator[tuple[int, Any]]:
+    """Runs all jobs; yields (index, result) as they finish.
+
+    Where memory runs out, the batch is halved, which is said, and unfinished jobs begin again. Raises
+    `ConfigError` if a dialogue outgrows the engine's slots.
+    """
+    left = dict(enumerate(jobs))
+    while left:
+        try:
+            for number, result in _run(engine, left):
+                del left[number]
+                yield number, result
+            return
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or engine.batch == 1:
+                raise
+        engine = Engine(**{**vars(engine), "batch": engine.batch // 2})
+        notice(f"out of memory: decoding goes on with {engine.batch} rows at a time")
+
+
+def _run(engine: Engine, jobs: dict[int, Callable[[], Job]]) -> Iterator[tuple[int, Any]]:
+    queue = iter(list(jobs.items()))
+    rows: list[_Row | None] = [None] * engine.batch
+    asking: list[int] = []  # rows whose turn is to be read
+    slots = _empty(engine)
+    while True:
+        for at in range(engine.batch):
+            if rows[at] is None and (following := next(queue, None)) is not None:
+                number, make = following
+                rows[at] = _Row(number, make())
+                asking.append(at)
+        freed = False
+        for some in _together(engine, rows, asking):
+            turns = [_row(rows, at) for at in some]
+            if turns[0].turn.wants == "labels":
+                assert engine.tree is not None
+                scores = _score(
+                    engine.model,
+                    engine.weights,
+                    slots.rows,
+                    *_which(engine, rows, some),
+                    tree=engine.tree,
+                    stop=engine.stop,
+                )
+                for at, row, values in zip(some, turns, np.asarray(scores), strict=False):
+                    yield row.number, _finish(row.job, values)
+                    rows[at], freed = None, True
+            else:
+                slots = _begin(engine, slots, rows, some)
+        asking = []
+        if freed:
+            continue
+        live = [at for at, row in enumerate(rows) if row is not None]
+        if not live:
+            return
+        slots = _answer(engine, slots, min(engine.group, len(live)))
+        done = ~np.asarray(slots.live)
+        tokens, counts = np.asarray(slots.tokens), np.asarray(slots.counts)
+        for at in live:
+            if not done[at]:
+                continue
+            row = _row(rows, at)
+            answer = Answer(tokens[at, : counts[at]].tolist(), bool(counts[at] >= row.cut_at))
+            row.length += int(counts[at]) + 1
+            try:
+                row.turn = row.job.send(answer)
+                asking.append(at)
+            except StopIteration as end:
+                yield row.number, end.value
+                rows[at] = None
+
+
+def _row(rows: Sequence[_Row | None], at: int) -> _Row:
+    row = rows[at]
+    assert row is not None
+    return row
+
+
+def _finish(job: Job, value: Any) -> Any:
+    """The result of a job whose last turn is answered."""
+    try:
+        job.send(value)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("labels end a dialogue")
+
+
+def _together(
+    engine: Engine, rows: Sequence[_Row | None], asking: list[int]
+) -> Iterator[list[int]]:
+    """Rows in groups that one call can serve: of one kind, and of about the same length."""
+    kinds: dict[tuple, list[int]] = {}
+    for at in asking:
+        turn = _row(rows, at).turn
+        soft = turn.events is not None
+        kinds.setdefault((turn.wants == "labels", soft, _bucket(len(turn.tokens))), []).append(at)
+    for members in kinds.values():
+        for begin in range(0, len(members), engine.group):
+            yield members[begin : begin + engine.group]
+
+
+def _bucket(n: int) -> int:
+    return -(-max(n, 1) // _BUCKET) * _BUCKET
+
+
+def _which(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
+    """(row numbers, whether each is fresh, chunk), padded to one of two sizes of group."""
+    group = engine.group
+    size = max(1, group // 4) if len(some) <= group // 4 else group
+    which = np.full(size, engine.batch, np.int32)
+    fresh, counts = np.zeros(size, bool), np.zeros(size, np.int32)
+    turns = [_row(rows, at).turn for at in some]
+    tokens = np.zeros((size, _bucket(max(len(turn.tokens) for turn in turns))), np.int32)
+    for i, at in enumerate(some):
+        row = _row(rows, at)
+        which[i], fresh[i], counts[i] = at, row.length == 0, len(row.turn.tokens)
+        tokens[i, : counts[i]] = row.turn.tokens
+        room = 0
+        if row.turn.wants != "labels":
+            drawn = row.turn.wants == "day" and engine.drawing is not None
+            row.cut_at = engine.drawing.limit if drawn and engine.drawing else engine.max_new
+            room = row.cut_at + 1
+        row.length += int(counts[i])
+        if row.length + room > engine.slots:
+            raise ConfigError(
+                f"A dialogue needs {row.length + room} tokens of cache, and a row has {engine.slots}."
+            )
+    if turns[0].events is None:
+        return which, fresh, Chunk(tokens, counts)
+    longest = _bucket(max(len(turn.events) for turn in turns if turn.events is not None))
+    events, event_counts = np.zeros((size, longest, 4), np.int32), np.zeros(size, np.int32)
+    soft_index = np.zeros_like(tokens)
+    for i, turn in enumerate(turns):
+        assert turn.events is not None
+        event_counts[i] = len(turn.events)
+        events[i, : event_counts[i]] = turn.events
+        soft_index[i, tokens[i] == engine.model.soft_id] = turn.shown
+    return which, fresh, Chunk(tokens, counts, soft_index, events, event_counts)
+
+
+def _begin(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: list[int]) -> _Slots:
+    """The rows read their turns and begin to answer."""
+    which, fresh, chunk = _which(engine, rows, some)
+    in_day, stream = np.zeros(len(which), bool), np.zeros(len(which), np.int32)
+    start = np.zeros((5, len(which)), np.int32)
+    for i, at in enumerate(some):
+        day = _row(rows, at).turn.day
+        if day is not None:
+            in_day[i], stream[i] = True, day.row
+            start[:, i] = grammar.start_of(day.weekday, day.places)
+    return _read(
+        engine.model, engine.weights, slots, which, fresh, in_day, stream, tuple(start), chunk
+    )
+
+
+def _answer(engine: Engine, slots: _Slots, wanted: int) -> _Slots:
+    drawing = engine.drawing
+    tables, settings, limits, greedy = None, None, None, True
+    if drawing is not None:
+        greedy, tables = drawing.temperature == 0, drawing.tables
+        key = jax.random.key(drawing.seed)
+        settings = (max(drawing.temperature, 1e-6), drawing.top_p, key)
+        limits = (drawing.max_events, drawing.max_tokens, drawing.limit)
+    return _decode(
+        engine.model,
+        engine.weights,
+        slots,
+        tables,
+        settings,
+        wanted,
+        stop=engine.stop,
+        max_new=engine.max_new,
+        limits=limits,
+        greedy=greedy,
+    )
