@@ -134,6 +134,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "behavegpt",
     )
     config.evaluation.zero_shot = False  # a row for the base as it comes, history in words
+    config.evaluation.oracle = False  # predictions with reference answers too (Appendix J)
     config.evaluation.bootstrap = 2_000  # resamples of users for the intervals
     config.evaluation.examples = 3  # dialogues shown in report.html
     config.evaluation.lightgbm_windows = 60_000  # training windows LightGBM may use at most

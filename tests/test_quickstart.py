@@ -178,7 +178,7 @@ def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None
             "--config.dialogues.rounds=False",
             "--config.evaluation.zero_shot=True",
         ),
-        ("--config.with_joint=True",),
+        ("--config.with_joint=True", "--config.evaluation.oracle=True"),
         (
             "--config.stages=(2,)",
             "--config.model.base_quantization=nf4",
@@ -202,6 +202,12 @@ def test_every_switch_runs(flags: tuple[str, ...], tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["prediction"]["bua"]["n"] == 40
     assert ("bua_joint" in metrics["prediction"]) == ("--config.with_joint=True" in flags)
+    if "--config.evaluation.oracle=True" in flags:
+        own, *others = metrics["oracle"]
+        assert own["accuracy"] == pytest.approx(metrics["prediction"]["bua"]["rec_w"])
+        for row in others:
+            change = (row["w2r"] - row["r2w"]) / 40
+            assert change == pytest.approx(row["accuracy"] - own["accuracy"])
     assert ("zero_shot" in metrics["prediction"]) == ("--config.evaluation.zero_shot=True" in flags)
     rounded = any("base_quantization" in flag for flag in flags)
     if not rounded:  # transformers computes with the base as it is

@@ -3,7 +3,9 @@
 Every history is a job of the engine (decoding/engine.py); its rounds continue on its own cache.
 """
 
-from collections.abc import Callable, Generator, Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,21 +96,46 @@ def _final_turn(decoder: Decoder, history: History, instruction: str, *, first: 
     return Turn(tokens, shown=range(n_soft - again, n_soft), events=events)
 
 
+def _joined(unread: Turn | None, turn: Turn) -> Turn:
+    """One turn out of what a row has not read yet and the turn that follows it."""
+    if unread is None:
+        return turn
+    return dataclasses.replace(
+        turn,
+        tokens=[*unread.tokens, *turn.tokens],
+        shown=[*unread.shown, *turn.shown],
+        events=unread.events if turn.events is None else turn.events,
+    )
+
+
 def _understanding(
-    decoder: Decoder, history: History, rounds: Rounds, index: int
-) -> Generator[Turn, Answer, Understanding]:
-    """The understanding rounds as turns of a job."""
+    decoder: Decoder, history: History, rounds: Rounds, index: int, given: Mapping[str, str]
+) -> Generator[Turn, Answer, tuple[Understanding, Turn | None]]:
+    """The understanding rounds as turns of a job; the answers of those in `given` are not decoded.
+
+    Returns what was said, and what the row has yet to read where the last answer was a given one.
+    """
     texts: dict[str, str] = {}
-    truncated = 0
+    truncated, unread = 0, None
     for number, (kind, instruction) in enumerate(rounds):
         text = instruction(texts, index) if callable(instruction) else instruction
-        if number == 0:
-            answer = yield _first_turn(decoder, history, text)
-        else:
-            answer = yield Turn(next_turn(decoder.tokenizer, text))
+        first = number == 0
+        turn = (
+            _first_turn(decoder, history, text)
+            if first
+            else Turn(next_turn(decoder.tokenizer, text))
+        )
+        turn = _joined(unread, turn)
+        if kind in given:
+            texts[kind] = given[kind]
+            said = [*decoder.tokenizer.encode(given[kind]), decoder.tokenizer.im_end]
+            unread = dataclasses.replace(turn, tokens=[*turn.tokens, *said])
+            continue
+        unread = None
+        answer = yield turn
         texts[kind] = decoder.tokenizer.decode(answer.tokens)
         truncated += answer.cut
-    return Understanding(texts, truncated)
+    return Understanding(texts, truncated), unread
 
 
 def _slots(
@@ -164,10 +191,12 @@ def understand(
     """The texts of the rounds (kind, instruction) for every history."""
     if not histories:
         return []
-    jobs = [
-        lambda i=i, seen=seen: _understanding(decoder, seen, rounds, i)
-        for i, seen in enumerate(histories)
-    ]
+
+    def job(i: int) -> Job:
+        said, _ = yield from _understanding(decoder, histories[i], rounds, i, {})
+        return said
+
+    jobs = [functools.partial(job, i) for i in range(len(histories))]
     return _run(decoder, _slots(decoder, histories, rounds, [], 0), jobs, "understanding")
 
 
@@ -178,12 +207,14 @@ def predict(
     final: Sequence[str],
     *,
     free: bool = False,
+    given: Sequence[Mapping[str, str]] | None = None,
 ) -> tuple[np.ndarray, list[Understanding]]:
     """The next behaviour of every history, after the understanding rounds.
 
-    final: the prediction instruction of each history. Returns log-probabilities float32[n, C] over all
-    labels (exact, normalised over them) and the texts; with `free` the decoded answers instead, as
-    0 for the label and -inf elsewhere (a row of -inf only = an invalid answer).
+    final: the prediction instruction of each history. given: answers of some rounds of each history by
+    kind, which the model reads as its own (oracle substitution, Appendix J). Returns log-probabilities
+    float32[n, C] over all labels (exact, normalised over them) and the texts; with `free` the decoded
+    answers instead, as 0 for the label and -inf elsewhere (a row of -inf only = an invalid answer).
     """
     labels = decoder.catalogue.behaviours
     if not histories:
@@ -191,8 +222,10 @@ def predict(
     tree = build_tree([label_tokens(decoder.tokenizer, label) for label in labels])
 
     def job(i: int) -> Job:
-        said = yield from _understanding(decoder, histories[i], rounds, i)
+        answers = given[i] if given else {}
+        said, unread = yield from _understanding(decoder, histories[i], rounds, i, answers)
         turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
+        turn = _joined(unread, turn)
         if not free:
             scores = yield Turn(turn.tokens, "labels", turn.shown, turn.events)
             return log_softmax(scores), said
@@ -204,8 +237,10 @@ def predict(
         return scores, said
 
     room = decoder.max_new_tokens + 1 if free else 0
+    for answers in given or ():
+        room = max(room, sum(len(decoder.tokenizer.encode(text)) for text in answers.values()))
     slots = _slots(decoder, histories, rounds, final, room)
-    jobs = [lambda i=i: job(i) for i in range(len(histories))]
+    jobs = [functools.partial(job, i) for i in range(len(histories))]
     results = _run(decoder, slots, jobs, "predicting", tree=tree)
     return np.stack([scores for scores, _ in results]), [said for _, said in results]
 
@@ -255,14 +290,14 @@ def generate(
     )
 
     def job(i: int) -> Job:
-        said = yield from _understanding(decoder, histories[i], rounds, i)
+        said, _ = yield from _understanding(decoder, histories[i], rounds, i, {})
         turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
         day = DayTurn(weekdays[i], tuple(histories[i].place.tolist()), i)
         answer = yield Turn(turn.tokens, "day", turn.shown, turn.events, day)
         return _day(decoder, answer, weekdays[i], constrained=constrained), said
 
     slots = _slots(decoder, histories, rounds, final, drawing.limit + 1)
-    jobs = [lambda i=i: job(i) for i in range(len(histories))]
+    jobs = [functools.partial(job, i) for i in range(len(histories))]
     results = _run(decoder, slots, jobs, "generating", drawing=drawing)
     return [day for day, _ in results], [said for _, said in results]
 

@@ -61,3 +61,15 @@ def generation_rows(generation: Mapping[str, Mapping[str, Mapping[str, float]]])
 
 
 GENERATION_HEADER = ("method", "of", "BLEU", "TVD", "JSD (nats)", "JS distance")
+
+
+def oracle_rows(table: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """One row per number of given rounds; see `evaluation.oracle.flips`."""
+    return [
+        [row["rounds"], cell(row["accuracy"], "rec_w"), *map(str, (row["r2w"], row["w2r"]))]
+        + [f"{row['p']:.3g}"]
+        for row in table
+    ]
+
+
+ORACLE_HEADER = ("understanding rounds", "rec_w", "right to wrong", "wrong to right", "McNemar p")

@@ -12,8 +12,14 @@ from bua_jax import __version__, files
 from bua_jax.baselines import counts, lightgbm, logit_adjustment, neural
 from bua_jax.baselines.protocol import Histories, Predictor, histories_of
 from bua_jax.console import notice, out
-from bua_jax.dialogue.tasks import revealed_instruction, zero_shot_instruction
+from bua_jax.dialogue.rounds import UNDERSTANDING
+from bua_jax.dialogue.tasks import (
+    revealed_instruction,
+    understanding_rounds,
+    zero_shot_instruction,
+)
 from bua_jax.evaluation import plots, tables
+from bua_jax.evaluation.oracle import flips
 from bua_jax.evaluation.prediction import (
     bootstrap_interval,
     paired_bootstrap,
@@ -205,6 +211,38 @@ def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], di
     return found, shown
 
 
+def oracle_table(
+    run: Run, store: EventStore, windows: WindowIndex, targets: np.ndarray
+) -> list[dict[str, Any]]:
+    """Predictions where the first k rounds have reference answers, and without any round (Appendix J).
+
+    Flips are counted against the model's own answers (k = 0); later rounds are decoded anew.
+    """
+    bua, writer = bua_of(run, f"stage{run.config.stages[-1]}", store), writer_of(run, store)
+    histories = _histories(store, windows)
+    final = [revealed_instruction(writer, int(end)) for end in windows.end]
+    references = [
+        {turn.kind: turn.answer for turn in understanding_rounds(writer.window(begin, end, name))}
+        for begin, end, name in zip(
+            windows.start.tolist(),
+            windows.end.tolist(),
+            (sample_id(store, windows, i) for i in range(len(windows))),
+            strict=True,
+        )
+    ]
+
+    def right(asked: Bua, known: int) -> np.ndarray:
+        given = [{kind: text[kind] for kind in UNDERSTANDING[:known]} for text in references]
+        return asked.probabilities(histories, final, given=given)[0].argmax(1) == targets
+
+    own = right(bua, 0)
+    table = [{"rounds": "own answers", **flips(own, own)}]
+    for known in range(1, len(UNDERSTANDING) + 1):
+        table.append({"rounds": f"first {known} given", **flips(own, right(bua, known))})
+    alone = dataclasses.replace(bua, with_rounds=False, refine=False)
+    return [*table, {"rounds": "none", **flips(own, right(alone, 0))}]
+
+
 def _add_adjusted(run, store, windows, seen: Histories, targets, fitted, found) -> None:
     """The encoder, logit-adjusted on validation to BUA's rec_w: what a tail gain is held against."""
     kind = run.config.encoder.kind
@@ -299,7 +337,13 @@ def build_evaluation(run: Run) -> dict[str, Any]:
         f"bua|data:{store.fingerprint}|split:{split}|decode:{run.config.decoding.decode}|invalid:wrong|"
         f"bleu:{bleu_signature()}|seed:{run.config.seed}|v{__version__}"
     )
-    metrics = {"prediction": prediction, "generation": generation, "signature": signature}
+    metrics: dict[str, Any] = {
+        "prediction": prediction,
+        "generation": generation,
+        "signature": signature,
+    }
+    if run.config.evaluation.oracle and run.config.dialogues.rounds:
+        metrics["oracle"] = oracle_table(run, store, shown["windows"], shown["targets"])
     files.write_json(run.workdir / "metrics.json", metrics)
     windows, labels = shown["windows"], store.catalogue.behaviours
     dialogues = [
@@ -319,6 +363,7 @@ def build_evaluation(run: Run) -> dict[str, Any]:
         pictures.append(
             ("A generated day beside the real one", plots.timeline(both, store.catalogue))
         )
+    oracle = tables.oracle_rows(metrics.get("oracle", []))
     sections = [
         Section("Prediction (test users)", tables.HEADER, tables.rows(prediction)),
         Section("Generation", tables.GENERATION_HEADER, tables.generation_rows(generation)),
@@ -328,6 +373,8 @@ def build_evaluation(run: Run) -> dict[str, Any]:
             [[name, *(f"{100 * v:.1f}" for v in row)] for name, row in tables.PAPER.items()],
         ),
     ]
+    if oracle:
+        sections.insert(1, Section("Reference answers given", tables.ORACLE_HEADER, oracle))
     write_report(
         run.workdir / "report.html",
         Report(
@@ -358,5 +405,7 @@ def print_results(run: Run) -> None:
     body = tables.generation_rows(metrics["generation"])
     if body:
         out.print(tables.markdown(tables.GENERATION_HEADER, body))
+    if "oracle" in metrics:
+        out.print(tables.markdown(tables.ORACLE_HEADER, tables.oracle_rows(metrics["oracle"])))
     out.print(metrics["signature"])
     out.print(f"{run.workdir / 'metrics.json'}  {run.workdir / 'report.html'}")

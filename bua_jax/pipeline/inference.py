@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -102,10 +102,12 @@ class Bua:
         final: Sequence[str] | None = None,
         *,
         free: bool = False,
+        given: Sequence[Mapping[str, str]] | None = None,
     ) -> tuple[np.ndarray, list[decoding.Understanding]]:
         """(log-probabilities float32[n, C], understanding texts); see `decoding.rounds.predict`."""
         final = final or [prediction_instruction(self.catalogue)] * len(histories)
-        return decoding.predict(self.decoder, histories, self.rounds(histories), final, free=free)
+        asked = self.rounds(histories)
+        return decoding.predict(self.decoder, histories, asked, final, free=free, given=given)
 
     def days(self, histories: Sequence[History], weekdays: Sequence[int], **options: Any):
         """(generated days, understanding texts); see `decoding.rounds.generate`."""

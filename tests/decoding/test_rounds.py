@@ -1,6 +1,7 @@
 """Multi-round decoding: batches equal single rows, the cache equals recomputation."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -55,27 +56,38 @@ def test_probabilities_are_normalised_over_labels(single):
     assert np.allclose(np.exp(single[0]).sum(1), 1, atol=1e-5)
 
 
+@functools.partial(jax.jit, static_argnames="model")
+def whole_forward(model, variables, batch, positions):
+    embeddings = aligned.input_embeddings(model, variables, batch)
+    mask = causal_mask(jnp.ones_like(positions))
+    states = aligned.hidden(model, variables, embeddings, positions, mask)
+    return aligned.unembed(model, variables, states)[0]
+
+
 def recomputed(model, variables, tokens, events, shift: int = 0):
     """Logits of the whole token sequence in one forward, positions shifted after the soft tokens.
 
-    Placeholders beyond the number of events stand for the last events again.
+    Placeholders beyond the number of events stand for the last events again. Padded at the end, which
+    no earlier token attends to, so that it compiles once.
     """
+    length, slots = -(-len(tokens) // 256) * 256, 64
     placeholders = np.flatnonzero(np.asarray(tokens) == model.soft_id)
     again = len(placeholders) - len(events)
-    soft_index = np.zeros(len(tokens), np.int32)
+    soft_index = np.zeros(length, np.int32)
     soft_index[placeholders] = [*range(len(events)), *range(len(events) - again, len(events))]
+    ids, fields = np.zeros(length, np.int32), np.zeros((slots, 4), np.int32)
+    ids[: len(tokens)], fields[: len(events)] = tokens, events
+    event = np.arange(slots)
     batch = {
-        "tokens": jnp.asarray([tokens]),
-        "soft_index": jnp.asarray(soft_index)[None],
-        "events": jnp.asarray(events)[None],
-        "event_segments": jnp.ones((1, len(events)), jnp.int32),
-        "event_positions": jnp.arange(len(events))[None],
+        "tokens": ids,
+        "soft_index": soft_index,
+        "events": fields,
+        "event_segments": (event < len(events)).astype(np.int32),
+        "event_positions": np.where(event < len(events), event, 0),
     }
-    embeddings = aligned.input_embeddings(model, variables, batch)
-    positions = jnp.arange(len(tokens))[None] + shift * (jnp.arange(len(tokens))[None] > 50)
-    mask = causal_mask(jnp.ones((1, len(tokens)), jnp.int32))
-    states = aligned.hidden(model, variables, embeddings, positions, mask)
-    return aligned.unembed(model, variables, states)[0]
+    rows = {key: jnp.asarray(value)[None] for key, value in batch.items()}
+    positions = jnp.arange(length)[None] + shift * (jnp.arange(length)[None] > 50)
+    return whole_forward(model, variables, rows, positions)[: len(tokens)]
 
 
 def answers(one, seen, instructions) -> list[list[int]]:
@@ -169,6 +181,46 @@ def test_a_history_in_words_is_read_as_text():
             alone.append(sum(float(log_p[i, token]) for i, token in enumerate(answer)))
         expected = np.asarray(alone) - np.logaddexp.reduce(alone)
         assert np.abs(expected - scores[row]).max() < 1e-4
+
+
+@pytest.mark.parametrize("known", [1, 2])
+def test_given_answers_are_read_as_the_models_own(known):
+    """As one forward over the dialogue with the given answers in it: 2e-4, 1e-5 of values down to -60.
+
+    Rounds after them are decoded; another answer (negative control) changes the prediction.
+    """
+    one = decoder(3, 4)
+    texts = [{"key_behaviours": "eat, go", "patterns": f"work {i}"} for i in range(3)]
+    given = [{kind: text[kind] for kind, _ in ROUNDS[:known]} for text in texts]
+    scores, said = rounds.predict(one, HISTORIES[:3], ROUNDS, FINAL[:3], given=given)
+    assert [s.texts["key_behaviours"] for s in said] == ["eat, go"] * 3
+    for row, seen in enumerate(HISTORIES[:3]):
+        stop, encode = one.tokenizer.im_end, one.tokenizer.encode
+        prompt = [*opening(one.tokenizer, len(seen), "Key?"), *encode("eat, go"), stop]
+        prompt += next_turn(one.tokenizer, "Which?")
+        if known == 2:
+            prompt += [*encode(f"work {row}"), stop]
+        else:
+            logits = recomputed(one.model, one.variables, prompt, seen.encoder_fields())
+            own = []
+            while len(own) < one.max_new_tokens and (token := int(logits[-1].argmax())) != stop:
+                own.append(token)
+                logits = recomputed(
+                    one.model, one.variables, [*prompt, *own], seen.encoder_fields()
+                )
+            prompt += [*own, stop]
+        prompt += next_turn(one.tokenizer, "Next?")
+        alone = []
+        for label in LABELS:
+            answer = [*label_tokens(one.tokenizer, label), stop]
+            logits = recomputed(one.model, one.variables, [*prompt, *answer], seen.encoder_fields())
+            log_p = jax.nn.log_softmax(logits[len(prompt) - 1 : -1])
+            alone.append(sum(float(log_p[i, token]) for i, token in enumerate(answer)))
+        expected = np.asarray(alone) - np.logaddexp.reduce(alone)
+        np.testing.assert_allclose(scores[row], expected, rtol=1e-5, atol=2e-4)
+    other = [{**answers, "key_behaviours": "go"} for answers in given]
+    changed, _ = rounds.predict(one, HISTORIES[:3], ROUNDS, FINAL[:3], given=other)
+    assert np.abs(changed - scores).max() > 1e-2
 
 
 def test_free_predictions_are_labels_or_invalid():

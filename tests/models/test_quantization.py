@@ -9,7 +9,7 @@ from bua_jax.errors import ConfigError
 from bua_jax.models import lora, quantization
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
-from bua_jax.pipeline.bench import compare_base_types
+from bua_jax.pipeline.bench_base import compare_base_types
 from bua_jax.pipeline.model import NANO
 from bua_jax.training.sharding import make_mesh, shardings
 

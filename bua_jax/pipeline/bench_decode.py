@@ -1,0 +1,320 @@
+"""How fast text is decoded and labels are scored here, beside transformers on the same weights.
+
+All pairs run in alternation in one process, so that what else the machine does falls on both.
+"""
+
+import dataclasses
+import functools
+import resource
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bua_jax.decoding import engine
+from bua_jax.decoding.cache import Weights, empty_rows, extend, forward, unstack
+from bua_jax.decoding.engine import Engine, Turn
+from bua_jax.decoding.labels import build_tree, score_labels
+from bua_jax.dialogue.prompts import next_turn
+from bua_jax.dialogue.tasks import prediction_instruction
+from bua_jax.errors import ConfigError
+from bua_jax.events.schema import EventStore
+from bua_jax.events.windows import history, prediction_windows, sample_windows
+from bua_jax.interop import huggingface
+from bua_jax.models import aligned
+from bua_jax.models.aligned import Aligned
+from bua_jax.models.projector import Projector
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.pipeline import export, inference
+
+_NEVER = -1  # a stop token that no row writes
+# Published peaks: dense bfloat16 FLOP/s.
+PEAKS = {"A100": 312e12, "H100": 989e12}
+
+
+def transformers_or_none() -> Any:
+    """(torch, transformers), or None where the extra `parity` is not installed."""
+    try:
+        import torch
+        import transformers
+    except ImportError:
+        return None
+    return torch, transformers
+
+
+def alternate(repeats: int, *runs: Callable[[], Any]) -> list[list[float]]:
+    """Seconds of each run in `repeats` rounds in which they take turns, after one unmeasured round."""
+    for run in runs:
+        run()
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeats):
+        for times, run in zip(seconds, runs, strict=True):
+            begin = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - begin)
+    return seconds
+
+
+def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
+    """Median over rounds of one run's seconds over another's."""
+    return float(np.median(np.asarray(slower) / np.asarray(faster)))
+
+
+def stream_bandwidth() -> float:
+    """Bytes per second at which 512 MiB are read once."""
+    x = jnp.ones(2**27, jnp.float32)
+    total = jax.jit(jnp.sum)
+    (times,) = alternate(5, lambda: total(x).block_until_ready())
+    return x.nbytes / min(times)
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _text_model(folder: Path) -> tuple[Aligned, Weights]:
+    config, base = huggingface.load(folder, "float32")
+    model = Aligned(Qwen2(config), None, Projector(config.hidden_size), "none", _NEVER - 1)  # type: ignore[arg-type]
+    return model, unstack(model, {"base": base, "encoder": {}, "projector": {}})
+
+
+def _generate(model: Aligned, weights: Weights, tokens: np.ndarray, new: int) -> list[list[int]]:
+    """`new` greedy tokens after every row of tokens int32[B, T]."""
+
+    def job(row: np.ndarray) -> engine.Job:
+        answer = yield Turn(row.tolist())
+        return answer.tokens
+
+    slots = -(-(tokens.shape[1] + new + 1) // 32) * 32
+    ready = Engine(model, weights, _NEVER, len(tokens), slots, new)
+    jobs = [functools.partial(job, row) for row in tokens]
+    return [answer for _, answer in sorted(engine.run(ready, jobs))]
+
+
+def compare_generate(
+    folder: Path, *, batches: Sequence[int], prompt: int, new: int, repeats: int
+) -> list[dict[str, float]]:
+    """Greedy decoding of random prompts, per batch size: ours, and transformers' `generate`.
+
+    `bandwidth_share` is that of the bytes of weights which a decode step reads over what the step's
+    time would stream; `speedup` the median ratio to transformers, and `same` the share of rows whose
+    tokens are all equal (both 0 without torch).
+    """
+    model, weights = _text_model(folder)
+    read = {name: weights[name] for name in ("layers", "head")}
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(read))
+    bandwidth, peer = stream_bandwidth(), transformers_or_none()
+    reference = None
+    if peer is not None:
+        torch, transformers = peer
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        reference = loaded.eval()
+    found = []
+    for batch in batches:
+        vocabulary = min(model.llm.config.vocab_size, 1000)
+        tokens = np.random.default_rng(batch).integers(0, vocabulary, (batch, prompt), np.int32)
+        ours = functools.partial(_generate, model, weights, tokens, new)
+        prefill = functools.partial(_generate, model, weights, tokens, 1)
+        runs: list[Callable[[], Any]] = [ours, prefill]
+        if reference is not None:
+            runs.append(functools.partial(_their_generate, peer, reference, tokens, new))
+        times = alternate(repeats, *runs)
+        step = (np.median(times[0]) - np.median(times[1])) / (new - 1)
+        same = np.mean([a == b for a, b in zip(runs[0](), runs[-1](), strict=True)])
+        found.append(
+            {
+                "batch": batch,
+                "prefill_tokens_per_second": batch * prompt / float(np.median(times[1])),
+                "decode_tokens_per_second": batch / float(step),
+                "bandwidth_share": size / float(step) / bandwidth,
+                "speedup": ratio(times[2], times[0]) if reference is not None else 0.0,
+                "same": float(same) if reference is not None else 0.0,
+                "peak_mib": peak_mib(),
+            }
+        )
+    return found
+
+
+def _their_generate(peer: Any, model: Any, tokens: np.ndarray, new: int) -> list[list[int]]:
+    torch, _ = peer
+    ids = torch.tensor(tokens).long()
+    length = {"max_new_tokens": new, "min_new_tokens": new}
+    with torch.no_grad():
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=0, **length
+        )
+    return out[:, ids.shape[1] :].tolist()
+
+
+def compare_labels(
+    folder: Path, *, labels: int, prompt: int, repeats: int
+) -> dict[str, dict[str, float]]:
+    """What scoring all labels costs, batch 1; each entry has both milliseconds and their median ratio.
+
+    `with_prefill`: all labels over one label, each with an uncached prompt. `tree`: the label tree on a
+    cached prompt over a plain forward of as many tokens. `separate`: that many scorings of one label on
+    the cached prompt over one of the tree.
+    """
+    model, weights = _text_model(folder)
+    rng = np.random.default_rng(0)
+    vocabulary = min(model.llm.config.vocab_size, 1000)
+    words = [rng.integers(0, vocabulary, rng.integers(1, 4)).tolist() for _ in range(labels)]
+    words = [[number % vocabulary, *word] for number, word in enumerate(words)]
+    whole, ones = build_tree(words), [build_tree([word]) for word in words]
+    tokens = jnp.asarray(rng.integers(0, vocabulary, (1, prompt)), jnp.int32)
+    slots = -(-prompt // 32) * 32
+
+    @jax.jit
+    def read(weights, tokens):
+        rows = empty_rows(model, 1, slots, "float32")
+        embedded = aligned.embed(model, weights, tokens)
+        return extend(model, weights, rows, embedded, jnp.asarray([prompt]))
+
+    @jax.jit
+    def score(weights, rows, tree):
+        return score_labels(model, weights, rows, tree, stop=0)
+
+    @jax.jit
+    def scratch(weights, tokens, tree):
+        return score_labels(model, weights, read(weights, tokens), tree, stop=0)
+
+    @jax.jit
+    def plain(weights, rows, tokens):
+        count = tokens.shape[1]
+        position = jnp.arange(count)
+        mask = (position <= position[:, None])[None]
+        embedded = aligned.embed(model, weights, tokens)
+        positions = rows.lengths[:, None] + position
+        return forward(model, weights, rows, embedded, positions, mask)[0]
+
+    rows = read(weights, tokens)
+    as_many = jnp.asarray(whole.tokens)[None]
+
+    def each() -> None:
+        for one in ones:
+            score(weights, rows, one).block_until_ready()
+
+    runs: dict[str, Callable[[], Any]] = {
+        "all, uncached": lambda: scratch(weights, tokens, whole).block_until_ready(),
+        "one, uncached": lambda: scratch(weights, tokens, ones[0]).block_until_ready(),
+        "tree": lambda: score(weights, rows, whole).block_until_ready(),
+        "forward": lambda: plain(weights, rows, as_many).block_until_ready(),
+        "separate": each,
+    }
+    times = dict(zip(runs, alternate(repeats, *runs.values()), strict=True))
+
+    def pair(a: str, b: str) -> dict[str, float]:
+        milliseconds = {name: 1e3 * float(np.median(times[name])) for name in (a, b)}
+        return {**milliseconds, "ratio": ratio(times[a], times[b])}
+
+    return {
+        "with_prefill": pair("all, uncached", "one, uncached"),
+        "tree": pair("tree", "forward"),
+        "separate": pair("separate", "tree"),
+    }
+
+
+def compare_predictions(
+    run: Path, merged: Path, *, count: int, batch: int, repeats: int
+) -> dict[str, float]:
+    """Full predictions of a trained run (three understanding rounds and the answer) for test users.
+
+    The peer is transformers on the run merged into `merged`: the same rounds in batches, its cache
+    within a round, re-prefilled between rounds, and the answer decoded greedily. `same` is the share
+    of histories whose understanding texts are all equal.
+    """
+    bua = inference.load(run)
+    bua = dataclasses.replace(bua, decoding=bua.decoding.copy_and_resolve_references())
+    with bua.decoding.unlocked():
+        bua.decoding.batch = batch
+    store = EventStore.load(run / "data" / "events.parquet")
+    windows = sample_windows(prediction_windows(store, "test"), count, 0)
+    spans = zip(windows.start, windows.end, strict=True)
+    histories = [history(store, int(start), int(end)) for start, end in spans]
+    if len(histories) < count:
+        raise ConfigError(f"{run} has {len(histories)} test windows, fewer than --count={count}.")
+
+    def ours() -> list[dict[str, str]]:
+        return [said.texts for said in bua.probabilities(histories)[1]]
+
+    peer = transformers_or_none()
+    if peer is None:
+        (times,) = alternate(repeats, ours)
+        return {"per_second": count / float(np.median(times)), "peak_mib": peak_mib()}
+    torch, transformers = peer
+    export.export(run, merged, merge=True)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
+    theirs = functools.partial(_their_predictions, peer, loaded, bua, histories, batch)
+    times, their_times = alternate(repeats, ours, theirs)
+    same = np.mean([a == b for a, b in zip(ours(), theirs(), strict=True)])
+    rate = count / float(np.median(times))
+    return {
+        "per_second": rate,
+        "their_per_second": count / float(np.median(their_times)),
+        "speedup": ratio(their_times, times),
+        "same": float(same),
+        "minutes_for_20000": 20_000 / rate / 60,
+        "peak_mib": peak_mib(),
+    }
+
+
+def _their_predictions(
+    peer: Any, model: Any, bua: inference.Bua, histories: Sequence[Any], batch: int
+) -> list[dict[str, str]]:
+    """The understanding texts by transformers, after each of which the answer is decoded as well."""
+    torch, _ = peer
+    tokenizer, embed = bua.parts.tokenizer, model.get_input_embeddings()
+    rounds = bua.rounds(histories)
+    instructions = [str(text) for _, text in rounds] + [prediction_instruction(bua.catalogue)]
+    texts: list[dict[str, str]] = []
+    for begin in range(0, len(histories), batch):
+        some = histories[begin : begin + batch]
+        prompts = [torch.tensor(bua.first_turn(seen, instructions[0])) for seen in some]
+        said: list[dict[str, str]] = [{} for _ in some]
+        for (kind, _), following in zip(rounds, instructions[1:], strict=True):
+            answers = _greedy(torch, model, prompts, bua.decoding.max_new_tokens, tokenizer.im_end)
+            for i, answer in enumerate(answers):
+                said[i][kind] = tokenizer.decode(answer)
+                ids = [*answer, tokenizer.im_end, *next_turn(tokenizer, following)]
+                prompts[i] = torch.cat([prompts[i], embed(torch.tensor(ids)).detach()])
+        _greedy(torch, model, prompts, 8, tokenizer.im_end)
+        texts += said
+    return texts
+
+
+def _greedy(torch: Any, model: Any, prompts: Sequence[Any], new: int, stop: int) -> list[list[int]]:
+    """Greedy answers to prompts of embeddings [T, H], padded on the left."""
+    longest = max(len(prompt) for prompt in prompts)
+    rows = torch.zeros(len(prompts), longest, prompts[0].shape[1])
+    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+    for i, prompt in enumerate(prompts):
+        rows[i, longest - len(prompt) :], mask[i, longest - len(prompt) :] = prompt, 1
+    with torch.no_grad():
+        out = model.generate(
+            inputs_embeds=rows,
+            attention_mask=mask,
+            max_new_tokens=new,
+            do_sample=False,
+            eos_token_id=stop,
+            pad_token_id=stop,
+        )
+    return [row[: row.index(stop)] if stop in row else row for row in out.tolist()]
+
+
+def roofline_minutes(
+    config: Qwen2Config, flops: float, *, samples: int = 20_000, prompt: int = 400, new: int = 455
+) -> float:
+    """Minutes that the multiplications of full predictions take at a device's peak, and no less.
+
+    prompt: tokens read (history and instructions); new: tokens written in three rounds and the answer.
+    """
+    c = config
+    heads = (2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim
+    per_layer = c.hidden_size * heads + 3 * c.hidden_size * c.intermediate_size
+    every, written = c.num_layers * per_layer, c.vocab_size * c.hidden_size
+    return samples * 2 * (every * (prompt + new) + written * new) / flops / 60
