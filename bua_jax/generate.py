@@ -7,15 +7,15 @@ Examples:
 
 The input is that of `python -m bua_jax.predict --help`. The generated day follows the day of the last
 event. A line of the output: id, weekday, events (time, place, behaviour; places are ranks within the
-history, L1 the most visited), understanding, signature.
+history, L1 the most visited), understanding, signature. Finished days are kept in OUTPUT.partial:
+an interrupted command goes on after them.
 """
-
-import json
 
 from absl import flags
 
-from bua_jax import cli, files
+from bua_jax import cli
 from bua_jax.errors import ConfigError
+from bua_jax.pipeline.answers import PARTS, write_answers
 from bua_jax.pipeline.histories import read_histories
 from bua_jax.pipeline.inference import load
 
@@ -34,13 +34,15 @@ def main() -> None:
         raise ConfigError("--input and --output are needed; see --help for the format.")
     bua = load(FLAGS.model, refine=FLAGS.refine)
     ids, histories = read_histories(FLAGS.input, bua.catalogue)
-    results = bua.generate(
-        histories, temperature=FLAGS.temperature, top_p=FLAGS.top_p, seed=FLAGS.seed
+    options = {"temperature": FLAGS.temperature, "top_p": FLAGS.top_p, "seed": FLAGS.seed}
+    write_answers(
+        FLAGS.output,
+        ids,
+        histories,
+        lambda some, begin: bua.generate(some, first_row=begin, **options),
+        identity=bua.identity(FLAGS.input, f"{options}"),
+        part=PARTS * bua.decoding.batch,
     )
-    lines = [
-        json.dumps({"id": i, **r}, ensure_ascii=False) for i, r in zip(ids, results, strict=True)
-    ]
-    files.write_text(FLAGS.output, "".join(line + "\n" for line in lines))
 
 
 if __name__ == "__main__":

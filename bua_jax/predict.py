@@ -11,18 +11,19 @@ A line of the input is one person, oldest event first:
 "gap": true marks an event before which an unknown time passed. Locations are any names; only their ranks
 within the history reach the model. `--example=N` prints N histories of the run's test users in this form.
 A line of the output: id, prediction, probabilities of every behaviour, understanding (the texts of
-the rounds), signature.
+the rounds), signature. Finished answers are kept in OUTPUT.partial: an interrupted command goes on
+after them.
 """
 
-import json
 import sys
 from pathlib import Path
 
 from absl import flags
 
-from bua_jax import cli, files
+from bua_jax import cli
 from bua_jax.errors import ConfigError
 from bua_jax.events.schema import EventStore
+from bua_jax.pipeline.answers import PARTS, write_answers
 from bua_jax.pipeline.histories import example_lines, read_histories
 from bua_jax.pipeline.inference import load
 
@@ -43,11 +44,14 @@ def main() -> None:
         raise ConfigError("--input and --output are needed; see --help for the format.")
     bua = load(FLAGS.model, refine=FLAGS.refine)
     ids, histories = read_histories(FLAGS.input, bua.catalogue)
-    results = bua.predict(histories)
-    lines = [
-        json.dumps({"id": i, **r}, ensure_ascii=False) for i, r in zip(ids, results, strict=True)
-    ]
-    files.write_text(FLAGS.output, "".join(line + "\n" for line in lines))
+    write_answers(
+        FLAGS.output,
+        ids,
+        histories,
+        lambda some, begin: bua.predict(some),
+        identity=bua.identity(FLAGS.input, "labels"),
+        part=PARTS * bua.decoding.batch,
+    )
 
 
 if __name__ == "__main__":

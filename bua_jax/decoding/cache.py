@@ -16,6 +16,7 @@ from bua_jax.models.aligned import Aligned
 from bua_jax.models.qwen2 import Block, KVCache, RMSNorm
 
 Weights = dict[str, Any]
+CACHE_TYPES = ("float32", "bfloat16", "int8")
 
 
 class Rows(NamedTuple):
@@ -57,7 +58,7 @@ def unstack(model: Aligned, variables: Any) -> Weights:
 
 
 def empty_rows(model: Aligned, batch: int, length: int, dtype: str) -> Rows:
-    """No tokens yet, room for `length` per row; dtype of the caches: float32, bfloat16 or int8."""
+    """No tokens yet, room for `length` per row; dtype of the caches is one of `CACHE_TYPES`."""
     config = model.llm.config
     heads = (batch, config.num_kv_heads)
 

@@ -269,13 +269,14 @@ def generate(
     temperature: float = 1.0,
     top_p: float = 0.95,
     seed: int = 42,
+    first_row: int = 0,
     max_events: int = 24,
 ) -> tuple[list[GeneratedDay], list[Understanding]]:
     """The next day of every history, after the understanding rounds.
 
     final: the generation instruction of each history; weekdays: of the day to write. Constrained days
-    obey the grammar and always parse; free ones are parsed leniently. Row i draws from (seed, i), so
-    the result does not depend on the batch size.
+    obey the grammar and always parse; free ones are parsed leniently. Row i draws from
+    (seed, first_row + i), so the result depends on neither the batch nor how a file is divided.
     """
     if not histories:
         return [], []
@@ -292,7 +293,7 @@ def generate(
     def job(i: int) -> Job:
         said, _ = yield from _understanding(decoder, histories[i], rounds, i, {})
         turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
-        day = DayTurn(weekdays[i], tuple(histories[i].place.tolist()), i)
+        day = DayTurn(weekdays[i], tuple(histories[i].place.tolist()), first_row + i)
         answer = yield Turn(turn.tokens, "day", turn.shown, turn.events, day)
         return _day(decoder, answer, weekdays[i], constrained=constrained), said
 

@@ -68,3 +68,22 @@ def timeline(days: Mapping[str, Day], catalogue: Catalogue) -> bytes:
     axes.set_yticks(range(len(days)), list(days))
     axes.set(xlim=(0, 24), ylim=(-0.5, len(days)), xlabel="hour of the day")
     return png(figure)
+
+
+def hours_by_behaviour(sides: Mapping[str, Sequence[Day]], catalogue: Catalogue) -> bytes:
+    """Heat maps of when each behaviour happens, one per side (real, generated), on one scale."""
+    counts = {}
+    for name, days in sides.items():
+        table = np.zeros((len(catalogue.behaviours), 24))
+        for day in days:
+            hours = np.asarray(day.slot, int) * 24 // catalogue.slots_per_day
+            np.add.at(table, (np.asarray(day.behaviour, int), hours), 1)
+        counts[name] = table / max(1, table.sum())
+    highest = max(table.max() for table in counts.values())
+    size = (5 * len(counts), max(2.5, 0.2 * len(catalogue.behaviours)))
+    figure, axes = plt.subplots(1, len(counts), figsize=size, sharey=True, squeeze=False)
+    for panel, (name, table) in zip(axes[0], counts.items(), strict=True):
+        panel.imshow(table, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
+        panel.set(title=name, xlabel="hour of the day")
+    axes[0][0].set_yticks(range(len(catalogue.behaviours)), catalogue.behaviours, fontsize=6)
+    return png(figure)

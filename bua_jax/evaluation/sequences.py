@@ -70,6 +70,37 @@ def _pooled(days: Sequence[Sequence[int]], size: int) -> np.ndarray:
     return counts / counts.sum() if counts.sum() else np.full(size, 1 / size)
 
 
+def self_bleu(days: Sequence[Sequence[int]]) -> float:
+    """Mean BLEU of each sequence of ids against all the others, 0 to 1: high where they repeat.
+
+    As in Zhu et al. (Texygen, 2018); of fewer than two sequences 0.
+    """
+    lines = [" ".join(map(str, ids)) for ids in days]
+    if len(lines) < 2:
+        return 0.0
+    metric = sacrebleu.BLEU(tokenize="none", force=True, effective_order=True)
+    others = [lines[:i] + lines[i + 1 :] for i in range(len(lines))]
+    scores = [
+        metric.sentence_score(line, rest).score for line, rest in zip(lines, others, strict=True)
+    ]
+    return float(np.mean(scores)) / 100
+
+
+def originality(days: Sequence[Day], training: Sequence[Day]) -> dict[str, float]:
+    """Are days copies? Shares of the days with events, except for `self_bleu`, which is of behaviours.
+
+    `copied` have the slots, places and behaviours of a training day; `distinct` are the different ones.
+    """
+    known = {(day.slot, day.place, day.behaviour) for day in training}
+    made = [(day.slot, day.place, day.behaviour) for day in days if day.slot]
+    count = max(1, len(made))
+    return {
+        "copied": sum(day in known for day in made) / count,
+        "distinct": len(set(made)) / count,
+        "self_bleu": self_bleu([behaviour for _, _, behaviour in made]),
+    }
+
+
 def generation_metrics(
     generated: Sequence[Day], real: Sequence[Day], catalogue: Catalogue
 ) -> dict[str, dict[str, float]]:

@@ -73,3 +73,12 @@ def oracle_rows(table: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 ORACLE_HEADER = ("understanding rounds", "rec_w", "right to wrong", "wrong to right", "McNemar p")
+
+
+def originality_rows(table: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """One row per side; see `evaluation.sequences.originality`."""
+    columns = ("copied", "distinct", "self_bleu")
+    return [[name, *(f"{values[c]:.3f}" for c in columns)] for name, values in table.items()]
+
+
+ORIGINALITY_HEADER = ("days", "copied from training", "distinct", "self-BLEU")

@@ -5,6 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from bua_jax import files
+from bua_jax.decoding.cache import CACHE_TYPES
 from bua_jax.dialogue.prompts import SOFT_TOKENS
 from bua_jax.environment import versions
 from bua_jax.errors import ConfigError
@@ -45,6 +46,7 @@ def _check(config: ConfigDict) -> None:
         "model.soft_tokens": SOFT_TOKENS,
         "encoder.kind": ("behavegpt", "sasrec"),
         "decoding.decode": ("labels", "free"),
+        "decoding.cache_dtype": CACHE_TYPES,
         "data.on_bad_row": ("error", "skip"),
         **{f"{s}.loss": ("round_balanced", "token_mean") for s in STAGES},
     }

@@ -26,7 +26,7 @@ from bua_jax.evaluation.prediction import (
     prediction_metrics,
 )
 from bua_jax.evaluation.report import Conversation, Report, Section, write_report
-from bua_jax.evaluation.sequences import bleu_signature, generation_metrics
+from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore, History
 from bua_jax.events.windows import Day, WindowIndex, history, sample_id, target_day
@@ -337,11 +337,16 @@ def build_evaluation(run: Run) -> dict[str, Any]:
         f"bua|data:{store.fingerprint}|split:{split}|decode:{run.config.decoding.decode}|invalid:wrong|"
         f"bleu:{bleu_signature()}|seed:{run.config.seed}|v{__version__}"
     )
+    training = split_windows(run, store, "train", "generation", 0)
+    known = [target_day(store, training, i) for i in range(len(training))] if made else []
     metrics: dict[str, Any] = {
         "prediction": prediction,
         "generation": generation,
         "signature": signature,
     }
+    if made:
+        sides = {"generated": made, "real": real}
+        metrics["originality"] = {name: originality(days, known) for name, days in sides.items()}
     if run.config.evaluation.oracle and run.config.dialogues.rounds:
         metrics["oracle"] = oracle_table(run, store, shown["windows"], shown["targets"])
     files.write_json(run.workdir / "metrics.json", metrics)
@@ -363,6 +368,8 @@ def build_evaluation(run: Run) -> dict[str, Any]:
         pictures.append(
             ("A generated day beside the real one", plots.timeline(both, store.catalogue))
         )
+        picture = plots.hours_by_behaviour(sides, store.catalogue)
+        pictures.append(("When behaviours happen: share of all events", picture))
     oracle = tables.oracle_rows(metrics.get("oracle", []))
     sections = [
         Section("Prediction (test users)", tables.HEADER, tables.rows(prediction)),
@@ -373,6 +380,9 @@ def build_evaluation(run: Run) -> dict[str, Any]:
             [[name, *(f"{100 * v:.1f}" for v in row)] for name, row in tables.PAPER.items()],
         ),
     ]
+    if made:
+        originals = tables.originality_rows(metrics["originality"])
+        sections.insert(2, Section("Are days copies?", tables.ORIGINALITY_HEADER, originals))
     if oracle:
         sections.insert(1, Section("Reference answers given", tables.ORACLE_HEADER, oracle))
     write_report(
@@ -405,6 +415,9 @@ def print_results(run: Run) -> None:
     body = tables.generation_rows(metrics["generation"])
     if body:
         out.print(tables.markdown(tables.GENERATION_HEADER, body))
+    if "originality" in metrics:
+        originals = tables.originality_rows(metrics["originality"])
+        out.print(tables.markdown(tables.ORIGINALITY_HEADER, originals))
     if "oracle" in metrics:
         out.print(tables.markdown(tables.ORACLE_HEADER, tables.oracle_rows(metrics["oracle"])))
     out.print(metrics["signature"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from bua_jax import __version__
+from bua_jax import __version__, files
 from bua_jax.config import load as load_config
 from bua_jax.decoding import rounds as decoding
 from bua_jax.decoding.rounds import Decoder, Instruction
@@ -29,7 +30,7 @@ from bua_jax.dialogue.tasks import (
 from bua_jax.dialogue.text import place_text
 from bua_jax.errors import MismatchError
 from bua_jax.events.schema import WEEKDAYS, Catalogue, History
-from bua_jax.files import read_json
+from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import token_bytes
 from bua_jax.models.aligned import input_embeddings, merged
 from bua_jax.pipeline.model import Parts, assemble, with_trained
@@ -70,6 +71,7 @@ class Bua:
             token_bytes(parts.tokenizer),
             self.decoding.batch,
             self.decoding.max_new_tokens,
+            self.decoding.cache_dtype,
         )
 
     def rounds(self, histories: Sequence[History]) -> list[tuple[str, Instruction]]:
@@ -95,6 +97,17 @@ class Bua:
         return (
             f"bua|data:{data}|decode:{decode}|refine:{self.refine}|seed:{self.seed}|v{__version__}"
         )
+
+    def identity(self, path: str | Path, how: str) -> str:
+        """What the answers to a file of histories depend on: its content, the model, the settings."""
+        trained = {name: self.parts.variables[name] for name in ("adapter", "projector")}
+        said = {
+            "input": files.sha256_file(path),
+            "model": huggingface.tree_hash(trained),
+            "base": self.parts.identity["base"],
+            "decoding": self.decoding.to_dict(),
+        }
+        return f"{self.signature(how)}|{files.sha256_text(json.dumps(said, sort_keys=True))}"
 
     def probabilities(
         self,
@@ -209,7 +222,7 @@ def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
             f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
             f"--workdir={folder}"
         )
-    return done[0], read_json(folder / done[0] / "record.json")
+    return done[0], files.read_json(folder / done[0] / "record.json")
 
 
 def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
@@ -237,6 +250,6 @@ def load(folder: str | Path, *, refine: bool = False) -> Bua:
     config = recorded_config(folder, record)
     parts = assemble(config.model, folder / "encoder", config.seed)
     parts = with_trained(parts, folder / stage / TRAINED)
-    card = read_json(folder / "data" / "record.json")["result"]
+    card = files.read_json(folder / "data" / "record.json")["result"]
     shares = np.asarray(card["shares"])
     return Bua(parts, config.decoding, shares, config.dialogues.rounds, refine, config.seed)

@@ -9,5 +9,9 @@ from ml_collections import ConfigDict
 
 def get_config(arg: str = "qwen2.5-7b") -> ConfigDict:
     return ConfigDict(
-        {"model": {"dtype": "bfloat16", "remat": "full"}, "evaluation": {"zero_shot": True}}
+        {
+            "model": {"dtype": "bfloat16", "remat": "full"},
+            "evaluation": {"zero_shot": True},
+            "decoding": {"cache_dtype": "bfloat16"},
+        }
     )

@@ -246,11 +246,31 @@ def test_constrained_days_parse_and_do_not_depend_on_the_batch(temperature):
     days, _ = rounds.generate(decoder(4, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options)
     alone, _ = rounds.generate(decoder(1, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options)
     assert [d.text for d in days] == [d.text for d in alone]
+    rest, _ = rounds.generate(
+        decoder(4, 4), HISTORIES[2:4], [], FINAL[:2], weekdays[2:], first_row=2, **options
+    )
+    assert [d.text for d in days[2:]] == [d.text for d in rest]
     for day, weekday in zip(days, weekdays, strict=True):
         assert day.invalid == 0
         assert parse_day(day.text, CATALOGUE) == day.day
         assert day.day.weekday == weekday
         assert len(day.day) <= 3
+
+
+@pytest.mark.long
+def test_ten_thousand_constrained_days_parse():
+    """Labels share prefixes and hold non-ASCII; half are drawn almost evenly, half from a nucleus."""
+    seen = [HISTORIES[i % len(HISTORIES)] for i in range(5000)]
+    weekdays = [i % 7 for i in range(5000)]
+    for temperature, top_p in ((5.0, 1.0), (1.0, 0.9)):
+        days, _ = rounds.generate(
+            decoder(64), seen, [], ["Next?"] * 5000, weekdays, temperature=temperature, top_p=top_p
+        )
+        for day, weekday, history in zip(days, weekdays, seen, strict=True):
+            assert parse_day(day.text, CATALOGUE) == day.day
+            assert day.day.weekday == weekday
+            assert set(day.day.place) <= set(history.place.tolist())
+        assert len({day.text for day in days}) > (4000 if temperature > 1 else 100)
 
 
 def test_free_days_are_parsed_leniently():

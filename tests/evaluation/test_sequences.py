@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from bua_jax.errors import DataError
-from bua_jax.evaluation.sequences import bleu, generation_metrics, js_distance, jsd, tvd
+from bua_jax.evaluation.sequences import (
+    bleu,
+    generation_metrics,
+    js_distance,
+    jsd,
+    originality,
+    self_bleu,
+    tvd,
+)
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day
 
@@ -55,3 +63,24 @@ def test_malformed_input_is_refused():
         tvd([0.5, 0.6], [1, 0])
     with pytest.raises(DataError):
         bleu([[1]], [])
+
+
+def test_self_bleu_equals_sacrebleu_on_each_against_the_rest():
+    days = [[1, 2, 3, 4, 5], [1, 2, 3, 4, 6], [7, 8, 9, 7, 8]]
+    text = [" ".join(map(str, day)) for day in days]
+    expected = [
+        sacrebleu.sentence_bleu(text[i], text[:i] + text[i + 1 :], tokenize="none").score
+        for i in range(3)
+    ]
+    assert self_bleu(days) == pytest.approx(np.mean(expected) / 100, abs=1e-12)
+    assert self_bleu([[1, 2, 3, 4]] * 3) == pytest.approx(1)
+    assert self_bleu([[1, 2, 3, 4]]) == 0
+
+
+def test_copies_are_counted_by_hand():
+    a, b = Day(0, (1, 2), (1, 1), (0, 3)), Day(1, (5,), (2,), (1,))
+    other, nothing = Day(0, (1, 2), (1, 2), (0, 3)), Day(2, (), (), ())
+    found = originality([a, a, other, nothing], [b, Day(6, a.slot, a.place, a.behaviour)])
+    assert found["copied"] == pytest.approx(2 / 3)  # the weekday may differ, a place may not
+    assert found["distinct"] == pytest.approx(2 / 3)
+    assert originality([nothing], [a])["copied"] == 0

@@ -1,0 +1,71 @@
+"""Answers to a file of histories, one JSON line each, kept as they are made."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bua_jax import files
+from bua_jax.console import notice
+from bua_jax.errors import DataError
+from bua_jax.events.schema import History
+
+PARTS = 8  # batches that are asked about before their answers are written
+
+Ask = Callable[[Sequence[History], int], list[dict[str, Any]]]
+"""(histories, index of the first in the whole file) -> an answer for each."""
+
+
+def write_answers(
+    output: str | Path,
+    ids: Sequence[str],
+    histories: Sequence[History],
+    ask: Ask,
+    *,
+    identity: str,
+    part: int,
+) -> None:
+    """Asks about `part` histories at a time and writes all answers, in order, to `output`.
+
+    Finished parts are in OUTPUT.partial, so that an interrupted run goes on after them if its
+    `identity` (input, model and settings) is the same; `output` appears when all are done.
+    Raises `DataError` if it cannot write.
+    """
+    output = Path(output)
+    partial = output.with_name(output.name + ".partial")
+    lines = _finished(partial, identity)
+    if lines:
+        notice(
+            f"{partial}: {len(lines)} of {len(histories)} histories are done; going on after them"
+        )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(line + "\n" for line in [json.dumps(identity), *lines])
+        files.write_text(partial, text)
+        with partial.open("a", encoding="utf-8") as file:
+            for begin in range(len(lines), len(histories), part):
+                some = histories[begin : begin + part]
+                answers = ask(some, begin)
+                named = zip(ids[begin : begin + part], answers, strict=True)
+                made = [json.dumps({"id": i, **a}, ensure_ascii=False) for i, a in named]
+                file.write("".join(line + "\n" for line in made))
+                file.flush()
+                lines += made
+    except OSError as error:
+        raise DataError(
+            f"Could not write {partial}: {error.strerror or error}. {len(lines)} answers are finished; "
+            "free disk space and run the same command again."
+        ) from error
+    files.write_text(output, "".join(line + "\n" for line in lines))
+    partial.unlink()
+
+
+def _finished(partial: Path, identity: str) -> list[str]:
+    """Whole lines of an earlier run with the same identity; a cut last line is dropped."""
+    if not partial.is_file():
+        return []
+    *whole, _ = partial.read_text(encoding="utf-8", errors="replace").split("\n")
+    if not whole or whole[0] != json.dumps(identity):
+        notice(f"{partial} is of another input, model or setting; beginning anew")
+        return []
+    return whole[1:]
