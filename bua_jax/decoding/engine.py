@@ -1,14 +1,14 @@
 """Continuous batching: many dialogues at once, each on a row of one cache, none waiting for another.
 
 A dialogue is a generator (a `Job`) that yields turns and is sent their answers; `run` gives it a row,
-prefills only what is new, decodes all rows together in one jitted loop, and hands a finished row to the
-next job in the queue. Shapes are few and static, so nothing is compiled again. Rounds carry token ids:
-an answer stays in the cache as it was decoded.
+prefills only what is new, in chunks, decodes all rows together in one jitted loop, and hands a finished
+row to the next job in the queue. Shapes are few and static, so nothing is compiled again. Rounds carry
+token ids: an answer stays in the cache as it was decoded.
 """
 
 import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +34,7 @@ from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
 
-_BUCKET = 32
+_SHORTEST, _CHUNK = 32, 128  # tokens of a row that one call reads: powers of two between them
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Turn:
 
     tokens: the user turn, up to the first token of the answer; its placeholders stand for the events
     `shown`, indices into events int32[L, 4] (None without placeholders). wants: "text" (greedy),
-    "day" (drawn as `day` says) or "labels" (log-probabilities of all labels; ends the dialogue).
+    "day" (drawn as `day` says), "labels" (log-probabilities of all labels; ends the dialogue) or
+    "nothing" (a part of a long turn; the engine's own).
     """
 
     tokens: Sequence[int]
@@ -141,12 +142,13 @@ def _read(
     slots: _Slots,
     which,
     fresh,
+    answers,
     in_day,
     stream,
     start,
     chunk: Chunk,
 ) -> _Slots:
-    """Rows which int32[n] read a chunk (`fresh` ones from an empty cache) and begin an answer."""
+    """Rows which int32[n] read a chunk, `fresh` ones from an empty cache; those of `answers` begin one."""
     some = take(slots.rows, which)
     some = some._replace(lengths=jnp.where(fresh, 0, some.lengths))
     some = extend(model, weights, some, embeddings_of(model, weights, chunk), chunk.counts)
@@ -158,7 +160,7 @@ def _read(
         put(slots.rows, which, some),
         slots.tokens,
         at(slots.counts, 0),
-        at(slots.live, True),
+        at(slots.live, answers),
         at(slots.in_day, in_day),
         at(slots.stream, stream),
         grammar.DayState(*(at(old, new) for old, new in zip(slots.day, start, strict=True))),
@@ -281,6 +283,9 @@ def _run(engine: Engine, jobs: dict[int, Callable[[], Job]]) -> Iterator[tuple[i
                 rows[at] = _Row(number, make())
                 asking.append(at)
         freed = False
+        while long := [at for at in asking if len(_row(rows, at).turn.tokens) > _CHUNK]:
+            for some in _together(engine, rows, long):
+                slots = _read_on(engine, slots, rows, some)
         for some in _together(engine, rows, asking):
             turns = [_row(rows, at) for at in some]
             if turns[0].turn.wants == "labels":
@@ -351,7 +356,8 @@ def _together(
 
 
 def _bucket(n: int) -> int:
-    return -(-max(n, 1) // _BUCKET) * _BUCKET
+    """The power of two, 32 at least, that holds n: few shapes are compiled."""
+    return max(_SHORTEST, 1 << (n - 1).bit_length())
 
 
 def _which(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
@@ -367,7 +373,7 @@ def _which(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
         which[i], fresh[i], counts[i] = at, row.length == 0, len(row.turn.tokens)
         tokens[i, : counts[i]] = row.turn.tokens
         room = 0
-        if row.turn.wants != "labels":
+        if row.turn.wants in ("text", "day"):
             drawn = row.turn.wants == "day" and engine.drawing is not None
             row.cut_at = engine.drawing.limit if drawn and engine.drawing else engine.max_new
             room = row.cut_at + 1
@@ -389,9 +395,28 @@ def _which(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
     return which, fresh, Chunk(tokens, counts, soft_index, events, event_counts)
 
 
+def _read_on(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: list[int]) -> _Slots:
+    """The rows read the first chunk of their turns, and have the rest before them."""
+    rest = []
+    for at in some:
+        row = _row(rows, at)
+        front, turn = row.turn.tokens[:_CHUNK], row.turn
+        shown = sum(token == engine.model.soft_id for token in front)
+        left = turn.shown[shown:]
+        events = turn.events if len(left) else None
+        rest.append(replace(turn, tokens=turn.tokens[_CHUNK:], shown=left, events=events))
+        row.turn = Turn(front, "nothing", turn.shown[:shown], turn.events if shown else None)
+    slots = _begin(engine, slots, rows, some)
+    for at, turn in zip(some, rest, strict=True):
+        _row(rows, at).turn = turn
+    return slots
+
+
 def _begin(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: list[int]) -> _Slots:
-    """The rows read their turns and begin to answer."""
+    """The rows read their turns and begin to answer, where something is wanted."""
     which, fresh, chunk = _which(engine, rows, some)
+    answers = np.asarray([_row(rows, at).turn.wants != "nothing" for at in some])
+    answers = np.resize(answers, len(which))  # the rest is padding, which is dropped
     in_day, stream = np.zeros(len(which), bool), np.zeros(len(which), np.int32)
     start = np.zeros((5, len(which)), np.int32)
     for i, at in enumerate(some):
@@ -400,7 +425,16 @@ def _begin(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: lis
             in_day[i], stream[i] = True, day.row
             start[:, i] = grammar.start_of(day.weekday, day.places)
     return _read(
-        engine.model, engine.weights, slots, which, fresh, in_day, stream, tuple(start), chunk
+        engine.model,
+        engine.weights,
+        slots,
+        which,
+        fresh,
+        answers,
+        in_day,
+        stream,
+        tuple(start),
+        chunk,
     )
 
 

@@ -14,7 +14,7 @@ from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
 from bua_jax.models.qwen2 import causal_mask
 from tests.decoding.fakes import decoder
-from tests.decoding.test_rounds import ROUNDS, history_of
+from tests.decoding.test_rounds import ROUNDS, history_of, recomputed
 
 # Mixed lengths; 70 are no multiple of any batch below.
 MANY = [history_of(int(length), seed) for seed, length in enumerate(np.arange(70) * 7 % 31 + 10)]
@@ -167,3 +167,29 @@ def test_no_jobs_no_results() -> None:
     assert scores.shape == (0, 6)
     assert said == []
     assert rounds.generate(decoder(4), [], ROUNDS, [], []) == ([], [])
+
+
+@pytest.mark.parametrize("begin", [0, 90, 120])
+def test_long_turns_are_read_in_chunks(begin: int) -> None:
+    """Three chunks, with soft tokens in the first, over the border of two, and in the last.
+
+    As one forward over all of it: the answer's tokens are its argmax, up to one that is by chance a
+    placeholder's, which stands for no event here.
+    """
+    one, seen = decoder(4, 8), MANY[8]
+    n_soft, soft = len(seen), one.tokenizer.soft
+    words = [65 + i % 25 for i in range(300 - n_soft)]
+    tokens = [*words[:begin], *[soft] * n_soft, *words[begin:]]
+
+    def job():
+        turn = Turn(tokens, shown=range(n_soft), events=seen.encoder_fields())
+        answer = yield turn
+        return answer.tokens
+
+    ready = Engine(one.model, one.weights, 257, 4, 320, 8)
+    ((_, said),) = engine.run(ready, [job])
+    said = said[: [*said, soft].index(soft)]
+    logits = recomputed(one.model, one.variables, [*tokens, *said], seen.encoder_fields())
+    expected = np.asarray(logits.argmax(-1))[len(tokens) - 1 : len(tokens) - 1 + len(said)]
+    assert said
+    assert said == expected.tolist()

@@ -1,0 +1,53 @@
+"""The decoding benchmark compares the same work: its peer writes the same tokens."""
+
+from pathlib import Path
+
+import pytest
+
+from bua_jax.models.presets import PRESETS
+from bua_jax.pipeline import bench_decode
+from bua_jax.pipeline.model import NANO
+from tests.runs import verb
+
+
+def test_both_sides_write_the_same_tokens() -> None:
+    """nano, float32, greedy: 12 tokens after 20 leave no near tie in these four rows."""
+    (found,) = bench_decode.compare_generate(NANO, batches=[4], prompt=20, new=12, repeats=1)
+    assert found["same"] == 1
+    for name in ("prefill_tokens_per_second", "decode_tokens_per_second", "speedup"):
+        assert found[name] > 0, name
+
+
+def test_labels_have_all_three_ratios() -> None:
+    found = bench_decode.compare_labels(NANO, labels=5, prompt=20, repeats=1)
+    assert set(found) == {"with_prefill", "tree", "separate"}
+    assert all(row["ratio"] > 0 for row in found.values())
+
+
+def test_full_predictions_have_the_same_texts(quickstart: Path, tmp_path: Path) -> None:
+    """Three rounds of nano on test users, ours and by transformers on the merged directory."""
+    found = bench_decode.compare_predictions(
+        quickstart, tmp_path / "merged", count=6, batch=4, repeats=1
+    )
+    assert found["same"] == 1
+    assert found["minutes_for_20000"] == pytest.approx(20_000 / found["per_second"] / 60)
+
+
+def test_the_roofline_of_7b() -> None:
+    """12.6 minutes on one A100 and 4.0 on one H100 for 20,000 predictions (design), within 2 %."""
+    config = PRESETS["qwen2.5-7b"]
+    peaks = bench_decode.PEAKS
+    assert bench_decode.roofline_minutes(config, peaks["A100"]) == pytest.approx(12.6, rel=0.02)
+    assert bench_decode.roofline_minutes(config, peaks["H100"]) == pytest.approx(4.0, rel=0.02)
+
+
+def test_the_verb(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    flags = ("--batches=2", "--length=16", "--new=4", "--labels=3", "--repeats=1")
+    done = verb("bench", "decode", *flags, f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert "bandwidth_share" in done.stdout
+    assert output.is_file()
+    done = verb("bench", "decoding")
+    assert done.returncode == 2
+    assert "decoding" in done.stderr
