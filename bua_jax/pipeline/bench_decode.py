@@ -170,8 +170,7 @@ def compare_labels(
     slots = -(-prompt // 32) * 32
 
     @jax.jit
-    def read(weights, tokens):
-        rows = empty_rows(model, 1, slots, "float32")
+    def read(weights, rows, tokens):
         embedded = aligned.embed(model, weights, tokens)
         return extend(model, weights, rows, embedded, jnp.asarray([prompt]))
 
@@ -180,8 +179,8 @@ def compare_labels(
         return score_labels(model, weights, rows, tree, stop=0)
 
     @jax.jit
-    def scratch(weights, tokens, tree):
-        return score_labels(model, weights, read(weights, tokens), tree, stop=0)
+    def scratch(weights, rows, tokens, tree):
+        return score_labels(model, weights, read(weights, rows, tokens), tree, stop=0)
 
     @jax.jit
     def plain(weights, rows, tokens):
@@ -192,7 +191,8 @@ def compare_labels(
         positions = rows.lengths[:, None] + position
         return forward(model, weights, rows, embedded, positions, mask)[0]
 
-    rows = read(weights, tokens)
+    empty = empty_rows(model, 1, slots, "float32")
+    rows = read(weights, empty, tokens)
     as_many = jnp.asarray(whole.tokens)[None]
 
     def each() -> None:
@@ -200,8 +200,8 @@ def compare_labels(
             score(weights, rows, one).block_until_ready()
 
     runs: dict[str, Callable[[], Any]] = {
-        "all, uncached": lambda: scratch(weights, tokens, whole).block_until_ready(),
-        "one, uncached": lambda: scratch(weights, tokens, ones[0]).block_until_ready(),
+        "all, uncached": lambda: scratch(weights, empty, tokens, whole).block_until_ready(),
+        "one, uncached": lambda: scratch(weights, empty, tokens, ones[0]).block_until_ready(),
         "tree": lambda: score(weights, rows, whole).block_until_ready(),
         "forward": lambda: plain(weights, rows, as_many).block_until_ready(),
         "separate": each,
