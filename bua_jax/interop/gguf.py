@@ -222,10 +222,14 @@ def _tokenizer(path: Path, metadata: dict[str, Any]) -> tokenizers.Tokenizer:
         )
     tokens = metadata.get("tokenizer.ggml.tokens", [])
     types = metadata.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))
-    merges = [tuple(m.split(" ", 1)) for m in metadata.get("tokenizer.ggml.merges", [])]
+    if not tokens or len(types) != len(tokens):
+        raise CheckpointError(
+            f"{path}: the tokenizer is damaged ({len(tokens)} tokens, {len(types)} token types)."
+        )
     known = {_NORMAL, _CONTROL, _USER_DEFINED}  # the other types are rows that no text uses
     vocab = {t: i for i, (t, kind) in enumerate(zip(tokens, types, strict=True)) if kind in known}
     try:
+        merges = [tuple(m.split(" ", 1)) for m in metadata.get("tokenizer.ggml.merges", [])]
         tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     except Exception as error:  # the library raises bare Exception for merges without their tokens
         raise CheckpointError(f"{path}: the tokenizer is damaged ({error}).") from error
