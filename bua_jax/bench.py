@@ -80,7 +80,7 @@ def _decode(folder: Path) -> dict[str, Any]:
         folder, labels=FLAGS.labels, prompt=400, repeats=FLAGS.repeats
     )
     _print(
-        f"{FLAGS.labels} labels after 400 tokens, milliseconds",
+        f"{FLAGS.labels} labels after 400 tokens: ratios of time",
         [{"": name, "ratio": row["ratio"]} for name, row in labels.items()],
     )
     roofline = {

@@ -1,6 +1,7 @@
 """Every config loads, is locked, and names only fields that its verb reads."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -87,6 +88,10 @@ def test_leaves_are_dotted() -> None:
         ("--config.encoder.kind=lstm", "behavegpt, sasrec"),
         ("--config.stages=(1, 3)", "increasing subset"),
         ("--config.stage2.peak_lr=fast", "peak_lr"),
+        (
+            "--config.evaluation.oracle=True --config.dialogues.rounds=False",
+            "config.dialogues.rounds=False leaves out",
+        ),
         ("--config.model.recall=-1", "config.model.recall=-1 is negative"),
         ("--config.model.base_quantization=int3", "is none of none, int8, nf4"),
         ("--config.model.base_quantization=int8", "add --config.model.merge_adapter=False"),
@@ -96,7 +101,13 @@ def test_leaves_are_dotted() -> None:
 )
 def test_a_typo_is_one_paragraph_and_exit_code_2(flag: str, message: str, tmp_path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bua_jax.train", flag, f"--workdir={tmp_path / 'run'}"],
+        [
+            sys.executable,
+            "-m",
+            "bua_jax.train",
+            *re.split(" (?=--)", flag),
+            f"--workdir={tmp_path / 'run'}",
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,

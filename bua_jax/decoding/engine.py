@@ -267,7 +267,7 @@ def run(engine: Engine, jobs: Sequence[Callable[[], Job]]) -> Iterator[tuple[int
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or engine.batch == 1:
                 raise
-        engine = Engine(**{**vars(engine), "batch": engine.batch // 2})
+        engine = replace(engine, batch=engine.batch // 2)
         notice(f"out of memory: decoding goes on with {engine.batch} rows at a time")
 
 
@@ -294,7 +294,7 @@ def _run(engine: Engine, jobs: dict[int, Callable[[], Job]]) -> Iterator[tuple[i
                     engine.model,
                     engine.weights,
                     slots.rows,
-                    *_which(engine, rows, some),
+                    *_next_chunk(engine, rows, some),
                     tree=engine.tree,
                     stop=engine.stop,
                 )
@@ -360,8 +360,11 @@ def _bucket(n: int) -> int:
     return max(_SHORTEST, 1 << (n - 1).bit_length())
 
 
-def _which(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
-    """(row numbers, whether each is fresh, chunk), padded to one of two sizes of group."""
+def _next_chunk(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
+    """(row numbers int32[n], whether each is fresh bool[n], chunk), padded to one of two sizes of group.
+
+    The rows' lengths grow by it. Raises `ConfigError` if one outgrows its slots.
+    """
     group = engine.group
     size = max(1, group // 4) if len(some) <= group // 4 else group
     which = np.full(size, engine.batch, np.int32)
@@ -374,8 +377,8 @@ def _which(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
         tokens[i, : counts[i]] = row.turn.tokens
         room = 0
         if row.turn.wants in ("text", "day"):
-            drawn = row.turn.wants == "day" and engine.drawing is not None
-            row.cut_at = engine.drawing.limit if drawn and engine.drawing else engine.max_new
+            drawing = engine.drawing if row.turn.wants == "day" else None
+            row.cut_at = drawing.limit if drawing else engine.max_new
             room = row.cut_at + 1
         row.length += int(counts[i])
         if row.length + room > engine.slots:
@@ -414,7 +417,7 @@ def _read_on(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: l
 
 def _begin(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: list[int]) -> _Slots:
     """The rows read their turns and begin to answer, where something is wanted."""
-    which, fresh, chunk = _which(engine, rows, some)
+    which, fresh, chunk = _next_chunk(engine, rows, some)
     answers = np.asarray([_row(rows, at).turn.wants != "nothing" for at in some])
     answers = np.resize(answers, len(which))  # the rest is padding, which is dropped
     in_day, stream = np.zeros(len(which), bool), np.zeros(len(which), np.int32)

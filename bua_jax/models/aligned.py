@@ -28,15 +28,15 @@ class Aligned:
 
     `soft_tokens`: "sequence" = one per event from the encoder's penultimate states (Eq. 1), "item" =
     from its non-contextual embeddings (Table 4), "pooled" = one per history (its last state), "none" and
-    "text" (the history in words) have none.
-    `soft_id` is the token id whose positions they fill; `recall` says for how many of the last events
-    the final user turn of several repeats them. `merge_adapter`: training multiplies the
-    adapter into the base's kernels once per step instead of beside each of them; same maths, fewer
+    "text" (the history in words) have none, and may have no encoder. `soft_id` is the token id whose
+    positions they fill; `recall` says for how many of the last events the final user turn of several
+    repeats them. `merge_adapter`: training multiplies the adapter into the base's kernels once per
+    step instead of beside each of them; same maths, fewer
     skinny products.
     """
 
     llm: Qwen2
-    encoder: nn.Module
+    encoder: nn.Module | None
     projector: Projector
     soft_tokens: str
     soft_id: int
@@ -59,6 +59,7 @@ def _llm(model: Aligned, variables: Variables, method: str, *args: Any) -> Any:
 
 def encode(model: Aligned, variables: Variables, events, segments, positions) -> EncoderOutput:
     """events int32[B, S, 4], segments and positions int32[B, S] -> states, items, logits."""
+    assert model.encoder is not None
     return encode_events(model.encoder, variables["encoder"], events, segments, positions)
 
 

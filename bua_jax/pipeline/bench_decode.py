@@ -79,7 +79,7 @@ def peak_mib() -> float:
 
 def _text_model(folder: Path) -> tuple[Aligned, Weights]:
     config, base = huggingface.load(folder, "float32")
-    model = Aligned(Qwen2(config), None, Projector(config.hidden_size), "none", _NEVER - 1)  # type: ignore[arg-type]
+    model = Aligned(Qwen2(config), None, Projector(config.hidden_size), "none", _NEVER - 1)
     return model, unstack(model, {"base": base, "encoder": {}, "projector": {}})
 
 
@@ -154,7 +154,7 @@ def _their_generate(peer: Any, model: Any, tokens: np.ndarray, new: int) -> list
 def compare_labels(
     folder: Path, *, labels: int, prompt: int, repeats: int
 ) -> dict[str, dict[str, float]]:
-    """What scoring all labels costs, batch 1; each entry has both milliseconds and their median ratio.
+    """What scoring all labels costs, batch 1: each entry has the milliseconds of two runs and their ratio.
 
     `with_prefill`: all labels over one label, each with an uncached prompt. `tree`: the label tree on a
     cached prompt over a plain forward of as many tokens. `separate`: that many scorings of one label on
@@ -266,7 +266,7 @@ def compare_predictions(
 def _their_predictions(
     peer: Any, model: Any, bua: inference.Bua, histories: Sequence[Any], batch: int
 ) -> list[dict[str, str]]:
-    """The understanding texts by transformers, after each of which the answer is decoded as well."""
+    """The understanding texts by transformers; the answer (8 tokens at most) is decoded after them."""
     torch, _ = peer
     tokenizer, embed = bua.parts.tokenizer, model.get_input_embeddings()
     rounds = bua.rounds(histories)

@@ -67,6 +67,11 @@ def _check(config: ConfigDict) -> None:
                 f"config.{full[0]}.full_finetuning trains the base, which base_quantization="
                 f"{config.model.base_quantization!r} freezes; set one of them back."
             )
+    if config.evaluation.oracle and not config.dialogues.rounds:
+        raise ConfigError(
+            "config.evaluation.oracle gives reference answers to the understanding rounds, which "
+            "config.dialogues.rounds=False leaves out; set one of them back."
+        )
     if config.model.recall < 0:
         raise ConfigError(
             f"config.model.recall={config.model.recall} is negative; give the number of last events "

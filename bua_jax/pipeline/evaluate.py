@@ -347,7 +347,7 @@ def build_evaluation(run: Run) -> dict[str, Any]:
     if made:
         sides = {"generated": made, "real": real}
         metrics["originality"] = {name: originality(days, known) for name, days in sides.items()}
-    if run.config.evaluation.oracle and run.config.dialogues.rounds:
+    if run.config.evaluation.oracle:
         metrics["oracle"] = oracle_table(run, store, shown["windows"], shown["targets"])
     files.write_json(run.workdir / "metrics.json", metrics)
     windows, labels = shown["windows"], store.catalogue.behaviours

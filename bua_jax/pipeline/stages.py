@@ -14,7 +14,7 @@ from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import token_records
-from bua_jax.models.encoders import encode_events
+from bua_jax.models import aligned
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues, split_windows
 from bua_jax.pipeline.model import Parts, assemble, save_trained, with_trained
@@ -147,9 +147,8 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
     arrays = window_arrays(store, windows, length=run.config.windows.prediction_history)
     fields, segments = arrays["fields"], segments_of(arrays["n_events"], arrays["fields"].shape[1])
     positions = np.broadcast_to(np.arange(segments.shape[1]), segments.shape)
-    output = jax.jit(
-        lambda *args: encode_events(parts.model.encoder, parts.variables["encoder"], *args)
-    )(fields, segments, positions)
+    encode = jax.jit(lambda *args: aligned.encode(parts.model, parts.variables, *args))
+    output = encode(fields, segments, positions)
     real = segments > 0
     states = output.items if run.config.model.soft_tokens == "item" else output.states
     targets = word_targets(

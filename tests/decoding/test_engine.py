@@ -169,7 +169,7 @@ def test_no_jobs_no_results() -> None:
     assert rounds.generate(decoder(4), [], ROUNDS, [], []) == ([], [])
 
 
-@pytest.mark.parametrize("begin", [0, 90, 120])
+@pytest.mark.parametrize("begin", [0, 110, 265])
 def test_long_turns_are_read_in_chunks(begin: int) -> None:
     """Three chunks, with soft tokens in the first, over the border of two, and in the last.
 

@@ -90,6 +90,17 @@ def recomputed(model, variables, tokens, events, shift: int = 0):
     return whole_forward(model, variables, rows, positions)[: len(tokens)]
 
 
+def scored_alone(one, prompt, events) -> np.ndarray:
+    """log p of every label, normalised over them, each by a forward of its own over the whole text."""
+    alone = []
+    for label in LABELS:
+        answer = [*label_tokens(one.tokenizer, label), one.tokenizer.im_end]
+        logits = recomputed(one.model, one.variables, [*prompt, *answer], events)
+        log_p = jax.nn.log_softmax(logits[len(prompt) - 1 : -1])
+        alone.append(sum(float(log_p[i, token]) for i, token in enumerate(answer)))
+    return np.asarray(alone) - np.logaddexp.reduce(alone)
+
+
 def answers(one, seen, instructions) -> list[list[int]]:
     """Token ids of the greedy answers to each instruction, on one row."""
 
@@ -129,13 +140,7 @@ def test_labels_scored_together_equal_each_alone():
     scores, _ = rounds.predict(one, HISTORIES[:2], [], FINAL[:2])
     for row, seen in enumerate(HISTORIES[:2]):
         prompt = opening(one.tokenizer, len(seen), "Next?")
-        alone = []
-        for label in LABELS:
-            answer = [*label_tokens(one.tokenizer, label), one.tokenizer.im_end]
-            logits = recomputed(one.model, one.variables, [*prompt, *answer], seen.encoder_fields())
-            log_p = jax.nn.log_softmax(logits[len(prompt) - 1 : -1])
-            alone.append(sum(float(log_p[i, token]) for i, token in enumerate(answer)))
-        expected = np.asarray(alone) - np.logaddexp.reduce(alone)
+        expected = scored_alone(one, prompt, seen.encoder_fields())
         assert np.abs(expected - scores[row]).max() < 1e-4
 
 
@@ -155,13 +160,7 @@ def test_the_final_turn_repeats_the_last_soft_tokens():
         )  # a random model may write one; it stands for no event
         prompt = opening(one.tokenizer, len(seen), "Key?")
         prompt += [*said, stop, *next_turn(one.tokenizer, "Next?", 3)]
-        alone = []
-        for label in LABELS:
-            answer = [*label_tokens(one.tokenizer, label), stop]
-            logits = recomputed(one.model, one.variables, [*prompt, *answer], seen.encoder_fields())
-            log_p = jax.nn.log_softmax(logits[len(prompt) - 1 : -1])
-            alone.append(sum(float(log_p[i, token]) for i, token in enumerate(answer)))
-        expected = np.asarray(alone) - np.logaddexp.reduce(alone)
+        expected = scored_alone(one, prompt, seen.encoder_fields())
         assert np.abs(expected - scores[row]).max() < 1e-4
         assert one.tokenizer.decode(said) == texts[row].texts["key_behaviours"]
 
@@ -173,13 +172,7 @@ def test_a_history_in_words_is_read_as_text():
     for row, history in enumerate(seen):
         words = f"{history_text(CATALOGUE, history)}\nNext?"
         prompt = opening(one.tokenizer, 0, words)
-        alone = []
-        for label in LABELS:
-            answer = [*label_tokens(one.tokenizer, label), one.tokenizer.im_end]
-            logits = recomputed(one.model, one.variables, [*prompt, *answer], np.zeros((0, 4)))
-            log_p = jax.nn.log_softmax(logits[len(prompt) - 1 : -1])
-            alone.append(sum(float(log_p[i, token]) for i, token in enumerate(answer)))
-        expected = np.asarray(alone) - np.logaddexp.reduce(alone)
+        expected = scored_alone(one, prompt, np.zeros((0, 4)))
         assert np.abs(expected - scores[row]).max() < 1e-4
 
 
@@ -210,13 +203,7 @@ def test_given_answers_are_read_as_the_models_own(known):
                 )
             prompt += [*own, stop]
         prompt += next_turn(one.tokenizer, "Next?")
-        alone = []
-        for label in LABELS:
-            answer = [*label_tokens(one.tokenizer, label), stop]
-            logits = recomputed(one.model, one.variables, [*prompt, *answer], seen.encoder_fields())
-            log_p = jax.nn.log_softmax(logits[len(prompt) - 1 : -1])
-            alone.append(sum(float(log_p[i, token]) for i, token in enumerate(answer)))
-        expected = np.asarray(alone) - np.logaddexp.reduce(alone)
+        expected = scored_alone(one, prompt, seen.encoder_fields())
         np.testing.assert_allclose(scores[row], expected, rtol=1e-5, atol=2e-4)
     other = [{**answers, "key_behaviours": "go"} for answers in given]
     changed, _ = rounds.predict(one, HISTORIES[:3], ROUNDS, FINAL[:3], given=other)
@@ -262,7 +249,8 @@ def test_ten_thousand_constrained_days_parse():
     """Labels share prefixes and hold non-ASCII; half are drawn almost evenly, half from a nucleus."""
     seen = [HISTORIES[i % len(HISTORIES)] for i in range(5000)]
     weekdays = [i % 7 for i in range(5000)]
-    for temperature, top_p in ((5.0, 1.0), (1.0, 0.9)):
+    # The random model's logits are large. Different texts: 2,626 and 1,077 when this was written.
+    for temperature, top_p, least in ((100.0, 1.0, 2000), (1.0, 0.9, 500)):
         days, _ = rounds.generate(
             decoder(64), seen, [], ["Next?"] * 5000, weekdays, temperature=temperature, top_p=top_p
         )
@@ -270,7 +258,7 @@ def test_ten_thousand_constrained_days_parse():
             assert parse_day(day.text, CATALOGUE) == day.day
             assert day.day.weekday == weekday
             assert set(day.day.place) <= set(history.place.tolist())
-        assert len({day.text for day in days}) > (4000 if temperature > 1 else 100)
+        assert len({day.text for day in days}) > least
 
 
 def test_free_days_are_parsed_leniently():
