@@ -29,7 +29,7 @@ class PackingPlan:
     rows_per_batch: int
     steps_per_epoch: float
     dialogues_per_row: float
-    max_supervised: int  # supervised tokens in any batch, at most
+    max_supervised: int  # supervised tokens in any row, at most
     fill: float  # share of row tokens that are not padding
 
 
@@ -104,7 +104,7 @@ def event_room(records: Sequence[TokenRecord], row_length: int) -> int:
 def supervised_room(records: Sequence[TokenRecord], row_length: int) -> int:
     """Supervised tokens that any row of whole dialogues can hold; bounded like events."""
     densest = max(float((r.round_ids > 0).mean()) for r in records)
-    return math.ceil(densest * row_length - 1e-9)
+    return max(1, math.ceil(densest * row_length - 1e-9))
 
 
 def plan_packing(
@@ -136,7 +136,7 @@ def plan_packing(
         rows_per_batch=rows_per_batch,
         steps_per_epoch=round(len(records) / (dialogues_per_row * rows_per_batch), 2),
         dialogues_per_row=dialogues_per_row,
-        max_supervised=rows_per_batch * supervised_room(records, row_length),
+        max_supervised=supervised_room(records, row_length),
         fill=tokens_per_row / row_length,
     )
 
@@ -146,7 +146,7 @@ def plan_for(records: Sequence[TokenRecord], plan: PackingPlan) -> PackingPlan:
     return dataclasses.replace(
         plan,
         event_length=event_room(records, plan.row_length),
-        max_supervised=plan.rows_per_batch * supervised_room(records, plan.row_length),
+        max_supervised=supervised_room(records, plan.row_length),
     )
 
 

@@ -126,13 +126,14 @@ def unembed(model: Aligned, variables: Variables, states: jax.Array) -> jax.Arra
 
 
 def supervised_nll(
-    model: Aligned, variables: Variables, batch: Batch, *, max_supervised: int, chunk: int = 1024
+    model: Aligned, variables: Variables, batch: Batch, *, room: int, chunk: int
 ) -> jax.Array:
     """Negative log-likelihood of every supervised token, float32[B, T], aligned by target token.
 
-    Supervised positions (round_ids > 0) are gathered before the vocabulary projection, which runs in
-    chunks under remat (design, decision 4). `max_supervised` bounds their number in the batch; if a
-    batch holds more, every value is NaN, so that the loss cannot silently leave tokens out.
+    Supervised positions (round_ids > 0) are gathered before the vocabulary projection, which runs
+    under remat on `chunk` positions of every row at a time (design, decision 4). Rows are gathered
+    each for itself, so that on a mesh no hidden state leaves its device. A row has at most `room`
+    of them; if one has more, every value is NaN, so that the loss cannot silently leave tokens out.
     """
     if model.merge_adapter:
         variables = merged(model, variables)
@@ -140,26 +141,31 @@ def supervised_nll(
     embeddings = input_embeddings(model, variables, batch)
     states = hidden(model, variables, embeddings, batch["positions"], causal_mask(segments))
     before = jnp.pad(states[:, :-1], ((0, 0), (1, 0), (0, 0)))  # state that predicts token t
-    flat = before.reshape(-1, states.shape[-1])
-    wanted = (batch["round_ids"] > 0).reshape(-1)
-    size = min(-(-max_supervised // chunk), -(-len(wanted) // chunk)) * chunk
-    index = jnp.nonzero(wanted, size=size, fill_value=len(wanted))[0]
-    gathered = jnp.take(flat, index, axis=0, mode="fill", fill_value=0)
-    labels = jnp.take(tokens.reshape(-1), index, mode="fill", fill_value=0)
+    wanted = batch["round_ids"] > 0
+    rows, length = wanted.shape
+    chunks = -(-min(room, length) // chunk)
+    index = jnp.argsort(~wanted, axis=1, stable=True)[:, : chunks * chunk]  # wanted ones first
+    index = jnp.pad(index, ((0, 0), (0, chunks * chunk - index.shape[1])), constant_values=length)
+
+    def gathered(values: jax.Array) -> jax.Array:
+        """[B, T, ...] at index, by chunk: [chunks, B, chunk, ...]."""
+        at = index.reshape(*index.shape, *[1] * (values.ndim - 2))
+        some = jnp.take_along_axis(values, at, axis=1, mode="fill", fill_value=0)
+        return some.reshape(rows, chunks, chunk, *values.shape[2:]).swapaxes(0, 1)
 
     @jax.checkpoint
     def nll_of(part: tuple[jax.Array, jax.Array]) -> jax.Array:
-        logits = unembed(model, variables, part[0])
-        return cross_entropy(logits, part[1])
+        return cross_entropy(unembed(model, variables, part[0]), part[1])
 
-    parts = (gathered.reshape(-1, chunk, flat.shape[-1]), labels.reshape(-1, chunk))
-    values = jax.lax.map(nll_of, parts).reshape(-1)
-    overflow = jnp.where(jnp.sum(wanted) > size, jnp.nan, 0.0)
-    nll = jnp.zeros(len(wanted), values.dtype).at[index].set(values, mode="drop")
-    return (nll + overflow).reshape(tokens.shape)
+    values = jax.lax.map(nll_of, (gathered(before), gathered(tokens)))
+    values = values.swapaxes(0, 1).reshape(rows, -1)
+    nll = jnp.zeros(wanted.shape, values.dtype)
+    nll = nll.at[jnp.arange(rows)[:, None], index].set(values, mode="drop")
+    overflow = jnp.where(jnp.any(wanted.sum(1) > index.shape[1]), jnp.nan, 0.0)
+    return jnp.where(wanted, nll, 0.0) + overflow
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """-log softmax(logits)[label]: float32[N, V], int32[N] -> float32[N]."""
-    picked = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    """-log softmax(logits)[label]: float32[..., V], int32[...] -> float32[...]."""
+    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - picked

@@ -28,7 +28,7 @@ from bua_jax.training.writers import MetricWriter
 
 Batch = Mapping[str, jax.Array]
 Statistics = dict[str, Any]
-_CHUNK = 1024  # supervised tokens per vocabulary projection, at most
+_CHUNK = 1024  # supervised tokens per vocabulary projection of a device, about
 
 
 class TrainingStopped(BuaError):
@@ -65,10 +65,10 @@ def batch_losses(
     model: Aligned, variables: Mapping[str, Any], batch: Batch, plan: PackingPlan
 ) -> tuple[jax.Array, losses.DialogueLosses]:
     """nll float32[B, T] and the loss of every dialogue."""
-    limit = plan.max_supervised * batch["tokens"].shape[0] // plan.rows_per_batch
-    limit = max(limit, 1)
-    chunk = -(-limit // (8 * -(-limit // _CHUNK))) * 8  # equal chunks waste less than full ones
-    nll = supervised_nll(model, variables, batch, max_supervised=limit, chunk=chunk)
+    rows = max(1, len(batch["tokens"]) // sharding.row_shards())  # of a device
+    chunks = -(-plan.max_supervised * rows // _CHUNK)
+    chunk = -(-plan.max_supervised // chunks)  # equal chunks waste less than full ones
+    nll = supervised_nll(model, variables, batch, room=plan.max_supervised, chunk=chunk)
     return nll, losses.dialogue_losses(nll, batch["round_ids"], batch["segments"], batch["tasks"])
 
 

@@ -74,11 +74,11 @@ def test_pooled_tokens_are_the_last_states_of_the_segments():
     assert np.allclose(last[:, 5:9], every[:, 8:9], atol=1e-6)
 
 
-@pytest.mark.parametrize("chunk", [3, 1024])
+@pytest.mark.parametrize("chunk", [2, 3, 1024])
 def test_supervised_nll_equals_the_naive_one(chunk):
     """1e-5: the same float32 logits, computed for gathered positions in chunks."""
     one, batch = decoder(1), batch_of()
-    nll = aligned.supervised_nll(one.model, one.variables, batch, max_supervised=10, chunk=chunk)
+    nll = aligned.supervised_nll(one.model, one.variables, batch, room=5, chunk=chunk)
     embeddings = aligned.input_embeddings(one.model, one.variables, batch)
     mask = causal_mask(batch["segments"])
     states = aligned.hidden(one.model, one.variables, embeddings, batch["positions"], mask)
@@ -91,7 +91,7 @@ def test_supervised_nll_equals_the_naive_one(chunk):
 
 def test_more_supervised_positions_than_room_is_not_silent():
     one, batch = decoder(1), batch_of()
-    nll = aligned.supervised_nll(one.model, one.variables, batch, max_supervised=4, chunk=2)
+    nll = aligned.supervised_nll(one.model, one.variables, batch, room=4, chunk=2)
     assert np.isnan(nll).all()
 
 
@@ -132,5 +132,5 @@ def test_none_needs_no_events():
     one, batch = decoder(1, soft_tokens="none"), batch_of()
     del batch["events"], batch["event_segments"], batch["event_positions"]
     model = dataclasses.replace(one.model, soft_id=-1)
-    nll = aligned.supervised_nll(model, one.variables, batch, max_supervised=10)
+    nll = aligned.supervised_nll(model, one.variables, batch, room=5, chunk=5)
     assert np.isfinite(nll).all()
