@@ -30,4 +30,5 @@ def read_history(path: str | Path, bua: "Bua") -> "History":
     """The first history of a JSONL file; `python -m bua_jax.predict --help` gives the format."""
     from bua_jax.pipeline.histories import read_histories
 
-    return read_histories(path, bua.catalogue)[1][0]
+    limit = max(bua.windows.prediction_history, bua.windows.generation_history)
+    return read_histories(path, bua.catalogue, limit)[1][0]

@@ -8,8 +8,11 @@ Examples:
 The input is that of `python -m bua_jax.predict --help`. The generated day follows the day of the last
 event. A line of the output: id, weekday, events (time, place, behaviour; places are ranks within the
 history, L1 the most visited), understanding, signature. Finished days are kept in OUTPUT.partial:
-an interrupted command goes on after them.
+an interrupted command goes on after them. `--predictions` adds prediction and probabilities of the
+next behaviour: the understanding rounds are written once for both, on the history of a prediction.
 """
+
+from typing import Any
 
 from absl import flags
 
@@ -24,6 +27,7 @@ flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
 flags.DEFINE_string("input", "", "JSONL file of histories.")
 flags.DEFINE_string("output", "", "JSONL file to write.")
 flags.DEFINE_bool("refine", False, "Run the refinement round before the generation.")
+flags.DEFINE_bool("predictions", False, "Predict too, after the same understanding rounds.")
 flags.DEFINE_float("temperature", 1.0, "Of the sampled day; 0 = greedy.", lower_bound=0.0)
 flags.DEFINE_float("top_p", 0.95, "Nucleus of the sampled day.", lower_bound=0.0, upper_bound=1.0)
 flags.DEFINE_integer("seed", 42, "Of the sampled day.")
@@ -33,8 +37,15 @@ def main() -> None:
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
     bua = load(FLAGS.model, refine=FLAGS.refine)
-    ids, histories = read_histories(FLAGS.input, bua.catalogue)
-    options = {"temperature": FLAGS.temperature, "top_p": FLAGS.top_p, "seed": FLAGS.seed}
+    wanted = "prediction_history" if FLAGS.predictions else "generation_history"
+    limit = bua.windows[wanted]
+    ids, histories = read_histories(FLAGS.input, bua.catalogue, limit)
+    options: dict[str, Any] = {
+        "temperature": FLAGS.temperature,
+        "top_p": FLAGS.top_p,
+        "seed": FLAGS.seed,
+    }
+    options["predictions"] = FLAGS.predictions
     write_answers(
         FLAGS.output,
         ids,

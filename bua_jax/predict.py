@@ -43,7 +43,7 @@ def main() -> None:
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
     bua = load(FLAGS.model, refine=FLAGS.refine)
-    ids, histories = read_histories(FLAGS.input, bua.catalogue)
+    ids, histories = read_histories(FLAGS.input, bua.catalogue, bua.windows.prediction_history)
     write_answers(
         FLAGS.output,
         ids,

@@ -119,7 +119,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.decoding.max_new_tokens = 256  # per understanding round
     config.decoding.cache_dtype = "float32"  # of the KV cache: float32, bfloat16 or int8
     config.decoding.refine = False  # run the refinement round before the final one (stage 3)
-    config.decoding.decode = "labels"  # labels (exact scoring of all) or free
+    config.decoding.decode = "labels"  # labels (exact scores of all), trie (greedy) or free
     config.decoding.temperature = 1.0  # of generated days; 0 = greedy
     config.decoding.top_p = 0.95  # of generated days
     config.decoding.constrained = True  # generated days obey the grammar

@@ -93,10 +93,26 @@ def test_names_of_places_mean_nothing(quickstart: Path, tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text(json.dumps(line) + "\n")
     (tmp_path / "two.jsonl").write_text(json.dumps(line | {"events": other}) + "\n")
     one, two = (
-        read_histories(tmp_path / f"{n}.jsonl", store.catalogue)[1][0] for n in ("one", "two")
+        read_histories(tmp_path / f"{n}.jsonl", store.catalogue, 40)[1][0] for n in ("one", "two")
     )
     assert one.place.tolist() == two.place.tolist()
     assert one.encoder_fields().tolist() == two.encoder_fields().tolist()
+
+
+def test_the_oldest_events_of_a_long_history_are_left_out(
+    quickstart: Path, tmp_path: Path, capsys
+) -> None:
+    """Places are ranked within what is left, as in training."""
+    store = EventStore.load(quickstart / "data" / "events.parquet")
+    line = json.loads(example_lines(store, 1)[0])
+    (tmp_path / "long.jsonl").write_text(json.dumps(line) + "\n")
+    short = line | {"events": line["events"][-15:]}
+    (tmp_path / "short.jsonl").write_text(json.dumps(short) + "\n")
+    cut = read_histories(tmp_path / "long.jsonl", store.catalogue, 15)[1][0]
+    assert "1 of 1 histories are longer than the 15 events" in capsys.readouterr().err
+    whole = read_histories(tmp_path / "short.jsonl", store.catalogue, 15)[1][0]
+    assert capsys.readouterr().err == ""
+    assert cut.encoder_fields().tolist() == whole.encoder_fields().tolist()
 
 
 def limited(name: str, *flags: str, size: int) -> subprocess.CompletedProcess[str]:

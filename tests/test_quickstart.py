@@ -85,10 +85,11 @@ def test_predict_and_generate(quickstart: Path, tmp_path: Path) -> None:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
         assert row["prediction"] == max(row["probabilities"], key=row["probabilities"].get)
         assert set(row["understanding"]) == {"key_behaviours", "patterns", "summary", "refinement"}
-    done = verb("generate", *flags, f"--output={tmp_path / 'g.jsonl'}")
+    done = verb("generate", *flags, f"--output={tmp_path / 'g.jsonl'}", "--predictions")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "g.jsonl").read_text().splitlines()]
     assert all(row["invalid_pieces"] == 0 for row in rows)
+    assert all(row["prediction"] in row["probabilities"] for row in rows)
 
 
 def test_a_bad_history_is_one_paragraph_and_replaces_nothing(
@@ -101,7 +102,7 @@ def test_a_bad_history_is_one_paragraph_and_replaces_nothing(
         path = tmp_path / "bad.jsonl"
         path.write_text(json.dumps({"id": "x", "events": events}) + "\n")
         with pytest.raises(DataError) as caught:
-            read_histories(path, store.catalogue)
+            read_histories(path, store.catalogue, 40)
         return str(caught.value)
 
     for change, expected in (

@@ -28,7 +28,7 @@ from bua_jax.decoding.cache import (
     put,
     take,
 )
-from bua_jax.decoding.labels import LabelTree, score_labels
+from bua_jax.decoding.labels import LabelScores, LabelTree, score_labels
 from bua_jax.decoding.sampler import sample
 from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
@@ -52,7 +52,7 @@ class Turn:
 
     tokens: the user turn, up to the first token of the answer; its placeholders stand for the events
     `shown`, indices into events int32[L, 4] (None without placeholders). wants: "text" (greedy),
-    "day" (drawn as `day` says), "labels" (log-probabilities of all labels; ends the dialogue) or
+    "day" (drawn as `day` says), "labels" (scores of all labels; the row forgets this turn after it) or
     "nothing" (a part of a long turn; the engine's own).
     """
 
@@ -72,7 +72,7 @@ class Answer:
 
 
 Job = Generator[Turn, Any, Any]
-"""Yields turns; is sent an `Answer`, or float32[C] for labels; returns its result."""
+"""Yields turns; is sent an `Answer`, or for labels (log_p float32[C], greedy); returns its result."""
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,15 @@ def _read(
     weights: Weights,
     slots: _Slots,
     which,
-    fresh,
+    lengths,
     answers,
     in_day,
     stream,
     start,
     chunk: Chunk,
 ) -> _Slots:
-    """Rows which int32[n] read a chunk, `fresh` ones from an empty cache; those of `answers` begin one."""
-    some = take(slots.rows, which)
-    some = some._replace(lengths=jnp.where(fresh, 0, some.lengths))
+    """Rows which int32[n] of lengths int32[n] read a chunk; those of `answers` begin one."""
+    some = take(slots.rows, which)._replace(lengths=lengths)
     some = extend(model, weights, some, embeddings_of(model, weights, chunk), chunk.counts)
 
     def at(old: jax.Array, new) -> jax.Array:
@@ -169,11 +168,10 @@ def _read(
 
 @functools.partial(jax.jit, static_argnames=("model", "stop"))
 def _score(
-    model: Aligned, weights: Weights, rows: Rows, which, fresh, chunk: Chunk, tree: LabelTree, stop
-) -> jax.Array:
-    """log p of every label after rows which int32[n] read a chunk: float32[n, C]; rows stay as they are."""
-    some = take(rows, which)
-    some = some._replace(lengths=jnp.where(fresh, 0, some.lengths))
+    model: Aligned, weights: Weights, rows: Rows, which, lengths, chunk: Chunk, tree, stop
+) -> LabelScores:
+    """Scores after rows which int32[n] of lengths int32[n] read a chunk; the rows stay as they are."""
+    some = take(rows, which)._replace(lengths=lengths)
     some = extend(model, weights, some, embeddings_of(model, weights, chunk), chunk.counts)
     return score_labels(model, weights, some, tree, stop=stop)
 
@@ -243,12 +241,21 @@ def _decode(
 
 
 class _Row:
-    """A row's job, host side."""
+    """A row's job, host side: its turn, which begins at slot `begin`, and the slots it has filled."""
 
     def __init__(self, number: int, job: Job) -> None:
-        self.number, self.job, self.length = number, job, 0
+        self.number, self.job = number, job
+        self.length = self.begin = self.cut_at = 0
         self.turn: Turn = next(job)
-        self.cut_at = 0
+
+    def answered(self, value: Any) -> tuple[bool, Any]:
+        """(True, the job's result) if `value` was its last answer; else it has another turn."""
+        try:
+            self.turn = self.job.send(value)
+        except StopIteration as end:
+            return True, end.value
+        self.begin = self.length
+        return False, None
 
 
 def run(engine: Engine, jobs: Sequence[Callable[[], Job]]) -> Iterator[tuple[int, Any]]:
@@ -282,6 +289,7 @@ def _run(engine: Engine, jobs: dict[int, Callable[[], Job]]) -> Iterator[tuple[i
                 number, make = following
                 rows[at] = _Row(number, make())
                 asking.append(at)
+        again: list[int] = []
         freed = False
         while long := [at for at in asking if len(_row(rows, at).turn.tokens) > _CHUNK]:
             for some in _together(engine, rows, long):
@@ -298,13 +306,19 @@ def _run(engine: Engine, jobs: dict[int, Callable[[], Job]]) -> Iterator[tuple[i
                     tree=engine.tree,
                     stop=engine.stop,
                 )
-                for at, row, values in zip(some, turns, np.asarray(scores), strict=False):
-                    yield row.number, _finish(row.job, values)
-                    rows[at], freed = None, True
+                log_p, greedy = map(np.asarray, scores)
+                for i, (at, row) in enumerate(zip(some, turns, strict=True)):
+                    row.length = row.begin
+                    finished, result = row.answered((log_p[i], int(greedy[i])))
+                    if finished:
+                        yield row.number, result
+                        rows[at], freed = None, True
+                    else:
+                        again.append(at)
             else:
                 slots = _begin(engine, slots, rows, some)
-        asking = []
-        if freed:
+        asking = again
+        if freed or again:
             continue
         live = [at for at, row in enumerate(rows) if row is not None]
         if not live:
@@ -318,27 +332,18 @@ def _run(engine: Engine, jobs: dict[int, Callable[[], Job]]) -> Iterator[tuple[i
             row = _row(rows, at)
             answer = Answer(tokens[at, : counts[at]].tolist(), bool(counts[at] >= row.cut_at))
             row.length += int(counts[at]) + 1
-            try:
-                row.turn = row.job.send(answer)
-                asking.append(at)
-            except StopIteration as end:
-                yield row.number, end.value
+            finished, result = row.answered(answer)
+            if finished:
+                yield row.number, result
                 rows[at] = None
+            else:
+                asking.append(at)
 
 
 def _row(rows: Sequence[_Row | None], at: int) -> _Row:
     row = rows[at]
     assert row is not None
     return row
-
-
-def _finish(job: Job, value: Any) -> Any:
-    """The result of a job whose last turn is answered."""
-    try:
-        job.send(value)
-    except StopIteration as end:
-        return end.value
-    raise AssertionError("labels end a dialogue")
 
 
 def _together(
@@ -361,19 +366,19 @@ def _bucket(n: int) -> int:
 
 
 def _next_chunk(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
-    """(row numbers int32[n], whether each is fresh bool[n], chunk), padded to one of two sizes of group.
+    """(row numbers int32[n], their lengths int32[n], chunk), padded to one of two sizes of group.
 
     The rows' lengths grow by it. Raises `ConfigError` if one outgrows its slots.
     """
     group = engine.group
     size = max(1, group // 4) if len(some) <= group // 4 else group
     which = np.full(size, engine.batch, np.int32)
-    fresh, counts = np.zeros(size, bool), np.zeros(size, np.int32)
+    lengths, counts = np.zeros(size, np.int32), np.zeros(size, np.int32)
     turns = [_row(rows, at).turn for at in some]
     tokens = np.zeros((size, _bucket(max(len(turn.tokens) for turn in turns))), np.int32)
     for i, at in enumerate(some):
         row = _row(rows, at)
-        which[i], fresh[i], counts[i] = at, row.length == 0, len(row.turn.tokens)
+        which[i], lengths[i], counts[i] = at, row.length, len(row.turn.tokens)
         tokens[i, : counts[i]] = row.turn.tokens
         room = 0
         if row.turn.wants in ("text", "day"):
@@ -386,7 +391,7 @@ def _next_chunk(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
                 f"A dialogue needs {row.length + room} tokens of cache, and a row has {engine.slots}."
             )
     if turns[0].events is None:
-        return which, fresh, Chunk(tokens, counts)
+        return which, lengths, Chunk(tokens, counts)
     longest = _bucket(max(len(turn.events) for turn in turns if turn.events is not None))
     events, event_counts = np.zeros((size, longest, 4), np.int32), np.zeros(size, np.int32)
     soft_index = np.zeros_like(tokens)
@@ -395,7 +400,7 @@ def _next_chunk(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
         event_counts[i] = len(turn.events)
         events[i, : event_counts[i]] = turn.events
         soft_index[i, tokens[i] == engine.model.soft_id] = turn.shown
-    return which, fresh, Chunk(tokens, counts, soft_index, events, event_counts)
+    return which, lengths, Chunk(tokens, counts, soft_index, events, event_counts)
 
 
 def _read_on(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: list[int]) -> _Slots:
@@ -417,7 +422,7 @@ def _read_on(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: l
 
 def _begin(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: list[int]) -> _Slots:
     """The rows read their turns and begin to answer, where something is wanted."""
-    which, fresh, chunk = _next_chunk(engine, rows, some)
+    which, lengths, chunk = _next_chunk(engine, rows, some)
     answers = np.asarray([_row(rows, at).turn.wants != "nothing" for at in some])
     answers = np.resize(answers, len(which))  # the rest is padding, which is dropped
     in_day, stream = np.zeros(len(which), bool), np.zeros(len(which), np.int32)
@@ -432,7 +437,7 @@ def _begin(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: lis
         engine.weights,
         slots,
         which,
-        fresh,
+        lengths,
         answers,
         in_day,
         stream,

@@ -66,10 +66,18 @@ def build_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
     )
 
 
+class LabelScores(NamedTuple):
+    """log_p float32[B, C] of every label with its stop token; greedy int32[B], the label that greedy
+    decoding along the tree writes."""
+
+    log_p: jax.Array
+    greedy: jax.Array
+
+
 def score_labels(
     model: Aligned, weights: Weights, rows: Rows, tree: LabelTree, *, stop: int
-) -> jax.Array:
-    """log p of every label with its stop token after each row: float32[B, C]."""
+) -> LabelScores:
+    """Scores of all labels after each row."""
     batch, count = rows.lengths.shape[0], len(tree.tokens)
     ancestors = jnp.asarray(tree.ancestors)
     tokens = jnp.broadcast_to(jnp.asarray(tree.tokens), (batch, count))
@@ -78,13 +86,18 @@ def score_labels(
     mask = jnp.broadcast_to(ancestors, (batch, count, count))
     hidden, _ = forward(model, weights, rows, embeddings, positions, mask)
 
-    def row(args) -> jax.Array:  # one row at a time bounds the logits to [M + 1, V]
+    leaves, before = jnp.asarray(tree.leaves), jnp.asarray(tree.parents) + 1
+
+    def row(args) -> LabelScores:  # one row at a time bounds the logits to [M + 1, V]
         root, states = args
         all_logits = logits(weights, jnp.concatenate([root[None], states]))
         normaliser = jax.nn.logsumexp(all_logits, axis=-1)
-        before = jnp.asarray(tree.parents) + 1
         step = all_logits[before, jnp.asarray(tree.tokens)] - normaliser[before]
         ends = all_logits[1:, stop] - normaliser[1:]
-        return (jnp.where(ancestors, step, 0.0).sum(-1) + ends)[jnp.asarray(tree.leaves)]
+        log_p = (jnp.where(ancestors, step, 0.0).sum(-1) + ends)[leaves]
+        # The best way on from the prompt and from every node: a child, or to stop at a leaf.
+        best = jnp.full(count + 1, -jnp.inf).at[before].max(step).at[leaves + 1].max(ends[leaves])
+        taken = jnp.where(ancestors, step >= best[before], True).all(-1)
+        return LabelScores(log_p, jnp.argmax((taken & (ends >= best[1:]))[leaves]))
 
     return jax.lax.map(row, (rows.hidden, hidden))

@@ -17,7 +17,7 @@ from bua_jax.console import progress
 from bua_jax.decoding import engine, grammar
 from bua_jax.decoding.cache import Weights, unstack
 from bua_jax.decoding.engine import Answer, DayTurn, Drawing, Engine, Job, Turn
-from bua_jax.decoding.labels import build_tree
+from bua_jax.decoding.labels import LabelTree, build_tree
 from bua_jax.dialogue.prompts import (
     Tokenizer,
     first_instruction,
@@ -27,10 +27,13 @@ from bua_jax.dialogue.prompts import (
     opening,
 )
 from bua_jax.dialogue.text import parse_day, parse_day_lenient, parse_label
+from bua_jax.errors import ConfigError
 from bua_jax.events.schema import Catalogue, History
 from bua_jax.events.windows import Day
 from bua_jax.models.aligned import Aligned
 
+DECODE = ("labels", "trie", "free")
+"""Predictions by exact scores of all labels, greedily along their tree, or as free text."""
 _BUCKET = 64
 _TOKENS_PER_EVENT = 8  # of a generated day; beyond them the event at hand is finished
 _FEEDBACK = 192  # tokens that an instruction may have besides an earlier answer that it quotes
@@ -80,6 +83,12 @@ Rounds = Sequence[tuple[str, Instruction]]
 def _first_turn(decoder: Decoder, history: History, instruction: str) -> Turn:
     kind = decoder.model.soft_tokens
     n_soft = num_placeholders(len(history), kind)
+    encoder: Any = decoder.model.encoder
+    if n_soft and len(history) > (room := encoder.config.max_events):
+        raise ConfigError(
+            f"A history has {len(history)} events, but the encoder was trained on {room} at most. Give it "
+            "the last ones only, as read_history does."
+        )
     text = first_instruction(instruction, decoder.catalogue, history, kind)
     events = history.encoder_fields() if n_soft else None
     return Turn(opening(decoder.tokenizer, n_soft, text), shown=range(n_soft), events=events)
@@ -200,26 +209,32 @@ def understand(
     return _run(decoder, _slots(decoder, histories, rounds, [], 0), jobs, "understanding")
 
 
+def _tree(decoder: Decoder) -> LabelTree:
+    labels = decoder.catalogue.behaviours
+    return build_tree([label_tokens(decoder.tokenizer, label) for label in labels])
+
+
 def predict(
     decoder: Decoder,
     histories: Sequence[History],
     rounds: Rounds,
     final: Sequence[str],
     *,
-    free: bool = False,
+    decode: str = "labels",
     given: Sequence[Mapping[str, str]] | None = None,
 ) -> tuple[np.ndarray, list[Understanding]]:
     """The next behaviour of every history, after the understanding rounds.
 
     final: the prediction instruction of each history. given: answers of some rounds of each history by
     kind, which the model reads as its own (oracle substitution, Appendix J). Returns log-probabilities
-    float32[n, C] over all labels (exact, normalised over them) and the texts; with `free` the decoded
-    answers instead, as 0 for the label and -inf elsewhere (a row of -inf only = an invalid answer).
+    float32[n, C] over all labels (exact, normalised over them) and the texts; with `decode` "trie" or
+    "free" 0 for the label that was written and -inf elsewhere (a row of -inf only = an invalid answer,
+    which free text alone can be).
     """
+    free = decode == "free"
     labels = decoder.catalogue.behaviours
     if not histories:
         return np.zeros((0, len(labels)), np.float32), []
-    tree = build_tree([label_tokens(decoder.tokenizer, label) for label in labels])
 
     def job(i: int) -> Job:
         answers = given[i] if given else {}
@@ -227,11 +242,13 @@ def predict(
         turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
         turn = _joined(unread, turn)
         if not free:
-            scores = yield Turn(turn.tokens, "labels", turn.shown, turn.events)
-            return log_softmax(scores), said
-        answer = yield turn
+            log_p, label = yield dataclasses.replace(turn, wants="labels")
+            if decode == "labels":
+                return log_softmax(log_p), said
+        else:
+            answer = yield turn
+            label = parse_label(decoder.tokenizer.decode(answer.tokens), decoder.catalogue)
         scores = np.full(len(labels), -np.inf, np.float32)
-        label = parse_label(decoder.tokenizer.decode(answer.tokens), decoder.catalogue)
         if label >= 0:
             scores[label] = 0.0
         return scores, said
@@ -241,7 +258,7 @@ def predict(
         room = max(room, sum(len(decoder.tokenizer.encode(text)) for text in answers.values()))
     slots = _slots(decoder, histories, rounds, final, room)
     jobs = [functools.partial(job, i) for i in range(len(histories))]
-    results = _run(decoder, slots, jobs, "predicting", tree=tree)
+    results = _run(decoder, slots, jobs, "predicting", tree=_tree(decoder))
     return np.stack([scores for scores, _ in results]), [said for _, said in results]
 
 
@@ -271,15 +288,21 @@ def generate(
     seed: int = 42,
     first_row: int = 0,
     max_events: int = 24,
-) -> tuple[list[GeneratedDay], list[Understanding]]:
+    predict_first: Sequence[str] = (),
+) -> tuple[list[GeneratedDay], list[Understanding], np.ndarray]:
     """The next day of every history, after the understanding rounds.
 
     final: the generation instruction of each history; weekdays: of the day to write. Constrained days
     obey the grammar and always parse; free ones are parsed leniently. Row i draws from
     (seed, first_row + i), so the result depends on neither the batch nor how a file is divided.
+
+    predict_first: a prediction instruction of each history, which is asked after the same rounds and
+    then forgotten (design, decision 11). Returns days, texts, and what `predict` would:
+    log-probabilities float32[n, C], or [0, C] without such instructions.
     """
+    labels = decoder.catalogue.behaviours
     if not histories:
-        return [], []
+        return [], [], np.zeros((0, len(labels)), np.float32)
     drawing = Drawing(
         decoder.day_tables if constrained else None,
         temperature,
@@ -292,15 +315,24 @@ def generate(
 
     def job(i: int) -> Job:
         said, _ = yield from _understanding(decoder, histories[i], rounds, i, {})
+        log_p = None
+        if predict_first:
+            turn = _final_turn(decoder, histories[i], predict_first[i], first=not rounds)
+            log_p, _ = yield dataclasses.replace(turn, wants="labels")
         turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
         day = DayTurn(weekdays[i], tuple(histories[i].place.tolist()), first_row + i)
-        answer = yield Turn(turn.tokens, "day", turn.shown, turn.events, day)
-        return _day(decoder, answer, weekdays[i], constrained=constrained), said
+        answer = yield dataclasses.replace(turn, wants="day", day=day)
+        return _day(decoder, answer, weekdays[i], constrained=constrained), said, log_p
 
     slots = _slots(decoder, histories, rounds, final, drawing.limit + 1)
+    if predict_first:
+        slots = max(slots, _slots(decoder, histories, rounds, predict_first, 0))
     jobs = [functools.partial(job, i) for i in range(len(histories))]
-    results = _run(decoder, slots, jobs, "generating", drawing=drawing)
-    return [day for day, _ in results], [said for _, said in results]
+    tree = _tree(decoder) if predict_first else None
+    results = _run(decoder, slots, jobs, "generating", drawing=drawing, tree=tree)
+    days, texts, log_p = zip(*results, strict=True)
+    scores = np.stack(log_p) if predict_first else np.zeros((0, len(labels)), np.float32)
+    return list(days), list(texts), log_softmax(scores, axis=1)
 
 
 def _day(decoder: Decoder, answer: Answer, weekday: int, *, constrained: bool) -> GeneratedDay:

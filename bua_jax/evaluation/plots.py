@@ -10,6 +10,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from bua_jax.evaluation.prediction import Calibration
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day
 
@@ -47,6 +48,19 @@ def confusion(true: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) ->
     axes.set_xticks(range(size), labels, rotation=90, fontsize=6)
     axes.set_yticks(range(size), labels, fontsize=6)
     axes.set(xlabel="predicted", ylabel="true", title="BUA: share of each true behaviour")
+    return png(figure)
+
+
+def reliability(methods: Mapping[str, Calibration]) -> bytes:
+    """Accuracy over confidence, one line per method; marks are as large as a bin's share."""
+    figure, axes = plt.subplots(figsize=(4.5, 4.5))
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    for name, found in methods.items():
+        label = f"{name}: ECE {100 * found.error:.1f} %"
+        (line,) = axes.plot(found.confidence, found.accuracy, linewidth=1, label=label)
+        axes.scatter(found.confidence, found.accuracy, 300 * found.share, color=line.get_color())
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(fontsize=7)
     return png(figure)
 
 

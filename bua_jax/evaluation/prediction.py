@@ -1,7 +1,7 @@
 """Metrics of next-behaviour prediction (Appendix D) and intervals over users."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import f1_score, precision_score
@@ -48,7 +48,7 @@ def prediction_metrics(
     rec_w: accuracy (HR@1). prec_w: precision weighted by class support; as printed, Eq. 6 weights by
     predictions, which makes it equal to the accuracy. overall, head, medium, tail: recall averaged
     over classes (Eqs. 8-11) that occur in y_true; an empty group is None. overall_min20: over classes
-    with at least 20 windows. Raises `DataError` for malformed input.
+    with at least 20 windows. ece: see `calibration`. Raises `DataError` for malformed input.
     """
     true, predicted, table = _checked(y_true, y_pred, probabilities)
     present = np.unique(true)
@@ -84,8 +84,34 @@ def prediction_metrics(
             "hr@3": float(np.mean(rank < 3)),
             "hr@5": float(np.mean(rank < 5)),
             "log_loss": -float(np.mean(np.log(picked))),
+            "ece": calibration(table.max(1), order[:, 0] == true).error,
         }
     return metrics
+
+
+class Calibration(NamedTuple):
+    """Bins of equal width over the confidence that hold a window: their means, and the error."""
+
+    confidence: np.ndarray  # float64[bins]
+    accuracy: np.ndarray  # float64[bins]
+    share: np.ndarray  # float64[bins], of the windows
+    error: float
+
+
+def calibration(confidence: Any, correct: Any, bins: int = 10) -> Calibration:
+    """How far confidence float[n] (of the predicted class) and accuracy lie apart.
+
+    error: the expected calibration error (Guo et al., 2017), sum of share |accuracy - confidence|.
+    """
+    confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
+    inside = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    count = np.bincount(inside, minlength=bins)
+    kept, count = count > 0, count[count > 0]
+    mean, accuracy = (
+        np.bincount(inside, x, minlength=bins)[kept] / count for x in (confidence, correct)
+    )
+    share = count / len(confidence)
+    return Calibration(mean, accuracy, share, float(share @ np.abs(mean - accuracy)))
 
 
 def _resampled_means(values: np.ndarray, users: np.ndarray, count: int, seed: int) -> np.ndarray:

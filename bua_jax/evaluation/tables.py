@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-METRICS = ("rec_w", "prec_w", "overall", "head", "medium", "tail", "log_loss", "hr@3")
+METRICS = ("rec_w", "prec_w", "overall", "head", "medium", "tail", "log_loss", "hr@3", "ece")
 # Table 1 of the paper, Honor: private data and a 7B model. Never a target that a run has met.
 PAPER = {
     "sasrec": (0.546, 0.535, 0.291, 0.420, 0.340, 0.222),

@@ -176,11 +176,12 @@ def compare_labels(
 
     @jax.jit
     def score(weights, rows, tree):
-        return score_labels(model, weights, rows, tree, stop=0)
+        return score_labels(model, weights, rows, tree, stop=0).log_p
 
     @jax.jit
     def scratch(weights, rows, tokens, tree):
-        return score_labels(model, weights, read(weights, rows, tokens), tree, stop=0)
+        rows = read(weights, rows, tokens)
+        return score_labels(model, weights, rows, tree, stop=0).log_p
 
     @jax.jit
     def plain(weights, rows, tokens):

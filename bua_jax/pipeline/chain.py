@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from bua_jax import files
 from bua_jax.decoding.cache import CACHE_TYPES
+from bua_jax.decoding.rounds import DECODE
 from bua_jax.dialogue.prompts import SOFT_TOKENS
 from bua_jax.environment import versions
 from bua_jax.errors import ConfigError
@@ -45,7 +46,7 @@ def _check(config: ConfigDict) -> None:
         "model.base_quantization": quantization.MODES,
         "model.soft_tokens": SOFT_TOKENS,
         "encoder.kind": ("behavegpt", "sasrec"),
-        "decoding.decode": ("labels", "free"),
+        "decoding.decode": DECODE,
         "decoding.cache_dtype": CACHE_TYPES,
         "data.on_bad_row": ("error", "skip"),
         **{f"{s}.loss": ("round_balanced", "token_mean") for s in STAGES},

@@ -21,7 +21,9 @@ from bua_jax.dialogue.tasks import (
 from bua_jax.evaluation import plots, tables
 from bua_jax.evaluation.oracle import flips
 from bua_jax.evaluation.prediction import (
+    Calibration,
     bootstrap_interval,
+    calibration,
     paired_bootstrap,
     prediction_metrics,
 )
@@ -93,7 +95,8 @@ def bua_of(run: Run, stage: str, store: EventStore) -> Bua:
     config = run.config
     refine = config.decoding.refine and stage == "stage3"
     parts, shares = load_stage(run, stage), training_shares(store)
-    return Bua(parts, config.decoding, shares, config.dialogues.rounds, refine, config.seed)
+    asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
+    return Bua(parts, *asked, refine, config.seed)
 
 
 def zero_shot(run: Run) -> Bua:
@@ -103,7 +106,8 @@ def zero_shot(run: Run) -> Bua:
         settings.update({"soft_tokens": "text", "adapter": ""})
     parts = assemble(settings, run.folder("encoder"), run.config.seed)
     shares = np.zeros(len(parts.catalogue.behaviours))  # only the refine round's critic reads them
-    return Bua(parts, run.config.decoding, shares, with_rounds=False, seed=run.config.seed)
+    asked = (run.config.decoding, shares, run.config.windows)
+    return Bua(parts, *asked, with_rounds=False, seed=run.config.seed)
 
 
 def dialogues_used(run: Run, stage: str) -> int:
@@ -143,6 +147,7 @@ def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], di
     seen, targets = histories_of(store, windows, config.windows.prediction_history)
     found: dict[str, Any] = {}
     predicted: dict[str, np.ndarray] = {}
+    calibrated: dict[str, Calibration] = {}
     fitted: dict[str, Predictor] = {}
     for method in fit_baselines(run, store):
         probabilities = method.predict(seen)
@@ -152,6 +157,8 @@ def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], di
             "training_windows": method.num_training_windows,
         }
         predicted[method.name], fitted[method.name] = probabilities.argmax(1), method
+        right = predicted[method.name] == targets
+        calibrated[method.name] = calibration(probabilities.max(1), right)
     texts: list[Any] = []
     stages = [f"stage{n}" for n in config.stages if n >= 2]
     names = {stage: f"bua_{stage}" for stage in stages} | {stages[-1]: "bua"}
@@ -159,7 +166,7 @@ def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], di
         names["joint"] = "bua_joint"
     writer, histories = writer_of(run, store), _histories(store, windows)
     final = [revealed_instruction(writer, int(end)) for end in windows.end]
-    free = config.decoding.decode == "free"
+    decode, scored = config.decoding.decode, config.decoding.decode == "labels"
     if config.evaluation.zero_shot:
         asked = [zero_shot_instruction(store.catalogue)] * len(histories)
         log_p, _ = zero_shot(run).probabilities(histories, asked)
@@ -168,16 +175,18 @@ def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], di
         predicted["zero_shot"] = log_p.argmax(1)
     for stage, name in names.items():
         bua = bua_of(run, stage, store)
-        log_p, said = bua.probabilities(histories, final, free=free)
+        log_p, said = bua.probabilities(histories, final, decode=decode)
         probabilities = np.exp(log_p)
-        found[name] = score(run, store, windows, targets, probabilities, has_distribution=not free)
+        found[name] = score(run, store, windows, targets, probabilities, has_distribution=scored)
         found[name] |= {
             "fields": list(_FIELDS),
             "training_windows": dialogues_used(run, stage),
             "truncated_rounds": sum(u.truncated for u in said),
-            "signature": bua.signature(config.decoding.decode),
+            "signature": bua.signature(decode),
         }
         predicted[name] = np.where(probabilities.max(1) > 0, probabilities.argmax(1), -1)
+        if scored:
+            calibrated[name] = calibration(probabilities.max(1), predicted[name] == targets)
         if name == "bua":
             texts = said
         _log_scoring(run, name, found[name])
@@ -208,7 +217,7 @@ def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], di
     ]
     files.write_text(folder / "predictions.jsonl", "".join(lines))
     shown = {"targets": targets, "predicted": predicted["bua"], "texts": texts, "windows": windows}
-    return found, shown
+    return found, {**shown, "calibrated": calibrated}
 
 
 def oracle_table(
@@ -281,7 +290,7 @@ def generate_all(
     histories = _histories(store, windows)
     real = [target_day(store, windows, i) for i in range(len(windows))]
     bua = bua_of(run, f"stage{run.config.stages[-1]}", store)
-    made, said = bua.days(histories, [day.weekday for day in real])
+    made, said, _ = bua.days(histories, [day.weekday for day in real])
     days = [one.day for one in made]
     metrics = {
         "bua": generation_metrics(days, real, store.catalogue),
@@ -361,6 +370,7 @@ def build_evaluation(run: Run) -> dict[str, Any]:
     ]
     pictures = [
         ("Validation losses", plots.loss_curves(_curves(run), "per stage and task")),
+        ("Reliability of confidences", plots.reliability(shown["calibrated"])),
         ("Confusion", plots.confusion(shown["targets"], shown["predicted"], labels)),
     ]
     if made:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bua_jax.console import notice
 from bua_jax.errors import DataError
 from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore, History
 from bua_jax.events.windows import history, prediction_windows, sample_id, sample_windows
@@ -93,8 +94,10 @@ def _parse_line(where: str, record: Any, catalogue: Catalogue) -> dict[str, np.n
     }
 
 
-def read_histories(path: str | Path, catalogue: Catalogue) -> tuple[list[str], list[History]]:
-    """Reads one person per line.
+def read_histories(
+    path: str | Path, catalogue: Catalogue, limit: int
+) -> tuple[list[str], list[History]]:
+    """Reads one person per line; of more than `limit` events the oldest are dropped, which is said.
 
     Raises `DataError` naming file, line, event, field, value and what was expected: a malformed line,
     an unknown behaviour, too few events (10 are needed), events out of order.
@@ -102,7 +105,7 @@ def read_histories(path: str | Path, catalogue: Catalogue) -> tuple[list[str], l
     path = Path(path)
     if not path.is_file():
         raise DataError(f"There is no file {path}. Make one with predict --example=3 > {path}.")
-    ids, histories = [], []
+    ids, histories, longer = [], [], 0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
@@ -124,9 +127,15 @@ def read_histories(path: str | Path, catalogue: Catalogue) -> tuple[list[str], l
             **columns,
         )
         ids.append(str(record.get("id", number)))
-        histories.append(history(store, 0, count))
+        histories.append(history(store, max(0, count - limit), count))
+        longer += count > limit
     if not histories:
         raise DataError(f"{path} holds no history; one JSON object per line is expected.")
+    if longer:
+        notice(
+            f"{path}: {longer} of {len(ids)} histories are longer than the {limit} events that the model "
+            "was trained on; their oldest events are left out"
+        )
     return ids, histories
 
 

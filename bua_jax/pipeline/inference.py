@@ -42,11 +42,13 @@ class Bua:
     """A trained model and how it is asked.
 
     `shares`: training users' behaviour shares float64[C], which the critic of the refine round needs.
+    `windows`: lengths of the histories it was trained on.
     """
 
     parts: Parts
     decoding: ConfigDict
     shares: np.ndarray
+    windows: ConfigDict
     with_rounds: bool = True
     refine: bool = False
     seed: int = 42
@@ -114,16 +116,16 @@ class Bua:
         histories: Sequence[History],
         final: Sequence[str] | None = None,
         *,
-        free: bool = False,
+        decode: str = "labels",
         given: Sequence[Mapping[str, str]] | None = None,
     ) -> tuple[np.ndarray, list[decoding.Understanding]]:
         """(log-probabilities float32[n, C], understanding texts); see `decoding.rounds.predict`."""
         final = final or [prediction_instruction(self.catalogue)] * len(histories)
         asked = self.rounds(histories)
-        return decoding.predict(self.decoder, histories, asked, final, free=free, given=given)
+        return decoding.predict(self.decoder, histories, asked, final, decode=decode, given=given)
 
     def days(self, histories: Sequence[History], weekdays: Sequence[int], **options: Any):
-        """(generated days, understanding texts); see `decoding.rounds.generate`."""
+        """(generated days, understanding texts, log-probabilities); see `decoding.rounds.generate`."""
         settings = {
             "constrained": self.decoding.constrained,
             "temperature": self.decoding.temperature,
@@ -171,31 +173,44 @@ class Bua:
     def predict(self, histories: Sequence[History]) -> list[dict[str, Any]]:
         """Next behaviour, probability of every behaviour, and the understanding texts."""
         log_p, texts = self.probabilities(histories)
-        labels = self.catalogue.behaviours
         return [
             {
-                "prediction": labels[int(row.argmax())],
-                "probabilities": {b: float(p) for b, p in zip(labels, np.exp(row), strict=True)},
+                **self._prediction(row),
                 "understanding": said.texts,
                 "signature": self.signature("labels"),
             }
             for row, said in zip(log_p, texts, strict=True)
         ]
 
-    def generate(self, histories: Sequence[History], **options: Any) -> list[dict[str, Any]]:
-        """The day after the last event: weekday, events, and the understanding texts."""
+    def generate(
+        self, histories: Sequence[History], *, predictions: bool = False, **options: Any
+    ) -> list[dict[str, Any]]:
+        """The day after the last event: weekday, events, and the understanding texts.
+
+        With `predictions` also what `predict` says, after the same rounds, which are written once.
+        """
         weekdays = [(int(h.weekday[-1]) + 1) % 7 for h in histories]
-        days, texts = self.days(histories, weekdays, **options)
+        if predictions:
+            asked = [prediction_instruction(self.catalogue)] * len(histories)
+            options = {**options, "predict_first": asked}
+        days, texts, log_p = self.days(histories, weekdays, **options)
+        predicted = [self._prediction(row) for row in log_p] if predictions else [{}] * len(days)
         return [
             {
+                **prediction,
                 "weekday": WEEKDAYS[one.day.weekday],
                 "events": [self._event(*event) for event in _events(one.day)],
                 "invalid_pieces": one.invalid,
                 "understanding": said.texts,
                 "signature": self.signature("grammar" if self.decoding.constrained else "free"),
             }
-            for one, said in zip(days, texts, strict=True)
+            for one, said, prediction in zip(days, texts, predicted, strict=True)
         ]
+
+    def _prediction(self, log_p: np.ndarray) -> dict[str, Any]:
+        labels = self.catalogue.behaviours
+        probabilities = {b: float(p) for b, p in zip(labels, np.exp(log_p), strict=True)}
+        return {"prediction": labels[int(log_p.argmax())], "probabilities": probabilities}
 
     def _event(self, slot: int, place: int, behaviour: int) -> dict[str, str]:
         event = {
@@ -252,4 +267,5 @@ def load(folder: str | Path, *, refine: bool = False) -> Bua:
     parts = with_trained(parts, folder / stage / TRAINED)
     card = files.read_json(folder / "data" / "record.json")["result"]
     shares = np.asarray(card["shares"])
-    return Bua(parts, config.decoding, shares, config.dialogues.rounds, refine, config.seed)
+    asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
+    return Bua(parts, *asked, refine, config.seed)

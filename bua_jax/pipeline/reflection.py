@@ -24,7 +24,7 @@ def build_reflection(run: Run) -> dict[str, Any]:
     """Writes reflect/stage3.parquet and drafts.jsonl (every draft with its score and issues)."""
     config, store = run.config, load_store(run)
     shares = training_shares(store)
-    bua = Bua(load_stage(run, "stage2"), config.decoding, shares, seed=config.seed)
+    bua = Bua(load_stage(run, "stage2"), config.decoding, shares, config.windows, seed=config.seed)
     writer = writer_of(run, store)
     counts = {
         "train": config.dialogues.reflect_train,

@@ -1,6 +1,7 @@
 """The engine: what a row writes depends on nothing but its own dialogue."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 from bua_jax.decoding import cache, engine, rounds
 from bua_jax.decoding.engine import Engine, Turn
-from bua_jax.dialogue.prompts import next_turn
+from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
 from bua_jax.models.qwen2 import causal_mask
@@ -34,6 +35,89 @@ def test_batched_equals_single_in_any_order_of_arrival(alone, batch: int, order:
     """Token for token, greedy in float32; a random model has no near ties among these."""
     found = rounds.understand(decoder(batch, 6), MANY[::order], ROUNDS)
     assert [said.texts for said in found] == alone[::order]
+
+
+@jax.jit
+def greedy_and_lead(variables, batch):
+    """Of one forward without a cache: the best token at every position, and its lead over the next.
+
+    Soft tokens stand at positions < batch["opening"]: a random model also writes their id in answers.
+    """
+    model = decoder(1).model
+    events = (batch[name] for name in ("events", "event_segments", "event_positions"))
+    soft = aligned.soft_token_vectors(model, variables, *events)
+    embeddings = aligned.embed(model, variables, batch["tokens"])
+    opened = {
+        **batch,
+        "tokens": jnp.where(batch["positions"] < batch["opening"], batch["tokens"], 0),
+    }
+    embeddings = aligned.insert_soft_tokens(model, opened, embeddings, soft)
+    mask = causal_mask(batch["segments"])
+    states = aligned.hidden(model, variables, embeddings, batch["positions"], mask)
+    best, token = jax.lax.top_k(aligned.unembed(model, variables, states), 2)
+    return token[..., 0], best[..., 0] - best[..., 1]
+
+
+@pytest.fixture(scope="module")
+def dialogues() -> list[tuple]:
+    """500 histories and the token ids of two rounds of answers about each, decoded on 32 rows."""
+    one = decoder(32, 6)
+    seen = [history_of(10 + i * 7 % 31, i) for i in range(500)]
+
+    def job(history):
+        first = yield rounds._first_turn(one, history, "Key?")
+        second = yield Turn(next_turn(one.tokenizer, "Which?"))
+        return first.tokens, second.tokens
+
+    ready = Engine(one.model, one.weights, 257, 32, 192, 6)
+    found = engine.run(ready, [functools.partial(job, history) for history in seen])
+    return [(history, *said) for history, (_, said) in zip(seen, sorted(found), strict=True)]
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_cache_reuse_equals_recomputing_from_scratch(dialogues, shift: int) -> None:
+    """Every token of 500 dialogues is the argmax of one forward over what stands before it.
+
+    Another is allowed only where the two best logits lie within 1e-4; the forward reads the decoded
+    tokens, so what follows is still checked. Positions of the second round off by one (negative control)
+    must be noticed.
+    """
+    one, stop, ties, wrong, checked = decoder(1), 257, 0, 0, 0
+    for begin in range(0, 500, 50):
+        shape = (50, 160)
+        batch = {name: np.zeros(shape, np.int32) for name in ("tokens", "segments", "soft_index")}
+        batch["positions"] = np.broadcast_to(np.arange(160), shape).copy()
+        batch["events"] = np.zeros((50, 40, 4), np.int32)
+        batch["event_segments"] = np.zeros((50, 40), np.int32)
+        batch["event_positions"] = np.broadcast_to(np.arange(40), (50, 40))
+        batch["opening"] = np.zeros((50, 1), np.int32)
+        spans = []
+        for row, (seen, first, second) in enumerate(dialogues[begin : begin + 50]):
+            n = len(seen)
+            tokens = opening(one.tokenizer, n, "Key?")
+            spans.append((row, len(tokens), [*first, stop][:6]))
+            tokens = [*tokens, *first, stop, *next_turn(one.tokenizer, "Which?")]
+            spans.append((row, len(tokens), [*second, stop][:6]))
+            batch["positions"][row, spans[-2][1] + len(first) :] += shift
+            tokens = [*tokens, *second, stop]
+            batch["tokens"][row, : len(tokens)] = tokens
+            batch["segments"][row, : len(tokens)] = 1
+            batch["opening"][row] = spans[-2][1]
+            at = np.flatnonzero(batch["tokens"][row] == one.tokenizer.soft)[:n]
+            batch["soft_index"][row, at] = np.arange(n)
+            batch["events"][row, :n] = seen.encoder_fields()
+            batch["event_segments"][row, :n] = 1
+        best, lead = map(np.asarray, greedy_and_lead(one.variables, batch))
+        for row, at, said in spans:
+            where = slice(at - 1, at - 1 + len(said))
+            other = best[row, where] != said
+            close = lead[row, where] < 1e-4
+            ties, wrong = ties + (other & close).sum(), wrong + (other & ~close).sum()
+            checked += len(said)
+    print(f"{checked} tokens: {ties} ties broken otherwise, {wrong} wrong")
+    assert checked > 4000
+    assert (wrong == 0) == (shift == 0)
+    assert ties <= checked / 1000
 
 
 def answers(one: rounds.Decoder, cache_dtype: str = "float32") -> list[list[int]]:
@@ -166,7 +250,8 @@ def test_no_jobs_no_results() -> None:
     scores, said = rounds.predict(decoder(4), [], ROUNDS, [])
     assert scores.shape == (0, 6)
     assert said == []
-    assert rounds.generate(decoder(4), [], ROUNDS, [], []) == ([], [])
+    days, said, scores = rounds.generate(decoder(4), [], ROUNDS, [], [])
+    assert (days, said, scores.shape) == ([], [], (0, 6))
 
 
 @pytest.mark.parametrize("begin", [0, 110, 265])

@@ -12,6 +12,7 @@ from bua_jax.decoding import engine, rounds
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import label_tokens, next_turn, opening
 from bua_jax.dialogue.text import history_text, parse_day
+from bua_jax.errors import ConfigError
 from bua_jax.events.schema import History
 from bua_jax.models import aligned
 from bua_jax.models.qwen2 import causal_mask
@@ -211,10 +212,50 @@ def test_given_answers_are_read_as_the_models_own(known):
 
 
 def test_free_predictions_are_labels_or_invalid():
-    scores, _ = rounds.predict(decoder(4), HISTORIES[:3], [], FINAL[:3], free=True)
+    scores, _ = rounds.predict(decoder(4), HISTORIES[:3], [], FINAL[:3], decode="free")
     assert scores.shape == (3, len(LABELS))
     assert ((scores == 0) | np.isneginf(scores)).all()
     assert ((scores == 0).sum(1) <= 1).all()
+
+
+def test_greedy_decoding_along_the_tree_equals_a_walk_by_hand():
+    """One forward from scratch per token; the next tokens are those of a label, or the stop."""
+    one, seen = decoder(2), HISTORIES[:5]
+    scores, _ = rounds.predict(one, seen, [], FINAL[:5], decode="trie")
+    labels = [[*label_tokens(one.tokenizer, x), one.tokenizer.im_end] for x in LABELS]
+    found = []
+    for history in seen:
+        prompt, written = opening(one.tokenizer, len(history), "Next?"), []
+        while written not in labels:
+            logits = recomputed(
+                one.model, one.variables, [*prompt, *written], history.encoder_fields()
+            )
+            n = len(written)
+            legal = {label[n] for label in labels if label[:n] == written}
+            written = [*written, max(legal, key=lambda token, last=logits[-1]: last[token])]
+        found.append(labels.index(written))
+    assert scores.argmax(1).tolist() == found
+    assert (np.isneginf(scores).sum(1) == len(LABELS) - 1).all()
+    exact, _ = rounds.predict(one, seen, [], FINAL[:5])
+    assert exact.argmax(1).tolist() != found  # here greedy is not the likeliest label
+
+
+def test_a_day_after_a_prediction_is_the_day_without_it(single):
+    """Both follow the same rounds, and the row forgets the prediction: as if each were asked alone."""
+    few, options = slice(0, 5), {"temperature": 2.0, "max_events": 2}
+    asked = (HISTORIES[few], ROUNDS, ["Tomorrow?"] * 5, [0, 1, 2, 3, 4])
+    days, said, scores = rounds.generate(decoder(3), *asked, predict_first=FINAL[few], **options)
+    alone, _, none = rounds.generate(decoder(3), *asked, **options)
+    assert [d.text for d in days] == [d.text for d in alone]
+    assert [t.texts for t in said] == [t.texts for t in single[1][few]]
+    np.testing.assert_allclose(scores, single[0][few], rtol=1e-5, atol=1e-4)
+    assert none.shape == (0, len(LABELS))
+
+
+def test_a_history_that_the_encoder_has_no_positions_for_is_an_error():
+    """Beyond its table the encoder would give NaN."""
+    with pytest.raises(ConfigError, match="129 events, but the encoder was trained on 128"):
+        rounds.understand(decoder(1), [history_of(129, 0)], ROUNDS)
 
 
 def test_truncated_rounds_are_counted(single):
@@ -230,10 +271,10 @@ def test_constrained_days_parse_and_do_not_depend_on_the_batch(temperature):
         "max_events": 3,
     }
     weekdays = [1, 5, 0, 6]
-    days, _ = rounds.generate(decoder(4, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options)
-    alone, _ = rounds.generate(decoder(1, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options)
+    days, *_ = rounds.generate(decoder(4, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options)
+    alone, *_ = rounds.generate(decoder(1, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options)
     assert [d.text for d in days] == [d.text for d in alone]
-    rest, _ = rounds.generate(
+    rest, *_ = rounds.generate(
         decoder(4, 4), HISTORIES[2:4], [], FINAL[:2], weekdays[2:], first_row=2, **options
     )
     assert [d.text for d in days[2:]] == [d.text for d in rest]
@@ -251,7 +292,7 @@ def test_ten_thousand_constrained_days_parse():
     weekdays = [i % 7 for i in range(5000)]
     # The random model's logits are large. Different texts: 2,626 and 1,077 when this was written.
     for temperature, top_p, least in ((100.0, 1.0, 2000), (1.0, 0.9, 500)):
-        days, _ = rounds.generate(
+        days, *_ = rounds.generate(
             decoder(64), seen, [], ["Next?"] * 5000, weekdays, temperature=temperature, top_p=top_p
         )
         for day, weekday, history in zip(days, weekdays, seen, strict=True):
@@ -262,7 +303,7 @@ def test_ten_thousand_constrained_days_parse():
 
 
 def test_free_days_are_parsed_leniently():
-    days, _ = rounds.generate(
+    days, *_ = rounds.generate(
         decoder(2, 4),
         HISTORIES[:2],
         [],

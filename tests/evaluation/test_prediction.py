@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
 from bua_jax.errors import DataError
 from bua_jax.evaluation.prediction import (
     bootstrap_interval,
+    calibration,
     paired_bootstrap,
     prediction_metrics,
 )
@@ -40,6 +42,24 @@ def test_equals_scikit_learn(case):
     assert found["hr@3"] == pytest.approx(
         sk.top_k_accuracy_score(true, table, k=3, labels=range(5)), abs=1e-12
     )
+
+
+def test_calibration_equals_scikit_learn(case):
+    true, _, table = case
+    confidence, correct = table.max(1), table.argmax(1) == true
+    found = calibration(confidence, correct)
+    accuracy, mean = calibration_curve(correct, confidence, n_bins=10)
+    assert found.accuracy == pytest.approx(accuracy)
+    assert found.confidence == pytest.approx(mean)
+    assert prediction_metrics(true, true, GROUPS, table)["ece"] == found.error
+
+
+def test_calibration_by_hand():
+    """Three at 0.95, two right; one at 0.2, wrong; a confidence of 1 is in the last bin."""
+    found = calibration([0.95, 0.95, 1.0, 0.25], [1, 1, 0, 0])
+    assert found.share.tolist() == [0.25, 0.75]
+    assert found.error == pytest.approx(0.25 * 0.25 + 0.75 * abs(2 / 3 - 2.9 / 3))
+    assert calibration([0.5] * 4, [1, 0, 1, 0]).error == 0
 
 
 def test_by_hand():

@@ -31,7 +31,7 @@ def history(quickstart: Path, bua: Bua, tmp_path_factory):
     store = EventStore.load(quickstart / "data" / "events.parquet")
     path = tmp_path_factory.mktemp("h") / "h.jsonl"
     path.write_text("".join(example_lines(store, 1)))
-    return read_histories(path, bua.catalogue)[1][0]
+    return read_histories(path, bua.catalogue, 40)[1][0]
 
 
 def greedy(model, bua: Bua, embeddings: np.ndarray, count: int) -> str:
