@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(folder: str | Path, *, refine: bool = False) -> "Bua":
+def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> "Bua":
     """The trained model of a run's folder; see `bua_jax.pipeline.inference.load`."""
     from bua_jax.pipeline import inference  # jax is imported only when it is needed
 
-    return inference.load(folder, refine=refine)
+    return inference.load(folder, refine=refine, mesh=mesh)
 
 
 def read_history(path: str | Path, bua: "Bua") -> "History":

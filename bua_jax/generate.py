@@ -26,6 +26,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
 flags.DEFINE_string("input", "", "JSONL file of histories.")
 flags.DEFINE_string("output", "", "JSONL file to write.")
+flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
 flags.DEFINE_bool("refine", False, "Run the refinement round before the generation.")
 flags.DEFINE_bool("predictions", False, "Predict too, after the same understanding rounds.")
 flags.DEFINE_float("temperature", 1.0, "Of the sampled day; 0 = greedy.", lower_bound=0.0)
@@ -36,7 +37,7 @@ flags.DEFINE_integer("seed", 42, "Of the sampled day.")
 def main() -> None:
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
-    bua = load(FLAGS.model, refine=FLAGS.refine)
+    bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
     wanted = "prediction_history" if FLAGS.predictions else "generation_history"
     limit = bua.windows[wanted]
     ids, histories = read_histories(FLAGS.input, bua.catalogue, limit)

@@ -32,6 +32,7 @@ flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
 flags.DEFINE_string("input", "", "JSONL file of histories.")
 flags.DEFINE_string("output", "", "JSONL file to write.")
 flags.DEFINE_integer("example", 0, "Print that many example histories and stop.")
+flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
 flags.DEFINE_bool("refine", False, "Run the refinement round before the prediction.")
 
 
@@ -42,7 +43,7 @@ def main() -> None:
         return
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
-    bua = load(FLAGS.model, refine=FLAGS.refine)
+    bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
     ids, histories = read_histories(FLAGS.input, bua.catalogue, bua.windows.prediction_history)
     write_answers(
         FLAGS.output,

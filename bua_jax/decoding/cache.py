@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
@@ -72,6 +73,23 @@ def empty_rows(model: Aligned, batch: int, length: int, dtype: str) -> Rows:
     hidden = jnp.zeros((batch, config.hidden_size), config.dtype)
     caches = tuple(layer() for _ in range(config.num_layers))
     return Rows(caches, jnp.zeros(batch, jnp.int32), hidden)
+
+
+def on_mesh(caches: tuple[KVCache, ...]) -> tuple[KVCache, ...]:
+    """The caches spread over the mesh of `jax.set_mesh`, if any: rows over (data, fsdp), heads over tensor.
+
+    An axis that does not divide is left whole.
+    """
+    sizes = jax.sharding.get_abstract_mesh().shape
+    if not sizes:
+        return caches
+
+    def spread(x: jax.Array) -> jax.Array:
+        rows = ("data", "fsdp") if x.shape[0] % (sizes["data"] * sizes["fsdp"]) == 0 else None
+        heads = "tensor" if x.shape[1] % sizes["tensor"] == 0 else None
+        return jax.lax.with_sharding_constraint(x, P(rows, heads))
+
+    return jax.tree.map(spread, caches)
 
 
 def forward(

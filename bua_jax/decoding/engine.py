@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from bua_jax.console import notice
 from bua_jax.decoding import grammar
@@ -25,6 +26,7 @@ from bua_jax.decoding.cache import (
     empty_rows,
     extend,
     logits,
+    on_mesh,
     put,
     take,
 )
@@ -132,7 +134,16 @@ def _empty(engine: Engine) -> _Slots:
     tokens = jnp.zeros((batch, longest), jnp.int32)
     counts, stream, *day = (jnp.zeros(batch, jnp.int32) for _ in range(7))
     live, in_day = jnp.zeros(batch, bool), jnp.zeros(batch, bool)
-    return _Slots(rows, tokens, counts, live, in_day, stream, grammar.DayState(*day))
+    return _placed(_Slots(rows, tokens, counts, live, in_day, stream, grammar.DayState(*day)))
+
+
+def _placed(slots: _Slots) -> _Slots:
+    """On a mesh the caches are spread and all else is on every device, before and after every call."""
+    if not jax.sharding.get_abstract_mesh().shape:
+        return slots
+    rest = slots._replace(rows=slots.rows._replace(caches=()))
+    rest = jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, P()), rest)
+    return rest._replace(rows=rest.rows._replace(caches=on_mesh(slots.rows.caches)))
 
 
 @functools.partial(jax.jit, static_argnames="model", donate_argnums=2)
@@ -155,7 +166,7 @@ def _read(
     def at(old: jax.Array, new) -> jax.Array:
         return old.at[which].set(new, mode="drop")
 
-    return _Slots(
+    read = _Slots(
         put(slots.rows, which, some),
         slots.tokens,
         at(slots.counts, 0),
@@ -164,6 +175,7 @@ def _read(
         at(slots.stream, stream),
         grammar.DayState(*(at(old, new) for old, new in zip(slots.day, start, strict=True))),
     )
+    return _placed(read)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "stop"))
@@ -233,8 +245,9 @@ def _decode(
         counts = slots.live.astype(jnp.int32)  # live rows read the stop token too
         word = aligned.embed(model, weights, token[:, None])
         rows = extend(model, weights, slots.rows, word, counts)
-        return slots._replace(
-            rows=rows, tokens=tokens, counts=slots.counts + writes, live=writes, day=day
+        counts = slots.counts + writes
+        return _placed(
+            slots._replace(rows=rows, tokens=tokens, counts=counts, live=writes, day=day)
         )
 
     return jax.lax.while_loop(going, body, slots)

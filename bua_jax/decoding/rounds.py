@@ -3,6 +3,7 @@
 Every history is a job of the engine (decoding/engine.py); its rounds continue on its own cache.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 from scipy.special import log_softmax
 
 from bua_jax.console import progress
@@ -54,6 +57,7 @@ class Decoder:
     batch: int = 32
     max_new_tokens: int = 96  # of an understanding round
     cache_dtype: str = "float32"  # float32, bfloat16 or int8
+    mesh: Mesh | None = None  # over which the variables are spread
 
     @cached_property
     def weights(self) -> Weights:
@@ -185,13 +189,9 @@ def _run(
         cache_dtype=decoder.cache_dtype,
         **parts,
     )
-    return [
-        result
-        for _, result in sorted(
-            progress(engine.run(ready, jobs), description, total=len(jobs)),
-            key=lambda pair: pair[0],
-        )
-    ]
+    with jax.set_mesh(decoder.mesh) if decoder.mesh else contextlib.nullcontext():
+        found = dict(progress(engine.run(ready, jobs), description, total=len(jobs)))
+    return [found[number] for number in range(len(jobs))]
 
 
 def understand(

@@ -35,6 +35,7 @@ from bua_jax.interop.tokenizer import token_bytes
 from bua_jax.models.aligned import input_embeddings, merged
 from bua_jax.pipeline.model import Parts, assemble, with_trained
 from bua_jax.pipeline.stages import TRAINED
+from bua_jax.training.sharding import make_mesh
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Bua:
             self.decoding.batch,
             self.decoding.max_new_tokens,
             self.decoding.cache_dtype,
+            parts.mesh,
         )
 
     def rounds(self, histories: Sequence[History]) -> list[tuple[str, Instruction]]:
@@ -258,12 +260,16 @@ def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
     return config
 
 
-def load(folder: str | Path, *, refine: bool = False) -> Bua:
-    """The trained model of a workdir, after `finished_stage`; needs no training data."""
+def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
+    """The trained model of a workdir, after `finished_stage`; needs no training data.
+
+    mesh: devices to ask it on, N (fsdp=N) or DATAxFSDPxTENSOR: histories are shared out over data and
+    fsdp, heads over tensor.
+    """
     folder = Path(folder)
     stage, record = finished_stage(folder)
     config = recorded_config(folder, record)
-    parts = assemble(config.model, folder / "encoder", config.seed)
+    parts = assemble(config.model, folder / "encoder", config.seed, make_mesh(mesh))
     parts = with_trained(parts, folder / stage / TRAINED)
     card = files.read_json(folder / "data" / "record.json")["result"]
     shares = np.asarray(card["shares"])

@@ -35,6 +35,7 @@ class Parts:
     tokenizer: HFTokenizer
     catalogue: Catalogue
     identity: dict[str, Any]
+    mesh: Mesh | None = None  # over which the base is spread
 
 
 def base_folder(config: ConfigDict) -> Path:
@@ -108,7 +109,7 @@ def assemble(
     if config.adapter:
         variables |= _imported(Path(config.adapter), llm_config, lora_config, identity)
     catalogue = Catalogue.from_json(metadata["catalogue"])
-    return Parts(model, variables, tokenizer, catalogue, identity)
+    return Parts(model, variables, tokenizer, catalogue, identity, mesh)
 
 
 def _imported(

@@ -36,7 +36,8 @@ def trained_path(run: Run, stage: str) -> Path:
 
 def load_stage(run: Run, stage: str) -> Parts:
     """The model after a finished stage."""
-    parts = assemble(run.config.model, run.folder("encoder"), run.config.seed)
+    mesh = sharding.make_mesh(run.config.mesh)
+    parts = assemble(run.config.model, run.folder("encoder"), run.config.seed, mesh)
     return with_trained(parts, trained_path(run, stage))
 
 
