@@ -66,7 +66,8 @@ def _decode(folder: Path) -> dict[str, Any]:
             predictions = bench_decode.compare_predictions(
                 Path(FLAGS.model), Path(merged), count=FLAGS.count, batch=32, repeats=FLAGS.repeats
             )
-        _print(f"{FLAGS.count} predictions of {FLAGS.model}", [predictions])
+        alone = "no rounds shared with generation"
+        _print(f"{FLAGS.count} predictions of {FLAGS.model}, {alone}", [predictions])
         return {"predictions": predictions}
     decoding = bench_decode.compare_generate(
         folder,

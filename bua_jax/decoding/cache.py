@@ -6,6 +6,7 @@ may have another number of tokens in every row: the surplus is dropped.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -92,6 +93,13 @@ def on_mesh(caches: tuple[KVCache, ...]) -> tuple[KVCache, ...]:
     return jax.tree.map(spread, caches)
 
 
+def causal(rows: Rows, count: int) -> tuple[jax.Array, jax.Array]:
+    """positions int32[B, count] and mask bool[B, count, count] of tokens that follow each row."""
+    offset = jnp.arange(count)
+    mask = jnp.broadcast_to(offset <= offset[:, None], (len(rows.lengths), count, count))
+    return rows.lengths[:, None] + offset, mask
+
+
 def forward(
     model: Aligned, weights: Weights, rows: Rows, embeddings, positions, mask
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
@@ -111,12 +119,17 @@ def forward(
 
 def extend(model: Aligned, weights: Weights, rows: Rows, embeddings, counts) -> Rows:
     """Appends counts[b] of the embeddings [B, C, H] to row b."""
-    batch, length = embeddings.shape[:2]
-    offset = jnp.arange(length)
+    new_tokens = causal(rows, embeddings.shape[1])
+    hidden, new = forward(model, weights, rows, embeddings, *new_tokens)
+    return append(rows, hidden, new, counts)
+
+
+def append(
+    rows: Rows, hidden: jax.Array, new: Sequence[tuple[jax.Array, jax.Array]], counts: jax.Array
+) -> Rows:
+    """Keeps the first counts[b] of the tokens that `forward` computed for row b."""
+    slots, offset = rows.caches[0].v.shape[2], jnp.arange(hidden.shape[1])
     positions = rows.lengths[:, None] + offset
-    mask = jnp.broadcast_to(offset <= offset[:, None], (batch, length, length))
-    hidden, new = forward(model, weights, rows, embeddings, positions, mask)
-    slots = rows.caches[0].v.shape[2]
     index = jnp.where(offset < counts[:, None], positions, slots)
     # Never true. It tells XLA that all layers have read the caches before the first is written:
     # otherwise every step copies them all.
