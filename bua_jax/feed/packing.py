@@ -33,18 +33,10 @@ class PackingPlan:
     fill: float  # share of row tokens that are not padding
 
 
-def _elements(records: Sequence[TokenRecord]) -> list[dict[str, np.ndarray]]:
-    return [
-        {
-            "tokens": r.tokens,
-            "round_ids": r.round_ids,
-            "kinds": r.kinds,
-            "tasks": np.full(len(r.tokens), r.task, np.int32),
-            "soft_index": r.soft_index,
-            "events": r.events,
-        }
-        for r in records
-    ]
+def _element(record: TokenRecord) -> dict[str, np.ndarray]:
+    tasks = np.full(len(record.tokens), record.task, np.int32)
+    fields = ("tokens", "round_ids", "kinds", "soft_index", "events")
+    return {"tasks": tasks, **{name: getattr(record, name) for name in fields}}
 
 
 def _full_rows(records: Sequence[TokenRecord], row_length: int) -> int:
@@ -60,9 +52,9 @@ def _rows(
     epochs: int | None,
 ) -> Any:
     """A grain dataset of packed rows: a new order in every epoch, whole dialogues only."""
-    source = grain.MapDataset.source(_elements(records)).seed(seed)
+    source = grain.MapDataset.source(records).seed(seed)
     in_memory = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    dataset = source.shuffle().repeat(epochs).to_iter_dataset(in_memory)
+    dataset = source.shuffle().repeat(epochs).map(_element).to_iter_dataset(in_memory)
     lengths = dict.fromkeys(("tokens", "round_ids", "kinds", "tasks", "soft_index"), row_length)
     # Bins are filled together and come out in order. With more of them than an epoch has rows, or
     # shuffled ones, dialogues of later epochs would be seen before this epoch's.

@@ -1,7 +1,11 @@
-"""Dialogues to token records."""
+"""Dialogues to token records, tokenised once and kept in a file."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 
 from bua_jax.console import notice
 from bua_jax.dialogue.prompts import (
@@ -14,21 +18,51 @@ from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.errors import DataError
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import history
+from bua_jax.feed import token_file
+from bua_jax.feed.token_file import TokenFile
 
 OVERLONG_LIMIT = 0.01
 """Share of overlong dialogues beyond which skipping them would change the data."""
+_PROBES = 16  # dialogues that are tokenised again to see whether a file still holds
 
 
-def token_records(
-    dialogues: Sequence[Dialogue],
-    store: EventStore,
-    tokenizer: Tokenizer,
-    *,
-    soft_tokens: str,
-    recall: int,
-    row_length: int,
-) -> list[TokenRecord]:
-    """Tokenises dialogues; those beyond `row_length` tokens are counted and skipped, never cut.
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How dialogues about a store become tokens."""
+
+    store: EventStore
+    tokenizer: Tokenizer
+    soft_tokens: str
+    recall: int
+    row_length: int
+
+    def record(self, dialogue: Dialogue) -> TokenRecord:
+        """The tokens of one dialogue, of whatever length."""
+        seen = history(self.store, dialogue.start, dialogue.end)
+        first, *others = dialogue.rounds
+        text = first_instruction(first.instruction, self.store.catalogue, seen, self.soft_tokens)
+        first = dataclasses.replace(first, instruction=text)
+        dialogue = dataclasses.replace(dialogue, rounds=(first, *others))
+        return encode_dialogue(
+            dialogue, seen, self.tokenizer, soft_tokens=self.soft_tokens, recall=self.recall
+        )
+
+    def fingerprint(self, dialogues: Sequence[Dialogue]) -> str:
+        """Hash of the dialogues and settings; `_PROBES` of them stand for the tokenizer and prompts."""
+        digest = hashlib.sha256()
+        settings = (self.soft_tokens, self.recall, self.row_length, self.store.fingerprint)
+        digest.update(repr(settings).encode())
+        for dialogue in dialogues:
+            digest.update(repr(dialogue).encode())
+        for i in np.linspace(0, len(dialogues) - 1, _PROBES).astype(int):
+            record = self.record(dialogues[i])
+            for array in (record.tokens, record.round_ids, record.soft_index, record.events):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def token_records(dialogues: Sequence[Dialogue], encoding: Encoding) -> list[TokenRecord]:
+    """Tokenises dialogues; those beyond a row's length are counted and skipped, never cut.
 
     Raises `DataError` if there are no dialogues, more than 1 % are too long, or none is left.
     """
@@ -39,23 +73,38 @@ def token_records(
         )
     records, longest, example = [], 0, ""
     for dialogue in dialogues:
-        seen = history(store, dialogue.start, dialogue.end)
-        first, *others = dialogue.rounds
-        text = first_instruction(first.instruction, store.catalogue, seen, soft_tokens)
-        first = dataclasses.replace(first, instruction=text)
-        dialogue = dataclasses.replace(dialogue, rounds=(first, *others))
-        record = encode_dialogue(dialogue, seen, tokenizer, soft_tokens=soft_tokens, recall=recall)
+        record = encoding.record(dialogue)
         if len(record.tokens) > longest:
             longest, example = len(record.tokens), dialogue.sample_id
-        if len(record.tokens) <= row_length:
+        if len(record.tokens) <= encoding.row_length:
             records.append(record)
     skipped = len(dialogues) - len(records)
     if skipped > OVERLONG_LIMIT * len(dialogues) or not records:
         raise DataError(
-            f"{skipped} of {len(dialogues)} dialogues are longer than row_length={row_length} "
+            f"{skipped} of {len(dialogues)} dialogues are longer than row_length={encoding.row_length} "
             f"tokens (the longest, {example}, has {longest}), and at most {OVERLONG_LIMIT:.0%} may "
             f"be left out. Raise row_length in the stage's config to {longest}."
         )
-    if skipped:
-        notice(f"skipped {skipped} of {len(dialogues)} dialogues longer than {row_length} tokens")
     return records
+
+
+def kept_records(path: Path, dialogues: Sequence[Dialogue], encoding: Encoding) -> TokenFile:
+    """`token_records` through the file at `path`, which is made anew if it is of something else.
+
+    Raises what `token_records` does, and `DataError` for a full disk.
+    """
+    wanted = encoding.fingerprint(dialogues) if dialogues else ""
+    found = None
+    if path.is_file():
+        try:
+            found = TokenFile(path)
+        except DataError as error:
+            notice(f"{error} It is written anew.")
+    if found is None or found.metadata.get("fingerprint") != wanted:
+        token_file.write(path, token_records(dialogues, encoding), {"fingerprint": wanted})
+        found = TokenFile(path)
+    if len(found) < len(dialogues):
+        skipped = len(dialogues) - len(found)
+        limit = encoding.row_length
+        notice(f"skipped {skipped} of {len(dialogues)} dialogues longer than {limit} tokens")
+    return found

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.errors import ConfigError
 from bua_jax.feed.packing import fixed_batches, plan_for, plan_packing
-from bua_jax.feed.records import token_records
+from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop import huggingface, peft
 from bua_jax.models import aligned
 from bua_jax.models.lora import MODULE_OF
@@ -41,11 +41,9 @@ def batch_of(run: Path, parts: Parts, dialogues: int) -> Arrays:
     whole = Run(config, run)
     store = load_store(whole)
     chosen = [d for d in load_dialogues(whole, "stage2", store) if d.split == "validation"]
-    options = {"soft_tokens": config.model.soft_tokens, "recall": config.model.recall}
     length = config.stage2.row_length
-    records = token_records(
-        chosen[:dialogues], store, parts.tokenizer, **options, row_length=length
-    )
+    shape = (config.model.soft_tokens, config.model.recall, length)
+    records = token_records(chosen[:dialogues], Encoding(store, parts.tokenizer, *shape))
     rows = []
     for record in records:
         plan = plan_packing([record], row_length=length, batch_dialogues=1, seed=0)

@@ -13,7 +13,7 @@ from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
-from bua_jax.feed.records import token_records
+from bua_jax.feed.records import Encoding, kept_records
 from bua_jax.models import aligned
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues, split_windows
@@ -99,14 +99,14 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         return {"skipped": True}
     print_groups(parts.variables, groups, stage)
     dialogues = load_dialogues(run, stage, store)
+    model = run.config.model
+    shape = (model.soft_tokens, model.recall, config.row_length)
+    encoding = Encoding(store, parts.tokenizer, *shape)
     records = {
-        split: token_records(
+        split: kept_records(
+            run.folder(stage) / f"tokens_{split}.arrow",
             [d for d in dialogues if d.split == split],
-            store,
-            parts.tokenizer,
-            soft_tokens=run.config.model.soft_tokens,
-            recall=run.config.model.recall,
-            row_length=config.row_length,
+            encoding,
         )
         for split in ("train", "validation")
     }
