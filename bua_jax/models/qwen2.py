@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.quantization import is_quantized, plain
@@ -68,6 +69,19 @@ def wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def by_rows(x: jax.Array) -> jax.Array:
+    """x, its first axis kept over (data, fsdp) of the mesh that is set, if one is.
+
+    Without it the partitioner spreads activations over the features instead, as the kernels are,
+    and sums products of all rows over all devices rather than gather a kernel.
+    """
+    axes = tuple(a for a in ("data", "fsdp") if a in jax.sharding.get_abstract_mesh().shape)
+    if not axes:
+        return x
+    free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *free))
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * scale, in at least float32."""
 
@@ -97,7 +111,7 @@ class Projection(nn.Module):
         else:
             kernel = self.param("kernel", init, (x.shape[-1], self.features), x.dtype)
         shape, x = x.shape, x.reshape(-1, x.shape[-1])  # one GEMM, also for the kernel's gradient
-        y = x @ kernel
+        y = by_rows(x @ kernel)
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
         if self.lora is not None and self.has_variable("lora", "a"):
@@ -227,6 +241,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, positions, mask, past=None, lengths=None):
         eps = self.config.rms_norm_eps
+        x = by_rows(x)
         attention = Attention(self.config, self.lora, name="self_attn")
         normed = RMSNorm(eps, name="input_layernorm")(x)
         y, new = attention(normed, positions, mask, past, lengths)
