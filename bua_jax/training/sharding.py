@@ -1,7 +1,7 @@
 """Mesh (data, fsdp, tensor) and which axis of which array goes where, in one table."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,10 +42,14 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
     return (1, sizes[0], 1) if len(sizes) == 1 else (sizes[0], sizes[1], sizes[2])
 
 
-def make_mesh(text: str) -> Mesh:
-    """The mesh that the config names. Raises `ConfigError` if there are fewer devices."""
+def make_mesh(text: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh that the config names, over `devices`, by default this process's.
+
+    Raises `ConfigError` if there are fewer devices.
+    """
     shape = parse_mesh(text)
-    count, devices = int(np.prod(shape)), jax.devices()
+    devices = jax.devices() if devices is None else devices
+    count = int(np.prod(shape))
     if count > len(devices):
         raise ConfigError(f"mesh={text!r} needs {count} devices, but there are {len(devices)}.")
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:count])
