@@ -4,6 +4,7 @@ Source: the Qwen2 technical report and the parameter layout of Hugging Face's `Q
 Training, prefill and decoding share `Block`; LoRA is the variable collection "lora".
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -70,13 +71,14 @@ def wide(x: jax.Array) -> jax.Array:
 
 
 def by_rows(x: jax.Array) -> jax.Array:
-    """x, its first axis kept over (data, fsdp) of the mesh that is set, if one is.
+    """x, its first axis kept over (data, fsdp) of the mesh that is set, if one is and divides it.
 
     Without it the partitioner spreads activations over the features instead, as the kernels are,
     and sums products of all rows over all devices rather than gather a kernel.
     """
-    axes = tuple(a for a in ("data", "fsdp") if a in jax.sharding.get_abstract_mesh().shape)
-    if not axes:
+    sizes = jax.sharding.get_abstract_mesh().shape
+    axes = tuple(axis for axis in ("data", "fsdp") if axis in sizes)
+    if not axes or x.shape[0] % math.prod(sizes[axis] for axis in axes):
         return x
     free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *free))
