@@ -108,7 +108,7 @@ def compile_step(lowered: Lowered) -> Compiled:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        used = re.search(r"Used ([\d.]+)G of", str(error))
+        used = re.search(r"(?:Used |temporaries \()([\d.]+)G", str(error))
         total = float(used[1]) * 2**30 if used else math.inf
         given = float(sum(lowered.given.values()))
         return Compiled(total - given, given, total, "")

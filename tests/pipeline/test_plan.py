@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,10 @@ from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.pipeline import plan_roofline
-from bua_jax.pipeline.plan import ASSUMED, largest, make_plan, packing_plan
+from bua_jax.pipeline.plan import ASSUMED, compile_step, largest, make_plan, packing_plan
 from bua_jax.pipeline.plan_collectives import collectives
 from bua_jax.pipeline.plan_roofline import Work
+from bua_jax.pipeline.plan_step import Lowered
 from bua_jax.pipeline.plan_targets import DEVICES, parse_target
 from bua_jax.training import sharding
 from tests.helpers import ROOT
@@ -143,6 +145,23 @@ def test_the_largest_batch_is_found(most: int, first: int, trials: int) -> None:
     asked.clear()
     assert largest(total_of, limit, (first, total_of(first)), trials) == (most, True)
     assert len(asked) <= trials + 1
+
+
+@pytest.mark.parametrize(
+    ("said", "gib"),
+    [
+        ("Used 18.50G of 15.75G hbm", 18.5),
+        ("the total memory required for HLO temporaries (832.00G) exceeds", 832.0),
+        ("no number", math.inf),
+    ],
+)
+def test_a_refused_step_does_not_fit(said: str, gib: float) -> None:
+    def refuse() -> None:
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}")
+
+    found = compile_step(Lowered(SimpleNamespace(compile=refuse), {"base": 2**30}))
+    assert found.total == gib * 2**30
+    assert not found.text
 
 
 def test_few_trials_give_a_lower_bound() -> None:
