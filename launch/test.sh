@@ -8,4 +8,4 @@ export JAX_PLATFORMS=cpu
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest "$@"
+exec python -m pytest -n 2 --dist loadgroup "$@"

@@ -17,6 +17,14 @@ jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where two workers share the tests (launch/test.sh), one runs a whole file, and one all tests of the
+    quickstart's workdir, which is then made once."""
+    for item in items:
+        shared = "quickstart" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("quickstart" if shared else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Workdir of a finished quickstart at reduced size."""

@@ -419,7 +419,7 @@ def print_results(run: Run) -> None:
     metrics = files.read_json(run.workdir / "metrics.json")
     count = metrics["prediction"]["bua"]["n"]
     out.print(tables.rich_table(metrics["prediction"], f"Prediction, {count} test windows"))
-    for name, pair in metrics["prediction"]["bua"]["against"].items():
+    for name, pair in metrics["prediction"]["bua"].get("against", {}).items():
         low, high = 100 * pair["low"], 100 * pair["high"]
         out.print(
             f"bua - {name}: {100 * pair['difference']:+.1f} points (95 % {low:+.1f} to {high:+.1f})"

@@ -192,14 +192,21 @@ def named(stats: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return scalars
 
 
-def train_scalars(sums: Mapping[str, Any], rate: float, seconds: float) -> dict[str, float]:
-    """What is logged of the steps since the last log, which took `seconds`."""
+def train_scalars(
+    sums: Mapping[str, Any], rate: float, seconds: float, feeding: float
+) -> dict[str, float]:
+    """What is logged of the steps since the last log, which took `seconds`.
+
+    `feeding`: seconds in which the host made batches, while the device mostly computed: their share is
+    the most that steps can have waited for their input.
+    """
     return {
         **named(sums, "train"),
         "train/learning_rate": rate,
         "train/grad_norm": float(sums["grad_norm"] / sums["steps"]),
         "train/supervised_share": float(sums["supervised"] / sums["tokens"]),
         "train/tokens_per_second": float(sums["tokens"] / max(seconds, 1e-9)),
+        "train/input_share": feeding / max(seconds, 1e-9),
     }
 
 
@@ -313,7 +320,7 @@ def train(
 
     # -- steps: the host waits for the device only to log, validate or save
     started = begin = time.monotonic()
-    first = step
+    first, feeding = step, 0.0
     sums = jax.device_put(zero_sums(), everywhere)
     with (
         MetricWriter(folder, start=step) as writer,
@@ -322,7 +329,9 @@ def train(
     ):
         task = display.add_task(description, total=settings.total_steps, completed=step)
         while step < settings.total_steps:
+            wanted = time.monotonic()
             batch = sharding.shard_batch(next(data), mesh, settings.microbatches)
+            feeding += time.monotonic() - wanted
             state, sums = run_step(state, frozen, batch, sums)
             step += 1
             display.advance(task)
@@ -334,7 +343,8 @@ def train(
             if log:
                 host = jax.device_get(sums)
                 check_sane(host, step)
-                scalars = train_scalars(host, float(rate(step - 1)), time.monotonic() - begin)
+                seconds = time.monotonic() - begin
+                scalars = train_scalars(host, float(rate(step - 1)), seconds, feeding)
                 writer.write_scalars(step, scalars)
                 loss = scalars[f"train/{settings.loss}"]
                 display.update(task, description=f"{description} loss {loss:.3f}")
@@ -362,7 +372,7 @@ def train(
                     "same command again to go on."
                 )
             if log:
-                begin = time.monotonic()
+                begin, feeding = time.monotonic(), 0.0
 
     # -- the best model by validation loss
     best_step, best = checkpoint.restore(
