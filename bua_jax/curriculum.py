@@ -11,14 +11,18 @@ Skips what is done and resumes what was cut.
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.pipeline.chain import STEPS, start
+from bua_jax.pipeline.chain import STEPS, show_outline, start
 from bua_jax.pipeline.evaluate import print_results
 from bua_jax.pipeline.steps import ensure
 
 FLAGS = flags.FLAGS
+flags.DEFINE_bool("dry_run", False, "Check the config, say what would be built, and stop.")
 
 
 def main() -> None:
+    if FLAGS.dry_run:
+        show_outline(FLAGS.config, cli.workdir(), "evaluation")
+        return
     run = start(FLAGS.config, cli.workdir())
     ensure(run, "evaluation", STEPS)
     print_results(run)

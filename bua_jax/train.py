@@ -12,14 +12,18 @@ what was cut and skips what is done; --fresh refuses a folder that is not empty.
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.pipeline.chain import STEPS, start
+from bua_jax.pipeline.chain import STEPS, show_outline, start
 from bua_jax.pipeline.steps import ensure
 
 FLAGS = flags.FLAGS
+flags.DEFINE_bool("dry_run", False, "Check the config, say what would be built, and stop.")
 flags.DEFINE_bool("fresh", False, "Refuse a workdir that is not empty.")
 
 
 def main() -> None:
+    if FLAGS.dry_run:
+        show_outline(FLAGS.config, cli.workdir(), FLAGS.config.step)
+        return
     run = start(FLAGS.config, cli.workdir(), fresh=FLAGS.fresh)
     ensure(run, run.config.step, STEPS)
 

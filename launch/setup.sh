@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: a virtual environment in .venv with the package and the extras in $1.
 # Needs Python 3.11 or newer and nothing else; installs again only when pyproject.toml changed.
 set -euo pipefail
@@ -6,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 find_python() {
   local candidate
   for candidate in "${PYTHON:-}" python3.12 python3.11 python3 python; do
-    [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
+    if [ -z "$candidate" ] || ! command -v "$candidate" >/dev/null 2>&1; then continue; fi
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"
       return

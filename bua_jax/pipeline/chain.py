@@ -5,6 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from bua_jax import files
+from bua_jax.console import out
 from bua_jax.decoding.cache import CACHE_TYPES
 from bua_jax.decoding.rounds import DECODE
 from bua_jax.dialogue.prompts import SOFT_TOKENS
@@ -17,7 +18,8 @@ from bua_jax.pipeline.encoder import build_encoder
 from bua_jax.pipeline.evaluate import build_evaluation
 from bua_jax.pipeline.reflection import build_reflection
 from bua_jax.pipeline.stages import build_stage
-from bua_jax.pipeline.steps import Run, Step, plain
+from bua_jax.pipeline.steps import Run, Step, outline, plain
+from bua_jax.training.sharding import parse_mesh
 
 
 def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
@@ -33,6 +35,19 @@ def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
     _check(config)
     files.write_json(workdir / "run.json", {"config": plain(config), "versions": versions()})
     return Run(config, workdir)
+
+
+def show_outline(config: ConfigDict, workdir: Path, name: str) -> None:
+    """Checks the config and prints which steps up to `name` would be built; writes nothing.
+
+    Raises `ConfigError` and `MismatchError` as the run itself would.
+    """
+    _check(config)
+    parse_mesh(config.mesh)
+    base = config.model.path or "built in"
+    out.print(f"{config.model.name} ({base}) on {config.data.name}, mesh {config.mesh}, {workdir}:")
+    for step, done in outline(Run(config, workdir), name, STEPS).items():
+        out.print(f"{'done' if done else 'to build':8} {step}: {STEPS[step].about}")
 
 
 def _check(config: ConfigDict) -> None:

@@ -97,6 +97,20 @@ def check_record(run: Run, step: Step, record: dict[str, Any]) -> None:
             )
 
 
+def outline(run: Run, name: str, table: dict[str, Step]) -> dict[str, bool]:
+    """The steps up to `name` in the order in which they are built, and whether each is finished.
+
+    Raises `MismatchError` for a finished one that is not what the config asks for.
+    """
+    step, found = table[name], {}
+    for need in step.needs(run.config):
+        found |= outline(run, need, table)
+    record = read_record(run, name)
+    if record is not None:
+        check_record(run, step, record)
+    return {**found, name: record is not None}
+
+
 def ensure(run: Run, name: str, table: dict[str, Step]) -> None:
     """Builds the step `name`, and before it whatever it needs that the workdir lacks."""
     if name not in table:
