@@ -102,7 +102,8 @@ def outline(run: Run, name: str, table: dict[str, Step]) -> dict[str, bool]:
 
     Raises `MismatchError` for a finished one that is not what the config asks for.
     """
-    step, found = table[name], {}
+    step = table[name]
+    found: dict[str, bool] = {}
     for need in step.needs(run.config):
         found |= outline(run, need, table)
     record = read_record(run, name)

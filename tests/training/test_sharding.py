@@ -125,6 +125,7 @@ SCRIPT = """
 import json
 import jax, jax.numpy as jnp
 from bua_jax.feed.packing import batches
+from bua_jax.models import quantization
 from bua_jax.training import loop, sharding
 from bua_jax.training.optimizer import OptimizerSettings
 from bua_jax.training.state import create
@@ -137,7 +138,10 @@ trainable, frozen = loop.partition(variables, ("projector", "adapter"))
 optimizer = loop.make_optimizer(trainable, OptimizerSettings(clip_norm=1e9), 4)
 batch = next(batches(records, plan, 0))
 results = {}
-for text, microbatches in (("1", 1), ("8", 1), ("2x2x2", 2)):
+for kind, text, microbatches in (
+    ("none", "1", 1), ("none", "8", 1), ("none", "2x2x2", 2), ("int8", "1", 1), ("int8", "2x2x2", 1)
+):
+    frozen = {**frozen, "base": quantization.quantize(variables["base"], kind)}
     mesh = sharding.make_mesh(text)
     settings = loop.TrainSettings(microbatches=microbatches)
     gradient = loop.make_gradient(model, plan, settings)
@@ -146,14 +150,15 @@ for text, microbatches in (("1", 1), ("8", 1), ("2x2x2", 2)):
         rest = jax.device_put(frozen, sharding.shardings(frozen, mesh))
         data = sharding.shard_batch(batch, mesh, microbatches)
         value, count, grads, _ = jax.jit(gradient)(placed, rest, data, jnp.ones(9))
-    q = rest["base"]["layers"]["self_attn"]["q_proj"]["kernel"]
+    q = jax.tree.leaves(rest["base"]["layers"]["self_attn"]["q_proj"]["kernel"])[0]
+    text = text if kind == "none" else f"{kind} {text}"
     results[text] = {
         "loss": float(value), "count": float(count), "devices": len(q.sharding.device_set),
         "shard": q.addressable_shards[0].data.shape, "rows": data["tokens"].shape[0],
         "row_shard": data["tokens"].addressable_shards[0].data.shape[0],
     }
     grads = jax.device_get(grads)
-    if text == "1":
+    if text.endswith(" 1") or text == "1":
         one = grads
     results[text]["difference"] = tiny.relative(grads, one)
 print(json.dumps(results))
@@ -177,10 +182,11 @@ def test_eight_devices_compute_what_one_does() -> None:
     )
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    one = results["1"]
-    assert one["devices"] == 1
-    for text, shard in (("8", [2, 2, 16]), ("2x2x2", [2, 8, 8])):
-        many = results[text]
+    assert results["1"]["devices"] == results["int8 1"]["devices"] == 1
+    assert results["int8 1"]["loss"] != results["1"]["loss"]
+    expected = {"8": [2, 2, 16], "2x2x2": [2, 8, 8], "int8 2x2x2": [2, 8, 8]}
+    for text, shard in expected.items():
+        many, one = results[text], results["int8 1" if "int8" in text else "1"]
         assert many["devices"] == 8
         assert many["shard"] == shard  # of q_proj's kernel [2, 16, 16]
         assert many["rows"] % 8 == 0
