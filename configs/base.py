@@ -118,7 +118,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.decoding.batch = 32  # histories decoded together
     config.decoding.max_new_tokens = 256  # per understanding round
     config.decoding.cache_dtype = "float32"  # of the KV cache: float32, bfloat16 or int8
-    config.decoding.draft = 0  # tokens guessed per step by prompt lookup, verified; 0 = none
     config.decoding.refine = False  # run the refinement round before the final one (stage 3)
     config.decoding.decode = "labels"  # labels (exact scores of all), trie (greedy) or free
     config.decoding.temperature = 1.0  # of generated days; 0 = greedy

@@ -6,7 +6,6 @@ may have another number of tokens in every row: the surplus is dropped.
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.qwen2 import Block, KVCache, RMSNorm
+from bua_jax.models.rows import ROW_AXES, row_shards
 
 Weights = dict[str, Any]
 CACHE_TYPES = ("float32", "bfloat16", "int8")
@@ -86,18 +86,11 @@ def on_mesh(caches: tuple[KVCache, ...]) -> tuple[KVCache, ...]:
         return caches
 
     def spread(x: jax.Array) -> jax.Array:
-        rows = ("data", "fsdp") if x.shape[0] % (sizes["data"] * sizes["fsdp"]) == 0 else None
+        rows = ROW_AXES if x.shape[0] % row_shards() == 0 else None
         heads = "tensor" if x.shape[1] % sizes["tensor"] == 0 else None
         return jax.lax.with_sharding_constraint(x, P(rows, heads))
 
     return jax.tree.map(spread, caches)
-
-
-def causal(rows: Rows, count: int) -> tuple[jax.Array, jax.Array]:
-    """positions int32[B, count] and mask bool[B, count, count] of tokens that follow each row."""
-    offset = jnp.arange(count)
-    mask = jnp.broadcast_to(offset <= offset[:, None], (len(rows.lengths), count, count))
-    return rows.lengths[:, None] + offset, mask
 
 
 def forward(
@@ -119,17 +112,12 @@ def forward(
 
 def extend(model: Aligned, weights: Weights, rows: Rows, embeddings, counts) -> Rows:
     """Appends counts[b] of the embeddings [B, C, H] to row b."""
-    new_tokens = causal(rows, embeddings.shape[1])
-    hidden, new = forward(model, weights, rows, embeddings, *new_tokens)
-    return append(rows, hidden, new, counts)
-
-
-def append(
-    rows: Rows, hidden: jax.Array, new: Sequence[tuple[jax.Array, jax.Array]], counts: jax.Array
-) -> Rows:
-    """Keeps the first counts[b] of the tokens that `forward` computed for row b."""
-    slots, offset = rows.caches[0].v.shape[2], jnp.arange(hidden.shape[1])
+    batch, length = embeddings.shape[:2]
+    offset = jnp.arange(length)
     positions = rows.lengths[:, None] + offset
+    mask = jnp.broadcast_to(offset <= offset[:, None], (batch, length, length))
+    hidden, new = forward(model, weights, rows, embeddings, positions, mask)
+    slots = rows.caches[0].v.shape[2]
     index = jnp.where(offset < counts[:, None], positions, slots)
     # Never true. It tells XLA that all layers have read the caches before the first is written:
     # otherwise every step copies them all.

@@ -22,12 +22,9 @@ from bua_jax.decoding.cache import (
     Chunk,
     Rows,
     Weights,
-    append,
-    causal,
     embeddings_of,
     empty_rows,
     extend,
-    forward,
     logits,
     on_mesh,
     put,
@@ -70,11 +67,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Answer:
-    """Token ids without the stop token, whether they were cut at the limit, and forwards they took."""
+    """Token ids without the stop token, and whether they were cut at the limit."""
 
     tokens: list[int]
     cut: bool
-    steps: int
 
 
 Job = Generator[Turn, Any, Any]
@@ -110,7 +106,6 @@ class Engine:
     slots: int
     max_new: int
     cache_dtype: str = "float32"
-    draft: int = 0  # tokens guessed per step, see `_guessed`
     tree: LabelTree | None = None
     drawing: Drawing | None = None
 
@@ -124,10 +119,8 @@ class _Slots(NamedTuple):
     """All rows, with the answers being written: tokens int32[B, N], counts int32[B], live bool[B]."""
 
     rows: Rows
-    seen: jax.Array  # int32[B, S], token ids of the cache's slots
     tokens: jax.Array
     counts: jax.Array
-    steps: jax.Array  # int32[B], forwards that the answer took
     live: jax.Array
     in_day: jax.Array  # bool[B], whether the answer is a day
     stream: jax.Array  # int32[B], of random numbers
@@ -139,11 +132,9 @@ def _empty(engine: Engine) -> _Slots:
     longest = max(engine.max_new, engine.drawing.limit if engine.drawing else 0)
     rows = empty_rows(engine.model, batch, engine.slots, engine.cache_dtype)
     tokens = jnp.zeros((batch, longest), jnp.int32)
-    seen = jnp.zeros((batch, engine.slots), jnp.int32)
-    counts, steps, stream, *day = (jnp.zeros(batch, jnp.int32) for _ in range(8))
+    counts, stream, *day = (jnp.zeros(batch, jnp.int32) for _ in range(7))
     live, in_day = jnp.zeros(batch, bool), jnp.zeros(batch, bool)
-    state = grammar.DayState(*day)
-    return _placed(_Slots(rows, seen, tokens, counts, steps, live, in_day, stream, state))
+    return _placed(_Slots(rows, tokens, counts, live, in_day, stream, grammar.DayState(*day)))
 
 
 def _placed(slots: _Slots) -> _Slots:
@@ -177,37 +168,14 @@ def _read(
 
     read = _Slots(
         put(slots.rows, which, some),
-        _noted(slots.seen, which, lengths, chunk.tokens, chunk.counts),
         slots.tokens,
         at(slots.counts, 0),
-        at(slots.steps, 0),
         at(slots.live, answers),
         at(slots.in_day, in_day),
         at(slots.stream, stream),
         grammar.DayState(*(at(old, new) for old, new in zip(slots.day, start, strict=True))),
     )
     return _placed(read)
-
-
-def _noted(seen: jax.Array, which, begin: jax.Array, tokens: jax.Array, counts) -> jax.Array:
-    """seen int32[B, S] with the first counts[i] of tokens int32[n, C] in row which[i] from begin[i] on."""
-    offset = jnp.arange(tokens.shape[1])
-    at = jnp.where(offset < counts[:, None], begin[:, None] + offset, seen.shape[1])
-    return seen.at[which[:, None], at].set(tokens, mode="drop")
-
-
-def _guessed(slots: _Slots, token: jax.Array, count: int) -> jax.Array:
-    """Prompt lookup: what followed the last time that the row's last token and `token` were neighbours.
-
-    token int32[B], about to be appended -> int32[B, count]; what it finds nowhere is arbitrary.
-    """
-    seen, lengths = slots.seen, slots.rows.lengths
-    last = jnp.take_along_axis(seen, jnp.maximum(lengths - 1, 0)[:, None], axis=1)
-    slot = jnp.arange(1, seen.shape[1])
-    pair = (seen[:, :-1] == last) & (seen[:, 1:] == token[:, None]) & (slot < lengths[:, None])
-    latest = jnp.max(jnp.where(pair, slot, 0), axis=1)
-    after = latest[:, None] + 1 + jnp.arange(count)
-    return jnp.take_along_axis(seen, after, axis=1, mode="clip")
 
 
 @functools.partial(jax.jit, static_argnames=("model", "stop"))
@@ -221,9 +189,7 @@ def _score(
 
 
 @functools.partial(
-    jax.jit,
-    static_argnames=("model", "stop", "max_new", "limits", "greedy", "draft"),
-    donate_argnums=2,
+    jax.jit, static_argnames=("model", "stop", "max_new", "limits", "greedy"), donate_argnums=2
 )
 def _decode(
     model: Aligned,
@@ -237,14 +203,11 @@ def _decode(
     max_new: int,
     limits: tuple[int, int, int] | None,
     greedy: bool,
-    draft: int,
 ) -> _Slots:
     """Decodes all live rows until at least `wanted` of them have finished their answers.
 
     settings: (temperature, top_p, seed) of days; limits: (events, tokens before closing, tokens) of one.
-    The stop token is in the cache of every finished row, also of those cut at their limit. A step
-    reads the next token and `draft` guesses of those after it, and keeps the guesses that greedy
-    decoding would have written.
+    The stop token is in the cache of every finished row, also of those cut at their limit.
     """
     batch = slots.live.shape[0]
     started = jnp.sum(slots.live)
@@ -276,27 +239,15 @@ def _decode(
             limit = jnp.where(slots.in_day, limits[2], limit)
         ends = (token == stop) | (slots.counts >= limit)
         token = jnp.where(ends, stop, token)
-        line = jnp.concatenate([token[:, None], _guessed(slots, token, draft)], axis=1)
-        words = aligned.embed(model, weights, line)
-        hidden, new = forward(model, weights, slots.rows, words, *causal(slots.rows, 1 + draft))
-        # A guess is right if greedy decoding writes it, and there is room, and nothing has stopped.
-        written = jnp.argmax(logits(weights, hidden[:, :-1]), axis=-1)
-        room = slots.counts[:, None] + jnp.arange(1, 1 + draft) < limit[:, None]
-        right = (line[:, 1:] == written) & (line[:, :-1] != stop) & room & ~slots.in_day[:, None]
-        read = slots.live * (1 + jnp.cumprod(right, axis=1).sum(1))  # the stop token is read too
-        stopped = ((line == stop) & (jnp.arange(1 + draft) < read[:, None])).any(1)
-        fresh = read - stopped
-        everyone = jnp.arange(batch)
+        writes = slots.live & ~ends
+        at = jnp.where(writes, slots.counts, slots.tokens.shape[1])
+        tokens = slots.tokens.at[jnp.arange(batch), at].set(token, mode="drop")
+        counts = slots.live.astype(jnp.int32)  # live rows read the stop token too
+        word = aligned.embed(model, weights, token[:, None])
+        rows = extend(model, weights, slots.rows, word, counts)
+        counts = slots.counts + writes
         return _placed(
-            slots._replace(
-                rows=append(slots.rows, hidden, new, read),
-                seen=_noted(slots.seen, everyone, slots.rows.lengths, line, read),
-                tokens=_noted(slots.tokens, everyone, slots.counts, line, fresh),
-                counts=slots.counts + fresh,
-                steps=slots.steps + slots.live,
-                live=slots.live & ~stopped,
-                day=day,
-            )
+            slots._replace(rows=rows, tokens=tokens, counts=counts, live=writes, day=day)
         )
 
     return jax.lax.while_loop(going, body, slots)
@@ -387,13 +338,12 @@ def _run(engine: Engine, jobs: dict[int, Callable[[], Job]]) -> Iterator[tuple[i
             return
         slots = _answer(engine, slots, min(engine.group, len(live)))
         done = ~np.asarray(slots.live)
-        tokens, counts, steps = map(np.asarray, (slots.tokens, slots.counts, slots.steps))
+        tokens, counts = np.asarray(slots.tokens), np.asarray(slots.counts)
         for at in live:
             if not done[at]:
                 continue
             row = _row(rows, at)
-            cut = bool(counts[at] >= row.cut_at)
-            answer = Answer(tokens[at, : counts[at]].tolist(), cut, int(steps[at]))
+            answer = Answer(tokens[at, : counts[at]].tolist(), bool(counts[at] >= row.cut_at))
             row.length += int(counts[at]) + 1
             finished, result = row.answered(answer)
             if finished:
@@ -528,5 +478,4 @@ def _answer(engine: Engine, slots: _Slots, wanted: int) -> _Slots:
         max_new=engine.max_new,
         limits=limits,
         greedy=greedy,
-        draft=engine.draft,
     )

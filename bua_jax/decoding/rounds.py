@@ -57,7 +57,6 @@ class Decoder:
     batch: int = 32
     max_new_tokens: int = 96  # of an understanding round
     cache_dtype: str = "float32"  # float32, bfloat16 or int8
-    draft: int = 0  # tokens guessed per step of an understanding round
     mesh: Mesh | None = None  # over which the variables are spread
 
     @cached_property
@@ -74,15 +73,10 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Understanding:
-    """Texts of a history's understanding rounds, by kind; `truncated` counts rounds cut at the limit.
-
-    `tokens` were decoded (stop tokens included), in `steps` forwards.
-    """
+    """Texts of a history's understanding rounds, by kind; `truncated` counts rounds cut at the limit."""
 
     texts: dict[str, str]
     truncated: int
-    tokens: int
-    steps: int
 
 
 # An instruction may depend on what was answered before (the refinement's draft).
@@ -135,7 +129,7 @@ def _understanding(
     Returns what was said, and what the row has yet to read where the last answer was a given one.
     """
     texts: dict[str, str] = {}
-    truncated, tokens, steps, unread = 0, 0, 0, None
+    truncated, unread = 0, None
     for number, (kind, instruction) in enumerate(rounds):
         text = instruction(texts, index) if callable(instruction) else instruction
         first = number == 0
@@ -153,9 +147,8 @@ def _understanding(
         unread = None
         answer = yield turn
         texts[kind] = decoder.tokenizer.decode(answer.tokens)
-        truncated, steps = truncated + answer.cut, steps + answer.steps
-        tokens += len(answer.tokens) + 1
-    return Understanding(texts, truncated, tokens, steps), unread
+        truncated += answer.cut
+    return Understanding(texts, truncated), unread
 
 
 def _slots(
@@ -194,7 +187,6 @@ def _run(
         slots=slots,
         max_new=decoder.max_new_tokens,
         cache_dtype=decoder.cache_dtype,
-        draft=decoder.draft,
         **parts,
     )
     with jax.set_mesh(decoder.mesh) if decoder.mesh else contextlib.nullcontext():

@@ -4,17 +4,16 @@ Source: the Qwen2 technical report and the parameter layout of Hugging Face's `Q
 Training, prefill and decoding share `Block`; LoRA is the variable collection "lora".
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.quantization import is_quantized, plain
+from bua_jax.models.rows import by_rows
 
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -68,20 +67,6 @@ class KVCache(NamedTuple):
 def wide(x: jax.Array) -> jax.Array:
     """x in float32 if it is narrower: what is summed or exponentiated must not be bfloat16."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def by_rows(x: jax.Array) -> jax.Array:
-    """x, its first axis kept over (data, fsdp) of the mesh that is set, if one is and divides it.
-
-    Without it the partitioner spreads activations over the features instead, as the kernels are,
-    and sums products of all rows over all devices rather than gather a kernel.
-    """
-    sizes = jax.sharding.get_abstract_mesh().shape
-    axes = tuple(axis for axis in ("data", "fsdp") if axis in sizes)
-    if not axes or x.shape[0] % math.prod(sizes[axis] for axis in axes):
-        return x
-    free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *free))
 
 
 class RMSNorm(nn.Module):

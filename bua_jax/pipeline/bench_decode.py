@@ -31,7 +31,6 @@ from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 from bua_jax.pipeline import export, inference
 
-_DRAFT = 4  # tokens guessed per step in the comparison with guessing none
 _NEVER = -1  # a stop token that no row writes
 # Published peaks: dense bfloat16 FLOP/s.
 PEAKS = {"A100": 312e12, "H100": 989e12}
@@ -228,10 +227,12 @@ def compare_predictions(
 
     The peer is transformers on the run merged into `merged`: the same rounds in batches, its cache
     within a round, re-prefilled between rounds, and the answer decoded greedily. `same` is the share
-    of histories whose understanding texts are all equal. `draft_tokens_per_step` and `draft_speedup`
-    are those of guessing `_DRAFT` tokens by prompt lookup, over guessing none.
+    of histories whose understanding texts are all equal.
     """
-    bua, drafting = (_asked(run, batch, draft) for draft in (0, _DRAFT))
+    bua = inference.load(run)
+    bua = dataclasses.replace(bua, decoding=bua.decoding.copy_and_resolve_references())
+    with bua.decoding.unlocked():
+        bua.decoding.batch = batch
     store = EventStore.load(run / "data" / "events.parquet")
     windows = sample_windows(prediction_windows(store, "test"), count, 0)
     spans = zip(windows.start, windows.end, strict=True)
@@ -239,22 +240,18 @@ def compare_predictions(
     if len(histories) < count:
         raise ConfigError(f"{run} has {len(histories)} test windows, fewer than --count={count}.")
 
-    def ours(asked: inference.Bua = bua) -> list[dict[str, str]]:
-        return [said.texts for said in asked.probabilities(histories)[1]]
+    def ours() -> list[dict[str, str]]:
+        return [said.texts for said in bua.probabilities(histories)[1]]
 
-    guessing, peer = functools.partial(ours, drafting), transformers_or_none()
-    said = drafting.probabilities(histories)[1]
-    drafts = {"draft_tokens_per_step": sum(u.tokens for u in said) / sum(u.steps for u in said)}
+    peer = transformers_or_none()
     if peer is None:
-        times, guessed = alternate(repeats, ours, guessing)
-        drafts["draft_speedup"] = ratio(times, guessed)
-        return {"per_second": count / float(np.median(times)), "peak_mib": peak_mib(), **drafts}
+        (times,) = alternate(repeats, ours)
+        return {"per_second": count / float(np.median(times)), "peak_mib": peak_mib()}
     torch, transformers = peer
     export.export(run, merged, merge=True)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
     theirs = functools.partial(_their_predictions, peer, loaded, bua, histories, batch)
-    times, guessed, their_times = alternate(repeats, ours, guessing, theirs)
-    drafts["draft_speedup"] = ratio(times, guessed)
+    times, their_times = alternate(repeats, ours, theirs)
     same = np.mean([a == b for a, b in zip(ours(), theirs(), strict=True)])
     rate = count / float(np.median(times))
     return {
@@ -264,16 +261,7 @@ def compare_predictions(
         "same": float(same),
         "minutes_for_20000": 20_000 / rate / 60,
         "peak_mib": peak_mib(),
-        **drafts,
     }
-
-
-def _asked(run: Path, batch: int, draft: int) -> inference.Bua:
-    bua = inference.load(run)
-    decoding = bua.decoding.copy_and_resolve_references()
-    with decoding.unlocked():
-        decoding.update({"batch": batch, "draft": draft})
-    return dataclasses.replace(bua, decoding=decoding)
 
 
 def _their_predictions(

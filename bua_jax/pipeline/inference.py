@@ -75,7 +75,6 @@ class Bua:
             self.decoding.batch,
             self.decoding.max_new_tokens,
             self.decoding.cache_dtype,
-            self.decoding.draft,
             parts.mesh,
         )
 

@@ -16,6 +16,8 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 _BELOW = re.compile(r"compare\(%?([\w.\-]+), %?([\w.\-]+)\), direction=LT")
+# A collective may stand in several pieces: its start, and the rest fused with what runs meanwhile.
+_CHAIN = re.compile(r'channel_id=(\d+).*chain_id="(\d+)"')
 _INTEGER = re.compile(r"\b[su]\d+\[\]\S* constant\((\d+)\)")
 
 
@@ -42,22 +44,18 @@ def collectives(text: str, devices: int) -> tuple[list[Collective], int]:
     """
     computations, entry = _computations(text)
     found: list[Collective] = []
+    seen: set[tuple[str, ...]] = set()
     unknown = 0
-
-    seen: set[tuple[str, str]] = set()
 
     def walk(name: str, times: int) -> None:
         nonlocal unknown
         for line in computations[name].values():
             one = _collective(name, line, times, devices)
-            chain = re.search(r'channel_id=(\d+).*chain_id="(\d+)"', line)
-            if one is not None and chain and (chain[1], chain[2]) not in seen:
-                found.append(
-                    one
-                )  # its start comes first; its rest is fused with what runs meanwhile
-                seen.add((chain[1], chain[2]))
-            elif one is not None and not chain:
+            chain = _CHAIN.search(line)
+            if one is not None and not (chain and chain.groups() in seen):
                 found.append(one)
+            if one is not None and chain:
+                seen.add(chain.groups())
             if re.search(r" async-(update|done)\(", line):
                 continue  # names what its start has called
             for how, called in _calls(line):

@@ -21,6 +21,7 @@ from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS
 from bua_jax.errors import BuaError
 from bua_jax.feed.packing import PackingPlan, batches, fixed_batches, plan_for
 from bua_jax.models.aligned import Aligned, supervised_nll
+from bua_jax.models.rows import row_shards
 from bua_jax.training import checkpoint, losses, sharding, weighting
 from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partition, schedule
 from bua_jax.training.state import TrainState, create
@@ -65,7 +66,7 @@ def batch_losses(
     model: Aligned, variables: Mapping[str, Any], batch: Batch, plan: PackingPlan
 ) -> tuple[jax.Array, losses.DialogueLosses]:
     """nll float32[B, T] and the loss of every dialogue."""
-    rows = max(1, len(batch["tokens"]) // sharding.row_shards())  # of a device
+    rows = max(1, len(batch["tokens"]) // row_shards())  # of a device
     chunks = -(-plan.max_supervised * rows // _CHUNK)
     chunk = -(-plan.max_supervised // chunks)  # equal chunks waste less than full ones
     nll = supervised_nll(model, variables, batch, room=plan.max_supervised, chunk=chunk)

@@ -1,5 +1,6 @@
 """Mesh (data, fsdp, tensor) and which axis of which array goes where, in one table."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bua_jax.errors import ConfigError
+from bua_jax.models.rows import ROW_AXES
 
 AXES = ("data", "fsdp", "tensor")
 # (path, spec): the first match wins. Kernels are [layers, in, out]; column-parallel projections
@@ -43,7 +45,7 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
 
 
 def make_mesh(text: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh that the config names, over `devices`, by default this process's.
+    """The mesh that the config names, over `devices`, by default all there are.
 
     Raises `ConfigError` if there are fewer devices.
     """
@@ -91,12 +93,6 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def row_shards() -> int:
-    """How many devices share the rows of a batch, in the mesh of `jax.set_mesh`; 1 without one."""
-    sizes = jax.sharding.get_abstract_mesh().shape
-    return sizes.get("data", 1) * sizes.get("fsdp", 1)
-
-
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, P())
@@ -110,8 +106,8 @@ def shard_batch(
     Empty rows, which add nothing to a loss, are appended until the rows divide by microbatches and
     devices.
     """
-    multiple = microbatches * mesh.shape["data"] * mesh.shape["fsdp"]
-    sharding = NamedSharding(mesh, P(("data", "fsdp")))
+    multiple = microbatches * math.prod(mesh.shape[axis] for axis in ROW_AXES)
+    sharding = NamedSharding(mesh, P(ROW_AXES))
 
     def put(value: Any) -> jax.Array:
         missing = -len(value) % multiple

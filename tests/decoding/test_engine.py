@@ -120,35 +120,6 @@ def test_cache_reuse_equals_recomputing_from_scratch(dialogues, shift: int) -> N
     assert ties <= checked / 1000
 
 
-@pytest.mark.parametrize("draft", [1, 4])
-def test_guesses_change_nothing_but_the_number_of_steps(draft: int) -> None:
-    """Greedy answers of repetitive prompts are those without guesses, in fewer forwards.
-
-    The limit of 23 tokens is hit in the middle of a guess; the weights are damped so that the model
-    repeats itself.
-    """
-    one = decoder(1)
-    weights = jax.tree.map(lambda x: x * 0.3, one.weights)
-
-    def job(n: int):
-        first = yield Turn([70 + (i * n) % 7 for i in range(30 + n)])
-        second = yield Turn([80 + i % 3 for i in range(10)])
-        return first, second
-
-    def run(draft: int):
-        ready = Engine(one.model, weights, 257, 4, 128, 23, draft=draft)
-        return [
-            said for _, said in sorted(engine.run(ready, [lambda n=n: job(n) for n in range(9)]))
-        ]
-
-    plain, guessed = run(0), run(draft)
-    texts = [[[a.tokens, a.cut] for a in said] for said in plain]
-    assert [[[a.tokens, a.cut] for a in said] for said in guessed] == texts
-    steps, fewer = (sum(a.steps for said in found for a in said) for found in (plain, guessed))
-    assert steps == sum(len(a.tokens) + 1 for said in plain for a in said)
-    assert fewer < 0.9 * steps
-
-
 def answers(one: rounds.Decoder, cache_dtype: str = "float32") -> list[list[int]]:
     def job(seen):
         first = yield rounds._first_turn(one, seen, "Key?")

@@ -1,11 +1,15 @@
 """The report is one self-contained page and escapes what comes from data and models."""
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from bua_jax import files
 from bua_jax.evaluation import plots
 from bua_jax.evaluation.report import Conversation, Report, Section, render
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day
+from bua_jax.pipeline.evaluate import print_results
+from bua_jax.pipeline.steps import Run
 
 EVIL = "<script>alert('x')</script>"
 
@@ -37,3 +41,14 @@ def test_plots_are_png():
         plots.loss_curves({}, "empty"),
     ):
         assert picture.startswith(b"\x89PNG")
+
+
+def test_results_without_baselines_print(tmp_path, capsys) -> None:
+    bua = {"n": 3, "rec_w": 0.5}
+    metrics = {"prediction": {"bua": bua}, "generation": {}, "signature": "its signature"}
+    files.write_json(tmp_path / "metrics.json", metrics)
+    print_results(Run(ConfigDict(), tmp_path))
+    printed = capsys.readouterr().out
+    assert "3 test windows" in printed
+    assert "its signature" in printed
+    assert "bua - " not in printed

@@ -30,7 +30,6 @@ def test_full_predictions_have_the_same_texts(quickstart: Path, tmp_path: Path) 
         quickstart, tmp_path / "merged", count=6, batch=4, repeats=1
     )
     assert found["same"] == 1
-    assert 1 <= found["draft_tokens_per_step"] <= 5
     assert found["minutes_for_20000"] == pytest.approx(20_000 / found["per_second"] / 60)
 
 

@@ -109,6 +109,7 @@ def test_logs(trained) -> None:
     ]
     names = set().union(*scalars)
     assert {"train/tokens_per_second", "train/supervised_share", "train/grad_norm"} <= names
+    assert all(0 < s["train/input_share"] < 1 for s in scalars if "train/tokens_per_second" in s)
     assert {"train/task/prediction", "validation/task/prediction", "train/kind/summary"} <= names
     assert all(
         0 < s["train/supervised_share"] < 1 for s in scalars if "train/supervised_share" in s

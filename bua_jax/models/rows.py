@@ -1,0 +1,26 @@
+"""How the rows of a batch lie on the mesh of `jax.set_mesh`: over (data, fsdp)."""
+
+import math
+
+import jax
+from jax.sharding import PartitionSpec
+
+ROW_AXES = ("data", "fsdp")
+
+
+def row_shards() -> int:
+    """How many devices share the rows of a batch; 1 without a mesh."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return math.prod(sizes.get(axis, 1) for axis in ROW_AXES)
+
+
+def by_rows(x: jax.Array) -> jax.Array:
+    """x [B, ...], its rows kept over `ROW_AXES` if a mesh is set and divides them.
+
+    Without it the partitioner spreads activations over the features instead, as the kernels are,
+    and sums products of all rows over all devices rather than gather a kernel.
+    """
+    if x.shape[0] % row_shards() or jax.sharding.get_abstract_mesh().empty:
+        return x
+    free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(ROW_AXES, *free))
