@@ -1,15 +1,26 @@
-"""Measures this machine: what the types of a frozen base cost (base), how fast it decodes (decode).
+"""Measures this machine: what the types of a frozen base cost (base), how fast it decodes (decode), how fast
+it trains (train).
 
 Examples:
   python -m bua_jax.bench base --base=checkpoints/SmolLM2-135M-Instruct.Q4_1.gguf
   python -m bua_jax.bench decode --base=checkpoints/SmolLM2-135M-Instruct.Q4_1.gguf --batches=1,8,32
   python -m bua_jax.bench decode --model=runs/quickstart --count=256
+  python -m bua_jax.bench train --base=smollm2-135m --peers=eager,supervised
+  python -m bua_jax.bench train --parts=remat --rows=4 --microbatches=2
 
 `--base` is a Hugging Face directory or a GGUF file; nano if none is given. `decode` decodes random prompts
 and scores labels with it, and with `--model` full predictions of a trained run, beside transformers on the
 same weights (extra `parity`). What is compared takes turns, so that what else the machine does falls on all.
+
+`train` needs only a shape (--base may be a preset's name); weights are random. It has three parts. peers: a
+LoRA step on random tokens, one dialogue per row, beside transformers + PEFT: plain (eager), with
+torch.compile (compiled), and with logits at supervised positions only (supervised, supervised_compiled).
+Each is a process of its own, and the losses of the first steps must agree. packing: stage-2 dialogues per
+second, packed and padded. remat: memory and time of each policy. tunix is not among the peers.
 """
 
+import dataclasses
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,25 +34,68 @@ from rich.table import Table
 from bua_jax import cli, files
 from bua_jax.console import out
 from bua_jax.environment import versions
+from bua_jax.errors import ConfigError
 from bua_jax.models.presets import PRESETS
-from bua_jax.pipeline import bench_decode
+from bua_jax.models.qwen2 import REMAT
+from bua_jax.pipeline import bench_decode, bench_train
 from bua_jax.pipeline.bench_base import compare_base_types
 from bua_jax.pipeline.model import base_folder
 
+TASKS = ("base", "decode", "train")
+PARTS = ("peers", "packing", "remat")  # of train
+SPEED = (
+    "step",
+    "seconds",
+    "tokens_per_second",
+    "supervised_per_second",
+    "of_matmul",
+    "of_peak",
+    "ratio",
+    "lowest",
+    "highest",
+)
+MEMORY = (
+    "step",
+    "loaded_mib",
+    "peak_mib",
+    "device_peak_mib",
+    "compile_seconds",
+    "compilations",
+    "losses",
+)
 FLAGS = flags.FLAGS
-flags.DEFINE_string("base", "", "Hugging Face directory, .gguf file or NAME@REVISION; empty: nano.")
-flags.DEFINE_integer("rows", 4, "base: rows of a batch.", lower_bound=1)
-flags.DEFINE_integer("length", 256, "base: tokens of a row; decode: of a prompt.", lower_bound=2)
+flags.DEFINE_string(
+    "base",
+    "",
+    "Hugging Face directory, .gguf file or NAME@REVISION; train: or a preset; empty: nano.",
+)
+flags.DEFINE_integer("rows", None, "Rows of a batch (base: 4, train: 8).", lower_bound=1)
+flags.DEFINE_integer(
+    "length",
+    None,
+    "Tokens of a row (base: 256, train: 512), or of decode's prompt (256).",
+    lower_bound=2,
+)
 flags.DEFINE_list("batches", ["1", "8", "32"], "decode: rows decoded together.")
 flags.DEFINE_integer("new", 64, "decode: tokens written per row.", lower_bound=2)
 flags.DEFINE_integer("labels", 37, "decode: labels scored.", lower_bound=1)
 flags.DEFINE_string("model", "", "decode: workdir of a trained run, for full predictions.")
 flags.DEFINE_integer("count", 256, "decode: predictions of --model.", lower_bound=1)
+flags.DEFINE_list("parts", [*PARTS], "train: what is measured.")
+flags.DEFINE_list("peers", [*bench_train.PEERS], "train: what ours is compared with.")
+flags.DEFINE_float("supervised_share", 0.25, "train: of a row's tokens.")
+flags.DEFINE_integer(
+    "microbatches", 1, "train: gradient accumulation, on all sides.", lower_bound=1
+)
+flags.DEFINE_enum("remat", None, ["none", *REMAT], "train: ours; by default the model config's.")
+flags.DEFINE_bool("merge_adapter", None, "train: ours; by default the model config's.")
+flags.DEFINE_integer(
+    "dialogues", 400, "train: dialogues that packing is measured on.", lower_bound=1
+)
 flags.DEFINE_integer(
     "repeats", 5, "Rounds in which all that is compared takes a turn.", lower_bound=1
 )
 flags.DEFINE_string("output", "", "JSON file to write.")
-TASKS = ("base", "decode")
 
 
 def _print(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -49,13 +103,32 @@ def _print(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(*(v if isinstance(v, str) else f"{v:.4g}" for v in row.values()))
+        table.add_row(*map(_cell, row.values()))
     out.print(table)
 
 
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return " ".join(map(_cell, value))
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _print_part(title: str, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    _print(title, [{name: row[name] for name in names} for row in rows])
+
+
+def _check_names(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
+    wrong = [name for name in given if name not in known]
+    if wrong:
+        raise ConfigError(f"--{flag} has {', '.join(wrong)}; it takes some of {', '.join(known)}.")
+
+
 def _base(folder: Path) -> dict[str, Any]:
-    found = compare_base_types(folder, rows=FLAGS.rows, length=FLAGS.length, repeats=FLAGS.repeats)
-    title = f"{FLAGS.base or 'nano'}: {FLAGS.rows} rows of {FLAGS.length} tokens"
+    rows, length = FLAGS.rows or 4, FLAGS.length or 256
+    found = compare_base_types(folder, rows=rows, length=length, repeats=FLAGS.repeats)
+    title = f"{FLAGS.base or 'nano'}: {rows} rows of {length} tokens"
     _print(title, [{"base": kind, **values} for kind, values in found.items()])
     return {"types": found}
 
@@ -69,14 +142,15 @@ def _decode(folder: Path) -> dict[str, Any]:
         alone = "no rounds shared with generation"
         _print(f"{FLAGS.count} predictions of {FLAGS.model}, {alone}", [predictions])
         return {"predictions": predictions}
+    prompt = FLAGS.length or 256
     decoding = bench_decode.compare_generate(
         folder,
         batches=[int(batch) for batch in FLAGS.batches],
-        prompt=FLAGS.length,
+        prompt=prompt,
         new=FLAGS.new,
         repeats=FLAGS.repeats,
     )
-    _print(f"{FLAGS.base or 'nano'}: {FLAGS.new} tokens after {FLAGS.length}", decoding)
+    _print(f"{FLAGS.base or 'nano'}: {FLAGS.new} tokens after {prompt}", decoding)
     labels = bench_decode.compare_labels(
         folder, labels=FLAGS.labels, prompt=400, repeats=FLAGS.repeats
     )
@@ -92,9 +166,64 @@ def _decode(folder: Path) -> dict[str, Any]:
     return {"decoding": decoding, "labels": labels, "roofline_minutes": roofline}
 
 
+def _train() -> dict[str, Any]:
+    _check_names("parts", FLAGS.parts, PARTS)
+    _check_names("peers", FLAGS.peers, [*bench_train.PEERS])
+    shape = bench_train.make_shape(
+        FLAGS.base,
+        rows=FLAGS.rows or 8,
+        length=FLAGS.length or 512,
+        share=FLAGS.supervised_share,
+        microbatches=FLAGS.microbatches,
+        remat=FLAGS.remat,
+        merge_adapter=FLAGS.merge_adapter,
+    )
+    model = shape.config.model
+    what = f"{FLAGS.base or 'nano'} ({model.dtype})"
+    batch = (
+        f"{shape.rows} rows of {shape.length} tokens, {shape.supervised} of them supervised, "
+        f"{shape.microbatches} microbatches"
+    )
+    found: dict[str, Any] = {
+        "sizes": dataclasses.asdict(shape.sizes),
+        **{name: getattr(shape, name) for name in ("rows", "length", "supervised", "microbatches")},
+        "merge_adapter": model.merge_adapter,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        bench_train.write_inputs(shape, Path(folder))
+        if "peers" in FLAGS.parts:
+            rows, facts, left_out = bench_train.compare_peers(
+                shape, Path(folder), FLAGS.peers, FLAGS.repeats
+            )
+            ours = f"ours with remat {model.remat}, {'' if model.merge_adapter else 'no '}merging"
+            _print_part(f"{what}: a step of {batch}; {ours}", rows, SPEED)
+            _print_part(
+                "Memory of each process, compiling, and the losses of the first steps", rows, MEMORY
+            )
+            rate = facts["matmul_flops_per_second"]
+            out.print(
+                f"of_matmul: of {rate / 1e9:.4g} GFLOP/s, a large product of this type by JAX"
+            )
+            for name, reason in left_out.items():
+                out.print(f"{name} is left out: {reason}", markup=False)
+            found |= {"peers": rows, "left_out": left_out, **facts}
+        if "packing" in FLAGS.parts:
+            packing = bench_train.compare_packing(shape, FLAGS.dialogues, FLAGS.repeats)
+            _print(f"{what}: a stage-2 step, dialogues packed and padded", packing)
+            found["packing"] = packing
+        if "remat" in FLAGS.parts:
+            policies = bench_train.compare_remat(shape, Path(folder), FLAGS.repeats)
+            _print(f"{what}: remat policies, {batch}", policies)
+            found["remat_policies"] = policies
+    return found
+
+
 def main(task: str) -> None:
-    folder = base_folder(ConfigDict({"name": "nano", "path": FLAGS.base}))
-    found = _base(folder) if task == "base" else _decode(folder)
+    if task == "train":
+        found = _train()
+    else:
+        folder = base_folder(ConfigDict({"name": "nano", "path": FLAGS.base}))
+        found = _base(folder) if task == "base" else _decode(folder)
     if FLAGS.output:
         record = {"base": FLAGS.base or "nano", **found, "versions": versions()}
         files.write_json(Path(FLAGS.output), record)
@@ -102,4 +231,6 @@ def main(task: str) -> None:
 
 if __name__ == "__main__":
     task = sys.argv.pop(1) if sys.argv[1:2] and sys.argv[1] in TASKS else "base"
+    if task == "train":
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # peers use the device too
     cli.run(lambda: main(task))

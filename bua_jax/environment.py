@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import resource
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,9 @@ PACKAGES = (
     "lightgbm",
     "sacrebleu",
     "scikit-learn",
+    "torch",
+    "transformers",
+    "peft",
 )
 
 
@@ -54,3 +58,12 @@ def versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = None
     return found
+
+
+def peak_gib() -> float:
+    """Largest resident memory of this process; a kernel's `ru_maxrss` also counts its parent's."""
+    status = Path("/proc/self/status")
+    if not status.exists():  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
+    (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+    return int(line.split()[1]) / 2**20

@@ -163,3 +163,33 @@ def fixed_batches(records: Sequence[TokenRecord], plan: PackingPlan) -> Iterator
     for start in range(0, len(rows), plan.rows_per_batch):
         part = rows[start : start + plan.rows_per_batch]
         yield {key: np.stack([row[key] for row in part]) for key in part[0]}
+
+
+def one_per_row(records: Sequence[TokenRecord], row_length: int) -> Batch:
+    """The records as one batch without packing: record i alone in row i, in the arrays of `batches`."""
+
+    def rows(values: Sequence[np.ndarray], length: int) -> np.ndarray:
+        padded = np.zeros((len(values), length, *values[0].shape[1:]), np.int32)
+        for row, value in zip(padded, values, strict=True):
+            row[: len(value)] = value
+        return padded
+
+    events = max(8, math.ceil(max(len(r.events) for r in records) / 8) * 8)
+    in_row, in_events = (
+        {
+            "segments": rows([np.ones(size) for size in sizes], length),
+            "positions": rows([np.arange(size) for size in sizes], length),
+        }
+        for sizes, length in (
+            ([len(r.tokens) for r in records], row_length),
+            ([len(r.events) for r in records], events),
+        )
+    )
+    of_tokens = ("tokens", "round_ids", "kinds", "soft_index")
+    return {
+        **{name: rows([getattr(r, name) for r in records], row_length) for name in of_tokens},
+        **in_row,
+        "tasks": rows([np.full(len(r.tokens), r.task) for r in records], row_length),
+        "events": rows([r.events for r in records], events),
+        **{f"event_{name}": value for name, value in in_events.items()},
+    }

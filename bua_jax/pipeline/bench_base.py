@@ -1,7 +1,6 @@
 """What a frozen base costs in each of its types: memory, error, speed."""
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
 from bua_jax.models import lora, quantization
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.pipeline.timing import alternate, ratio
 
 KINDS = ("float32", "bfloat16", "int8", "nf4")  # the quantised ones compute in float32
 
@@ -76,17 +76,12 @@ def compare_base_types(
             "max_error": float(np.abs(logits - reference).max()),
             "kl": float((np.exp(reference) * (reference - logits)).sum(-1).mean()),
         }
-        step = jax.jit(jax.grad(loss))
-        jax.block_until_ready(step(adapter, base, tokens))
-        setups[kind] = (step, adapter, base, tokens)
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for _ in range(repeats):
-        for kind, (step, adapter, base, tokens) in setups.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(step(adapter, base, tokens))
-            seconds[kind].append(time.perf_counter() - begin)
-    plain = np.asarray(seconds["float32"])
+        setups[kind] = (jax.jit(jax.grad(loss)), adapter, base, tokens)
+    runs = [
+        lambda setup=setup: jax.block_until_ready(setup[0](*setup[1:])) for setup in setups.values()
+    ]
+    seconds = dict(zip(setups, alternate(repeats, *runs), strict=True))
     for kind, values in seconds.items():
         found[kind]["tokens_per_second"] = rows * length / float(np.median(values))
-        found[kind]["speed"] = float(np.median(plain / np.asarray(values)))
+        found[kind]["speed"] = ratio(seconds["float32"], values)
     return found

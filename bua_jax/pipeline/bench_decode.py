@@ -5,8 +5,6 @@ All pairs run in alternation in one process, so that what else the machine does 
 
 import dataclasses
 import functools
-import resource
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from bua_jax.models.aligned import Aligned
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 from bua_jax.pipeline import export, inference
+from bua_jax.pipeline.timing import alternate, peak_mib, ratio
 
 _NEVER = -1  # a stop token that no row writes
 # Published peaks: dense bfloat16 FLOP/s.
@@ -46,35 +45,12 @@ def transformers_or_none() -> Any:
     return torch, transformers
 
 
-def alternate(repeats: int, *runs: Callable[[], Any]) -> list[list[float]]:
-    """Seconds of each run in `repeats` rounds in which they take turns, after one unmeasured round."""
-    for run in runs:
-        run()
-    seconds: list[list[float]] = [[] for _ in runs]
-    for _ in range(repeats):
-        for times, run in zip(seconds, runs, strict=True):
-            begin = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - begin)
-    return seconds
-
-
-def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
-    """Median over rounds of one run's seconds over another's."""
-    return float(np.median(np.asarray(slower) / np.asarray(faster)))
-
-
 def stream_bandwidth() -> float:
     """Bytes per second at which 512 MiB are read once."""
     x = jnp.ones(2**27, jnp.float32)
     total = jax.jit(jnp.sum)
     (times,) = alternate(5, lambda: total(x).block_until_ready())
     return x.nbytes / min(times)
-
-
-def peak_mib() -> float:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _text_model(folder: Path) -> tuple[Aligned, Weights]:

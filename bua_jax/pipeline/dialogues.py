@@ -50,7 +50,8 @@ def split_windows(run: Run, store: EventStore, split: str, task: str, count: int
     return sample_windows(windows, count, run.config.seed)
 
 
-def _stage2(run: Run, writer: Writer, split: str, count: int) -> list[Dialogue]:
+def stage2_dialogues(run: Run, writer: Writer, split: str, count: int) -> list[Dialogue]:
+    """Stage-2 dialogues about `count` windows of a split, the config's share of them ending in a day."""
     share = run.config.dialogues.generation_share
     everything = split_windows(run, writer.store, split, "prediction", count)
     generated = round(len(everything) * share)
@@ -84,7 +85,7 @@ def build_dialogues(run: Run) -> dict[str, Any]:
         )
         stage1 += found
         skipped += left_out
-        stage2 += _stage2(run, writer, split, count)
+        stage2 += stage2_dialogues(run, writer, split, count)
     for reason, number in skipped.items():
         notice(f"stage 1: left out {number} windows ({reason})")
     folder, metadata = run.folder("dialogues"), describe(store)

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.errors import ConfigError
-from bua_jax.feed.packing import fixed_batches, plan_for, plan_packing
+from bua_jax.feed.packing import one_per_row
 from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop import huggingface, peft
 from bua_jax.models import aligned
@@ -44,14 +44,7 @@ def batch_of(run: Path, parts: Parts, dialogues: int) -> Arrays:
     length = config.stage2.row_length
     shape = (config.model.soft_tokens, config.model.recall, length)
     records = token_records(chosen[:dialogues], Encoding(store, parts.tokenizer, *shape))
-    rows = []
-    for record in records:
-        plan = plan_packing([record], row_length=length, batch_dialogues=1, seed=0)
-        room = plan_for(records, plan)  # as many events in every row
-        rows += list(fixed_batches([record], room))
-    used = max(len(record.tokens) for record in records)
-    batch = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-    return {k: v if k.startswith("event") else v[:, :used] for k, v in batch.items()}
+    return one_per_row(records, max(len(record.tokens) for record in records))
 
 
 def ours(parts: Parts, batch: Arrays) -> Arrays:

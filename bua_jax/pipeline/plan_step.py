@@ -24,7 +24,7 @@ from bua_jax.models.encoders import build
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 from bua_jax.pipeline.encoder import encoder_config
 from bua_jax.pipeline.stages import train_settings
 from bua_jax.pipeline.steps import Run
@@ -43,13 +43,21 @@ class Lowered:
     given: dict[str, int]
 
 
-def abstract_model(config: ConfigDict) -> tuple[Aligned, dict[str, Any]]:
-    """The model of a run's config, and its variables as shapes. Raises `ConfigError`."""
+def abstract_model(
+    config: ConfigDict, sizes: Qwen2Config | None = None, soft_id: int | None = None
+) -> tuple[Aligned, dict[str, Any]]:
+    """The model of a run's config, and its variables as shapes. Raises `ConfigError`.
+
+    sizes: of the language model, by default its preset's; soft_id: by default the last token.
+    """
     model = config.model
     if model.name not in PRESETS:
         raise ConfigError(f"model={model.name!r} is none of {', '.join(PRESETS)}.")
     llm = dataclasses.replace(
-        PRESETS[model.name], dtype=model.dtype, remat=model.remat, attention=model.attention
+        sizes or PRESETS[model.name],
+        dtype=model.dtype,
+        remat=model.remat,
+        attention=model.attention,
     )
     labels = config.data.get("behaviours") or tuple(f"behaviour {i}" for i in range(_BEHAVIOURS))
     catalogue = Catalogue(tuple(labels), config.data.get("slots_per_day", 48), True)
@@ -60,7 +68,7 @@ def abstract_model(config: ConfigDict) -> tuple[Aligned, dict[str, Any]]:
         encoder=build(encoder),
         projector=Projector(llm.hidden_size),
         soft_tokens=model.soft_tokens,
-        soft_id=llm.vocab_size - 1,
+        soft_id=llm.vocab_size - 1 if soft_id is None else soft_id,
         merge_adapter=model.merge_adapter,
         recall=model.recall,
     )

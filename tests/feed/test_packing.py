@@ -169,3 +169,19 @@ def test_more_events_than_tokens() -> None:
     plan = packing.plan_packing(records, row_length=64, batch_dialogues=6, seed=0)
     assert plan.dialogues_per_row == 6
     assert len(dialogues_of(next(packing.batches(records, plan, 0)), records)) == 6
+
+
+def test_rows_without_packing() -> None:
+    """Each row is what packing makes of its dialogue alone, but for the padding."""
+    records = random_records(5, seed=3)
+    batch = packing.one_per_row(records, 64)
+    assert dialogues_of(batch, records) == [1, 2, 3, 4, 5]
+    for i, one in enumerate(records):
+        plan = packing.plan_packing([one], row_length=64, batch_dialogues=1, seed=0)
+        (alone,) = packing.fixed_batches([one], plan)
+        assert alone.keys() == batch.keys()
+        for name, value in alone.items():
+            size = min(value.shape[1], batch[name].shape[1])
+            np.testing.assert_array_equal(value[0, :size], batch[name][i, :size], err_msg=name)
+            assert not value[0, size:].any()
+            assert not batch[name][i, size:].any()
