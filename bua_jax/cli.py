@@ -68,9 +68,11 @@ def config_name(argument: str) -> str:
     return Path(_split_config(argument)[0]).stem
 
 
-def run(main: Callable[[], None], config: str | None = None) -> None:
+def run(main: Callable[[], None], config: str | None = None, *, distributed: bool = False) -> None:
     """Runs a verb. With `config` (a shipped file) the verb gets `--config` and `--workdir`.
 
+    With `distributed` it can be one of several processes, and gets the flags that say which, and
+    `--dry_run`, in which it is one process.
     Config typos and bad values end as one paragraph on stderr and exit code 2.
     """
 
@@ -82,6 +84,8 @@ def run(main: Callable[[], None], config: str | None = None) -> None:
             sys.argv = argv
             config_flags.DEFINE_config_file("config", None, "Config file[:KEY=VALUE,...].")
             flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
+        if distributed:
+            _define_distributed()
         try:
             rest = FLAGS(argv)
         except SystemExit as stop:  # absl leaves --help with 1, as if it had failed
@@ -91,12 +95,36 @@ def run(main: Callable[[], None], config: str | None = None) -> None:
         if len(rest) > 1:
             raise ConfigError(f"Unexpected argument {rest[1]!r}; flags start with --.")
         _use_compilation_cache()
+        if distributed and (FLAGS.distributed or FLAGS.coordinator) and not FLAGS.dry_run:
+            from bua_jax.training import processes
+
+            processes.start(FLAGS.coordinator, FLAGS.process_count, FLAGS.process_id)
         warn_cpu_only()
         main()
 
     app.define_help_flags()
     # absl answers --help (module docstring and flags) while parsing.
-    run_verb(body)
+    if not distributed:
+        run_verb(body)
+        return
+    from bua_jax.training.processes import ending_together
+
+    with ending_together():
+        run_verb(body)
+
+
+def _define_distributed() -> None:
+    flags.DEFINE_bool("dry_run", False, "Check the config, say what would be built, and stop.")
+    flags.DEFINE_bool(
+        "distributed",
+        False,
+        "One of several processes with one workdir; Slurm, Open MPI or the TPU slice says which.",
+    )
+    flags.DEFINE_string(
+        "coordinator", "", "HOST:PORT of process 0, where nothing says it; then also:"
+    )
+    flags.DEFINE_integer("process_count", None, "Number of processes.")
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 
 
 def _use_compilation_cache() -> None:

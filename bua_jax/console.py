@@ -58,11 +58,17 @@ def notice(message: str) -> None:
     err.print(message, markup=False)
 
 
+def mute() -> None:
+    """From now on nothing is printed but the error that ends the process."""
+    out.quiet = err.quiet = True
+
+
 def run_verb(main: Callable[[], None]) -> None:
     """Runs a verb: a `BuaError` becomes one paragraph on stderr and exit code 2."""
     try:
         main()
     except BuaError as error:
+        err.quiet = False
         err.print(f"{type(error).__name__}: {error}", markup=False, style="red")
         sys.exit(2)
     except KeyboardInterrupt:

@@ -4,8 +4,10 @@ Examples:
   python -m bua_jax.curriculum --config=configs/quickstart.py
   python -m bua_jax.curriculum --config=configs/curriculum.py:data=foursquare_nyc
   python -m bua_jax.curriculum --config.stages='(2, 3)' --workdir=runs/without_stage1
+  srun python -m bua_jax.curriculum --config=configs/curriculum.py:mesh=16 --workdir=/shared/run --distributed
 
-Skips what is done and resumes what was cut.
+Skips what is done and resumes what was cut. --distributed: this is one of several processes (the README
+says how they are started); stages are trained by all of them, everything else is done by the first.
 """
 
 from absl import flags
@@ -16,7 +18,6 @@ from bua_jax.pipeline.evaluate import print_results
 from bua_jax.pipeline.steps import ensure
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("dry_run", False, "Check the config, say what would be built, and stop.")
 
 
 def main() -> None:
@@ -29,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, config="configs/curriculum.py")
+    cli.run(main, config="configs/curriculum.py", distributed=True)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,12 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def sha256_arrays(arrays: Mapping[str, Any]) -> str:
+def sha256_arrays(
+    arrays: Mapping[str, Any], to_host: Callable[[Any], np.ndarray] = np.asarray
+) -> str:
     """First 16 hex digits of the SHA-256 over names, dtypes, shapes and bytes, sorted by name.
 
-    Arrays may lie on devices: the host then holds about 16 MiB of them at a time.
+    Arrays may lie on devices: the host then holds about 16 MiB of them at a time, through `to_host`.
     """
     digest = hashlib.sha256()
     for name in sorted(arrays):
@@ -82,7 +84,7 @@ def sha256_arrays(arrays: Mapping[str, Any]) -> str:
         array = array.reshape(1) if array.ndim == 0 else array
         rows = max(1, 2**24 // max(1, array[:1].nbytes))
         for first in range(0, len(array), rows):
-            part = np.ascontiguousarray(array[first : first + rows])
+            part = np.ascontiguousarray(to_host(array[first : first + rows]))
             text = part.dtype.kind in "OUS"
             digest.update(part.tobytes() if text else part.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:16]

@@ -4,9 +4,12 @@ Examples:
   python -m bua_jax.train --config=configs/stage2.py
   python -m bua_jax.train --config=configs/stage2.py:data=foursquare_nyc --config.train.peak_lr=1e-3
   python -m bua_jax.train --config=configs/joint.py --workdir=runs/joint --fresh
+  srun python -m bua_jax.train --config=configs/stage2.py:mesh=16 --workdir=/shared/run --distributed
 
 The folder of the run is --workdir, by default runs/<config>. Running the same command again resumes
 what was cut and skips what is done; --fresh refuses a folder that is not empty.
+--distributed: this is one of several processes (the README says how they are started); stages are trained
+by all of them, everything else is built by the first.
 """
 
 from absl import flags
@@ -16,7 +19,6 @@ from bua_jax.pipeline.chain import STEPS, show_outline, start
 from bua_jax.pipeline.steps import ensure
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("dry_run", False, "Check the config, say what would be built, and stop.")
 flags.DEFINE_bool("fresh", False, "Refuse a workdir that is not empty.")
 
 
@@ -29,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, config="configs/stage2.py")
+    cli.run(main, config="configs/stage2.py", distributed=True)

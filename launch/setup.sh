@@ -43,5 +43,6 @@ setup() {
     "$venv/bin/python" -m pip install --quiet -e ".${extras:+[$extras]}"
     echo "$stamp" >"$venv/stamp-$extras"
   fi
-  export PATH="$PWD/$venv/bin:$PATH"
+  PATH="$(cd "$venv/bin" && pwd):$PATH"
+  export PATH
 }

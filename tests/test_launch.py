@@ -73,9 +73,49 @@ def test_a_dry_run_finds_a_bad_value(tmp_path: Path) -> None:
     assert "Usage" in done.stderr
 
 
-def test_the_kubernetes_job_starts_a_script_that_is_there() -> None:
-    job = yaml.safe_load((ROOT / "launch" / "train_kubernetes.yaml").read_text())
-    assert job["kind"] == "Job"
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert os.access(ROOT / container["command"][0], os.X_OK)
+def test_slurm_starts_a_process_per_node(tmp_path: Path) -> None:
+    """With an srun that prints its arguments, and an environment that looks installed."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "srun").write_text("#!/usr/bin/env bash\necho $JAX_LOCAL_DEVICE_IDS $*\n")
+    (tmp_path / "bin" / "srun").chmod(0o755)
+    cksum = subprocess.check_output(["cksum", "pyproject.toml"], cwd=ROOT, text=True).split()[0]
+    (tmp_path / "stamp-cuda12").write_text(f"{cksum} cuda12\n")
+    done = subprocess.run(
+        [str(ROOT / "launch" / "train_slurm.sh"), "weights", "simulated", "--config.seed=7"],
+        env={**os.environ, "BUA_VENV": str(tmp_path), "SLURM_NNODES": "4"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "0,1,2,3,4,5,6,7 --kill-on-bad-exit=1 launch/train_gpus.sh weights simulated --distributed "
+        "--config.mesh=4x8x1 --config.seed=7\n"
+    )
+
+
+def test_the_kubernetes_job_starts_a_process_per_pod(tmp_path: Path) -> None:
+    service, job = yaml.safe_load_all((ROOT / "launch" / "train_kubernetes.yaml").read_text())
+    name, spec = job["metadata"]["name"], job["spec"]
+    assert (service["kind"], service["metadata"]["name"]) == ("Service", name)
+    assert service["spec"]["selector"] == {"job-name": name}
+    assert spec["template"]["spec"]["subdomain"] == name
+    (container,) = spec["template"]["spec"]["containers"]
+    environment = {item["name"]: item["value"] for item in container["env"]}
+    assert environment["NODES"] == str(spec["completions"]) == str(spec["parallelism"])
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+    (line,) = container["args"]
+    assert f"--coordinator={name}-0.{name}:8476" in line
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    flags = f" --dry-run --config.data.name=simulated --workdir={tmp_path / 'run'}"
+    done = subprocess.run(
+        [*container["command"], line + flags],
+        cwd=ROOT,
+        env={**os.environ, **environment, "JOB_COMPLETION_INDEX": "1", "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--process_count=2 --process_id=1" in done.stdout
+    assert "mesh 2x8x1" in done.stdout

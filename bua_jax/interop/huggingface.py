@@ -18,6 +18,7 @@ from bua_jax import files
 from bua_jax.errors import CheckpointError, DataError
 from bua_jax.models.lora import MODULE_OF
 from bua_jax.models.qwen2 import Qwen2Config
+from bua_jax.training.sharding import to_host
 
 Tree = dict[str, Any]
 Placement = Callable[[Tree], Tree]  # shapes -> where each array goes
@@ -318,7 +319,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def tree_hash(tree: Mapping[str, Any]) -> str:
     """Short SHA-256 of a nested dict of arrays: names, types, shapes, values."""
-    return files.sha256_arrays(_leaves(tree))
+    return files.sha256_arrays(_leaves(tree), to_host)
 
 
 def save_tree(path: str | Path, tree: Mapping[str, Any], metadata: Mapping[str, str]) -> None:

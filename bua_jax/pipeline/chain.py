@@ -19,6 +19,7 @@ from bua_jax.pipeline.evaluate import build_evaluation
 from bua_jax.pipeline.reflection import build_reflection
 from bua_jax.pipeline.stages import build_stage
 from bua_jax.pipeline.steps import Run, Step, outline, plain
+from bua_jax.training import processes
 from bua_jax.training.sharding import parse_mesh
 
 
@@ -27,13 +28,14 @@ def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
 
     Raises `ConfigError` for a value that cannot work, or a non-empty folder with `fresh`.
     """
-    if fresh and workdir.exists() and any(workdir.iterdir()):
+    if fresh and processes.is_first() and workdir.exists() and any(workdir.iterdir()):
         raise ConfigError(
             f"--fresh was given, but {workdir} is not empty. Choose another --workdir, or leave --fresh "
             "out to resume what is there."
         )
     _check(config)
-    files.write_json(workdir / "run.json", {"config": plain(config), "versions": versions()})
+    if processes.is_first():
+        files.write_json(workdir / "run.json", {"config": plain(config), "versions": versions()})
     return Run(config, workdir)
 
 
@@ -122,6 +124,7 @@ def _stage(name: str, about: str) -> Step:
         lambda config: _stage_needs(name, config),
         lambda run: build_stage(run, name),
         lambda config: _stage_minutes(config, name),
+        together=True,
     )
 
 

@@ -39,7 +39,7 @@ from bua_jax.pipeline.inference import Bua
 from bua_jax.pipeline.model import assemble
 from bua_jax.pipeline.stages import load_stage, previous_stage
 from bua_jax.pipeline.steps import Run, read_record
-from bua_jax.training.sharding import make_mesh
+from bua_jax.training.sharding import own_mesh
 from bua_jax.training.writers import read_scalars
 
 _VALIDATION_WINDOWS = 4000
@@ -105,7 +105,7 @@ def zero_shot(run: Run) -> Bua:
     settings = run.config.model.copy_and_resolve_references()
     with settings.unlocked():
         settings.update({"soft_tokens": "text", "adapter": ""})
-    mesh = make_mesh(run.config.mesh)
+    mesh = own_mesh(run.config.mesh)
     parts = assemble(settings, run.folder("encoder"), run.config.seed, mesh)
     shares = np.zeros(len(parts.catalogue.behaviours))  # only the refine round's critic reads them
     asked = (run.config.decoding, shares, run.config.windows)

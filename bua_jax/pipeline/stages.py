@@ -19,7 +19,7 @@ from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues, split_windows
 from bua_jax.pipeline.model import Parts, assemble, save_trained, with_trained
 from bua_jax.pipeline.steps import Run, plain
-from bua_jax.training import sharding
+from bua_jax.training import processes, sharding
 from bua_jax.training.encoder_loop import segments_of
 from bua_jax.training.loop import TrainSettings, train
 from bua_jax.training.optimizer import OptimizerSettings, print_groups, trained_groups
@@ -36,7 +36,7 @@ def trained_path(run: Run, stage: str) -> Path:
 
 def load_stage(run: Run, stage: str) -> Parts:
     """The model after a finished stage."""
-    mesh = sharding.make_mesh(run.config.mesh)
+    mesh = sharding.own_mesh(run.config.mesh)
     parts = assemble(run.config.model, run.folder("encoder"), run.config.seed, mesh)
     return with_trained(parts, trained_path(run, stage))
 
@@ -95,21 +95,22 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         groups = tuple(g for g in groups if g != "projector")
     if not groups:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")
-        save_trained(trained_path(run, stage), _kept(parts, groups), parts.identity)
+        _save(run, stage, _kept(parts, groups), parts)
         return {"skipped": True}
     print_groups(parts.variables, groups, stage)
     dialogues = load_dialogues(run, stage, store)
     model = run.config.model
     shape = (model.soft_tokens, model.recall, config.row_length)
     encoding = Encoding(store, parts.tokenizer, *shape)
-    records = {
-        split: kept_records(
-            run.folder(stage) / f"tokens_{split}.arrow",
-            [d for d in dialogues if d.split == split],
-            encoding,
-        )
-        for split in ("train", "validation")
-    }
+    with processes.first_alone():
+        records = {
+            split: kept_records(
+                run.folder(stage) / f"tokens_{split}.arrow",
+                [d for d in dialogues if d.split == split],
+                encoding,
+            )
+            for split in ("train", "validation")
+        }
     plan = plan_packing(
         records["train"],
         row_length=config.row_length,
@@ -137,9 +138,15 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
             mesh,
             stage,
         )
-    kept = {**_kept(parts, groups), **jax.device_get(trained)}
-    save_trained(trained_path(run, stage), kept, parts.identity)
+    _save(run, stage, {**_kept(parts, groups), **trained}, parts)
     return {**measured, "dialogues": len(records["train"])}
+
+
+def _save(run: Run, stage: str, trained: dict[str, Any], parts: Parts) -> None:
+    """Writes trained.safetensors, by one process."""
+    trained = sharding.to_host(trained)
+    if processes.is_first():
+        save_trained(trained_path(run, stage), trained, parts.identity)
 
 
 def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
@@ -153,7 +160,7 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
     real = segments > 0
     states = output.items if run.config.model.soft_tokens == "item" else output.states
     targets = word_targets(
-        np.asarray(parts.variables["base"]["embed_tokens"]["embedding"], np.float32),
+        sharding.to_host(parts.variables["base"]["embed_tokens"]["embedding"]).astype(np.float32),
         parts.tokenizer,
         store.catalogue,
         fields[real],

@@ -4,6 +4,9 @@ A step is a folder of the workdir with a `record.json`, written last: the settin
 result, the ids of the steps it was built from, versions and seconds. A step without a record is
 unfinished and is built (or resumed); a step whose record differs from the config is an error that
 names both values. `train`, `curriculum` and the other verbs share this.
+
+Several processes train a stage together; the other steps are built by the first of them, and the rest
+wait for the record in their shared storage.
 """
 
 import json
@@ -19,6 +22,7 @@ from bua_jax import files
 from bua_jax.console import notice
 from bua_jax.environment import versions
 from bua_jax.errors import ConfigError, MismatchError
+from bua_jax.training import processes
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Step:
     needs: Callable[[ConfigDict], tuple[str, ...]]  # steps it is built from
     build: Callable[[Run], dict[str, Any]]  # does it; returns what the record should also say
     minutes: Callable[[ConfigDict], float]  # rough expectation on 2 CPU cores
+    together: bool = False  # whether all processes build it, or the first alone
 
 
 def plain(config: ConfigDict) -> Any:
@@ -124,11 +129,17 @@ def ensure(run: Run, name: str, table: dict[str, Step]) -> None:
     if record is not None:
         check_record(run, step, record)
         return
+    if not step.together and not processes.is_first():
+        _wait_for_record(run, name)
+        return
     minutes = step.minutes(run.config)
     notice(f"-- {name}: {step.about} (about {max(minutes, 0.1):.1f} min on 2 CPU cores)")
     begin = time.monotonic()
     run.folder(name).mkdir(parents=True, exist_ok=True)
     extra = step.build(run)
+    if not processes.is_first():
+        _wait_for_record(run, name)
+        return
     inputs = {need: _record(run, need)["id"] for need in needs}
     shaped = settings(run.config, step.fields)
     seconds = time.monotonic() - begin
@@ -145,6 +156,12 @@ def ensure(run: Run, name: str, table: dict[str, Step]) -> None:
         },
     )
     notice(f"-- {name}: done in {seconds / 60:.1f} min")
+
+
+def _wait_for_record(run: Run, step: str) -> None:
+    """Returns when process 0 has built the step; if that fails, jax ends this process."""
+    while read_record(run, step) is None:
+        time.sleep(1)
 
 
 def _record(run: Run, step: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Training checkpoints (the only file that knows orbax): state, data iterator, metadata record.
 
 They hold what a stage trains, its optimizer and the position in the data, never the base. Orbax
-writes to a temporary folder and renames it, so a checkpoint is whole or absent.
+writes to a temporary folder and renames it, so a checkpoint is whole or absent. Of several processes
+all call these functions, and each writes its part. Nothing in a checkpoint depends on their number or
+on the mesh.
 """
 
 import json
@@ -11,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 
 from bua_jax.console import notice
 from bua_jax.errors import CheckpointError, MismatchError
+from bua_jax.training import processes
 
 
 def open_manager(folder: Path, *, keep: int = 2) -> ocp.CheckpointManager:
@@ -47,7 +49,7 @@ def save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                data=grain.checkpoint.CheckpointSave(data),
+                data=ocp.args.JsonSave(data.get_state()),
                 metadata=ocp.args.JsonSave(dict(metadata)),
             ),
             force=True,
@@ -79,13 +81,17 @@ def restore(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardRestore(abstract),
-                    data=grain.checkpoint.CheckpointRestore(data),
+                    data=ocp.args.JsonRestore(),
                 ),
             )
+            data.set_state(restored.data)
+            reason = None
         except MismatchError:
             raise
         except Exception as error:  # orbax raises many kinds for a damaged folder
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        if processes.any_of(reason is not None):  # then all go on to the same one
+            reason = reason or "says another process"
             notice(
                 f"checkpoint {step} in {manager.directory} is damaged ({reason}); trying the one "
                 "before"

@@ -22,7 +22,7 @@ from bua_jax.errors import BuaError
 from bua_jax.feed.packing import PackingPlan, batches, fixed_batches, plan_for
 from bua_jax.models.aligned import Aligned, supervised_nll
 from bua_jax.models.rows import row_shards
-from bua_jax.training import checkpoint, losses, sharding, weighting
+from bua_jax.training import checkpoint, losses, processes, sharding, weighting
 from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partition, schedule
 from bua_jax.training.state import TrainState, create
 from bua_jax.training.writers import MetricWriter
@@ -286,12 +286,12 @@ def train(
     """
     # -- state: what is trained, and where the run stands
     trainable, frozen = partition(variables, groups)
-    frozen = jax.device_put(frozen, sharding.shardings(frozen, mesh))
+    frozen = sharding.place(frozen, sharding.shardings(frozen, mesh))
     optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
     weighted = TASKS if settings.task_weight_unit == "task" else ROUND_KINDS
     state = create(trainable, optimizer, len(weighted))
     placement = sharding.shardings(state, mesh)
-    state = jax.device_put(state, placement)
+    state = sharding.place(state, placement)
     data = batches(records, plan, settings.seed)
     manager = checkpoint.open_manager(folder / "checkpoints")
     best_manager = checkpoint.open_manager(folder / "best", keep=1)
@@ -309,7 +309,7 @@ def train(
     )
     validation_plan = plan_for(validation_records, plan)
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=everywhere)
     def evaluate_batch(variables: Mapping[str, Any], batch: Batch) -> Statistics:
         nll, per_dialogue = batch_losses(model, variables, batch, validation_plan)
         return statistics(nll, per_dialogue, batch)
@@ -322,9 +322,9 @@ def train(
     # -- steps: the host waits for the device only to log, validate or save
     started = begin = time.monotonic()
     first, feeding = step, 0.0
-    sums = jax.device_put(zero_sums(), everywhere)
+    sums = sharding.place(zero_sums(), everywhere)
     with (
-        MetricWriter(folder, start=step) as writer,
+        MetricWriter(folder if processes.is_first() else None, start=step) as writer,
         bar() as display,
         catch_sigterm() as asked,
     ):
@@ -336,10 +336,13 @@ def train(
             state, sums = run_step(state, frozen, batch, sums)
             step += 1
             display.advance(task)
-            last, stop = step == settings.total_steps, asked[0]
+            last = step == settings.total_steps
             validate = last or step % settings.evaluate_every == 0
-            save = last or stop or step % settings.checkpoint_every == 0
+            save = last or step % settings.checkpoint_every == 0
             log = validate or save or step == 1 or step % settings.log_every == 0
+            # Several processes stop at the same step, and agree on it only when they wait anyway.
+            stop = (log or not processes.several()) and processes.any_of(asked[0])
+            save, log = save or stop, log or stop
 
             if log:
                 host = jax.device_get(sums)
@@ -349,7 +352,7 @@ def train(
                 writer.write_scalars(step, scalars)
                 loss = scalars[f"train/{settings.loss}"]
                 display.update(task, description=f"{description} loss {loss:.3f}")
-                sums = jax.device_put(zero_sums(), everywhere)
+                sums = sharding.place(zero_sums(), everywhere)
 
             if validate:
                 measured = evaluate(evaluate_batch, {**frozen, **state.trainable}, validation)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -45,16 +46,30 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
 
 
 def make_mesh(text: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh that the config names, over `devices`, by default all there are.
+    """The mesh that the config names, over `devices`, by default those of all processes.
 
-    Raises `ConfigError` if there are fewer devices.
+    Raises `ConfigError` if there are fewer devices, or more of several processes, all of which must
+    take part.
     """
     shape = parse_mesh(text)
+    processes = jax.process_count() if devices is None else 1
     devices = jax.devices() if devices is None else devices
     count = int(np.prod(shape))
     if count > len(devices):
         raise ConfigError(f"mesh={text!r} needs {count} devices, but there are {len(devices)}.")
+    if count < len(devices) and processes > 1:
+        raise ConfigError(
+            f"mesh={text!r} is of {count} devices, but the {processes} processes have {len(devices)} "
+            f"and must all take part: for example --config.mesh={len(devices)}."
+        )
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:count])
+
+
+def own_mesh(text: str) -> Mesh:
+    """The mesh for what one process does alone: the config's, or its own devices if it is one of several."""
+    if jax.process_count() == 1:
+        return make_mesh(text)
+    return make_mesh(str(jax.local_device_count()), jax.local_devices())
 
 
 def spec_of(path: str) -> P:
@@ -98,13 +113,43 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def place(tree: Any, places: Any) -> Any:
+    """Puts arrays where a tree of shardings, or one for all, says: each process puts down its own part.
+
+    Every process holds the same values, on its host or devices, or they lie on the mesh already.
+    """
+
+    def one(value: Any, where: NamedSharding) -> jax.Array:
+        spread = isinstance(value, jax.Array) and not value.is_fully_addressable
+        if spread or where.is_fully_addressable:
+            return jax.device_put(value, where)
+        host = np.asarray(value)
+        return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
+
+    if isinstance(places, NamedSharding):
+        places = jax.tree.map(lambda _: places, tree)
+    return jax.tree.map(one, tree, places)
+
+
+def to_host(tree: Any) -> Any:
+    """Numpy arrays of a tree; parts that other processes hold are gathered, so all have to ask."""
+
+    def one(value: Any) -> np.ndarray:
+        if isinstance(value, jax.Array) and not value.is_fully_addressable:
+            return multihost_utils.process_allgather(value, tiled=True)
+        return np.asarray(value)
+
+    return jax.tree.map(one, tree)
+
+
 def shard_batch(
     batch: Mapping[str, Any], mesh: Mesh, microbatches: int = 1
 ) -> dict[str, jax.Array]:
     """Puts rows on devices, over (data, fsdp).
 
     Empty rows, which add nothing to a loss, are appended until the rows divide by microbatches and
-    devices.
+    devices. Every process makes the whole batch, which is cheap and keeps its rows and their order
+    independent of the number of processes, and sends its own devices their rows.
     """
     multiple = microbatches * math.prod(mesh.shape[axis] for axis in ROW_AXES)
     sharding = NamedSharding(mesh, P(ROW_AXES))
@@ -112,6 +157,6 @@ def shard_batch(
     def put(value: Any) -> jax.Array:
         missing = -len(value) % multiple
         widths = [(0, missing)] + [(0, 0)] * (np.ndim(value) - 1)
-        return jax.device_put(np.pad(value, widths) if missing else value, sharding)
+        return place(np.pad(value, widths) if missing else value, sharding)
 
     return {key: put(value) for key, value in batch.items()}

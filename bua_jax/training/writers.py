@@ -12,10 +12,14 @@ from tensorboardX import SummaryWriter
 class MetricWriter:
     """`write_scalars(step, scalars)` appends to metrics.jsonl and to TensorBoard event files.
 
-    `start` is the step a run resumes from: TensorBoard drops what a killed run wrote after it.
+    `start` is the step a run resumes from: TensorBoard drops what a killed run wrote after it. Without
+    a folder nothing is written (of several processes one does).
     """
 
-    def __init__(self, folder: Path, *, start: int = 0) -> None:
+    def __init__(self, folder: Path | None, *, start: int = 0) -> None:
+        self._file = self._board = None
+        if folder is None:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
         cut = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
@@ -26,19 +30,17 @@ class MetricWriter:
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """One line of JSON; NaN and infinities, which JSON lacks, are left out."""
+        if self._file is None or self._board is None:
+            return
         finite = {k: float(v) for k, v in scalars.items() if math.isfinite(v)}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
         for name, value in finite.items():
             self._board.add_scalar(name, value, step)
 
-    def flush(self) -> None:
-        self._file.flush()
-        self._board.flush()
-
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        for part in filter(None, (self._file, self._board)):
+            part.close()
 
     def __enter__(self) -> "MetricWriter":
         return self

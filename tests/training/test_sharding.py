@@ -12,49 +12,25 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from bua_jax.errors import ConfigError
-from bua_jax.models import lora
+from bua_jax.models import lora, projector, quantization
+from bua_jax.models.encoders import EncoderConfig, build
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import Qwen2
-from bua_jax.training import sharding
+from bua_jax.training import sharding, weighting
 from bua_jax.training.loop import make_optimizer, partition
 from bua_jax.training.optimizer import OptimizerSettings
 from bua_jax.training.state import create
 from tests.helpers import ROOT
 from tests.training import tiny
 
-# Change only together with RULES, line by line: replicated kernels are gigabytes at 72B.
-GOLDEN = {
-    "base/embed_tokens/embedding": P("tensor", "fsdp"),
-    "base/lm_head/kernel": P("fsdp", "tensor"),
-    "base/norm/scale": P(),
-    "base/layers/input_layernorm/scale": P(),
-    "base/layers/post_attention_layernorm/scale": P(),
-    "base/layers/self_attn/q_proj/kernel": P(None, "fsdp", "tensor"),
-    "base/layers/self_attn/q_proj/bias": P(None, "tensor"),
-    "base/layers/self_attn/k_proj/kernel": P(None, "fsdp", "tensor"),
-    "base/layers/self_attn/k_proj/bias": P(None, "tensor"),
-    "base/layers/self_attn/v_proj/kernel": P(None, "fsdp", "tensor"),
-    "base/layers/self_attn/v_proj/bias": P(None, "tensor"),
-    "base/layers/self_attn/o_proj/kernel": P(None, "tensor", "fsdp"),
-    "base/layers/mlp/gate_proj/kernel": P(None, "fsdp", "tensor"),
-    "base/layers/mlp/up_proj/kernel": P(None, "fsdp", "tensor"),
-    "base/layers/mlp/down_proj/kernel": P(None, "tensor", "fsdp"),
-    "adapter/layers/self_attn/q_proj/a": P(None, "fsdp", None),
-    "adapter/layers/self_attn/q_proj/b": P(None, None, "tensor"),
-    "adapter/layers/self_attn/k_proj/a": P(None, "fsdp", None),
-    "adapter/layers/self_attn/k_proj/b": P(None, None, "tensor"),
-    "adapter/layers/self_attn/v_proj/a": P(None, "fsdp", None),
-    "adapter/layers/self_attn/v_proj/b": P(None, None, "tensor"),
-    "adapter/layers/self_attn/o_proj/a": P(None, "tensor", None),
-    "adapter/layers/self_attn/o_proj/b": P(None, None, "fsdp"),
-    "adapter/layers/mlp/gate_proj/a": P(None, "fsdp", None),
-    "adapter/layers/mlp/gate_proj/b": P(None, None, "tensor"),
-    "adapter/layers/mlp/up_proj/a": P(None, "fsdp", None),
-    "adapter/layers/mlp/up_proj/b": P(None, None, "tensor"),
-    "adapter/layers/mlp/down_proj/a": P(None, "tensor", None),
-    "adapter/layers/mlp/down_proj/b": P(None, None, "fsdp"),
-}
+GOLDEN = ROOT / "tests" / "training" / "golden_specs.txt"
+HEADER = """\
+# PartitionSpec of every array that training has: replicated kernels are gigabytes at 72B. Written by
+#   python -m tests.training.test_sharding
+# after a change of RULES; read the difference line by line before you commit it.
+"""
+LIMIT = {"float32": 1e-5, "float64": 1e-8}
 
 
 def paths(tree) -> list[str]:
@@ -62,16 +38,43 @@ def paths(tree) -> list[str]:
     return ["/".join(map(sharding._name, path)) for path, _ in leaves]
 
 
-def test_golden_specs() -> None:
-    """Of nano (tied head) and Qwen2.5-7B (a head of its own): every parameter, and nothing else."""
-    tokens, found = jnp.ones((1, 2), jnp.int32), set()
+def golden() -> str:
+    """A line per array of models with a tied and an own head, a quantised one, and what else there is."""
+    key, tokens = jax.random.key(0), jnp.ones((1, 2), jnp.int32)
+    encoder, trees = EncoderConfig(kind="behavegpt", num_behaviours=37, slots_per_day=48), {}
     for name in ("nano", "qwen2.5-7b"):
         config = PRESETS[name]
-        key = jax.random.key(0)
         base = jax.eval_shape(Qwen2(config).init, key, tokens)["params"]
-        adapter = jax.eval_shape(lambda k, c=config: lora.init(k, LoraConfig(), c), key)
-        found |= set(paths({"base": base, "adapter": adapter}))
-    assert {path: sharding.spec_of(path) for path in found} == GOLDEN
+        table = base["embed_tokens"]["embedding"]
+        trees[name] = {
+            "base": base,
+            "adapter": jax.eval_shape(lambda k, c=config: lora.init(k, LoraConfig(), c), key),
+            "projector": jax.eval_shape(
+                lambda k, t: projector.init(k, encoder.state_dim, t), key, table
+            ),
+        }
+    trees["encoder"] = {
+        "encoder": jax.eval_shape(
+            build(encoder).init, key, jnp.ones((1, 2, 4), jnp.int32), tokens, tokens
+        )["params"]
+    }
+    int8 = jax.eval_shape(lambda base: quantization.quantize(base, "int8"), base)
+    trees["qwen2.5-7b in int8"] = {"base": {"layers": int8["layers"]}}
+    trees["training"] = {"weighting": weighting.init(9)}
+    lines = []
+    for name, tree in trees.items():
+        lines.append(f"\n{name}\n")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            path = "/".join(map(sharding._name, path))
+            spec = sharding.spec_of(path) if leaf.ndim else P()
+            lines.append(
+                f"{path} {list(leaf.shape)}: {', '.join(map(str, spec)) or 'replicated'}\n"
+            )
+    return HEADER + "".join(lines)
+
+
+def test_golden_specs() -> None:
+    assert golden() == GOLDEN.read_text()
 
 
 def test_moments_lie_with_their_parameters() -> None:
@@ -122,75 +125,120 @@ def test_rows_are_padded_to_microbatches() -> None:
 
 
 SCRIPT = """
-import json
-import jax, jax.numpy as jnp
+import dataclasses, json, sys
+import jax, jax.numpy as jnp, numpy as np
 from bua_jax.feed.packing import batches
 from bua_jax.models import quantization
 from bua_jax.training import loop, sharding
-from bua_jax.training.optimizer import OptimizerSettings
-from bua_jax.training.state import create
 from tests.training import tiny
 
-model, variables = tiny.model()
 records = tiny.records(60)
 plan = tiny.plan(records, batch_dialogues=20)
-trainable, frozen = loop.partition(variables, ("projector", "adapter"))
-optimizer = loop.make_optimizer(trainable, OptimizerSettings(clip_norm=1e9), 4)
 batch = next(batches(records, plan, 0))
-results = {}
-for kind, text, microbatches in (
-    ("none", "1", 1), ("none", "8", 1), ("none", "2x2x2", 2), ("int8", "1", 1), ("int8", "2x2x2", 1)
-):
-    frozen = {**frozen, "base": quantization.quantize(variables["base"], kind)}
+batch = {key: value[: len(batch["tokens"]) // 8 * 8 + 3] for key, value in batch.items()}
+
+def gradient_of(dtype, kind, text, microbatches, batch):
+    model, variables = tiny.model(dataclasses.replace(tiny.QWEN, dtype=dtype))
+    variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
+    variables["base"] = quantization.quantize(variables["base"], kind)
+    trainable, frozen = loop.partition(variables, ("projector", "adapter"))
     mesh = sharding.make_mesh(text)
-    settings = loop.TrainSettings(microbatches=microbatches)
-    gradient = loop.make_gradient(model, plan, settings)
+    gradient = loop.make_gradient(model, plan, loop.TrainSettings(microbatches=microbatches))
     with jax.set_mesh(mesh):
-        placed = jax.device_put(trainable, sharding.shardings(trainable, mesh))
-        rest = jax.device_put(frozen, sharding.shardings(frozen, mesh))
+        trainable, frozen = (
+            sharding.place(x, sharding.shardings(x, mesh)) for x in (trainable, frozen))
+        compiled = jax.jit(lambda *args: gradient(*args)[:3])
+        ones = jnp.ones(9, dtype)
+        if isinstance(batch, list):
+            return [jax.device_get(compiled(trainable, frozen, some, ones)) for some in batch]
         data = sharding.shard_batch(batch, mesh, microbatches)
-        value, count, grads, _ = jax.jit(gradient)(placed, rest, data, jnp.ones(9))
-    q = jax.tree.leaves(rest["base"]["layers"]["self_attn"]["q_proj"]["kernel"])[0]
-    text = text if kind == "none" else f"{kind} {text}"
-    results[text] = {
-        "loss": float(value), "count": float(count), "devices": len(q.sharding.device_set),
-        "shard": q.addressable_shards[0].data.shape, "rows": data["tokens"].shape[0],
-        "row_shard": data["tokens"].addressable_shards[0].data.shape[0],
-    }
-    grads = jax.device_get(grads)
-    if text.endswith(" 1") or text == "1":
-        one = grads
-    results[text]["difference"] = tiny.relative(grads, one)
-print(json.dumps(results))
+        found = compiled(trainable, frozen, data, ones)
+    q = jax.tree.leaves(frozen["base"]["layers"]["self_attn"]["q_proj"]["kernel"])[0]
+    return jax.device_get(found), data, q
+
+for dtype, cases in json.loads(sys.argv[1]).items():
+    with jax.enable_x64(dtype == "float64"):
+        alone = {
+            kind: gradient_of(dtype, kind, "1", 1, batch)[0] for kind in {kind for kind, *_ in cases}}
+        for kind, text, microbatches in cases:
+            value, count, grads = alone[kind]
+            found, data, q = gradient_of(dtype, kind, text, microbatches, batch)
+            rows = data["tokens"]
+            print(json.dumps({
+                "case": [dtype, kind, text, microbatches],
+                "alone": float(value), "same_count": bool(found[1] == count),
+                "loss": tiny.relative(found[0], value), "gradient": tiny.relative(found[2], grads),
+                "devices": len(q.sharding.device_set), "shard": q.addressable_shards[0].data.shape,
+                "rows": rows.shape[0], "row_shard": rows.addressable_shards[0].data.shape[0],
+            }))
+        if dtype == "float32":  # the negative control: every device divides by its own count
+            value, count, grads = alone["none"]
+            rows = sharding.shard_batch(batch, sharding.make_mesh("8x1x1"))
+            parts = gradient_of(dtype, "none", "1", 1, [
+                {k: np.asarray(x.addressable_shards[i].data) for k, x in rows.items()}
+                for i in range(8)])
+            wrong = jax.tree.map(lambda *x: sum(x) / 8, *[grads for _, _, grads in parts])
+            right = jax.tree.map(lambda *x: sum(x) / count, *[
+                jax.tree.map(lambda x, n=n: x * n, grads) for _, n, grads in parts])
+            control = {"wrong": tiny.relative(wrong, grads), "right": tiny.relative(right, grads)}
+print(json.dumps(control))
 """
 
 
-def test_eight_devices_compute_what_one_does() -> None:
+def compare(cases: dict[str, list[tuple[str, str, int]]]) -> tuple[list[dict], dict]:
+    """What one device and meshes of eight fake ones compute: (a record per case, the control)."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, json.dumps(cases)],
         cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
-            "--xla_backend_optimization_level=0",  # compiles in half the time
-        },
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=550,
     )
     assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
-    assert results["1"]["devices"] == results["int8 1"]["devices"] == 1
-    assert results["int8 1"]["loss"] != results["1"]["loss"]
-    expected = {"8": [2, 2, 16], "2x2x2": [2, 8, 8], "int8 2x2x2": [2, 8, 8]}
-    for text, shard in expected.items():
-        many, one = results[text], results["int8 1" if "int8" in text else "1"]
-        assert many["devices"] == 8
-        assert many["shard"] == shard  # of q_proj's kernel [2, 16, 16]
-        assert many["rows"] % 8 == 0
-        assert many["row_shard"] == many["rows"] // (8 if text == "8" else 4)
-        assert many["count"] == one["count"]
-        assert abs(many["loss"] - one["loss"]) <= 1e-5 * one["loss"]
-        assert many["difference"] <= 1e-5  # float32 sums in another order
+    *results, control = map(json.loads, done.stdout.splitlines())
+    return results, control
+
+
+def check(cases: dict[str, list[tuple[str, str, int]]]) -> None:
+    results, control = compare(cases)
+    assert len(results) == sum(map(len, cases.values()))
+    bases = {(dtype, kind) for dtype, some in cases.items() for kind, *_ in some}
+    assert len({found["alone"] for found in results}) == len(bases)  # int8 is not float32
+    for found in results:
+        dtype, _, text, microbatches = found["case"]
+        data, fsdp, tensor = sharding.parse_mesh(text)
+        assert found["devices"] == data * fsdp * tensor, found
+        assert found["shard"] == [2, 16 // fsdp, 16 // tensor], found  # of q_proj's kernel
+        assert found["rows"] % (data * fsdp * microbatches) == 0, found
+        assert found["row_shard"] == found["rows"] // (data * fsdp), found
+        assert found["same_count"], found
+        assert found["loss"] <= LIMIT[dtype], found
+        assert found["gradient"] <= LIMIT[dtype], found
+    assert control["right"] <= LIMIT["float32"]
+    assert control["wrong"] > 1000 * LIMIT["float32"]
+
+
+def test_a_mesh_computes_what_one_device_does() -> None:
+    """A selection; the long test has every mesh."""
+    check(
+        {
+            "float32": [("none", "2x2x2", 2), ("int8", "2x2x2", 1)],
+            "float64": [("none", "1x8x1", 1), ("none", "2x1x4", 4)],
+        }
+    )
+
+
+@pytest.mark.long
+def test_every_mesh_computes_what_one_device_does() -> None:
+    sizes = (1, 2, 4, 8)
+    meshes = [f"{d}x{f}x{t}" for d in sizes for f in sizes for t in sizes if d * f * t in sizes]
+    assert len(meshes) == 20
+    cases = [("none", text, microbatches) for text in meshes for microbatches in (1, 2, 4)]
+    check({"float32": cases[::2], "float64": cases[1::2]})
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(golden())
