@@ -15,8 +15,9 @@ same weights (extra `parity`). What is compared takes turns, so that what else t
 `train` needs only a shape (--base may be a preset's name); weights are random. It has three parts. peers: a
 LoRA step on random tokens, one dialogue per row, beside transformers + PEFT: plain (eager), with
 torch.compile (compiled), and with logits at supervised positions only (supervised, supervised_compiled).
-Each is a process of its own, and the losses of the first steps must agree. packing: stage-2 dialogues per
-second, packed and padded. remat: memory and time of each policy. tunix is not among the peers.
+Each is a process of its own, and the losses of the first steps must agree. packing: how full rows are, and
+stage-2 dialogues per second, packed and padded. remat: memory and time of each policy. tunix is not among
+the peers.
 """
 
 import dataclasses
@@ -90,7 +91,7 @@ flags.DEFINE_integer(
 flags.DEFINE_enum("remat", None, ["none", *REMAT], "train: ours; by default the model config's.")
 flags.DEFINE_bool("merge_adapter", None, "train: ours; by default the model config's.")
 flags.DEFINE_integer(
-    "dialogues", 400, "train: dialogues that packing is measured on.", lower_bound=1
+    "dialogues", 2000, "train: dialogues that packing is measured on.", lower_bound=1
 )
 flags.DEFINE_integer(
     "repeats", 5, "Rounds in which all that is compared takes a turn.", lower_bound=1
@@ -151,6 +152,8 @@ def _decode(folder: Path) -> dict[str, Any]:
         repeats=FLAGS.repeats,
     )
     _print(f"{FLAGS.base or 'nano'}: {FLAGS.new} tokens after {prompt}", decoding)
+    types = bench_decode.compare_types(folder, batch=8, prompt=prompt, new=FLAGS.new)
+    _print("Tokens of the engine that a whole forward ranks first", types)
     labels = bench_decode.compare_labels(
         folder, labels=FLAGS.labels, prompt=400, repeats=FLAGS.repeats
     )
@@ -163,7 +166,7 @@ def _decode(folder: Path) -> dict[str, Any]:
         for name, flops in bench_decode.PEAKS.items()
     }
     _print("Roofline of 20,000 predictions with qwen2.5-7b, minutes", [roofline])
-    return {"decoding": decoding, "labels": labels, "roofline_minutes": roofline}
+    return {"decoding": decoding, "types": types, "labels": labels, "roofline_minutes": roofline}
 
 
 def _train() -> dict[str, Any]:
@@ -208,9 +211,12 @@ def _train() -> dict[str, Any]:
                 out.print(f"{name} is left out: {reason}", markup=False)
             found |= {"peers": rows, "left_out": left_out, **facts}
         if "packing" in FLAGS.parts:
-            packing = bench_train.compare_packing(shape, FLAGS.dialogues, FLAGS.repeats)
+            records = bench_train.stage2_records(shape.config, shape.sizes, FLAGS.dialogues)
+            fill = bench_train.packing_fill(records, shape.config.seed)
+            _print(f"{len(records)} stage-2 dialogues packed", fill)
+            packing = bench_train.compare_packing(shape, records, FLAGS.repeats)
             _print(f"{what}: a stage-2 step, dialogues packed and padded", packing)
-            found["packing"] = packing
+            found |= {"fill": fill, "packing": packing}
         if "remat" in FLAGS.parts:
             policies = bench_train.compare_remat(shape, Path(folder), FLAGS.repeats)
             _print(f"{what}: remat policies, {batch}", policies)

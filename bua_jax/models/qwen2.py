@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.quantization import is_quantized, plain
@@ -17,9 +18,13 @@ from bua_jax.models.rows import by_rows
 
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names("attention"),
+    ),
 }
 _MASKED = -1e30
+_BLOCK = 128  # queries that are scored at once
 
 
 @dataclass(frozen=True)
@@ -123,13 +128,26 @@ def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
 def attend(
     q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, implementation: str
 ) -> jax.Array:
-    """Grouped-query attention: q [B,T,N,D], k and v [B,K,S,D], mask bool[B,T,S] -> [B,T,N,D].
+    """Grouped-query attention: q [B,T,N,D], k and v [B,K,T,D], causal mask bool[B,T,T] -> [B,T,N,D].
 
-    Rows whose mask is all False give finite, meaningless output (they are padding).
+    Rows whose mask is all False give finite, meaningless output (they are padding). xla goes over blocks
+    of queries, each with the keys up to its end, and computes their scores again in the backward
+    pass: scores [B,N,T,T] are never in memory.
     """
     if implementation == "cudnn":
         k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
         return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="cudnn")
+    block: Any = jax.checkpoint(_attend_block, prevent_cse=False)
+    parts = []
+    for begin in range(0, q.shape[1], _BLOCK):
+        end = min(begin + _BLOCK, q.shape[1])
+        some = slice(begin, end)
+        parts.append(block(q[:, some], k[:, :, :end], v[:, :, :end], mask[:, some, :end]))
+    return checkpoint_name(jnp.concatenate(parts, axis=1), "attention")
+
+
+def _attend_block(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """q [B,T,N,D], k and v [B,K,S,D], mask bool[B,T,S] -> [B,T,N,D]."""
     b, t, n, d = q.shape
     kv, s = k.shape[1], k.shape[2]
     kind = jnp.promote_types(q.dtype, jnp.float32)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bua_jax.decoding import engine
-from bua_jax.decoding.cache import Weights, empty_rows, extend, forward, unstack
+from bua_jax.decoding.cache import Weights, empty_rows, extend, forward, logits, unstack
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.decoding.labels import build_tree, score_labels
 from bua_jax.dialogue.prompts import next_turn
@@ -26,7 +26,7 @@ from bua_jax.interop import huggingface
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config, causal_mask
 from bua_jax.pipeline import export, inference
 from bua_jax.pipeline.timing import alternate, peak_mib, ratio
 
@@ -53,8 +53,8 @@ def stream_bandwidth() -> float:
     return x.nbytes / min(times)
 
 
-def _text_model(folder: Path) -> tuple[Aligned, Weights]:
-    config, base = huggingface.load(folder, "float32")
+def _text_model(folder: Path, dtype: str = "float32") -> tuple[Aligned, Weights]:
+    config, base = huggingface.load(folder, dtype)
     model = Aligned(Qwen2(config), None, Projector(config.hidden_size), "none", _NEVER - 1)
     return model, unstack(model, {"base": base, "encoder": {}, "projector": {}})
 
@@ -67,7 +67,7 @@ def _generate(model: Aligned, weights: Weights, tokens: np.ndarray, new: int) ->
         return answer.tokens
 
     slots = -(-(tokens.shape[1] + new + 1) // 32) * 32
-    ready = Engine(model, weights, _NEVER, len(tokens), slots, new)
+    ready = Engine(model, weights, _NEVER, len(tokens), slots, new, model.llm.config.dtype)
     jobs = [functools.partial(job, row) for row in tokens]
     return [answer for _, answer in sorted(engine.run(ready, jobs))]
 
@@ -114,6 +114,42 @@ def compare_generate(
             }
         )
     return found
+
+
+def compare_types(folder: Path, *, batch: int, prompt: int, new: int) -> list[dict[str, Any]]:
+    """How often a whole forward ranks first what the engine wrote, in float32 and bfloat16.
+
+    `same` is the share of the tokens that the engine wrote after random prompts, in weights and cache
+    of the type `engine`, to which a forward over all of them in the type `forward` gives the highest
+    logit: every token is judged after the same tokens. In one type it is the agreement of cached with
+    uncached decoding.
+    """
+    models = {dtype: _text_model(folder, dtype) for dtype in ("float32", "bfloat16")}
+    vocabulary = min(models["float32"][0].llm.config.vocab_size, 1000)
+    tokens = np.random.default_rng(0).integers(0, vocabulary, (batch, prompt), np.int32)
+    found = []
+    for dtype, (model, weights) in models.items():
+        answers = np.array(_generate(model, weights, tokens, new), np.int32)
+        for other, (judge, judging) in models.items():
+            first = _first(judge, judging, np.concatenate([tokens, answers], axis=1), new)
+            same = float((first == answers).mean())
+            found.append({"engine": dtype, "forward": other, "tokens": answers.size, "same": same})
+    return found
+
+
+def _first(model: Aligned, weights: Weights, tokens: np.ndarray, new: int) -> np.ndarray:
+    """The tokens with the highest logits after each of the last `new` prefixes, int32[B, new]."""
+    rows = empty_rows(model, len(tokens), 1, model.llm.config.dtype)
+
+    @jax.jit
+    def whole(weights: Weights) -> jax.Array:
+        embeddings = aligned.embed(model, weights, jnp.asarray(tokens))
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        mask = causal_mask(jnp.ones(tokens.shape, jnp.int32))
+        hidden, _ = forward(model, weights, rows, embeddings, positions, mask)
+        return logits(weights, hidden[:, -new - 1 : -1]).argmax(-1)
+
+    return np.asarray(whole(weights))
 
 
 def _their_generate(peer: Any, model: Any, tokens: np.ndarray, new: int) -> list[list[int]]:

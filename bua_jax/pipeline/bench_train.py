@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from bua_jax import config as configs
 from bua_jax.console import notice
+from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.errors import ConfigError, MismatchError
 from bua_jax.events.simulate import simulated_store
 from bua_jax.feed.packing import batches, one_per_row, plan_packing
@@ -47,6 +48,7 @@ PEERS = {  # how the peer's step differs from the plainest
 _OPTIMIZER = {"learning_rate": 1e-3, "weight_decay": 0.01, "clip_norm": 1.0}
 _WARM_UP = 3  # steps that are not timed, and whose losses must agree
 _EXACT, _ROUNDED = 1e-4, 2e-2  # relative tolerance of losses: float32 on a CPU, all else
+_ROW_LENGTHS = (1024, 2048, 4096, 8192)
 _POPULATION = (60, 40, 1)  # people, days, seed of the dialogues
 _KINDS = {"TPU v5 lite": "TPU v5e", "TPU v5": "TPU v5p"}  # JAX's names of devices that have others
 
@@ -293,20 +295,36 @@ def compare_peers(
 # ------------------------------------------------------------------------- packing, remat policies
 
 
-def compare_packing(shape: Shape, dialogues: int, repeats: int) -> list[dict[str, Any]]:
+def stage2_records(config: ConfigDict, sizes: Qwen2Config, dialogues: int) -> list[TokenRecord]:
+    """Stage-2 dialogues of a simulated population, in nano's tokens."""
+    run, store = Run(config, Path()), simulated_store(*_POPULATION)
+    tokenizer = load_tokenizer(NANO, sizes.vocab_size)
+    writer, model = writer_of(run, store), config.model
+    shape = (model.soft_tokens, model.recall, config.stage2.row_length)
+    encoding = Encoding(store, tokenizer, *shape)
+    return token_records(stage2_dialogues(run, writer, "train", dialogues), encoding)
+
+
+def packing_fill(records: Sequence[TokenRecord], seed: int) -> list[dict[str, float]]:
+    """The share of rows of 1,024 to 8,192 tokens that is not padding."""
+    mean = float(np.mean([len(record.tokens) for record in records]))
+    found = []
+    for length in _ROW_LENGTHS:
+        plan = plan_packing(records, row_length=length, batch_dialogues=1, seed=seed)
+        row = {"row_length": length, "mean_dialogues": length / mean, "fill": plan.fill}
+        found.append(row)
+    return found
+
+
+def compare_packing(
+    shape: Shape, records: Sequence[TokenRecord], repeats: int
+) -> list[dict[str, Any]]:
     """Stage-2 dialogues per second: packed as in training, and one to a row as long as the longest.
 
-    The dialogues are of a simulated population, in nano's tokens; encoder and projector take part.
-    Both batches have as many dialogues as the model's config says, the packed one on average.
+    Encoder and projector take part. Both batches have as many dialogues as the model's config says,
+    the packed one on average.
     """
-    config = shape.config
-    run, store = Run(config, Path()), simulated_store(*_POPULATION)
-    tokenizer = load_tokenizer(NANO, shape.sizes.vocab_size)
-    writer, stage = writer_of(run, store), config.stage2
-    encoding = Encoding(
-        store, tokenizer, config.model.soft_tokens, config.model.recall, stage.row_length
-    )
-    records = token_records(stage2_dialogues(run, writer, "train", dialogues), encoding)
+    config, stage = shape.config, shape.config.stage2
     plan = plan_packing(
         records,
         row_length=stage.row_length,
@@ -328,10 +346,11 @@ def compare_packing(shape: Shape, dialogues: int, repeats: int) -> list[dict[str
         fill=float(np.mean([len(record.tokens) for record in records])) / longest,
     )
     chosen = np.random.default_rng(config.seed).permutation(len(records))[:several]
-    model, shapes = abstract_model(config, shape.sizes, tokenizer.soft)
+    soft = load_tokenizer(NANO, shape.sizes.vocab_size).soft
+    model, shapes = abstract_model(config, shape.sizes, soft)
     variables = jax.tree.map(jnp.asarray, random_variables(shapes, 0))
     settings = dataclasses.replace(
-        train_settings(run, "stage2", plan), microbatches=shape.microbatches
+        train_settings(Run(config, Path()), "stage2", plan), microbatches=shape.microbatches
     )
     rows, runs = [], []
     for name, one, batch in (

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import subjaxprs
 
 from bua_jax.interop import huggingface
+from bua_jax.models import qwen2
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config, causal_mask
 from tests.helpers import require
@@ -110,6 +112,38 @@ def test_packed_segments_equal_separate_sequences(params):
     together = model.apply({"params": params}, packed, positions, segments)
     apart = [model.apply({"params": params}, x) for x in (a, b)]
     assert np.abs(together - jnp.concatenate(apart, axis=1)).max() < 1e-4
+
+
+def shapes_in(jaxpr) -> set[tuple[int, ...]]:
+    """Of all arrays that a program makes, also within its loops and calls."""
+    found = {v.aval.shape for eqn in jaxpr.eqns for v in eqn.outvars if hasattr(v.aval, "shape")}
+    return found.union(*map(shapes_in, subjaxprs(jaxpr)))
+
+
+def test_attention_by_blocks(params, monkeypatch):
+    """Long rows: the same values and gradients as in one block, and no scores of all pairs."""
+    length = 45
+    tokens, model = tokens_of(2, length), Qwen2(dataclasses.replace(SMALL, dtype="float64"))
+    segments = jnp.asarray([[1] * 20 + [2] * 25, [1] * 40 + [0] * 5])
+
+    def loss(params):
+        logits = model.apply({"params": params}, tokens, None, segments)
+        return jnp.square(logits * (segments > 0)[..., None]).mean()
+
+    with jax.enable_x64():
+        wide = jax.tree.map(lambda x: x.astype("float64"), params)
+        found, shapes = {}, {}
+        for block in (16, length):
+            monkeypatch.setattr(qwen2, "_BLOCK", block)
+            found[block] = jax.jit(jax.value_and_grad(lambda x: loss(x)))(wide)
+            program = jax.make_jaxpr(jax.grad(lambda x: loss(x)))(wide).jaxpr
+            shapes[block] = {s for s in shapes_in(program) if s[-2:] == (length, length)}
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12), *found.values()
+        )
+    scores = (2, SMALL.num_kv_heads, 3, length, length)
+    assert scores in shapes[length]
+    assert all(len(shape) <= 3 for shape in shapes[16])  # the mask is left
 
 
 @pytest.mark.parametrize("remat", ["full", "dots"])

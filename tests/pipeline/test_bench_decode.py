@@ -18,6 +18,15 @@ def test_both_sides_write_the_same_tokens() -> None:
         assert found[name] > 0, name
 
 
+def test_types_agree_with_themselves() -> None:
+    """float32: cached decoding is a whole forward, token for token; bfloat16 rounds near ties away."""
+    found = bench_decode.compare_types(NANO, batch=4, prompt=20, new=12)
+    same = {(row["engine"], row["forward"]): row["same"] for row in found}
+    assert len(same) == 4
+    assert same["float32", "float32"] == 1
+    assert all(0.8 < share <= 1 for share in same.values())
+
+
 def test_labels_have_all_three_ratios() -> None:
     found = bench_decode.compare_labels(NANO, labels=5, prompt=20, repeats=1)
     assert set(found) == {"with_prefill", "tree", "separate"}

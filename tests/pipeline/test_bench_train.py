@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bua_jax.errors import ConfigError, MismatchError
+from bua_jax.feed.packing import plan_packing
 from bua_jax.interop import huggingface
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import Qwen2Config
@@ -70,6 +71,17 @@ def test_the_verb(base: Path, tmp_path: Path) -> None:
     assert packed["rows"] < packed["dialogues"]
     memory = {row["remat"]: row["temporaries_mib"] for row in found["remat_policies"]}
     assert memory["none"] > memory["dots"] > memory["full"] > 0
+
+
+def test_rows_of_five_mean_dialogues_are_full(base: Path) -> None:
+    shape = shape_of(base)
+    records = bench_train.stage2_records(shape.config, shape.sizes, 300)
+    fill = bench_train.packing_fill(records, 0)
+    assert [row["row_length"] for row in fill] == [1024, 2048, 4096, 8192]
+    assert all(row["fill"] >= 0.95 for row in fill)
+    assert all(row["mean_dialogues"] >= 5 for row in fill)
+    short = plan_packing(records, row_length=256, batch_dialogues=1, seed=0)
+    assert short.fill < 0.95  # the control: rows of 1.4 mean dialogues
 
 
 def test_a_peer_that_differs_is_an_error(
