@@ -3,22 +3,34 @@
 Examples:
   python -m bua_jax.annotate --workdir=runs/stage2 --show=3
   python -m bua_jax.annotate --config=configs/curriculum.py:data=foursquare_nyc --workdir=runs/nyc
+  python -m bua_jax.annotate --workdir=runs/stage2 --engine=ray
+
+`--engine=ray` shares the people out over a Ray cluster (extra `ray`); the files are the same.
 """
+
+import dataclasses
+import functools
 
 from absl import flags
 
 from bua_jax import cli
 from bua_jax.dialogue.store import read_dialogues, show
 from bua_jax.pipeline.chain import STEPS, start
+from bua_jax.pipeline.dialogues import build_dialogues_on_ray
 from bua_jax.pipeline.steps import ensure
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("show", 0, "Print that many dialogues of each stage.")
+cli.define_engine()
 
 
 def main() -> None:
     run = start(FLAGS.config, cli.workdir())
-    ensure(run, "dialogues", STEPS)
+    steps, cluster = STEPS, cli.cluster()
+    if cluster is not None:
+        build = functools.partial(build_dialogues_on_ray, **cluster)
+        steps = {**STEPS, "dialogues": dataclasses.replace(STEPS["dialogues"], build=build)}
+    ensure(run, "dialogues", steps)
     for stage in ("stage1", "stage2"):
         path = run.folder("dialogues") / f"{stage}.parquet"
         if FLAGS.show and path.exists():

@@ -1,5 +1,5 @@
-"""Measures this machine: what the types of a frozen base cost (base), how fast it decodes (decode), how fast
-it trains (train).
+"""Measures this machine: a frozen base's types (base), decoding (decode), training (train), data of any
+size (events).
 
 Examples:
   python -m bua_jax.bench base --base=checkpoints/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -7,6 +7,7 @@ Examples:
   python -m bua_jax.bench decode --model=runs/quickstart --count=256
   python -m bua_jax.bench train --base=smollm2-135m --peers=eager,supervised
   python -m bua_jax.bench train --parts=remat --rows=4 --microbatches=2
+  python -m bua_jax.bench events --events=1000000,5000000 --output=runs/bench/events.json
 
 `--base` is a Hugging Face directory or a GGUF file; nano if none is given. `decode` decodes random prompts
 and scores labels with it, and with `--model` full predictions of a trained run, beside transformers on the
@@ -18,6 +19,9 @@ torch.compile (compiled), and with logits at supervised positions only (supervis
 Each is a process of its own, and the losses of the first steps must agree. packing: how full rows are, and
 stage-2 dialogues per second, packed and padded. remat: memory and time of each policy. tunix is not among
 the peers.
+
+`events` runs simulated files through anonymise, data and dialogues, each size in a process of its own;
+sizes that `--output` holds are not measured again, and a plot is written beside it.
 """
 
 import dataclasses
@@ -36,13 +40,15 @@ from bua_jax import cli, files
 from bua_jax.console import out
 from bua_jax.environment import versions
 from bua_jax.errors import ConfigError
+from bua_jax.evaluation.plots import growth
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import REMAT
 from bua_jax.pipeline import bench_decode, bench_train
 from bua_jax.pipeline.bench_base import compare_base_types
+from bua_jax.pipeline.bench_events import STEPS, bench_events
 from bua_jax.pipeline.model import base_folder
 
-TASKS = ("base", "decode", "train")
+TASKS = ("base", "decode", "train", "events")
 PARTS = ("peers", "packing", "remat")  # of train
 SPEED = (
     "step",
@@ -96,7 +102,14 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "repeats", 5, "Rounds in which all that is compared takes a turn.", lower_bound=1
 )
-flags.DEFINE_string("output", "", "JSON file to write.")
+flags.DEFINE_list("events", ["1000000"], "events: rows of the files that are measured.")
+flags.DEFINE_integer("windows", 100_000, "events: training windows of the dialogues.")
+flags.DEFINE_string(
+    "scratch", "runs/bench/events", "events: folder of the files, removed when done."
+)
+flags.DEFINE_string(
+    "output", "", "JSON file to write; events: runs/bench/events.json if not given."
+)
 
 
 def _print(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -224,7 +237,42 @@ def _train() -> dict[str, Any]:
     return found
 
 
+def _whole(flag: str, text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"--{flag} holds {text!r}; give whole numbers such as 1000000,5000000.")
+    return int(text)
+
+
+def _events() -> None:
+    output = Path(FLAGS.output or "runs/bench/events.json")
+    sizes = [_whole("events", size) for size in FLAGS.events]
+    found = bench_events(sizes, output, Path(FLAGS.scratch), windows=FLAGS.windows)
+    rows = [
+        {
+            "events": f"{size['rows']:,}",
+            **{f"{step} s": size["seconds"][step] for step in STEPS},
+            "total s": sum(size["seconds"].values()),
+            "CPU s": sum(size["cpu_seconds"].values()),
+            "peak GiB": max(size["peak_gib"].values()),
+        }
+        for size in found
+    ]
+    _print(f"{FLAGS.windows:,} training windows", rows)
+    panels = {
+        quantity: {step: [size[key][step] for size in found] for step in STEPS}
+        for quantity, key in (
+            ("CPU seconds", "cpu_seconds"),
+            ("peak memory (GiB)", "peak_gib"),
+        )
+    }
+    with files.atomic_write(output.with_suffix(".png")) as temporary:
+        temporary.write_bytes(growth([size["rows"] for size in found], panels))
+
+
 def main(task: str) -> None:
+    if task == "events":
+        _events()
+        return
     if task == "train":
         found = _train()
     else:

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -144,6 +145,24 @@ def workdir() -> Path:
     """The run's folder: --workdir, or runs/<name of the config>."""
     given = FLAGS.workdir
     return Path(given) if given else Path("runs") / config_name(config_argument())
+
+
+def define_engine() -> None:
+    """The flags of a verb that can work on a Ray cluster."""
+    flags.DEFINE_enum("engine", "local", ["local", "ray"], "This process, or a Ray cluster.")
+    address = "ray: cluster; default RAY_ADDRESS, then one that runs here, then a new local one."
+    flags.DEFINE_string("ray_address", "", address)
+    flags.DEFINE_float("ray_cpus", 1, "ray: CPU cores of a shard.", lower_bound=0.0)
+    flags.DEFINE_float("ray_gpus", 0, "ray: GPUs of a shard.", lower_bound=0.0)
+    flags.DEFINE_integer("ray_retries", 3, "ray: more tries after lost workers.", lower_bound=0)
+
+
+def cluster() -> dict[str, Any] | None:
+    """What the flags of `define_engine` say of the cluster; None for the local engine."""
+    if FLAGS.engine == "local":
+        return None
+    given = {"address": FLAGS.ray_address, "cpus": FLAGS.ray_cpus, "gpus": FLAGS.ray_gpus}
+    return {**given, "retries": FLAGS.ray_retries}
 
 
 def warn_cpu_only() -> None:

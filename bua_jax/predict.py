@@ -12,9 +12,10 @@ A line of the input is one person, oldest event first:
 within the history reach the model. `--example=N` prints N histories of the run's test users in this form.
 A line of the output: id, prediction, probabilities of every behaviour, understanding (the texts of
 the rounds), signature. Finished answers are kept in OUTPUT.partial: an interrupted command goes on
-after them.
+after them. `--engine=ray` shares the histories out over a Ray cluster (extra `ray`), with the same output.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.errors import ConfigError
 from bua_jax.events.schema import EventStore
-from bua_jax.pipeline.answers import PARTS, write_answers
+from bua_jax.pipeline.answers import PARTS, write_answers, write_answers_on_ray
 from bua_jax.pipeline.histories import example_lines, read_histories
-from bua_jax.pipeline.inference import load
+from bua_jax.pipeline.inference import load, write_prediction_shard
+from bua_jax.pipeline.ray_shards import start_ray
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
@@ -34,6 +36,7 @@ flags.DEFINE_string("output", "", "JSONL file to write.")
 flags.DEFINE_integer("example", 0, "Print that many example histories and stop.")
 flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
 flags.DEFINE_bool("refine", False, "Run the refinement round before the prediction.")
+cli.define_engine()
 
 
 def main() -> None:
@@ -43,16 +46,26 @@ def main() -> None:
         return
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
+    cluster = cli.cluster()
+    if cluster is not None:  # it forks, which must come before jax has threads
+        start_ray(cluster["address"])
     bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
     ids, histories = read_histories(FLAGS.input, bua.catalogue, bua.windows.prediction_history)
-    write_answers(
-        FLAGS.output,
-        ids,
-        histories,
-        lambda some, begin: bua.predict(some),
-        identity=bua.identity(FLAGS.input, "labels"),
-        part=PARTS * bua.decoding.batch,
-    )
+    identity, part = bua.identity(FLAGS.input, "labels"), PARTS * bua.decoding.batch
+    if cluster is None:
+        write_answers(
+            FLAGS.output,
+            ids,
+            histories,
+            lambda some, begin: bua.predict(some),
+            identity=identity,
+            part=part,
+        )
+        return
+    where = Path(FLAGS.model).resolve(), FLAGS.refine, FLAGS.mesh, Path(FLAGS.input).resolve()
+    work = functools.partial(write_prediction_shard, *where, part)
+    parts = -(-len(ids) // part)
+    write_answers_on_ray(FLAGS.output, work, parts, identity=identity, **cluster)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def require(module: str) -> ModuleType:
     except ImportError:
         if os.environ.get("CI"):
             pytest.fail(f"{module} is not installed; CI needs the extras test and parity")
-        pytest.skip(f"{module} is not installed (pip install 'bua-jax[parity]')")
+        pytest.skip(f"{module} is not installed (pip install 'bua-jax[test,parity]')")
 
 
 def shared_data(name: str) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from bua_jax.errors import DataError
 from bua_jax.events.schema import EventStore
 from bua_jax.pipeline.histories import example_lines, read_histories
-from tests.helpers import ROOT
+from tests.helpers import ROOT, require
 from tests.runs import REDUCED, curriculum, verb
 from tests.test_readme import BLOCKS, commands
 
@@ -85,11 +85,33 @@ def test_predict_and_generate(quickstart: Path, tmp_path: Path) -> None:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
         assert row["prediction"] == max(row["probabilities"], key=row["probabilities"].get)
         assert set(row["understanding"]) == {"key_behaviours", "patterns", "summary", "refinement"}
+    require("ray")
+    ray = ("--engine=ray", "--refine", f"--output={tmp_path / 'r.jsonl'}")
+    done = verb("predict", *flags, *ray)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.jsonl").read_bytes() == (tmp_path / "p.jsonl").read_bytes()
     done = verb("generate", *flags, f"--output={tmp_path / 'g.jsonl'}", "--predictions")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "g.jsonl").read_text().splitlines()]
     assert all(row["invalid_pieces"] == 0 for row in rows)
     assert all(row["prediction"] in row["probabilities"] for row in rows)
+
+
+@pytest.mark.long
+def test_two_shards_of_predictions_are_those_of_the_local_run(
+    quickstart: Path, tmp_path: Path
+) -> None:
+    """A shard is 8 batches of 16."""
+    require("ray")
+    store = EventStore.load(quickstart / "data" / "events.parquet")
+    histories = tmp_path / "histories.jsonl"
+    histories.write_text("".join(example_lines(store, 130)))
+    flags = (f"--model={quickstart}", f"--input={histories}")
+    for engine in ("local", "ray"):
+        output = f"--output={tmp_path / engine}"
+        done = verb("predict", *flags, output, f"--engine={engine}")
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ray").read_bytes() == (tmp_path / "local").read_bytes()
 
 
 def test_a_bad_history_is_one_paragraph_and_replaces_nothing(

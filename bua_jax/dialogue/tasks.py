@@ -233,6 +233,29 @@ def build_stage1(
     Returns the dialogues and how many windows were skipped by reason. "Nothing recorded" scenes are
     capped in the training split alone. Raises `ConfigError` for unknown tasks or bad proportions.
     """
+    found, skipped = write_stage1(writer, windows, split, tasks)
+    if split == "train":
+        found, left_out = cap_stage1(found, nothing_share, writer.seed)
+        skipped += left_out
+    return found, skipped
+
+
+def cap_stage1(
+    found: Sequence[Dialogue], share: float, seed: int
+) -> tuple[list[Dialogue], Counter[str]]:
+    """`cap_nothing`, and how many dialogues it left out by reason."""
+    capped = cap_nothing(found, share, seed)
+    reason = "future_scene: nothing recorded, beyond the cap"
+    return capped, +Counter({reason: len(found) - len(capped)})
+
+
+def write_stage1(
+    writer: Writer,
+    windows: WindowIndex,
+    split: str,
+    tasks: Mapping[str, float] | Sequence[str] = STAGE1_TASKS,
+) -> tuple[list[Dialogue], Counter[str]]:
+    """`build_stage1` without the cap, so that a window's dialogue depends on no other window."""
     weights = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
     names = stage1_tasks(writer.store.catalogue, tuple(weights))
     total = sum(weights[name] for name in names)
@@ -248,11 +271,6 @@ def build_stage1(
             skipped[f"{task}: two hours not fully known"] += 1
         else:
             found.append(dialogue)
-    if split == "train":
-        capped = cap_nothing(found, nothing_share, writer.seed)
-        if len(capped) < len(found):
-            skipped["future_scene: nothing recorded, beyond the cap"] += len(found) - len(capped)
-        found = capped
     return found, skipped
 
 

@@ -64,6 +64,19 @@ def reliability(methods: Mapping[str, Calibration]) -> bytes:
     return png(figure)
 
 
+def growth(rows: Sequence[int], panels: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
+    """Log-log lines over the number of rows, a panel per quantity; dotted: linear from the last point."""
+    size = (3.5 * len(panels), 2.8)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    for panel, (quantity, lines) in zip(axes[0], panels.items(), strict=True):
+        for name, values in lines.items():
+            panel.loglog(rows, values, marker=".", label=name)
+            panel.loglog(rows, values[-1] * np.asarray(rows) / rows[-1], ":", color="grey", lw=0.7)
+        panel.set(xlabel="events", ylabel=quantity)
+        panel.legend(fontsize=7)
+    return png(figure)
+
+
 def timeline(days: Mapping[str, Day], catalogue: Catalogue) -> bytes:
     """Days as rows of marks over the clock, one row per name (real, generated)."""
     figure, axes = plt.subplots(figsize=(9, 0.9 + 1.1 * len(days)))

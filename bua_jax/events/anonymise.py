@@ -7,8 +7,10 @@ What is kept of an event: day, weekday, slot, behaviour, and the area if it is a
 import hmac
 import json
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -25,6 +27,7 @@ KEPT_AREAS = 10
 PERIOD_DAYS = 90
 """Ids live this long (three months), counted from the first date of the whole data set."""
 _KEY_BYTES = 32
+_GROUP = 1_000_000  # rows of a row group of the written file
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,21 @@ def _opaque(key: bytes, *parts: str | int) -> str:
     return hmac.new(key, json.dumps(parts).encode(), "sha256").hexdigest()[:16]
 
 
+def _distinct(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """The distinct rows of some columns, in no order; streamed, so it needs no second copy of them."""
+    return frame.lazy().select(columns).unique().collect(engine="streaming")
+
+
 def _kept_areas(frame: pl.DataFrame) -> pl.DataFrame:
     """(user, location) of each person's most visited areas; ties go to the earlier first visit."""
     visits = (
-        frame.with_row_index("position")
+        frame.lazy()
+        .select("user", "location")
+        .with_row_index("position")
         .drop_nulls("location")
         .group_by("user", "location")
         .agg(pl.len().alias("visits"), pl.col("position").min())
+        .collect(engine="streaming")
     )
     ranked = visits.sort("user", "visits", "position", descending=[False, True, False])
     return ranked.group_by("user", maintain_order=True).head(KEPT_AREAS).select("user", "location")
@@ -61,38 +72,50 @@ def anonymise(
     """Anonymises `read_frame`'s rows. The split is by person, decided here, before any renaming.
 
     Returns columns user, split, day, weekday, slot, [location,] behaviour, gap, sorted by the new
-    id (a random order, so that the ids of one person do not stand together) and time. With `renew`
-    a person gets another id in each period of `PERIOD_DAYS` days from the data's first date. Area
-    codes hold within one id only: the same area of another person or period has another code. The
-    most visited areas are counted over the person's whole record. The same key gives the same
-    output.
+    id (a random order, so that the ids of one person do not stand together) and time; texts are
+    categorical. With `renew` a person gets another id in each period of `PERIOD_DAYS` days from the
+    data's first date. Area codes hold within one id only: the same area of another person or period
+    has another code. The most visited areas are counted over the person's whole record. The same key
+    gives the same output.
     """
     if "split" not in frame.columns:
         ids = frame["id"].unique().to_list()
         names = {user: SPLITS[index] for user, index in split_users(ids, split_seed).items()}
-        frame = frame.with_columns(split=pl.col("id").replace_strict(names, return_dtype=pl.String))
+        people = _distinct(frame, "user", "id")
+        sides = [names[user] for user in people["id"]]
+        people = people.select("user", pl.Series("split", sides, pl.Enum(SPLITS)))
+        frame = frame.join(people, on="user", how="left", maintain_order="left")
     period = (pl.col("day") - pl.col("day").min()) // PERIOD_DAYS if renew else pl.lit(0)
     frame = frame.with_columns(period=period.cast(pl.Int32))
-    people = frame.select("user", "id", "period").unique(maintain_order=True)
+    people = _distinct(frame, "user", "id", "period")
     prefix = "renewed" if renew else "person"
     opaque = [
         f"{prefix}-{_opaque(key, 'id', *row)}" for row in people.select("id", "period").rows()
     ]
-    people = people.with_columns(pl.Series("opaque", opaque)).drop("id")
-    out = frame.join(people, on=["user", "period"], maintain_order="left")
-    columns = ["split", "day", "weekday", "slot", "behaviour", "gap"]
+    # An Enum of sorted ids sorts as they do, at 4 bytes a row.
+    people = people.with_columns(pl.Series("opaque", opaque, pl.Enum(sorted(opaque)))).drop("id")
+    tables = [people]
+    kept = ("split", "day", "weekday", "slot", "behaviour", "gap")
+    columns = [pl.col("opaque").alias("user"), *map(pl.col, kept)]
     if "location" in frame.columns:
-        areas = out.select("user", "opaque", "location").unique(maintain_order=True)
-        areas = areas.join(_kept_areas(frame), on=["user", "location"], maintain_order="left")
-        codes = [f"area-{_opaque(key, 'area', *row)}" for row in areas.drop("user").rows()]
-        areas = areas.with_columns(pl.Series("area", codes, pl.String)).drop("user")
-        out = out.join(areas, on=["opaque", "location"], how="left", maintain_order="left")
-        columns.insert(4, "area")
-    out = out.select(pl.col("opaque").alias("user"), *columns).rename(
-        {"area": "location"}, strict=False
-    )
+        areas = _distinct(frame, "user", "period", "location").join(people, on=["user", "period"])
+        areas = areas.join(_kept_areas(frame), on=["user", "location"])
+        codes = [f"area-{_opaque(key, 'area', *row)}" for row in areas["opaque", "location"].rows()]
+        areas = areas.with_columns(pl.Series("area", codes, pl.Categorical)).drop("opaque")
+        tables.append(areas)
+        columns.insert(5, pl.col("area").alias("location"))
+    parts = frame.iter_slices(_GROUP)  # joined in parts: a join's own tables grow with its rows
+    out = pl.concat([_joined(part, tables).select(columns) for part in parts])
     first = (pl.col("user") != pl.col("user").shift(1)).fill_null(True)
     return out.sort("user", maintain_order=True).with_columns(gap=pl.col("gap") & ~first)
+
+
+def _joined(frame: pl.DataFrame, tables: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Left joins on all columns that the frame and a table share; rows keep their order."""
+    for table in tables:
+        shared = [name for name in table.columns if name in frame.columns]
+        frame = frame.join(table, on=shared, how="left", maintain_order="left")
+    return frame
 
 
 def load_key(key_file: str | Path | None, output: str | Path) -> bytes:
@@ -127,6 +150,16 @@ def load_key(key_file: str | Path | None, output: str | Path) -> bytes:
     return key
 
 
+def _write(frame: pl.DataFrame, path: Path, mark: dict[str, Any]) -> None:
+    """Writes parquet with texts as strings, `_GROUP` rows at a time: spelled out, ids are the most of it."""
+    texts = pl.col(pl.Categorical, pl.Enum).cast(pl.String)
+    metadata = {ANONYMISED_KEY: json.dumps(mark).encode()}
+    schema = frame.head(0).with_columns(texts).to_arrow().schema.with_metadata(metadata)
+    with atomic_write(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for part in frame.iter_slices(_GROUP):
+            writer.write_table(part.with_columns(texts).to_arrow().cast(schema))
+
+
 def anonymise_file(
     spec: DataSpec, output: str | Path, key: bytes, report: BadRows | None = None
 ) -> Anonymised:
@@ -151,10 +184,7 @@ def anonymise_file(
         "has_places": has_places,
         "renewed_every_days": PERIOD_DAYS if spec.has_dates else None,
     }
-    table = result.to_arrow()
-    table = table.replace_schema_metadata({ANONYMISED_KEY: json.dumps(mark).encode()})
-    with atomic_write(output) as temporary:
-        pq.write_table(table, temporary)
+    _write(result, output, mark)
     before = frame["location"].count() if has_places else 0
     return Anonymised(
         people=frame["user"].n_unique(),

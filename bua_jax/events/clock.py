@@ -103,7 +103,7 @@ def _from_time(check: Checker) -> None:
         _weekday=(time.dt.weekday() - 1).cast(pl.Int8),
         _slot=(minutes * spec.slots_per_day // 1440).cast(pl.Int16),
         _moment=time.cast(pl.Int64),
-    )
+    ).drop("_time")
 
 
 def _slots(check: Checker) -> None:
@@ -132,10 +132,10 @@ def _weekdays(check: Checker) -> None:
 
 
 def add_clock(check: Checker) -> None:
-    """Adds `_weekday`, `_slot` and, unless days come from the order, `_day` and `_moment`.
+    """Adds `_weekday`, `_slot` and, unless days come from weeks or the order, `_day` and `_moment`.
 
-    `_moment` orders a person's rows in time; its unit depends on the form of time. In the form
-    `week`, `_day` = (dense rank of the week within the person) * 7 + weekday and `_week` is kept.
+    `_moment` orders a person's rows in time; its unit depends on the form of time. In the form `week`
+    `_week` and `_clock` (minutes or slot) are added, of which `days_from_weeks` makes both.
     """
     form = check.spec.time_form()
     if form == "time":
@@ -152,16 +152,28 @@ def add_clock(check: Checker) -> None:
     elif form == "week":
         check.frame = check.frame.with_columns(_week=integer("week"))
         check.require("week", pl.col("_week").is_not_null(), "a week number")
-        rank = pl.col("_week").rank("dense").over("_user").cast(pl.Int32) - 1
-        check.frame = check.frame.with_columns(_day=rank * 7 + pl.col("_weekday").cast(pl.Int32))
     else:
         return None
-    moment = pl.col("_day").cast(pl.Int64) * check.spec.slots_per_day + pl.col("_slot")
+    clock = pl.col("_slot").cast(pl.Int64)
     if "minute" in check.spec.columns and "slot" not in check.spec.columns:
         clock = integer("hour") * 60 + integer("minute")
-        moment = pl.col("_day").cast(pl.Int64) * 1440 + clock
-    check.frame = check.frame.with_columns(_moment=moment)
+    if form == "week":
+        check.frame = check.frame.with_columns(_clock=clock)
+    else:
+        check.frame = check.frame.with_columns(_moment=_moment(clock))
     return None
+
+
+def _moment(clock: pl.Expr) -> pl.Expr:
+    """Orders rows by `_day`, then by `clock`, which is below 1440."""
+    return pl.col("_day").cast(pl.Int64) * 1440 + clock
+
+
+def days_from_weeks(frame: pl.DataFrame) -> pl.DataFrame:
+    """Adds `_day` = (dense rank of `_week` within the person) * 7 + weekday, and `_moment`."""
+    rank = pl.col("_week").rank("dense").over("_user").cast(pl.Int32) - 1
+    frame = frame.with_columns(_day=rank * 7 + pl.col("_weekday").cast(pl.Int32))
+    return frame.with_columns(_moment=_moment(pl.col("_clock"))).drop("_clock")
 
 
 def days_from_order(frame: pl.DataFrame) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from bua_jax import files
 from bua_jax.console import notice
 from bua_jax.errors import DataError
 from bua_jax.events.schema import History
+from bua_jax.pipeline import ray_shards
 
 PARTS = 8  # batches that are asked about before their answers are written
 
@@ -45,9 +46,7 @@ def write_answers(
         with partial.open("a", encoding="utf-8") as file:
             for begin in range(len(lines), len(histories), part):
                 some = histories[begin : begin + part]
-                answers = ask(some, begin)
-                named = zip(ids[begin : begin + part], answers, strict=True)
-                made = [json.dumps({"id": i, **a}, ensure_ascii=False) for i, a in named]
+                made = part_lines(ids[begin : begin + part], ask(some, begin))
                 file.write("".join(line + "\n" for line in made))
                 file.flush()
                 lines += made
@@ -58,6 +57,33 @@ def write_answers(
         ) from error
     files.write_text(output, "".join(line + "\n" for line in lines))
     partial.unlink()
+
+
+def write_answers_on_ray(
+    output: str | Path,
+    work: Callable[[int, Path], None],
+    parts: int,
+    *,
+    identity: str,
+    **cluster: Any,
+) -> None:
+    """Writes what `write_answers` writes, each part a shard on a Ray cluster.
+
+    work: writes the lines of a part (see `part_lines`). cluster: see `ray_shards.run_shards`. Finished
+    parts are in OUTPUT.shards until all are; those of another `identity` are left alone.
+    """
+    output = Path(output)
+    folder = output.with_name(output.name + ".shards")
+    finished = folder / files.sha256_text(identity)
+    paths = ray_shards.run_shards(work, parts, finished, ".jsonl", **cluster)
+    files.write_text(output, "".join(path.read_text(encoding="utf-8") for path in paths))
+    ray_shards.remove_shards(folder)
+
+
+def part_lines(ids: Sequence[str], answers: Sequence[dict[str, Any]]) -> list[str]:
+    """A JSON line for each answer."""
+    named = zip(ids, answers, strict=True)
+    return [json.dumps({"id": i, **a}, ensure_ascii=False) for i, a in named]
 
 
 def _finished(partial: Path, identity: str) -> list[str]:

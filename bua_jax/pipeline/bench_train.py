@@ -30,7 +30,7 @@ from bua_jax.models.qwen2 import REMAT, Qwen2Config
 from bua_jax.pipeline import plan_roofline
 from bua_jax.pipeline.bench_step import OurStep, synthetic_step
 from bua_jax.pipeline.bench_worker import Worker, WorkerFailed
-from bua_jax.pipeline.dialogues import stage2_dialogues, writer_of
+from bua_jax.pipeline.dialogues import groups, write_group, writer_of
 from bua_jax.pipeline.model import NANO, base_folder
 from bua_jax.pipeline.plan_roofline import Work
 from bua_jax.pipeline.plan_step import abstract_model, stage_groups
@@ -297,12 +297,17 @@ def compare_peers(
 
 def stage2_records(config: ConfigDict, sizes: Qwen2Config, dialogues: int) -> list[TokenRecord]:
     """Stage-2 dialogues of a simulated population, in nano's tokens."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.windows.train = dialogues
     run, store = Run(config, Path()), simulated_store(*_POPULATION)
     tokenizer = load_tokenizer(NANO, sizes.vocab_size)
     writer, model = writer_of(run, store), config.model
     shape = (model.soft_tokens, model.recall, config.stage2.row_length)
     encoding = Encoding(store, tokenizer, *shape)
-    return token_records(stage2_dialogues(run, writer, "train", dialogues), encoding)
+    wanted = [g for g in groups(run, store) if (g.stage, g.split) == (2, "train")]
+    written = [dialogue for group in wanted for dialogue in write_group(run, writer, group)[0]]
+    return token_records(written, encoding)
 
 
 def packing_fill(records: Sequence[TokenRecord], seed: int) -> list[dict[str, float]]:

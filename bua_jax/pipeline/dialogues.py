@@ -1,12 +1,23 @@
 """Step `dialogues`: the rule-based annotator writes the reference answers of stages 1 and 2."""
 
+import dataclasses
+import functools
+import json
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
+from ml_collections import ConfigDict
+
+from bua_jax import files
 from bua_jax.console import notice, progress
 from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.dialogue.store import describe, read_dialogues, write_dialogues
-from bua_jax.dialogue.tasks import Writer, build_stage1, build_stage2
+from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, write_stage1
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import (
     WindowIndex,
@@ -14,8 +25,11 @@ from bua_jax.events.windows import (
     prediction_windows,
     sample_windows,
 )
+from bua_jax.pipeline import ray_shards
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.steps import Run
+from bua_jax.pipeline.steps import Run, plain
+
+SHARDS = 64  # blocks of people, at most, that workers share
 
 
 def writer_of(run: Run, store: EventStore) -> Writer:
@@ -50,49 +64,134 @@ def split_windows(run: Run, store: EventStore, split: str, task: str, count: int
     return sample_windows(windows, count, run.config.seed)
 
 
-def stage2_dialogues(run: Run, writer: Writer, split: str, count: int) -> list[Dialogue]:
-    """Stage-2 dialogues about `count` windows of a split, the config's share of them ending in a day."""
-    share = run.config.dialogues.generation_share
-    everything = split_windows(run, writer.store, split, "prediction", count)
-    generated = round(len(everything) * share)
-    found: list[Dialogue] = []
-    for task, number in (("prediction", len(everything) - generated), ("generation", generated)):
-        if number:
-            windows = split_windows(run, writer.store, split, task, number)
-            items = build_stage2(writer, task, windows, split)
-            found += progress(items, f"stage 2 {task}, {split}", len(windows))
+@dataclass(frozen=True)
+class Group:
+    """Windows whose dialogues stand together in a file."""
+
+    stage: int
+    split: str
+    task: str  # prediction or generation; "" in stage 1, where each window draws its own
+    windows: WindowIndex
+
+
+def groups(run: Run, store: EventStore) -> list[Group]:
+    """All windows that dialogues are written about, in the order of the files."""
+    config = run.config
+    found = []
+    for split, count in (
+        ("train", config.windows.train),
+        ("validation", config.windows.validation),
+    ):
+        total = len(split_windows(run, store, split, "prediction", count))
+        first = max(1, round(total * config.dialogues.stage1_share))
+        found.append(Group(1, split, "", split_windows(run, store, split, "prediction", first)))
+        generated = round(total * config.dialogues.generation_share)
+        for task, number in (("prediction", total - generated), ("generation", generated)):
+            if number:
+                found.append(Group(2, split, task, split_windows(run, store, split, task, number)))
     return found
+
+
+def write_group(run: Run, writer: Writer, group: Group) -> tuple[list[Dialogue], Counter[str]]:
+    """A group's dialogues, and windows left out by reason; none depends on another window."""
+    if group.stage == 1:
+        tasks = tuple(run.config.dialogues.stage1_tasks)
+        return write_stage1(writer, group.windows, group.split, tasks)
+    items = build_stage2(writer, group.task, group.windows, group.split)
+    title = f"stage 2 {group.task}, {group.split}"
+    return list(progress(items, title, len(group.windows))), Counter()
+
+
+def _finish(
+    run: Run, store: EventStore, written: Iterable[tuple[Group, list[Dialogue], Counter[str]]]
+) -> dict[str, Any]:
+    """Caps stage 1, writes both files of what was written of each group, and says what was left out."""
+    config = run.config
+    stages: dict[int, list[Dialogue]] = {1: [], 2: []}
+    skipped: Counter[str] = Counter()
+    for group, found, left_out in written:
+        skipped += left_out
+        if (group.stage, group.split) == (1, "train"):
+            found, left_out = cap_stage1(found, config.dialogues.nothing_share, config.seed)
+            skipped += left_out
+        stages[group.stage] += found
+    for reason, number in skipped.items():
+        notice(f"stage 1: left out {number} windows ({reason})")
+    for stage, dialogues in stages.items():
+        path = run.folder("dialogues") / f"stage{stage}.parquet"
+        write_dialogues(path, dialogues, describe(store))
+    notice(f"dialogues: {len(stages[1])} of stage 1, {len(stages[2])} of stage 2")
+    return {"stage1": len(stages[1]), "stage2": len(stages[2])}
 
 
 def build_dialogues(run: Run) -> dict[str, Any]:
     """Writes dialogues/stage1.parquet and dialogues/stage2.parquet (training and validation)."""
-    config, store = run.config, load_store(run)
+    store = load_store(run)
     writer = writer_of(run, store)
-    sizes = {"train": config.windows.train, "validation": config.windows.validation}
-    stage1: list[Dialogue] = []
-    stage2: list[Dialogue] = []
-    skipped: Counter[str] = Counter()
-    for split, count in sizes.items():
-        total = len(split_windows(run, store, split, "prediction", count))
-        number = max(1, round(total * config.dialogues.stage1_share))
-        windows = split_windows(run, store, split, "prediction", number)
-        found, left_out = build_stage1(
-            writer,
-            windows,
-            split,
-            tasks=tuple(config.dialogues.stage1_tasks),
-            nothing_share=config.dialogues.nothing_share,
-        )
-        stage1 += found
+    written = ((group, *write_group(run, writer, group)) for group in groups(run, store))
+    return _finish(run, store, written)
+
+
+def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
+    """`build_dialogues` with the windows of a block of people as a shard; the files are the same.
+
+    cluster: see `ray_shards.run_shards`. Finished shards are in dialogues/shards until all are.
+    """
+    store = load_store(run)
+    number = min(SHARDS, len(store.users))
+    work = shard_work(plain(run.config), run.workdir.resolve(), number)
+    folder = shard_folder(run, store)
+    paths = ray_shards.run_shards(work, number, folder, ".parquet", **cluster)
+    whole = groups(run, store)
+    found: list[list[Dialogue]] = [[] for _ in whole]
+    skipped = Counter[str]()
+    places = {(group.stage, group.split, group.task): i for i, group in enumerate(whole)}
+    for path in paths:
+        for dialogue in read_dialogues(path, describe(store)):
+            task = dialogue.task if dialogue.stage == 2 else ""
+            found[places[dialogue.stage, dialogue.split, task]].append(dialogue)
+        skipped += Counter(json.loads(pq.read_schema(path).metadata[b"skipped"]))
+    counted = [skipped, *(Counter[str]() for _ in whole[1:])]
+    result = _finish(run, store, zip(whole, found, counted, strict=True))
+    ray_shards.remove_shards(run.folder("dialogues") / "shards")
+    return result
+
+
+def shard_folder(run: Run, store: EventStore) -> Path:
+    """Where the shards of this config, data and annotator lie."""
+    values = plain(run.config)
+    shaped = {key: values[key] for key in ("windows", "dialogues", "seed")}
+    identity = files.sha256_text(json.dumps([shaped, describe(store)], sort_keys=True))
+    return run.folder("dialogues") / "shards" / identity
+
+
+def shard_work(config: dict[str, Any], workdir: Path, shards: int) -> ray_shards.Work:
+    """What a worker does for a shard; paths are absolute, since workers start elsewhere."""
+    return functools.partial(write_shard, config, workdir, shards)
+
+
+def write_shard(
+    config: dict[str, Any], workdir: Path, shards: int, number: int, path: Path
+) -> None:
+    """Writes the dialogues about the `number`-th of `shards` blocks of people to `path`."""
+    run, store, writer, whole = _loaded(json.dumps(config), workdir)
+    users = np.array_split(np.arange(len(store.users)), shards)[number]
+    found: list[Dialogue] = []
+    skipped = Counter[str]()
+    for group in whole:
+        first, stop = np.searchsorted(group.windows.user, [users[0], users[-1] + 1])
+        windows = group.windows.take(np.arange(first, stop))
+        written, left_out = write_group(run, writer, dataclasses.replace(group, windows=windows))
+        found += written
         skipped += left_out
-        stage2 += stage2_dialogues(run, writer, split, count)
-    for reason, number in skipped.items():
-        notice(f"stage 1: left out {number} windows ({reason})")
-    folder, metadata = run.folder("dialogues"), describe(store)
-    write_dialogues(folder / "stage1.parquet", stage1, metadata)
-    write_dialogues(folder / "stage2.parquet", stage2, metadata)
-    notice(f"dialogues: {len(stage1)} of stage 1, {len(stage2)} of stage 2")
-    return {"stage1": len(stage1), "stage2": len(stage2)}
+    write_dialogues(path, found, {**describe(store), "skipped": json.dumps(skipped)})
+
+
+@functools.lru_cache(maxsize=1)  # once per worker
+def _loaded(config: str, workdir: Path) -> tuple[Run, EventStore, Writer, list[Group]]:
+    run = Run(ConfigDict(json.loads(config)), workdir)
+    store = load_store(run)
+    return run, store, writer_of(run, store), groups(run, store)
 
 
 def load_dialogues(run: Run, stage: str, store: EventStore) -> list[Dialogue]:

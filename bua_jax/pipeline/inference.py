@@ -33,6 +33,8 @@ from bua_jax.events.schema import WEEKDAYS, Catalogue, History
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import token_bytes
 from bua_jax.models.aligned import input_embeddings, merged
+from bua_jax.pipeline.answers import part_lines
+from bua_jax.pipeline.histories import read_histories
 from bua_jax.pipeline.model import Parts, assemble, with_trained
 from bua_jax.pipeline.stages import TRAINED
 from bua_jax.training.sharding import make_mesh
@@ -222,6 +224,22 @@ class Bua:
         if self.catalogue.has_places:
             event["place"] = place_text(place)
         return event
+
+
+def write_prediction_shard(
+    folder: Path, refine: bool, mesh: str, source: Path, part: int, number: int, path: Path
+) -> None:
+    """Predicts the `number`-th `part` histories of the file `source` and writes their lines to `path`."""
+    bua, ids, histories = _loaded(folder, refine, mesh, source)
+    some = slice(number * part, (number + 1) * part)
+    lines = part_lines(ids[some], bua.predict(histories[some]))
+    files.write_text(path, "".join(line + "\n" for line in lines))
+
+
+@functools.lru_cache(maxsize=1)  # once per worker
+def _loaded(folder: Path, refine: bool, mesh: str, source: Path):
+    bua = load(folder, refine=refine, mesh=mesh)
+    return bua, *read_histories(source, bua.catalogue, bua.windows.prediction_history)
 
 
 def _events(day) -> list[tuple[int, int, int]]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bua_jax.errors import DataError
-from bua_jax.events.clock import add_clock, days_from_order
+from bua_jax.events.clock import add_clock, days_from_order, days_from_weeks
 from bua_jax.events.rows import BadRows, Checker
 from bua_jax.events.spec import DataSpec
 
@@ -120,7 +120,7 @@ def test_a_date_without_a_time_of_day_is_no_time() -> None:
 
 @pytest.mark.parametrize("weekday", ["Tuesday", "tue", " TUESDAY ", "1", 1])
 def test_weekdays_by_name_or_number_from_monday(weekday) -> None:
-    frame = clock({"week": [7], "weekday": [weekday], "hour": ["9"]})
+    frame = days_from_weeks(clock({"week": [7], "weekday": [weekday], "hour": ["9"]}))
     assert frame.select("_day", "_weekday", "_slot").rows() == [(1, 1, 18)]
 
 
