@@ -19,3 +19,7 @@ class MismatchError(BuaError):
 
 class CheckpointError(BuaError):
     """A checkpoint or weight file is missing, truncated, altered or of another model."""
+
+
+class WriteError(BuaError):
+    """A file could not be written, most often because the disk is full."""

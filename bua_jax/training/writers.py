@@ -8,6 +8,8 @@ from types import TracebackType
 
 from tensorboardX import SummaryWriter
 
+from bua_jax.errors import WriteError
+
 
 class MetricWriter:
     """`write_scalars(step, scalars)` appends to metrics.jsonl and to TensorBoard event files.
@@ -29,18 +31,28 @@ class MetricWriter:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """One line of JSON; NaN and infinities, which JSON lacks, are left out."""
+        """One line of JSON; NaN and infinities, which JSON lacks, are left out. Raises `WriteError`."""
         if self._file is None or self._board is None:
             return
         finite = {k: float(v) for k, v in scalars.items() if math.isfinite(v)}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise _full(self._file.name, error) from error
         for name, value in finite.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Raises `WriteError` if what is left could not be written."""
+        failed: OSError | None = None
         for part in filter(None, (self._file, self._board)):
-            part.close()
+            try:
+                part.close()
+            except OSError as error:
+                failed = error
+        if failed is not None and self._file is not None:
+            raise _full(str(Path(self._file.name).parent), failed) from failed
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -51,7 +63,18 @@ class MetricWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except WriteError:
+            if error is None:  # or else that one says why
+                raise
+
+
+def _full(path: str, error: OSError) -> WriteError:
+    return WriteError(
+        f"Could not write the metrics in {path} ({error}). Checkpoints are untouched. Free disk space "
+        "and run the same command again."
+    )
 
 
 def read_scalars(folder: Path, *, up_to: int | None = None) -> list[dict[str, float]]:

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import logging
+import resource
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bua_jax.errors import WriteError
 from bua_jax.feed.packing import batches
 from bua_jax.training import loop, sharding
 from bua_jax.training.optimizer import OptimizerSettings, trained_groups
@@ -215,3 +217,27 @@ def test_writer_survives_a_cut_line(tmp_path) -> None:
     assert read_scalars(tmp_path, up_to=1) == [{"step": 1, "a": 1.0}]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert sum(line.endswith("}") and bool(json.loads(line)) for line in lines) == 4
+
+
+def test_writer_on_a_full_disk(tmp_path) -> None:
+    """It says so, and what else went wrong meanwhile (a checkpoint, say) is not hidden by it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write(step: int, error: Exception | None) -> None:
+        with MetricWriter(tmp_path) as writer:
+            writer.write_scalars(step, {"a": 1.0})
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+            if error:
+                writer._board.add_scalar("b", 1.0, step)
+                raise error
+            writer.write_scalars(step + 1, {"a": 2.0})
+
+    for step, error, expected in ((1, None, WriteError), (2, KeyError("checkpoint"), KeyError)):
+        try:
+            with pytest.raises(
+                expected, match="Free disk space" if error is None else "checkpoint"
+            ):
+                write(step, error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_scalars(tmp_path) == [{"step": 1, "a": 1.0}, {"step": 2, "a": 1.0}]
