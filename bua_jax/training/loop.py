@@ -18,7 +18,7 @@ import optax
 from bua_jax.console import bar, notice
 from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS
-from bua_jax.errors import BuaError
+from bua_jax.errors import BuaError, CheckpointError
 from bua_jax.feed.packing import PackingPlan, batches, fixed_batches, plan_for
 from bua_jax.models.aligned import Aligned, supervised_nll
 from bua_jax.models.rows import row_shards
@@ -388,10 +388,21 @@ def train(
 
 
 def _best_loss(manager: Any, up_to: int) -> float:
-    """Validation loss of the saved best; one from after the resumed step is dropped, and redone."""
-    for step in manager.all_steps():
-        if step > up_to:
-            manager.delete(step)
-            continue
-        return float(checkpoint.read_metadata(manager, step)["validation_loss"])
-    return math.inf
+    """Validation loss of the saved best; one from after the resumed step is dropped, and redone.
+
+    A process killed while it saved that one may have left the best before it, whole or in part.
+    """
+    newest_first = sorted(manager.all_steps(), reverse=True)
+    newer = [step for step in newest_first if step > up_to]
+    loss = math.inf
+    for step in newest_first[len(newer) :]:
+        try:
+            loss = float(checkpoint.read_metadata(manager, step)["validation_loss"])
+            break
+        except CheckpointError:
+            if not newer:
+                raise
+            manager.delete(step)  # before the newer one, which tells that it was superseded
+    for step in newer:
+        manager.delete(step)
+    return loss

@@ -306,12 +306,13 @@ def main(folder: Path, kills: int, seed: int) -> None:
     times = {e["event"]: [] for e in whole.events}
     for before, after in zip(whole.events, whole.events[1:], strict=False):
         times[before["event"]].append(after["time"] - before["time"])
-    files = (folder / "whole").glob("*/checkpoints/*/**/*")
+    saved = [p for kind in ("checkpoints", "best") for p in (folder / "whole").glob(f"*/{kind}/*")]
+    largest = [max(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in saved]
     scale = {
         "save": sorted(times["save"])[len(times["save"]) // 4],
         "step": sorted(times["draw"])[len(times["draw"]) // 2],
         "start": whole.events[0]["time"] - whole.started,
-        "file": max(file.stat().st_size for file in files),
+        "file": min(largest),  # a limit below keeps every save from being done
     }
 
     records: list[dict] = []

@@ -4,15 +4,16 @@ import dataclasses
 import json
 import logging
 import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bua_jax.errors import WriteError
+from bua_jax.errors import CheckpointError, WriteError
 from bua_jax.feed.packing import batches
-from bua_jax.training import loop, sharding
+from bua_jax.training import checkpoint, loop, sharding
 from bua_jax.training.optimizer import OptimizerSettings, trained_groups
 from bua_jax.training.state import create
 from bua_jax.training.writers import MetricWriter, read_scalars
@@ -202,6 +203,30 @@ def test_a_batch_without_supervision_is_counted() -> None:
     jax.tree.map(np.testing.assert_array_equal, state.weighting, tracked)
     with pytest.raises(loop.TrainingStopped, match="Steps 1 to 2: no token"):
         loop.check_sane(sums, 2)
+
+
+def test_best_of_a_run_killed_while_it_saved_one(tmp_path) -> None:
+    """The best before it may be there, whole or half deleted; a damaged one that is none of these is told."""
+
+    def best(steps, damaged, up_to):
+        folder = tmp_path / f"{steps}{damaged}{up_to}"
+        manager = checkpoint.open_manager(folder, keep=5)
+        for step in steps:
+            record = {"validation_loss": step / 10}
+            checkpoint.save(manager, step, {"a": jnp.ones(3)}, batches(RECORDS, PLAN, 0), record)
+        for step in damaged:
+            shutil.rmtree(folder / str(step) / "metadata")
+        for _ in range(2):  # the process may be killed again, and looks again
+            found = loop._best_loss(checkpoint.open_manager(folder, keep=1), up_to)
+        return found, sorted(int(p.name) for p in folder.iterdir())
+
+    assert best([4, 8], [], 8) == (0.8, [4, 8])
+    assert best([4, 8], [4], 8) == (0.8, [4, 8])
+    assert best([4, 8], [], 6) == (0.4, [4])
+    assert best([4, 8], [4], 6) == (np.inf, [])
+    assert best([8], [], 6) == (np.inf, [])
+    with pytest.raises(CheckpointError, match=r"Checkpoint 4 in .* is damaged"):
+        best([4], [4], 6)
 
 
 def test_writer_survives_a_cut_line(tmp_path) -> None:

@@ -1,0 +1,220 @@
+"""Saves checkpoints under strace, which kills the process or lets a system call fail at a named place.
+
+  python -m tests.training.traced_save FOLDER
+
+Checkpoint n holds the number n everywhere, so that a mixture of two shows. FOLDER/old has checkpoint 2;
+every case saves 3 over a copy of it, then a new process looks what is there, and saves 4. Processes are
+forked from this one, which has imported everything and started nothing of jax; strace is attached to them.
+strace counts the calls of every thread apart, so a place is named in two ways: the n-th call of a kind in
+a thread, and the n-th about a path. What was hit is read off its log. Prints JSON: the calls of a save,
+and a record of every case.
+"""
+
+import ctypes
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bua_jax.errors import CheckpointError
+from bua_jax.training import checkpoint, loop
+
+OLD, NEW = 2, 3
+REFUSED, SECONDS = 3, 60
+WRITES = ("write", "writev", "pwrite64", "pwritev", "fsync", "fdatasync", "fallocate", "ftruncate")
+NAMES = ("rename", "renameat", "renameat2", "mkdir", "mkdirat", "link", "linkat")
+REMOVALS = ("unlink", "unlinkat", "rmdir")
+ERRORS = ("ENOSPC", "EIO")
+
+
+class Position:
+    """In a data iterator's place: its position is a number."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def get_state(self) -> dict[str, int]:
+        return {"n": self.n}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.n = state["n"]
+
+
+def state_of(n: int) -> dict[str, Any]:
+    shapes = {"a": (40, 30), "b": (500,), "c": (500,), "step": ()}
+    return {name: np.full(shape, n, np.float32) for name, shape in shapes.items()}
+
+
+def save(folder: Path, n: int) -> None:
+    record = {"stage": "stage2", "validation_loss": float(n)}
+    checkpoint.save(checkpoint.open_manager(folder, keep=1), n, state_of(n), Position(n), record)
+
+
+def look(folder: Path) -> dict[str, Any]:
+    """What a new process finds: the checkpoint it goes on from, and whether all of it is that one's.
+
+    Then it saves the next, which must come back whole too.
+    """
+    for newest in (None, NEW + 1):
+        if newest:
+            save(folder, newest)
+        data, manager = Position(0), checkpoint.open_manager(folder, keep=1)
+        step, state = checkpoint.restore(manager, state_of(0), data, {"stage": "stage2"})
+        values = {float(x) for leaf in jax.tree.leaves(state) for x in np.unique(leaf)}
+        values |= {float(data.n), checkpoint.read_metadata(manager, step)["validation_loss"]}
+        if newest is None:
+            found = {"step": step, "mixed": values != {float(step)}}
+            losses = []
+            for up_to in (NEW, OLD):  # the run went on from a checkpoint of this step
+                shutil.rmtree(copy := folder.with_name("copy"), ignore_errors=True)
+                shutil.copytree(folder, copy)
+                loss = loop._best_loss(checkpoint.open_manager(copy, keep=1), up_to)
+                losses.append(loss if math.isfinite(loss) else None)
+            found["best"] = losses
+    return {**found, "goes_on": step == newest and values == {float(newest)}}
+
+
+# ------------------------------------------------------------------------------- processes, strace
+
+
+def forked(work: Callable[[], Any], attach: Callable[[int], None] = lambda pid: None) -> Any:
+    """(exit code or minus the signal, what `work` returned) of a forked process."""
+    go_reader, go = os.pipe()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            any_process = ctypes.c_ulong(-1)  # may trace this one, also where only parents may
+            ctypes.CDLL(None).prctl(0x59616D61, any_process, 0, 0, 0)
+            os.read(go_reader, 1)
+            signal.alarm(SECONDS)
+            os.write(writer, json.dumps(work()).encode())
+            code = 0
+        except CheckpointError as error:
+            os.write(writer, json.dumps(str(error)).encode())
+            code = REFUSED
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+    os.close(writer)
+    attach(pid)
+    os.write(go, b"!")
+    with os.fdopen(reader) as answer:
+        text = answer.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(go), os.close(go_reader)
+    return code, json.loads(text) if text else None
+
+
+def traced(folder: Path, *options: str) -> tuple[int, list[str]]:
+    """(exit code, strace's log) of saving NEW in `folder`."""
+    log = folder.with_name("log")
+    calls = ",".join(f"?{call}" for call in WRITES + NAMES + REMOVALS)
+    strace: list[subprocess.Popen] = []
+
+    def attach(pid: int) -> None:
+        command = ["strace", "-f", "-y", "-s", "0", "-o", str(log), "-e", f"trace={calls}"]
+        command += [*options, "-p", str(pid)]
+        strace.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        line = strace[0].stderr.readline()
+        if "attached" not in line:
+            os.kill(pid, signal.SIGKILL)
+            sys.exit(f"strace cannot trace a process: {line}")
+
+    code, _ = forked(lambda: save(folder, NEW), attach)
+    strace[0].communicate()
+    return code, log.read_text().splitlines()
+
+
+def call_of(line: str, folder: Path) -> tuple[str, str, str] | None:
+    """(thread, call, arguments without numbers and random names) of a line of the log."""
+    match = re.match(r"(\d+) +(\w+)\((.*)", line)
+    if not match:
+        return None
+    thread, call, rest = match.groups()
+    rest = re.split(r"\) += |<unfinished", rest)[0].replace(str(folder), "")
+    for pattern, text in ((r"[0-9a-f]{32}", "HASH"), (r"/tmp\w{8}\b", "/TMP"), (r"\b\d+", "")):
+        rest = re.sub(pattern, text, rest)
+    return thread, call, rest
+
+
+def places(log: list[str], folder: Path) -> tuple[dict[str, set[str]], list[tuple[str, list[str]]]]:
+    """(arguments of every call about `folder`, options of strace that name each of them in turn)."""
+    calls: dict[str, set[str]] = {}
+    counts: Counter = Counter()
+    named = set()
+    for line in log:
+        if (found := call_of(line, folder)) is None:
+            continue
+        thread, call, arguments = found
+        counts[thread, call] += 1
+        if str(folder) not in line:
+            continue
+        calls.setdefault(call, set()).add(arguments)
+        named.add((call, "", counts[thread, call]))
+        path = re.search(rf"({re.escape(str(folder))}[^\">]*)", line)[1]
+        if "HASH" not in arguments and "TMP" not in arguments and path != str(folder):
+            counts[thread, call, path] += 1
+            named.add((call, path, counts[thread, call, path]))
+    options = [
+        (call, [*(["-P", path] if path else []), f"when={n}"]) for call, path, n in sorted(named)
+    ]
+    return calls, options
+
+
+def main(folder: Path) -> None:
+    old, case = folder / "old", folder / "case"
+    if code := forked(lambda: save(old, OLD))[0]:
+        sys.exit(f"the first save exits with {code}")
+
+    def run(*options: str) -> tuple[int, list[str], dict[str, Any]]:
+        shutil.rmtree(case, ignore_errors=True)
+        shutil.copytree(old, case)
+        code, log = traced(case, *options)
+        looked, found = forked(lambda: look(case))
+        return code, log, {"exit": code, "looked": looked, "found": found}
+
+    code, log, record = run()
+    if code or record["found"] != {
+        "step": NEW,
+        "mixed": False,
+        "best": [3.0, None],
+        "goes_on": True,
+    }:
+        sys.exit(f"a save that nothing disturbs exits with {code}: {record}")
+    calls, options = places(log, case)
+    records = []
+    for call, (*path, when) in options:
+        for what in ("KILL", *ERRORS):
+            if what == "ENOSPC" and call in REMOVALS:
+                continue
+            action = "signal=KILL" if what == "KILL" else f"error={what}"
+            _, log, record = run(*path, "-e", f"inject={call}:{action}:{when}")
+            mark = " = ?" if what == "KILL" else "(INJECTED)"
+            hits = [call_of(line, case) for line in log if mark in line]
+            record |= {
+                "call": call,
+                "what": what,
+                "hits": sorted(
+                    {arguments for _, name, arguments in filter(None, hits) if name == call}
+                ),
+            }
+            records.append(record)
+    print(json.dumps({"calls": {k: sorted(v) for k, v in calls.items()}, "cases": records}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
