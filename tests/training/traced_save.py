@@ -195,6 +195,14 @@ def main(folder: Path) -> None:
         "goes_on": True,
     }:
         sys.exit(f"a save that nothing disturbs exits with {code}: {record}")
+    mixed = []
+    for part in ("data", "metadata", "state"):  # of another checkpoint, to see that this is told
+        shutil.rmtree(case, ignore_errors=True)
+        shutil.copytree(old, case)
+        traced(case)
+        shutil.rmtree(case / str(NEW) / part)
+        shutil.copytree(old / str(OLD) / part, case / str(NEW) / part)
+        mixed.append(forked(lambda: look(case))[1]["mixed"])
     calls, options = places(log, case)
     records = []
     for call, (*path, when) in options:
@@ -213,7 +221,8 @@ def main(folder: Path) -> None:
                 ),
             }
             records.append(record)
-    print(json.dumps({"calls": {k: sorted(v) for k, v in calls.items()}, "cases": records}))
+    calls_of = {call: sorted(arguments) for call, arguments in calls.items()}
+    print(json.dumps({"calls": calls_of, "cases": records, "mixed": mixed}))
 
 
 if __name__ == "__main__":
