@@ -140,7 +140,7 @@ def traced(folder: Path, *options: str) -> tuple[int, list[str]]:
 
 
 def call_of(line: str, folder: Path) -> tuple[str, str, str] | None:
-    """(thread, call, arguments without numbers and random names) of a line of the log."""
+    """(thread, call, arguments without numbers and random names) of a line that begins a call."""
     match = re.match(r"(\d+) +(\w+)\((.*)", line)
     if not match:
         return None
@@ -148,7 +148,20 @@ def call_of(line: str, folder: Path) -> tuple[str, str, str] | None:
     rest = re.split(r"\) += |<unfinished", rest)[0].replace(str(folder), "")
     for pattern, text in ((r"[0-9a-f]{32}", "HASH"), (r"/tmp\w{8}\b", "/TMP"), (r"\b\d+", "")):
         rest = re.sub(pattern, text, rest)
-    return thread, call, rest
+    return thread, call, rest.strip(" ,")
+
+
+def hits(log: list[str], folder: Path, call: str, mark: str) -> list[str]:
+    """Arguments of the calls about `folder` that a line with `mark` ends."""
+    begun: dict[str, tuple[str, str]] = {}  # of a thread, what it does
+    found = set()
+    for line in log:
+        if about := call_of(line, folder):
+            begun[about[0]] = about[1], about[2] if str(folder) in line else ""
+        name, arguments = begun.get(line.split()[0], ("", ""))
+        if mark in line and name == call and arguments:
+            found.add(arguments)
+    return sorted(found)
 
 
 def places(log: list[str], folder: Path) -> tuple[dict[str, set[str]], list[tuple[str, list[str]]]]:
@@ -212,14 +225,7 @@ def main(folder: Path) -> None:
             action = "signal=KILL" if what == "KILL" else f"error={what}"
             _, log, record = run(*path, "-e", f"inject={call}:{action}:{when}")
             mark = " = ?" if what == "KILL" else "(INJECTED)"
-            hits = [call_of(line, case) for line in log if mark in line]
-            record |= {
-                "call": call,
-                "what": what,
-                "hits": sorted(
-                    {arguments for _, name, arguments in filter(None, hits) if name == call}
-                ),
-            }
+            record |= {"call": call, "what": what, "hits": hits(log, case, call, mark)}
             records.append(record)
     calls_of = {call: sorted(arguments) for call, arguments in calls.items()}
     print(json.dumps({"calls": calls_of, "cases": records, "mixed": mixed}))
