@@ -22,17 +22,22 @@ from bua_jax.training import processes
 
 
 def open_manager(folder: Path, *, keep: int = 2) -> ocp.CheckpointManager:
-    """A manager of the newest `keep` checkpoints in `folder`."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    """A manager of the newest `keep` checkpoints in `folder`, for the run that writes them.
+
+    What a killed save left half-written is removed.
+    """
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False
+    )
     return ocp.CheckpointManager(folder.resolve(), options=options)
 
 
 def _check_room(folder: Path, size: int) -> None:
-    """Raises `OSError` if `folder` cannot take a file of `size` bytes; none is left there.
+    """Raises `OSError` if `folder` cannot take a file of `size` bytes; none is left, even by a kill.
 
     Asked before orbax writes, whose threads print pages of tracebacks about a disk that fills up.
     """
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
+    with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):  # macOS has none
             os.posix_fallocate(file.fileno(), 0, size)
 

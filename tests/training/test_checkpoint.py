@@ -86,6 +86,8 @@ def test_half_written_is_not_picked_up(folder: Path, capsys) -> None:
     shutil.rmtree(folder / "2" / "state")
     assert_is(1, restored(folder))
     assert "checkpoint 2" in capsys.readouterr().err
+    checkpoint.save(checkpoint.open_manager(folder), 4, state_of(4), data(), METADATA)
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "4"]  # nothing is left of the others
 
 
 def test_none_is_good(folder: Path) -> None:

@@ -50,6 +50,7 @@ def test_every_call_of_a_save(tmp_path: Path) -> None:
         assert case["found"]["step"] in (OLD, NEW), case
         assert not case["found"]["mixed"], case
         assert case["found"]["goes_on"], case
+        assert case["found"]["left"] == [], case
         of_new, of_old = case["found"]["best"]  # None: it is redone
         assert of_new == case["found"]["step"], case
         assert of_old == OLD or (of_old is None and case["found"]["step"] == NEW), case

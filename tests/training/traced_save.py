@@ -14,6 +14,7 @@ import ctypes
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -65,7 +66,7 @@ def save(folder: Path, n: int) -> None:
 def look(folder: Path) -> dict[str, Any]:
     """What a new process finds: the checkpoint it goes on from, and whether all of it is that one's.
 
-    Then it saves the next, which must come back whole too.
+    Then it saves the next, which must come back whole too, and what else is left there.
     """
     for newest in (None, NEW + 1):
         if newest:
@@ -83,7 +84,8 @@ def look(folder: Path) -> dict[str, Any]:
                 loss = loop._best_loss(checkpoint.open_manager(copy, keep=1), up_to)
                 losses.append(loss if math.isfinite(loss) else None)
             found["best"] = losses
-    return {**found, "goes_on": step == newest and values == {float(newest)}}
+    left = sorted(p.name for p in folder.iterdir() if p.name != str(newest))
+    return {**found, "goes_on": step == newest and values == {float(newest)}, "left": left}
 
 
 # ------------------------------------------------------------------------------- processes, strace
@@ -164,11 +166,10 @@ def hits(log: list[str], folder: Path, call: str, mark: str) -> list[str]:
     return sorted(found)
 
 
-def places(log: list[str], folder: Path) -> tuple[dict[str, set[str]], list[tuple[str, list[str]]]]:
-    """(arguments of every call about `folder`, options of strace that name each of them in turn)."""
-    calls: dict[str, set[str]] = {}
+def places(log: list[str], folder: Path) -> dict[tuple[str, str], list[list[str]]]:
+    """Of every call about `folder`, and its arguments: the options of strace that name one such call."""
+    named: dict[tuple[str, str], list[list[str]]] = {}
     counts: Counter = Counter()
-    named = set()
     for line in log:
         if (found := call_of(line, folder)) is None:
             continue
@@ -176,16 +177,13 @@ def places(log: list[str], folder: Path) -> tuple[dict[str, set[str]], list[tupl
         counts[thread, call] += 1
         if str(folder) not in line:
             continue
-        calls.setdefault(call, set()).add(arguments)
-        named.add((call, "", counts[thread, call]))
+        options = named.setdefault((call, arguments), [])
+        options.append([f"when={counts[thread, call]}"])
         path = re.search(rf"({re.escape(str(folder))}[^\">]*)", line)[1]
-        if "HASH" not in arguments and "TMP" not in arguments and path != str(folder):
+        if not re.search("HASH|TMP|#", arguments) and path != str(folder):
             counts[thread, call, path] += 1
-            named.add((call, path, counts[thread, call, path]))
-    options = [
-        (call, [*(["-P", path] if path else []), f"when={n}"]) for call, path, n in sorted(named)
-    ]
-    return calls, options
+            options.append([f"when={counts[thread, call, path]}", "-P", path])
+    return named
 
 
 def main(folder: Path) -> None:
@@ -201,12 +199,8 @@ def main(folder: Path) -> None:
         return code, log, {"exit": code, "looked": looked, "found": found}
 
     code, log, record = run()
-    if code or record["found"] != {
-        "step": NEW,
-        "mixed": False,
-        "best": [3.0, None],
-        "goes_on": True,
-    }:
+    undisturbed = {"step": NEW, "mixed": False, "best": [NEW, None], "goes_on": True, "left": []}
+    if code or record["found"] != undisturbed:
         sys.exit(f"a save that nothing disturbs exits with {code}: {record}")
     mixed = []
     for part in ("data", "metadata", "state"):  # of another checkpoint, to see that this is told
@@ -216,19 +210,36 @@ def main(folder: Path) -> None:
         shutil.rmtree(case / str(NEW) / part)
         shutil.copytree(old / str(OLD) / part, case / str(NEW) / part)
         mixed.append(forked(lambda: look(case))[1]["mixed"])
-    calls, options = places(log, case)
+    named = places(log, case)
     records = []
-    for call, (*path, when) in options:
-        for what in ("KILL", *ERRORS):
-            if what == "ENOSPC" and call in REMOVALS:
-                continue
-            action = "signal=KILL" if what == "KILL" else f"error={what}"
-            _, log, record = run(*path, "-e", f"inject={call}:{action}:{when}")
-            mark = " = ?" if what == "KILL" else "(INJECTED)"
-            record |= {"call": call, "what": what, "hits": hits(log, case, call, mark)}
-            records.append(record)
-    calls_of = {call: sorted(arguments) for call, arguments in calls.items()}
-    print(json.dumps({"calls": calls_of, "cases": records, "mixed": mixed}))
+
+    def disturb(what: str, call: str, when: str, *path: str) -> None:
+        action = "signal=KILL" if what == "KILL" else f"error={what}"
+        _, log, record = run(*path, "-e", f"inject={call}:{action}:{when}")
+        mark = " = ?" if what == "KILL" else "(INJECTED)"
+        record |= {"call": call, "what": what, "hits": hits(log, case, call, mark)}
+        records.append(record)
+
+    def is_hit(what: str, call: str, arguments: str) -> bool:
+        return any(
+            (r["what"], r["call"]) == (what, call) and arguments in r["hits"] for r in records
+        )
+
+    for what in ("KILL", *ERRORS):
+        wanted = [key for key in named if what != "ENOSPC" or key[0] not in REMOVALS]
+        every = {(call, *option) for call, about in wanted for option in named[call, about]}
+        for call, when, *path in sorted(every):
+            disturb(what, call, when, *path)
+        for call, arguments in wanted:
+            # Threads share the work otherwise every time, so a place may have been another one's.
+            others = sorted(option for other, *option in every if other == call)
+            tries = iter(random.Random(0).choices(others, k=40))
+            while not is_hit(what, call, arguments) and (option := next(tries, None)):
+                disturb(what, call, *option)
+    calls: dict[str, list[str]] = {}
+    for call, arguments in sorted(named):
+        calls.setdefault(call, []).append(arguments)
+    print(json.dumps({"calls": calls, "cases": records, "mixed": mixed}))
 
 
 if __name__ == "__main__":
