@@ -2,13 +2,40 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from bua_jax.errors import WriteError
+
+
+class _Board:
+    """TensorBoard's event file, written in this thread.
+
+    The thread of `SummaryWriter` dies when a disk is full for a moment, and its full queue then holds
+    the training for ever.
+    """
+
+    def __init__(self, folder: Path, start: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        restart = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(wall_time=time.time(), step=start + 1, session_log=restart))
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        for name, value in scalars.items():
+            summary = scalar(name, value)
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 class MetricWriter:
@@ -19,7 +46,8 @@ class MetricWriter:
     """
 
     def __init__(self, folder: Path | None, *, start: int = 0) -> None:
-        self._file = self._board = None
+        self._file: TextIO | None = None
+        self._board: _Board | None = None
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +56,7 @@ class MetricWriter:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
         if cut:  # a killed process may leave half a line; the next one must not continue it
             self._file.write("\n")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self._board = _Board(folder / "tensorboard", start)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """One line of JSON; NaN and infinities, which JSON lacks, are left out. Raises `WriteError`."""
@@ -38,17 +66,17 @@ class MetricWriter:
         try:
             self._file.write(json.dumps({"step": step, **finite}) + "\n")
             self._file.flush()
+            self._board.write_scalars(step, finite)
         except OSError as error:
-            raise _full(self._file.name, error) from error
-        for name, value in finite.items():
-            self._board.add_scalar(name, value, step)
+            raise _full(str(Path(self._file.name).parent), error) from error
 
     def close(self) -> None:
         """Raises `WriteError` if what is left could not be written."""
         failed: OSError | None = None
-        for part in filter(None, (self._file, self._board)):
+        for part in (self._file, self._board):
             try:
-                part.close()
+                if part is not None:
+                    part.close()
             except OSError as error:
                 failed = error
         if failed is not None and self._file is not None:

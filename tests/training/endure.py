@@ -187,6 +187,7 @@ def child(folder: Path, pipe: int, dropped: str, full: Any) -> None:
         line = json.dumps({"event": event, "time": time.monotonic(), **more})
         os.write(pipe, f"{line}\n".encode())
 
+    signal.alarm(300)  # one that hangs is told as such
     jax.config.update("jax_compilation_cache_dir", str(folder.parent / "cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if full:
@@ -244,8 +245,8 @@ class Process:
         self.seconds = time.monotonic() - self.started
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         note(self.folder, *self.events, {"event": "exit", "code": code})
-        if code == 1:
-            sys.exit(f"training failed in {self.folder}")
+        if code in (1, -signal.SIGALRM):
+            sys.exit(f"training failed or hung in {self.folder} (exit {code})")
         return code
 
 

@@ -119,11 +119,13 @@ def check(folder: Path, records: list[dict[str, Any]], kills: int) -> None:
     assert {r["kind"] for r in records} == set(KINDS)
     assert {r["stage"] for r in records} == set(STAGES)
     assert 3 * sum(r["in_save"] for r in records) >= len(records)
+    assert (folder / "no_data").exists()
     runs = [p for p in folder.iterdir() if p.name.isdigit()]
     assert {r["run"] for r in records} <= {p.name for p in runs}
     for run in runs:
         assert differences(folder / "whole", run) == set(), run
         assert all(lost <= most for lost, most in steps_lost(run)), (run, steps_lost(run))
+    print("steps lost, at most:", Counter(pair for run in runs for pair in steps_lost(run)))
     # Without their part of the checkpoint, the same comparison tells that and what it led to.
     assert {"ids", "position", "trainable"} <= differences(folder / "whole", folder / "no_data")
     assert differences(folder / "whole", folder / "no_optimizer") >= {"opt_state", "trainable"}

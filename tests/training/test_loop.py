@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from bua_jax.errors import CheckpointError, WriteError
 from bua_jax.feed.packing import batches
@@ -244,6 +245,23 @@ def test_writer_survives_a_cut_line(tmp_path) -> None:
     assert sum(line.endswith("}") and bool(json.loads(line)) for line in lines) == 4
 
 
+def test_tensorboard_reads_the_same(tmp_path) -> None:
+    """Its events, of which those of a killed run are marked as gone."""
+    with MetricWriter(tmp_path, start=7) as writer:
+        writer.write_scalars(8, {"a": 1.5, "b": float("nan")})
+    (file,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
+    content, events = file.read_bytes(), []
+    while content:  # length, its checksum, the event, its checksum
+        length = int.from_bytes(content[:8], "little")
+        events.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    version, restart, value = events
+    assert version.file_version == "brain.Event:2"
+    assert (restart.step, restart.session_log.status) == (8, SessionLog.START)
+    assert value.step == 8
+    assert [(v.tag, v.simple_value) for v in value.summary.value] == [("a", 1.5)]
+
+
 def test_writer_on_a_full_disk(tmp_path) -> None:
     """It says so, and what else went wrong meanwhile (a checkpoint, say) is not hidden by it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -253,7 +271,7 @@ def test_writer_on_a_full_disk(tmp_path) -> None:
             writer.write_scalars(step, {"a": 1.0})
             resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
             if error:
-                writer._board.add_scalar("b", 1.0, step)
+                writer._board._events.write_event(Event(step=step))  # is still to be flushed
                 raise error
             writer.write_scalars(step + 1, {"a": 2.0})
 
