@@ -37,6 +37,7 @@ REFUSED, SECONDS = 3, 60
 WRITES = ("write", "writev", "pwrite64", "pwritev", "fsync", "fdatasync", "fallocate", "ftruncate")
 NAMES = ("rename", "renameat", "renameat2", "mkdir", "mkdirat", "link", "linkat")
 REMOVALS = ("unlink", "unlinkat", "rmdir")
+LATE = "/metadata.orbax-checkpoint-tmp"  # its renaming comes before the arrays' parts become one
 ERRORS = ("ENOSPC", "EIO")
 
 
@@ -91,38 +92,52 @@ def look(folder: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------- processes, strace
 
 
-def forked(work: Callable[[], Any], attach: Callable[[int], None] = lambda pid: None) -> Any:
-    """(exit code or minus the signal, what `work` returned) of a forked process."""
-    go_reader, go = os.pipe()
-    reader, writer = os.pipe()
+def forked(
+    work: Callable[[], Any], attach: Callable[[int], None] = lambda pid: None, before: str = ""
+) -> Any:
+    """(exit code or minus the signal, what `work` returned) of a forked process.
+
+    `attach` is called with its id as it begins, or before it renames a path that ends in `before`.
+    """
+    ready, go, answer = os.pipe(), os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
+
+        def hold(event: str, arguments: tuple) -> None:
+            if event == "os.rename" and str(arguments[0]).endswith(before):
+                os.write(ready[1], b"!")
+                os.read(go[0], 1)
+
         code = 1
         try:
             any_process = ctypes.c_ulong(-1)  # may trace this one, also where only parents may
             ctypes.CDLL(None).prctl(0x59616D61, any_process, 0, 0, 0)
-            os.read(go_reader, 1)
             signal.alarm(SECONDS)
-            os.write(writer, json.dumps(work()).encode())
+            if before:
+                sys.addaudithook(hold)
+            else:
+                hold("os.rename", ("",))
+            os.write(answer[1], json.dumps(work()).encode())
             code = 0
         except CheckpointError as error:
-            os.write(writer, json.dumps(str(error)).encode())
+            os.write(answer[1], json.dumps(str(error)).encode())
             code = REFUSED
         except BaseException:
             traceback.print_exc()
         os._exit(code)
-    os.close(writer)
-    attach(pid)
-    os.write(go, b"!")
-    with os.fdopen(reader) as answer:
-        text = answer.read()
+    os.close(ready[1]), os.close(go[0]), os.close(answer[1])
+    if os.read(ready[0], 1):
+        attach(pid)
+        os.write(go[1], b"!")
+    with os.fdopen(answer[0]) as file:
+        text = file.read()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.close(go), os.close(go_reader)
+    os.close(ready[0]), os.close(go[1])
     return code, json.loads(text) if text else None
 
 
-def traced(folder: Path, *options: str) -> tuple[int, list[str]]:
-    """(exit code, strace's log) of saving NEW in `folder`."""
+def traced(folder: Path, *options: str, before: str = "") -> tuple[int, list[str]]:
+    """(exit code, strace's log) of saving NEW in `folder`, traced from its begin or the named rename."""
     log = folder.with_name("log")
     calls = ",".join(f"?{call}" for call in WRITES + NAMES + REMOVALS)
     strace: list[subprocess.Popen] = []
@@ -136,7 +151,7 @@ def traced(folder: Path, *options: str) -> tuple[int, list[str]]:
             os.kill(pid, signal.SIGKILL)
             sys.exit(f"strace cannot trace a process: {line}")
 
-    code, _ = forked(lambda: save(folder, NEW), attach)
+    code, _ = forked(lambda: save(folder, NEW), attach, before)
     strace[0].communicate()
     return code, log.read_text().splitlines()
 
@@ -191,10 +206,10 @@ def main(folder: Path) -> None:
     if code := forked(lambda: save(old, OLD))[0]:
         sys.exit(f"the first save exits with {code}")
 
-    def run(*options: str) -> tuple[int, list[str], dict[str, Any]]:
+    def run(*options: str, before: str = "") -> tuple[int, list[str], dict[str, Any]]:
         shutil.rmtree(case, ignore_errors=True)
         shutil.copytree(old, case)
-        code, log = traced(case, *options)
+        code, log = traced(case, *options, before=before)
         looked, found = forked(lambda: look(case))
         return code, log, {"exit": code, "looked": looked, "found": found}
 
@@ -213,9 +228,9 @@ def main(folder: Path) -> None:
     named = places(log, case)
     records = []
 
-    def disturb(what: str, call: str, when: str, *path: str) -> None:
+    def disturb(what: str, call: str, when: str, *path: str, before: str = "") -> None:
         action = "signal=KILL" if what == "KILL" else f"error={what}"
-        _, log, record = run(*path, "-e", f"inject={call}:{action}:{when}")
+        _, log, record = run(*path, "-e", f"inject={call}:{action}:{when}", before=before)
         mark = " = ?" if what == "KILL" else "(INJECTED)"
         record |= {"call": call, "what": what, "hits": hits(log, case, call, mark)}
         records.append(record)
@@ -231,11 +246,15 @@ def main(folder: Path) -> None:
         for call, when, *path in sorted(every):
             disturb(what, call, when, *path)
         for call, arguments in wanted:
-            # Threads share the work otherwise every time, so a place may have been another one's.
+            # Threads share the work otherwise every time, so a place may have been another one's. Those
+            # of the arrays' last files have no name and come late in threads that may have done little.
+            tries = [f"when={n}" for n in (1, 2, 3)] * 2
+            while not is_hit(what, call, arguments) and tries:
+                disturb(what, call, tries.pop(0), before=LATE)
             others = sorted(option for other, *option in every if other == call)
-            tries = iter(random.Random(0).choices(others, k=40))
-            while not is_hit(what, call, arguments) and (option := next(tries, None)):
-                disturb(what, call, *option)
+            tries = random.Random(0).choices(others, k=40)
+            while not is_hit(what, call, arguments) and tries:
+                disturb(what, call, *tries.pop())
     calls: dict[str, list[str]] = {}
     for call, arguments in sorted(named):
         calls.setdefault(call, []).append(arguments)
