@@ -132,7 +132,7 @@ def test_kill_one_and_resume_both(tmp_path: Path) -> None:
     group = start(cut, cache, "1x2x2", count=2, devices=2, pause=0.5)
     wait_for_step(group[0], cut, 2)
     group[1].kill()
-    assert group[0].wait(60) != 0  # it does not wait for the dead one for ever
+    assert group[0].wait(150) != 0  # jax misses the dead one after 100 s at most
     for process in group:
         process.communicate()
     saved = max(int(p.name) for p in (cut / "checkpoints").iterdir() if p.name.isdigit())
