@@ -24,7 +24,7 @@ REMAT = {
     ),
 }
 _MASKED = -1e30
-_BLOCK = 128  # queries that are scored at once
+ATTENTION_BLOCK = 128  # queries that are scored at once
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def attend(
         return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="cudnn")
     block: Any = jax.checkpoint(_attend_block, prevent_cse=False)
     parts = []
-    for begin in range(0, q.shape[1], _BLOCK):
-        end = min(begin + _BLOCK, q.shape[1])
+    for begin in range(0, q.shape[1], ATTENTION_BLOCK):
+        end = min(begin + ATTENTION_BLOCK, q.shape[1])
         some = slice(begin, end)
         parts.append(block(q[:, some], k[:, :, :end], v[:, :, :end], mask[:, some, :end]))
     return checkpoint_name(jnp.concatenate(parts, axis=1), "attention")

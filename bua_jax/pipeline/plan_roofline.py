@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bua_jax.models import lora
 from bua_jax.models.aligned import Aligned
+from bua_jax.models.qwen2 import ATTENTION_BLOCK
 from bua_jax.pipeline.plan_targets import Target
 
 
@@ -29,16 +30,16 @@ def flops(model: Aligned, trained: tuple[str, ...], work: Work) -> dict[str, flo
     """FLOPs of a step of all devices: {"model": forward and backward, "executed": recomputing too}.
 
     A multiplication and an addition are two; norms, softmax and the optimizer are left out (below a
-    hundredth). Attention is over whole rows, as the xla implementation computes it.
+    hundredth). Attention is that of the xla implementation: over rows, by blocks of queries.
     """
     c, adapter = model.llm.config, model.llm.lora
     assert adapter is not None
     shapes = lora.kernel_shapes(c)
     kernels = c.num_layers * sum(i * o for i, o in shapes.values())
     ranks = c.num_layers * sum(adapter.rank * sum(shapes[name]) for name in adapter.targets)
-    pairs = c.num_layers * work.row_length * c.num_heads * c.head_dim
+    keys = c.num_layers * _mean_keys(work.row_length) * c.num_heads * c.head_dim
     dense, low = 2.0 * work.tokens * kernels, 2.0 * work.tokens * ranks
-    attention = 4.0 * work.tokens * pairs
+    attention = 4.0 * work.tokens * keys
     head = 2.0 * work.positions * c.hidden_size * c.vocab_size
     merged = 0.0
     if model.merge_adapter:  # once per step: a b, and its two gradients; the kernels' own gradient
@@ -52,9 +53,17 @@ def flops(model: Aligned, trained: tuple[str, ...], work: Work) -> dict[str, flo
     weights = (dense + head if "base" in trained else 0) + (low if "adapter" in trained else 0)
     projector = 2 * soft if "projector" in trained else 0
     backward = dense + low + 2 * attention + head + weights + projector
-    again = {"none": 0.0, "dots": attention, "full": dense + low + attention}[c.remat]
+    again = dense + low + attention if c.remat == "full" else 0.0
+    again += attention / 2 + head  # scores and logits are never kept
     done = forward + backward + merged
-    return {"model": done, "executed": done + again + head}  # the head is always recomputed
+    return {"model": done, "executed": done + again}
+
+
+def _mean_keys(length: int) -> float:
+    """Keys that a query of a row is scored with, in the mean: all up to the end of its block."""
+    ends = [min(i + ATTENTION_BLOCK, length) for i in range(0, length, ATTENTION_BLOCK)]
+    sizes = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+    return sum(size * end for size, end in zip(sizes, ends, strict=True)) / length
 
 
 def traffic(

@@ -134,7 +134,7 @@ def test_attention_by_blocks(params, monkeypatch):
         wide = jax.tree.map(lambda x: x.astype("float64"), params)
         found, shapes = {}, {}
         for block in (16, length):
-            monkeypatch.setattr(qwen2, "_BLOCK", block)
+            monkeypatch.setattr(qwen2, "ATTENTION_BLOCK", block)
             found[block] = jax.jit(jax.value_and_grad(lambda x: loss(x)))(wide)
             program = jax.make_jaxpr(jax.grad(lambda x: loss(x)))(wide).jaxpr
             shapes[block] = {s for s in shapes_in(program) if s[-2:] == (length, length)}
