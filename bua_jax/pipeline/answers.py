@@ -70,7 +70,7 @@ def write_answers_on_ray(
     """Writes what `write_answers` writes, each part a shard on a Ray cluster.
 
     work: writes the lines of a part (see `part_lines`). cluster: see `ray_shards.run_shards`. Finished
-    parts are in OUTPUT.shards until all are; those of another `identity` are left alone.
+    parts are in OUTPUT.shards until all are; those of another `identity` are not used.
     """
     output = Path(output)
     folder = output.with_name(output.name + ".shards")
