@@ -220,31 +220,11 @@ def cap_nothing(dialogues: Sequence[Dialogue], share: float, seed: int = 0) -> l
     return [d for d in dialogues if not is_nothing(d) or d.sample_id in kept]
 
 
-def build_stage1(
-    writer: Writer,
-    windows: WindowIndex,
-    split: str,
-    *,
-    tasks: Mapping[str, float] | Sequence[str] = STAGE1_TASKS,
-    nothing_share: float = 0.2,
-) -> tuple[list[Dialogue], Counter[str]]:
-    """One dialogue per window, its task drawn in proportion to `tasks` (equal if only names).
-
-    Returns the dialogues and how many windows were skipped by reason. "Nothing recorded" scenes are
-    capped in the training split alone. Raises `ConfigError` for unknown tasks or bad proportions.
-    """
-    found, skipped = write_stage1(writer, windows, split, tasks)
-    if split == "train":
-        found, left_out = cap_stage1(found, nothing_share, writer.seed)
-        skipped += left_out
-    return found, skipped
-
-
 def cap_stage1(
-    found: Sequence[Dialogue], share: float, seed: int
+    found: Sequence[Dialogue], split: str, share: float, seed: int
 ) -> tuple[list[Dialogue], Counter[str]]:
-    """`cap_nothing`, and how many dialogues it left out by reason."""
-    capped = cap_nothing(found, share, seed)
+    """`cap_nothing` in the training split alone, and how many dialogues it left out by reason."""
+    capped = cap_nothing(found, share, seed) if split == "train" else list(found)
     reason = "future_scene: nothing recorded, beyond the cap"
     return capped, +Counter({reason: len(found) - len(capped)})
 
@@ -255,7 +235,11 @@ def write_stage1(
     split: str,
     tasks: Mapping[str, float] | Sequence[str] = STAGE1_TASKS,
 ) -> tuple[list[Dialogue], Counter[str]]:
-    """`build_stage1` without the cap, so that a window's dialogue depends on no other window."""
+    """One dialogue per window, its task drawn in proportion to `tasks` (equal if only names).
+
+    Returns the dialogues and how many windows were skipped by reason; a window's dialogue depends on
+    no other window (`cap_stage1` comes after). Raises `ConfigError` for unknown tasks or bad proportions.
+    """
     weights = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
     names = stage1_tasks(writer.store.catalogue, tuple(weights))
     total = sum(weights[name] for name in names)

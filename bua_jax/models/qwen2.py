@@ -235,7 +235,7 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """One decoder layer: x [B, T, H] -> (x, None).
 
-    positions: int32[B, T]; mask: bool[B, T, T], what each token attends to. With a past, whose
+    positions: int32[B, T]; mask: bool[B, T, T], what each token attends to: none after it. With a past, whose
     lengths int32[B] first slots are attended to as well, it returns (x, (k, v)) of its own tokens,
     [B, kv_heads, T, head_dim] each.
     """
@@ -297,7 +297,7 @@ class Qwen2(nn.Module):
     def hidden(self, embeddings: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
         """Final hidden states [B, T, H], after the last norm, of `embeddings` [B, T, H].
 
-        positions: int32[B, T]; mask: bool[B, T, T], what each token attends to.
+        positions: int32[B, T]; mask: bool[B, T, T], what each token attends to: none after it.
         """
         x, _ = self.layers(embeddings, positions, mask)
         return self.norm(x)

@@ -111,8 +111,9 @@ def _finish(
     skipped: Counter[str] = Counter()
     for group, found, left_out in written:
         skipped += left_out
-        if (group.stage, group.split) == (1, "train"):
-            found, left_out = cap_stage1(found, config.dialogues.nothing_share, config.seed)
+        if group.stage == 1:
+            share = config.dialogues.nothing_share
+            found, left_out = cap_stage1(found, group.split, share, config.seed)
             skipped += left_out
         stages[group.stage] += found
     for reason, number in skipped.items():

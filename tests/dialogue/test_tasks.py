@@ -13,13 +13,14 @@ from bua_jax.dialogue.critic import refinement_dialogue
 from bua_jax.dialogue.rounds import STAGE1_TASKS, Dialogue, Round
 from bua_jax.dialogue.tasks import (
     Writer,
-    build_stage1,
     build_stage2,
     cap_nothing,
+    cap_stage1,
     is_nothing,
     stage1_dialogue,
     stage1_tasks,
     stage2_dialogue,
+    write_stage1,
 )
 from bua_jax.dialogue.text import parse_day
 from bua_jax.errors import ConfigError
@@ -221,7 +222,7 @@ def test_places_tasks_are_left_out_where_there_are_none():
     windows = prediction_windows(store, "train")
     assert "home_work" not in stage1_tasks(store.catalogue)
     assert stage1_dialogue(Writer.of(store), "home_work", windows, 0, "train") is None
-    made, _ = build_stage1(Writer.of(store), windows, "train")
+    made, _ = write_stage1(Writer.of(store), windows, "train")
     answers = [turn.answer for d in made for turn in d.rounds]
     assert not any("L1" in answer or "other" in answer for answer in answers)
     with pytest.raises(ConfigError, match="no places"):
@@ -234,17 +235,17 @@ def test_proportions_are_kept_and_draws_depend_on_the_sample_alone(simulated):
     windows = prediction_windows(simulated, "train")
     writer = Writer.of(simulated)
     weights = {"reconstruction": 3.0, "hobbies": 1.0, "home_work": 0.0}
-    made, skipped = build_stage1(writer, windows, "train", tasks=weights)
+    made, skipped = write_stage1(writer, windows, "train", tasks=weights)
     share = np.mean([d.task == "reconstruction" for d in made])
     # binomial: sd <= 0.5 / sqrt(n); five of them
     assert abs(share - 0.75) < 2.5 / np.sqrt(len(made))
     assert not skipped
     assert {d.task for d in made} == {"reconstruction", "hobbies"}
     half = windows.take(np.arange(0, len(windows), 2))
-    assert build_stage1(writer, half, "train", tasks=weights)[0] == made[::2]
-    assert build_stage1(Writer.of(simulated, seed=1), half, "train", tasks=weights)[0] != made[::2]
+    assert write_stage1(writer, half, "train", tasks=weights)[0] == made[::2]
+    assert write_stage1(Writer.of(simulated, seed=1), half, "train", tasks=weights)[0] != made[::2]
     with pytest.raises(ConfigError, match="proportions"):
-        build_stage1(writer, half, "train", tasks={"hobbies": -1.0})
+        write_stage1(writer, half, "train", tasks={"hobbies": -1.0})
 
 
 def scene(name, nothing):
@@ -272,7 +273,9 @@ def test_the_cap_is_for_training_alone():
     counts = {}
     for split in ("train", "validation"):
         windows = prediction_windows(store, split)
-        made, skipped = build_stage1(Writer.of(store), windows, split, tasks=("future_scene",))
+        made, skipped = write_stage1(Writer.of(store), windows, split, ("future_scene",))
+        made, left_out = cap_stage1(made, split, 0.2, 42)
+        skipped += left_out
         counts[split] = len(made)
         assert len(made) + skipped.total() == len(windows)
     assert counts["train"] == 0
