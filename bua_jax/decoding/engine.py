@@ -31,7 +31,7 @@ from bua_jax.decoding.cache import (
     take,
 )
 from bua_jax.decoding.labels import LabelScores, LabelTree, score_labels
-from bua_jax.decoding.sampler import sample
+from bua_jax.decoding.sampler import highest, sample
 from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
@@ -218,7 +218,7 @@ def _decode(
 
     def body(slots: _Slots) -> _Slots:
         scores = logits(weights, slots.rows.hidden)
-        token, day, limit = jnp.argmax(scores, axis=-1), slots.day, jnp.full(batch, max_new)
+        token, day, limit = highest(scores), slots.day, jnp.full(batch, max_new)
         if settings is not None and limits is not None:
             temperature, top_p, seed = settings
             keys = jax.vmap(

@@ -6,6 +6,14 @@ import jax
 import jax.numpy as jnp
 
 
+def highest(logits: jax.Array) -> jax.Array:
+    """`jnp.argmax` of logits float[B, V], whose reduction XLA does not vectorise on a CPU: int32[B]."""
+    best = logits.max(axis=-1, keepdims=True)
+    last = logits.shape[-1] - 1
+    at = jnp.where(logits == best, jnp.arange(last + 1, dtype=jnp.int32), last)
+    return at.min(axis=-1)
+
+
 @functools.partial(jax.jit, static_argnames=("greedy",))
 def sample(
     logits: jax.Array,
@@ -22,7 +30,7 @@ def sample(
     """
     logits = jnp.where(mask, logits, -jnp.inf)
     if greedy:
-        return jnp.argmax(logits, axis=-1)
+        return highest(logits)
     scaled = logits / temperature
     order = jnp.argsort(-scaled, axis=-1)
     probability = jax.nn.softmax(jnp.take_along_axis(scaled, order, axis=-1), axis=-1)
