@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
+from bua_jax.models.quantization import is_quantized
 from bua_jax.models.qwen2 import Block, KVCache, RMSNorm
 from bua_jax.models.rows import ROW_AXES, row_shards
 
@@ -45,7 +46,14 @@ class Chunk(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames="model")
 def unstack(model: Aligned, variables: Any) -> Weights:
-    """Variables with a tree per layer, and the unembedding as [H, V] (`x @ W.T` is slow on a CPU)."""
+    """Variables with a tree per layer, and the unembedding as [H, V] (`x @ W.T` is slow on a CPU).
+
+    The adapter is merged into the base, unless that is quantised, and cannot hold it, or in half
+    precision, which would round it.
+    """
+    kernel: Any = variables["base"]["layers"]["self_attn"]["o_proj"]["kernel"]
+    if "adapter" in variables and not is_quantized(kernel) and kernel.dtype.itemsize >= 4:
+        variables = aligned.merged(model, variables)
     layers = {"params": variables["base"]["layers"]}
     if "adapter" in variables:
         layers["lora"] = variables["adapter"]["layers"]

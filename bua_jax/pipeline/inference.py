@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -32,7 +31,7 @@ from bua_jax.errors import MismatchError
 from bua_jax.events.schema import WEEKDAYS, Catalogue, History
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import token_bytes
-from bua_jax.models.aligned import input_embeddings, merged
+from bua_jax.models.aligned import input_embeddings
 from bua_jax.pipeline.answers import part_lines
 from bua_jax.pipeline.histories import read_histories
 from bua_jax.pipeline.model import Parts, assemble, with_trained
@@ -63,14 +62,9 @@ class Bua:
     @cached_property
     def decoder(self) -> Decoder:
         parts = self.parts
-        variables: Any = parts.variables
-        # A half-precision base would round the adapter, a quantised one cannot hold it.
-        exact = parts.identity["base_quantization"] == "none"
-        if exact and parts.model.llm.config.dtype == "float32":
-            variables = jax.jit(functools.partial(merged, parts.model))(variables)
         return Decoder(
             parts.model,
-            variables,
+            parts.variables,
             parts.tokenizer,
             parts.catalogue,
             token_bytes(parts.tokenizer),

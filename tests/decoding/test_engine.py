@@ -13,7 +13,8 @@ from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
-from bua_jax.models.qwen2 import causal_mask
+from bua_jax.models.quantization import quantize
+from bua_jax.models.qwen2 import Qwen2, causal_mask
 from tests.decoding.fakes import decoder
 from tests.decoding.test_rounds import ROUNDS, history_of, recomputed
 
@@ -160,6 +161,34 @@ def test_what_a_cache_type_costs(dtype: str, limit: float) -> None:
     error = jnp.linalg.norm(rows.hidden - whole) / jnp.linalg.norm(whole)
     assert error < limit
     assert dtype == "float32" or error > 1e-5  # it is narrower
+
+
+@pytest.mark.parametrize(("mode", "dtype"), [("none", "bfloat16"), ("int8", "float32")])
+def test_adapter_stays_apart_where_merging_would_round_it(mode: str, dtype: str) -> None:
+    """In float32 it is in the kernels; else decoding computes what the uncached forward does."""
+    one = decoder(1)
+    assert "lora" not in one.weights["layers"][0]
+    config = dataclasses.replace(one.model.llm.config, dtype=dtype)
+    model = dataclasses.replace(one.model, llm=Qwen2(config, one.model.llm.lora))
+    base = jax.tree.map(lambda x: x.astype(dtype), one.variables["base"])
+    variables = {**one.variables, "base": quantize(base, mode)}
+    weights = cache.unstack(model, variables)
+    tokens = jax.random.randint(jax.random.key(0), (1, 24), 0, 200)
+    embedded = aligned.embed(model, variables, tokens)
+    mask = causal_mask(jnp.ones((1, 24), jnp.int32))
+    empty = cache.empty_rows(model, 1, 24, dtype)
+    counts = jnp.full(1, 24)
+
+    def error(variables, weights) -> float:
+        whole = aligned.hidden(model, variables, embedded, jnp.arange(24)[None], mask)[:, -1]
+        mine = extend(model, weights, empty, embedded, counts).hidden
+        return float(jnp.linalg.norm(mine - whole) / jnp.linalg.norm(whole))
+
+    limit = 2e-2 if dtype == "bfloat16" else 1e-5  # 2^-9 per rounding, over two layers
+    assert "lora" in weights["layers"][0]
+    assert error(variables, weights) < limit
+    without = cache.unstack(model, {k: v for k, v in variables.items() if k != "adapter"})
+    assert error(variables, without) > 2 * limit
 
 
 def test_rows_take_chunks_of_their_own_lengths() -> None:
