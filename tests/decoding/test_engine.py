@@ -13,7 +13,6 @@ from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
-from bua_jax.models.qwen2 import causal_mask
 from tests.decoding.fakes import decoder
 from tests.decoding.test_rounds import ROUNDS, history_of, recomputed
 
@@ -52,8 +51,7 @@ def greedy_and_lead(variables, batch):
         "tokens": jnp.where(batch["positions"] < batch["opening"], batch["tokens"], 0),
     }
     embeddings = aligned.insert_soft_tokens(model, opened, embeddings, soft)
-    mask = causal_mask(batch["segments"])
-    states = aligned.hidden(model, variables, embeddings, batch["positions"], mask)
+    states = aligned.hidden(model, variables, embeddings, batch["positions"], batch["segments"])
     best, token = jax.lax.top_k(aligned.unembed(model, variables, states), 2)
     return token[..., 0], best[..., 0] - best[..., 1]
 
@@ -151,8 +149,8 @@ def test_what_a_cache_type_costs(dtype: str, limit: float) -> None:
     tokens = jax.random.randint(jax.random.key(0), (2, 24), 0, 200)
     embedded = aligned.embed(one.model, one.variables, tokens)
     positions = jnp.broadcast_to(jnp.arange(24), (2, 24))
-    mask = causal_mask(jnp.ones((2, 24), jnp.int32))
-    whole = aligned.hidden(one.model, one.variables, embedded, positions, mask)[:, -1]
+    segments = jnp.ones((2, 24), jnp.int32)
+    whole = aligned.hidden(one.model, one.variables, embedded, positions, segments)[:, -1]
     rows = cache.empty_rows(one.model, 2, 40, dtype)
     for part in (slice(0, 16), slice(16, 23), slice(23, 24)):
         counts = jnp.full(2, part.stop - part.start)
