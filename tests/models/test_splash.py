@@ -23,66 +23,59 @@ from tests.training import tiny
 LENGTH = 384  # three blocks
 # The same float32 sums in another order, over up to 384 keys, and exponentials block by block.
 TOLERANCE = 1e-5
+XLA = functools.partial(attend, implementation="xla")
 
 
-def inputs(rows: int = 2) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """q, k, v of 4 heads in 2 groups, and segments with padding, whose borders are no blocks'."""
+def inputs(rows: int) -> tuple[jax.Array, ...]:
+    """q, k, v of 4 heads in 2 groups, and segments, whose borders are no blocks'; the last row is padding."""
     rng = np.random.default_rng(0)
     shapes = (rows, LENGTH, 4, 8), (rows, 2, LENGTH, 8), (rows, 2, LENGTH, 8)
     segments = np.ones((rows, LENGTH), np.int32)
     segments[:, 150:] = 2
     segments[0, 200:] = 3
     segments[0, 350:] = 0
-    return tuple(jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes), jnp.asarray(
-        segments
-    )
+    segments[-1] = 0
+    return *(jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes), jnp.asarray(segments)
 
 
-def value_and_gradients(attention, real: jax.Array, *qkv: jax.Array):
-    """What `attention` gives for q, k, v where tokens are `real`, and the gradients of a sum of it."""
+def interpreted(q, k, v, segments):
+    return splash_attention(q, k, v, segments, interpret=True)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradients(attention, q, k, v, segments) -> dict[str, jax.Array]:
+    """What `attention` gives for tokens that are no padding, and the gradients of a sum of it."""
 
     def loss(qkv):
-        y = jnp.where(real[:, :, None, None], attention(*qkv), 0)
+        y = attention(*qkv, segments) * (segments > 0)[:, :, None, None]  # NaN * 0 is NaN
         return jnp.sum(jnp.sin(y)), y
 
-    (_, y), gradients = jax.value_and_grad(loss, has_aux=True)(qkv)
+    (_, y), gradients = jax.value_and_grad(loss, has_aux=True)((q, k, v))
     return {"y": y, **dict(zip("qkv", gradients, strict=True))}
 
 
 def test_values_and_gradients_are_those_of_xla() -> None:
-    qkv, segments = inputs()
-    other = segments.at[:, 149].set(2)  # the negative control: a border one token off
-    assert (other != segments).sum() == len(segments)
-    found = {}
-    for name, attention in {
-        "xla": lambda *qkv: attend(*qkv, segments, "xla"),
-        "splash": lambda *qkv: splash_attention(*qkv, segments, interpret=True),
-        "wrong": lambda *qkv: splash_attention(*qkv, other, interpret=True),
-    }.items():
-        found[name] = jax.jit(functools.partial(value_and_gradients, attention, segments > 0))(*qkv)
-    for name, expected in found["xla"].items():
-        assert jnp.linalg.norm(expected) > 1
-        assert tiny.relative(found["splash"][name], expected) <= TOLERANCE, name
-        assert tiny.relative(found["wrong"][name], expected) > 1000 * TOLERANCE, name
-
-
-def test_padding_is_finite() -> None:
-    qkv, segments = inputs(1)
-    assert np.isfinite(splash_attention(*qkv, segments * 0, interpret=True)).all()
+    *qkv, segments = inputs(3)
+    shifted = segments.at[:2, 149].set(2)  # the negative control: a border one token off
+    assert (shifted != segments).sum() == 2
+    found = value_and_gradients(interpreted, *qkv, segments)
+    wrong = value_and_gradients(interpreted, *qkv, shifted)
+    for name, expected in value_and_gradients(XLA, *qkv, segments).items():
+        assert jnp.linalg.norm(expected) > 1, name
+        assert tiny.relative(found[name], expected) <= TOLERANCE, name
+        assert tiny.relative(wrong[name], expected) > 1000 * TOLERANCE, name
 
 
 def kernels_in(jaxpr) -> int:
-    """Pallas calls in a program, also within its loops and calls."""
+    """Pallas calls in a program, also within its loops and calls, if anything comes of these."""
     own = sum(eqn.primitive.name == "pallas_call" for eqn in jaxpr.eqns)
-    return own + sum(map(kernels_in, subjaxprs(jaxpr)))
+    return own + sum(kernels_in(part) for part in subjaxprs(jaxpr) if part.outvars)
 
 
 @pytest.mark.parametrize(("remat", "kernels"), [("none", 3), ("dots", 3), ("full", 4)])
 def test_a_model_with_splash(remat: str, kernels: int, monkeypatch) -> None:
     """The loss and its gradients; the forward kernel runs again in the backward pass in `full` only."""
-    monkeypatch.setattr(
-        qwen2, "splash_attention", functools.partial(splash_attention, interpret=True)
-    )
+    monkeypatch.setattr(qwen2, "splash_attention", interpreted)
     config = dataclasses.replace(tiny.QWEN, remat=remat)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 48, (2, 128)), jnp.int32)
     segments = jnp.asarray([[1] * 50 + [2] * 78, [1] * 100 + [0] * 28])
@@ -103,23 +96,17 @@ def test_a_model_with_splash(remat: str, kernels: int, monkeypatch) -> None:
 SCRIPT = """
 import json
 import jax
-from bua_jax.models.splash import splash_attention
 from bua_jax.training import sharding
-from tests.models import test_splash as tests
+from tests.models.test_splash import inputs, interpreted, value_and_gradients
 from tests.training import tiny
 
-qkv, segments = tests.inputs(4)
-
-def run(q, k, v, segments):
-    attention = lambda *qkv: splash_attention(*qkv, segments, interpret=True)
-    return tests.value_and_gradients(attention, segments > 0, q, k, v)
-
-alone = jax.device_get(jax.jit(run)(*qkv, segments))
+arrays = inputs(4)
+alone = jax.device_get(value_and_gradients(interpreted, *arrays))
 for text in ("2x2x2", "1x2x4"):
     mesh = sharding.make_mesh(text)
     with jax.set_mesh(mesh):
-        batch = sharding.shard_batch(dict(zip("qkvs", (*qkv, segments))), mesh)
-        found = jax.jit(run)(*batch.values())
+        batch = sharding.shard_batch(dict(zip("qkvs", arrays)), mesh)
+        found = value_and_gradients(interpreted, *batch.values())
     print(json.dumps({
         "error": {name: tiny.relative(found[name], alone[name]) for name in alone},
         "shard": found["y"].addressable_shards[0].data.shape}))
@@ -148,7 +135,7 @@ def test_meshes_compute_what_one_device_does() -> None:
 
 
 def test_what_is_refused_says_what_to_set() -> None:
-    (q, k, v), segments = inputs(1)
+    q, k, v, segments = inputs(1)
     with pytest.raises(ConfigError, match=r"row_length=383: .* to 384"):
         splash_attention(q[:, :383], k[:, :, :383], v[:, :, :383], segments[:, :383])
     with pytest.raises(ConfigError, match=r"on gpu: set --config.model.attention=xla"):
