@@ -4,6 +4,7 @@ Source: `jax.experimental.pallas.ops.tpu.splash_attention`.
 """
 
 import math
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
@@ -70,9 +71,10 @@ def _attend(
 
     _, length, heads, width = q.shape
     names = ("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
+    sizes: dict[str, Any] = dict.fromkeys(names, block_of(length))
     kernel = splash.make_splash_mha_single_device(
         splash.MultiHeadMask([splash.CausalMask((length, length))] * heads),
-        block_sizes=splash.BlockSizes(**dict.fromkeys(names, block_of(length))),
+        block_sizes=splash.BlockSizes(**sizes),
         residual_checkpoint_name="attention",  # what remat "dots" keeps: the forward runs once
         interpret=interpret,
     )

@@ -255,7 +255,8 @@ def test_splash_s_backward_pass_costs_two_products_more() -> None:
     work = Work(2 * 384, 384, 0, 1, 0, 0)  # rows that splash divides into blocks like xla's
     found = {}
     for attention in ("xla", "splash"):
-        aligned, _ = tiny.model(dataclasses.replace(tiny.QWEN, attention=attention))
+        llm = Qwen2(dataclasses.replace(tiny.QWEN, attention=attention), tiny.LORA)
+        aligned = dataclasses.replace(tiny.model()[0], llm=llm)
         found[attention] = plan_roofline.flops(aligned, ("projector",), work)["executed"]
     pairs = 128 * (128 + 256 + 384)
     heads = tiny.QWEN.num_layers * tiny.QWEN.num_heads * tiny.QWEN.head_dim
