@@ -134,7 +134,7 @@ def attend(
 
     q [B,T,N,D], k and v [B,K,T,D] -> [B,T,N,D], finite and meaningless for padding. xla goes over
     blocks of queries, each with the keys up to its end, and computes mask and scores again in the
-    backward pass: neither a mask [B,T,T] nor scores [B,N,T,T] are ever in memory.
+    backward pass: neither a mask [B,T,T] nor scores [B,N,T,T] are ever made.
     """
     if implementation == "splash":
         return splash_attention(q, k, v, segments)
