@@ -28,7 +28,7 @@ from bua_jax.interop import huggingface, nano
 from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.aligned import cross_entropy
 from bua_jax.models.presets import PRESETS
-from bua_jax.models.qwen2 import Qwen2, causal_mask
+from bua_jax.models.qwen2 import Qwen2
 from bua_jax.training.warm_start import event_words
 
 FLAGS = flags.FLAGS
@@ -107,7 +107,7 @@ def loss_of(model: Qwen2, soft_id: int, params, batch, noise_key=None) -> jax.Ar
     vectors = jnp.take_along_axis(vectors, index[:, :, None], axis=1)
     embeddings = jnp.where(is_soft[:, :, None], vectors, embeddings)
     hidden: Any = model.apply(
-        {"params": params}, embeddings, batch["positions"], causal_mask(segments), method="hidden"
+        {"params": params}, embeddings, batch["positions"], segments, method="hidden"
     )
     logits: Any = model.apply({"params": params}, hidden[:, :-1], method="unembed")
     nll = cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1))

@@ -16,7 +16,7 @@ from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.quantization import is_quantized
 from bua_jax.models.qwen2 import Block, KVCache, RMSNorm
-from bua_jax.models.rows import ROW_AXES, row_shards
+from bua_jax.models.rows import row_and_head_axes
 
 Weights = dict[str, Any]
 CACHE_TYPES = ("float32", "bfloat16", "int8")
@@ -89,14 +89,11 @@ def on_mesh(caches: tuple[KVCache, ...]) -> tuple[KVCache, ...]:
 
     An axis that does not divide is left whole.
     """
-    sizes = jax.sharding.get_abstract_mesh().shape
-    if not sizes:
+    if jax.sharding.get_abstract_mesh().empty:
         return caches
 
     def spread(x: jax.Array) -> jax.Array:
-        rows = ROW_AXES if x.shape[0] % row_shards() == 0 else None
-        heads = "tensor" if x.shape[1] % sizes["tensor"] == 0 else None
-        return jax.lax.with_sharding_constraint(x, P(rows, heads))
+        return jax.lax.with_sharding_constraint(x, P(*row_and_head_axes(*x.shape[:2])))
 
     return jax.tree.map(spread, caches)
 
@@ -112,7 +109,7 @@ def forward(
     block, x = Block(config, model.llm.lora), embeddings
     new: list[Any] = []
     for layer, past in zip(weights["layers"], rows.caches, strict=True):
-        x, pair = block.apply(layer, x, positions, mask, past, rows.lengths)
+        x, pair = block.apply(layer, x, positions, mask=mask, past=past, lengths=rows.lengths)
         new.append(pair)
     normed: Any = RMSNorm(config.rms_norm_eps).apply({"params": weights["base"]["norm"]}, x)
     return normed, new

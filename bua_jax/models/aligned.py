@@ -16,7 +16,7 @@ from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.models import lora
 from bua_jax.models.encoders.base import EncoderOutput, encode_events
 from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import Qwen2, causal_mask
+from bua_jax.models.qwen2 import Qwen2
 
 Variables = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -114,10 +114,10 @@ def hidden(
     variables: Variables,
     embeddings: jax.Array,
     positions: jax.Array,
-    mask: jax.Array,
+    segments: jax.Array,
 ) -> jax.Array:
     """`Qwen2.hidden` with base and adapter."""
-    return _llm(model, variables, "hidden", embeddings, positions, mask)
+    return _llm(model, variables, "hidden", embeddings, positions, segments)
 
 
 def unembed(model: Aligned, variables: Variables, states: jax.Array) -> jax.Array:
@@ -137,9 +137,9 @@ def supervised_nll(
     """
     if model.merge_adapter:
         variables = merged(model, variables)
-    tokens, segments = batch["tokens"], batch["segments"]
+    tokens = batch["tokens"]
     embeddings = input_embeddings(model, variables, batch)
-    states = hidden(model, variables, embeddings, batch["positions"], causal_mask(segments))
+    states = hidden(model, variables, embeddings, batch["positions"], batch["segments"])
     before = jnp.pad(states[:, :-1], ((0, 0), (1, 0), (0, 0)))  # state that predicts token t
     wanted = batch["round_ids"] > 0
     rows, length = wanted.shape

@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.quantization import is_quantized, plain
 from bua_jax.models.rows import by_rows
+from bua_jax.models.splash import splash_attention
 
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -24,6 +25,7 @@ REMAT = {
     ),
 }
 _MASKED = -1e30
+ATTENTION = ("xla", "cudnn", "splash")
 ATTENTION_BLOCK = 128  # queries that are scored at once
 
 
@@ -45,14 +47,14 @@ class Qwen2Config:
     max_positions: int = 32768
     dtype: str = "float32"
     remat: str = "none"  # none, dots, full
-    attention: str = "xla"  # xla, cudnn
+    attention: str = "xla"  # xla, cudnn, splash
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"{self.num_heads} heads do not divide into {self.num_kv_heads} kv heads."
             )
-        if self.remat not in ("none", *REMAT) or self.attention not in ("xla", "cudnn"):
+        if self.remat not in ("none", *REMAT) or self.attention not in ATTENTION:
             raise ValueError(f"Unknown remat {self.remat!r} or attention {self.attention!r}.")
 
 
@@ -126,30 +128,33 @@ def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
 
 
 def attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, implementation: str
+    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, implementation: str
 ) -> jax.Array:
-    """Grouped-query attention: q [B,T,N,D], k and v [B,K,T,D], causal mask bool[B,T,T] -> [B,T,N,D].
+    """Grouped-query attention, causal within segments int32[B,T]; 0 is padding.
 
-    Rows whose mask is all False give finite, meaningless output (they are padding). xla goes over blocks
-    of queries, each with the keys up to its end, and computes their scores again in the backward
-    pass: scores [B,N,T,T] are never in memory.
+    q [B,T,N,D], k and v [B,K,T,D] -> [B,T,N,D], finite and meaningless for padding. xla goes over
+    blocks of queries, each with the keys up to its end, and computes mask and scores again in the
+    backward pass: neither a mask [B,T,T] nor scores [B,N,T,T] are ever made.
     """
+    if implementation == "splash":
+        return splash_attention(q, k, v, segments)
     if implementation == "cudnn":
+        mask = causal_mask(segments)
         k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
         return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="cudnn")
     block: Any = jax.checkpoint(_attend_block, prevent_cse=False)
     parts = []
     for begin in range(0, q.shape[1], ATTENTION_BLOCK):
         end = min(begin + ATTENTION_BLOCK, q.shape[1])
-        some = slice(begin, end)
-        parts.append(block(q[:, some], k[:, :, :end], v[:, :, :end], mask[:, some, :end]))
+        parts.append(block(q[:, begin:end], k[:, :, :end], v[:, :, :end], segments[:, :end]))
     return checkpoint_name(jnp.concatenate(parts, axis=1), "attention")
 
 
-def _attend_block(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """q [B,T,N,D], k and v [B,K,S,D], mask bool[B,T,S] -> [B,T,N,D]."""
+def _attend_block(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+    """The last T of S queries: q [B,T,N,D], k and v [B,K,S,D], segments int32[B,S] -> [B,T,N,D]."""
     b, t, n, d = q.shape
     kv, s = k.shape[1], k.shape[2]
+    mask = causal_mask(segments, last=t)
     kind = jnp.promote_types(q.dtype, jnp.float32)
     # Heads go before time: batched GEMMs over (b, kv head), with a group's queries as rows.
     q = q.reshape(b, t, kv, n // kv, d).transpose(0, 2, 3, 1, 4).reshape(b, kv, -1, d)
@@ -200,7 +205,7 @@ class Attention(nn.Module):
     lora: LoraConfig | None
 
     @nn.compact
-    def __call__(self, x, positions, mask, past, lengths):
+    def __call__(self, x, positions, segments, mask, past, lengths):
         c = self.config
         b, t, _ = x.shape
 
@@ -213,7 +218,7 @@ class Attention(nn.Module):
         v = project("v_proj", c.num_kv_heads)
         k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
         if past is None:
-            y, new = attend(q, k, v, mask, c.attention), None
+            y, new = attend(q, k, v, segments, c.attention), None
         else:
             y, new = attend_past(q, k, v, mask, past, lengths), (k, v)
         y = y.reshape(b, t, c.num_heads * c.head_dim)
@@ -233,23 +238,23 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One decoder layer: x [B, T, H] -> (x, None).
+    """One decoder layer: x [B, T, H] -> (x, None), causal within segments int32[B, T].
 
-    positions: int32[B, T]; mask: bool[B, T, T], what each token attends to: none after it. With a past, whose
-    lengths int32[B] first slots are attended to as well, it returns (x, (k, v)) of its own tokens,
-    [B, kv_heads, T, head_dim] each.
+    positions: int32[B, T]. With a past there are no segments: mask bool[B, T, T] says to which of the
+    T tokens each attends, and the lengths int32[B] first slots of the past are attended to as well. It
+    then returns (x, (k, v)) of its own tokens, [B, kv_heads, T, head_dim] each.
     """
 
     config: Qwen2Config
     lora: LoraConfig | None
 
     @nn.compact
-    def __call__(self, x, positions, mask, past=None, lengths=None):
+    def __call__(self, x, positions, segments=None, *, mask=None, past=None, lengths=None):
         eps = self.config.rms_norm_eps
         x = by_rows(x)
         attention = Attention(self.config, self.lora, name="self_attn")
         normed = RMSNorm(eps, name="input_layernorm")(x)
-        y, new = attention(normed, positions, mask, past, lengths)
+        y, new = attention(normed, positions, segments, mask, past, lengths)
         x = x + y
         normed = RMSNorm(eps, name="post_attention_layernorm")(x)
         return x + Mlp(self.config, self.lora, name="mlp")(normed), new
@@ -294,12 +299,12 @@ class Qwen2(nn.Module):
         """tokens: int32[B, T] -> [B, T, H]."""
         return self.embed_tokens(tokens)
 
-    def hidden(self, embeddings: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
+    def hidden(self, embeddings: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
         """Final hidden states [B, T, H], after the last norm, of `embeddings` [B, T, H].
 
-        positions: int32[B, T]; mask: bool[B, T, T], what each token attends to: none after it.
+        positions and segments (0 = padding): int32[B, T]; causal within a segment.
         """
-        x, _ = self.layers(embeddings, positions, mask)
+        x, _ = self.layers(embeddings, positions, segments)
         return self.norm(x)
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
@@ -322,12 +327,16 @@ class Qwen2(nn.Module):
             positions = jnp.broadcast_to(jnp.arange(t), (b, t))
         if segments is None:
             segments = jnp.ones((b, t), jnp.int32)
-        hidden = self.hidden(self.embed(tokens), positions, causal_mask(segments))
+        hidden = self.hidden(self.embed(tokens), positions, segments)
         return self.unembed(hidden)
 
 
-def causal_mask(segments: jax.Array) -> jax.Array:
-    """segments: int32[B, T] (0 = padding) -> bool[B, T, T]: same segment and not later."""
+def causal_mask(segments: jax.Array, last: int | None = None) -> jax.Array:
+    """segments: int32[B, T] (0 = padding) -> bool[B, T, T]: same segment and not later.
+
+    `last`: of that many last tokens only, bool[B, last, T].
+    """
     t = segments.shape[1]
-    same = segments[:, :, None] == segments[:, None, :]
-    return same & (segments > 0)[:, None, :] & jnp.tril(jnp.ones((t, t), bool))
+    first = 0 if last is None else t - last
+    same = segments[:, first:, None] == segments[:, None, :]
+    return same & (segments > 0)[:, None, :] & jnp.tril(jnp.ones((t - first, t), bool), first)

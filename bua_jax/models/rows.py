@@ -14,6 +14,15 @@ def row_shards() -> int:
     return math.prod(sizes.get(axis, 1) for axis in ROW_AXES)
 
 
+def row_and_head_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, str | None]:
+    """The axes of the mesh over which `rows` and `heads` lie; None for what they do not divide."""
+    tensor = jax.sharding.get_abstract_mesh().shape["tensor"]
+    return (
+        None if rows % row_shards() else ROW_AXES,
+        None if heads % tensor else "tensor",
+    )
+
+
 def by_rows(x: jax.Array) -> jax.Array:
     """x [B, ...], its rows kept over `ROW_AXES` if a mesh is set and divides them.
 

@@ -23,7 +23,7 @@ from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop import huggingface, peft
 from bua_jax.models import aligned
 from bua_jax.models.lora import MODULE_OF
-from bua_jax.models.qwen2 import Qwen2, causal_mask
+from bua_jax.models.qwen2 import Qwen2
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues
 from bua_jax.pipeline.inference import finished_stage, load
@@ -49,26 +49,28 @@ def batch_of(run: Path, parts: Parts, dialogues: int) -> Arrays:
 
 def ours(parts: Parts, batch: Arrays) -> Arrays:
     """Hidden states by layer (normalised), logits, losses and gradients of this package."""
-    model, variables = parts.model, parts.variables
+    llm, variables = parts.model.llm, parts.variables
+    # The other kernels take neither rows of any length nor, of cuDNN's, float32.
+    config = dataclasses.replace(llm.config, attention="xla")
+    model = dataclasses.replace(parts.model, llm=Qwen2(config, llm.lora))
     rows = {key: jnp.asarray(value) for key, value in batch.items()}
-    mask = causal_mask(rows["segments"])
     embeddings = aligned.input_embeddings(model, variables, rows)
-    states = aligned.hidden(model, variables, embeddings, rows["positions"], mask)
+    states = aligned.hidden(model, variables, embeddings, rows["positions"], rows["segments"])
     found = {"logits": np.asarray(aligned.unembed(model, variables, states))}
     if model.soft_tokens not in WITHOUT_ENCODER:
         output = aligned.encode(
             model, variables, rows["events"], rows["event_segments"], rows["event_positions"]
         )
         found["states"] = np.asarray(output.items if model.soft_tokens == "item" else output.states)
-    for depth in range(1, model.llm.config.num_layers):
-        cut = Qwen2(dataclasses.replace(model.llm.config, num_layers=depth), model.llm.lora)
+    for depth in range(1, config.num_layers):
+        cut = Qwen2(dataclasses.replace(config, num_layers=depth), llm.lora)
         layers = jax.tree.map(lambda x, d=depth: x[:d], variables["base"]["layers"])
         ones = jnp.ones_like(variables["base"]["norm"]["scale"])
         base = {**variables["base"], "layers": layers, "norm": {"scale": ones}}
         adapter = jax.tree.map(lambda x, d=depth: x[:d], variables["adapter"])
         shallow = dataclasses.replace(model, llm=cut)
         some = {**variables, "base": base, "adapter": adapter}
-        part = aligned.hidden(shallow, some, embeddings, rows["positions"], mask)
+        part = aligned.hidden(shallow, some, embeddings, rows["positions"], rows["segments"])
         found[f"layer {depth}"] = np.asarray(part)
     trained = {g: variables[g] for g in ("projector", "adapter")}
     room = int((batch["round_ids"] > 0).sum(1).max())

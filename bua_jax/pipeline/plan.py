@@ -14,6 +14,7 @@ from bua_jax.console import notice
 from bua_jax.errors import ConfigError
 from bua_jax.feed.packing import PackingPlan
 from bua_jax.models.aligned import Aligned
+from bua_jax.models.splash import check_splash
 from bua_jax.pipeline import plan_roofline
 from bua_jax.pipeline.plan_collectives import Collective, collectives
 from bua_jax.pipeline.plan_roofline import Work
@@ -150,18 +151,24 @@ def largest(
     return low, known.get(low + 1, 0.0) > limit
 
 
-def _resolved(config: ConfigDict, stage: str, notes: list[str]) -> ConfigDict:
-    """The config as it would be run on an accelerator; adds to `notes` what that changes."""
+def _resolved(
+    config: ConfigDict, stage: str, platform: str, own: bool, notes: list[str]
+) -> ConfigDict:
+    """The config as it would be run on an accelerator; adds to `notes` what that changes.
+
+    own: whether the platform's compiler is there. Raises `ConfigError` for attention that it lacks.
+    """
     config = config.copy_and_resolve_references()
     config.unlock()
     if config.model.dtype == "float32" and not config[stage].full_finetuning:
         config.model.dtype = "bfloat16"
         notes.append("the frozen base in bfloat16: run with --config.model.dtype=bfloat16")
-    if config.model.attention != "xla":
-        notes.append(
-            f"attention by xla: {config.model.attention} is not compiled without its device; "
-            "it needs less memory"
-        )
+    attention = config.model.attention
+    if attention == "splash":
+        check_splash(config[stage].row_length, platform)
+    if attention == "cudnn" or (attention == "splash" and not own):
+        needed = "its device" if attention == "cudnn" else "the target's own compiler"
+        notes.append(f"attention by xla: {attention} is not compiled without {needed}")
         config.model.attention = "xla"
     return config
 
@@ -213,8 +220,8 @@ def make_plan(
             f"--config=configs/{stage}.py:model={config.model.name},mesh={target.count}."
         )
     notes: list[str] = []
-    config = _resolved(config, stage, notes)
     extra = compiler_missing(target)
+    config = _resolved(config, stage, target.device.platform, extra is None, notes)
     if extra:
         notes.append(
             "temporaries and collectives are the CPU compiler's, on fake devices: an estimate (it "

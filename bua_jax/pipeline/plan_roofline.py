@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from bua_jax.models import lora
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.qwen2 import ATTENTION_BLOCK
+from bua_jax.models.splash import block_of
 from bua_jax.pipeline.plan_targets import Target
 
 
@@ -30,14 +31,15 @@ def flops(model: Aligned, trained: tuple[str, ...], work: Work) -> dict[str, flo
     """FLOPs of a step of all devices: {"model": forward and backward, "executed": recomputing too}.
 
     A multiplication and an addition are two; norms, softmax and the optimizer are left out (below a
-    hundredth). Attention is that of the xla implementation: over rows, by blocks of queries.
+    hundredth). Attention is that of the xla implementation, by blocks of queries, or of splash.
     """
     c, adapter = model.llm.config, model.llm.lora
     assert adapter is not None
     shapes = lora.kernel_shapes(c)
     kernels = c.num_layers * sum(i * o for i, o in shapes.values())
     ranks = c.num_layers * sum(adapter.rank * sum(shapes[name]) for name in adapter.targets)
-    keys = c.num_layers * _mean_keys(work.row_length) * c.num_heads * c.head_dim
+    block = block_of(work.row_length) if c.attention == "splash" else ATTENTION_BLOCK
+    keys = c.num_layers * _mean_keys(work.row_length, block) * c.num_heads * c.head_dim
     dense, low = 2.0 * work.tokens * kernels, 2.0 * work.tokens * ranks
     attention = 4.0 * work.tokens * keys
     head = 2.0 * work.positions * c.hidden_size * c.vocab_size
@@ -55,13 +57,15 @@ def flops(model: Aligned, trained: tuple[str, ...], work: Work) -> dict[str, flo
     backward = dense + low + 2 * attention + head + weights + projector
     again = dense + low + attention if c.remat == "full" else 0.0
     again += attention / 2 + head  # scores and logits are never kept
+    if c.attention == "splash":  # its two backward kernels compute scores and their gradient each
+        again += attention
     done = forward + backward + merged
     return {"model": done, "executed": done + again}
 
 
-def _mean_keys(length: int) -> float:
+def _mean_keys(length: int, block: int) -> float:
     """Keys that a query of a row is scored with, in the mean: all up to the end of its block."""
-    ends = [min(i + ATTENTION_BLOCK, length) for i in range(0, length, ATTENTION_BLOCK)]
+    ends = [min(i + block, length) for i in range(0, length, block)]
     sizes = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
     return sum(size * end for size, end in zip(sizes, ends, strict=True)) / length
 

@@ -25,6 +25,7 @@ from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.splash import SMALLEST_BLOCK
 from bua_jax.pipeline.encoder import encoder_config
 from bua_jax.pipeline.stages import train_settings
 from bua_jax.pipeline.steps import Run
@@ -78,7 +79,8 @@ def abstract_model(
         assert aligned.encoder is not None
         fields = jnp.ones((1, 4, 4), jnp.int32)
         states = jnp.ones((1, encoder.state_dim))
-        base = aligned.llm.init(key, ones)["params"]
+        tokens = jnp.ones((1, SMALLEST_BLOCK), jnp.int32)  # a row that all attention takes
+        base = aligned.llm.init(key, tokens)["params"]
         return {
             "base": quantization.quantize(base, model.base_quantization),
             "encoder": aligned.encoder.init(key, fields, ones, ones)["params"],

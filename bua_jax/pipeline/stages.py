@@ -15,6 +15,7 @@ from bua_jax.events.windows import window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import Encoding, kept_records
 from bua_jax.models import aligned
+from bua_jax.models.splash import check_splash
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues, split_windows
 from bua_jax.pipeline.model import Parts, assemble, save_trained, with_trained
@@ -84,6 +85,8 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     """Trains a stage from the one before it; writes checkpoints, metrics and trained.safetensors."""
     config, store = run.config[stage], load_store(run)
     mesh = sharding.make_mesh(run.config.mesh)
+    if run.config.model.attention == "splash":
+        check_splash(config.row_length, mesh.devices.flat[0].platform)
     parts = assemble(run.config.model, run.folder("encoder"), run.config.seed, mesh)
     before = previous_stage(run, stage)
     if before is not None:

@@ -14,7 +14,7 @@ from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
 from bua_jax.models.quantization import quantize
-from bua_jax.models.qwen2 import Qwen2, causal_mask
+from bua_jax.models.qwen2 import Qwen2
 from tests.decoding.fakes import decoder
 from tests.decoding.test_rounds import ROUNDS, history_of, recomputed
 
@@ -53,8 +53,7 @@ def greedy_and_lead(variables, batch):
         "tokens": jnp.where(batch["positions"] < batch["opening"], batch["tokens"], 0),
     }
     embeddings = aligned.insert_soft_tokens(model, opened, embeddings, soft)
-    mask = causal_mask(batch["segments"])
-    states = aligned.hidden(model, variables, embeddings, batch["positions"], mask)
+    states = aligned.hidden(model, variables, embeddings, batch["positions"], batch["segments"])
     best, token = jax.lax.top_k(aligned.unembed(model, variables, states), 2)
     return token[..., 0], best[..., 0] - best[..., 1]
 
@@ -152,8 +151,8 @@ def test_what_a_cache_type_costs(dtype: str, limit: float) -> None:
     tokens = jax.random.randint(jax.random.key(0), (2, 24), 0, 200)
     embedded = aligned.embed(one.model, one.variables, tokens)
     positions = jnp.broadcast_to(jnp.arange(24), (2, 24))
-    mask = causal_mask(jnp.ones((2, 24), jnp.int32))
-    whole = aligned.hidden(one.model, one.variables, embedded, positions, mask)[:, -1]
+    segments = jnp.ones((2, 24), jnp.int32)
+    whole = aligned.hidden(one.model, one.variables, embedded, positions, segments)[:, -1]
     rows = cache.empty_rows(one.model, 2, 40, dtype)
     for part in (slice(0, 16), slice(16, 23), slice(23, 24)):
         counts = jnp.full(2, part.stop - part.start)
@@ -175,12 +174,12 @@ def test_adapter_stays_apart_where_merging_would_round_it(mode: str, dtype: str)
     weights = cache.unstack(model, variables)
     tokens = jax.random.randint(jax.random.key(0), (1, 24), 0, 200)
     embedded = aligned.embed(model, variables, tokens)
-    mask = causal_mask(jnp.ones((1, 24), jnp.int32))
+    positions, segments = jnp.arange(24)[None], jnp.ones((1, 24), jnp.int32)
     empty = cache.empty_rows(model, 1, 24, dtype)
     counts = jnp.full(1, 24)
 
     def error(variables, weights) -> float:
-        whole = aligned.hidden(model, variables, embedded, jnp.arange(24)[None], mask)[:, -1]
+        whole = aligned.hidden(model, variables, embedded, positions, segments)[:, -1]
         mine = extend(model, weights, empty, embedded, counts).hidden
         return float(jnp.linalg.norm(mine - whole) / jnp.linalg.norm(whole))
 

@@ -15,7 +15,6 @@ from bua_jax.dialogue.text import history_text, parse_day
 from bua_jax.errors import ConfigError
 from bua_jax.events.schema import History
 from bua_jax.models import aligned
-from bua_jax.models.qwen2 import causal_mask
 from tests.decoding.fakes import CATALOGUE, LABELS, decoder
 
 ROUNDS = [("key_behaviours", "Key?"), ("patterns", "Which?")]
@@ -60,8 +59,7 @@ def test_probabilities_are_normalised_over_labels(single):
 @functools.partial(jax.jit, static_argnames="model")
 def whole_forward(model, variables, batch, positions):
     embeddings = aligned.input_embeddings(model, variables, batch)
-    mask = causal_mask(jnp.ones_like(positions))
-    states = aligned.hidden(model, variables, embeddings, positions, mask)
+    states = aligned.hidden(model, variables, embeddings, positions, jnp.ones_like(positions))
     return aligned.unembed(model, variables, states)[0]
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from bua_jax.models import aligned
-from bua_jax.models.qwen2 import causal_mask
 from tests.decoding.fakes import LABELS, Bytes, decoder
 
 
@@ -80,8 +79,9 @@ def test_supervised_nll_equals_the_naive_one(chunk):
     one, batch = decoder(1), batch_of()
     nll = aligned.supervised_nll(one.model, one.variables, batch, room=5, chunk=chunk)
     embeddings = aligned.input_embeddings(one.model, one.variables, batch)
-    mask = causal_mask(batch["segments"])
-    states = aligned.hidden(one.model, one.variables, embeddings, batch["positions"], mask)
+    states = aligned.hidden(
+        one.model, one.variables, embeddings, batch["positions"], batch["segments"]
+    )
     log_p = jax.nn.log_softmax(aligned.unembed(one.model, one.variables, states[:, :-1]))
     naive = -np.take_along_axis(log_p, np.asarray(batch["tokens"])[:, 1:, None], axis=-1)[..., 0]
     supervised = np.asarray(batch["round_ids"]) > 0
@@ -102,11 +102,12 @@ def test_no_gradient_from_later_events_or_other_dialogues():
     arguments = (batch["events"], batch["event_segments"], batch["event_positions"])
     soft = aligned.soft_token_vectors(one.model, one.variables, *arguments)
     plain = aligned.embed(one.model, one.variables, batch["tokens"])
-    mask = causal_mask(batch["segments"])
 
     def at(soft, position):
         embeddings = aligned.insert_soft_tokens(one.model, batch, plain, soft)
-        states = aligned.hidden(one.model, one.variables, embeddings, batch["positions"], mask)
+        states = aligned.hidden(
+            one.model, one.variables, embeddings, batch["positions"], batch["segments"]
+        )
         return states[0, position].sum()
 
     gradient = np.abs(jax.grad(at)(soft, 3)[0]).sum(-1)

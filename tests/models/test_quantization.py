@@ -72,9 +72,9 @@ def test_logits_and_gradients_are_those_of_the_rounded_weights(base, mode, remat
 
     def loss(adapter, embeddings, params):
         positions = jnp.broadcast_to(jnp.arange(9), (2, 9))
-        mask = jnp.tril(jnp.ones((9, 9), bool))[None].repeat(2, 0)
+        segments = jnp.ones((2, 9), jnp.int32)
         variables = {"params": params, "lora": adapter}
-        hidden = model.apply(variables, embeddings, positions, mask, method="hidden")
+        hidden = model.apply(variables, embeddings, positions, segments, method="hidden")
         return jnp.sum(jnp.sin(model.apply(variables, hidden, method="unembed")))
 
     found = {}

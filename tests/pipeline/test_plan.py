@@ -20,7 +20,7 @@ from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.pipeline import plan_roofline
-from bua_jax.pipeline.plan import ASSUMED, compile_step, largest, make_plan, packing_plan
+from bua_jax.pipeline.plan import ASSUMED, _resolved, compile_step, largest, make_plan, packing_plan
 from bua_jax.pipeline.plan_collectives import collectives
 from bua_jax.pipeline.plan_roofline import Work
 from bua_jax.pipeline.plan_step import Lowered
@@ -232,6 +232,35 @@ def test_the_verb_plans_on_fake_devices(tmp_path: Path) -> None:
     assert max(v for k, v in sizes.items() if k != "all-to-all") <= largest_parameter
     assert "plan-tpu" in done.stderr or found["compiler"] == "tpu"
     assert "model.dtype=bfloat16" in done.stderr
+
+
+def test_splash_is_planned_with_the_compiler_of_tpus_only() -> None:
+    config = configs.load("configs/stage2.py").copy_and_resolve_references()
+    config.unlock()
+    config.model.attention, config.stage2.row_length = "splash", 512
+    for own, attention in ((True, "splash"), (False, "xla")):
+        notes: list[str] = []
+        resolved = _resolved(config, "stage2", "tpu", own, notes)
+        assert resolved.model.attention == attention
+        assert any("attention by xla: splash" in note for note in notes) != own
+    with pytest.raises(ConfigError, match="on cuda"):
+        _resolved(config, "stage2", "cuda", True, [])
+    config.stage2.row_length = 448
+    with pytest.raises(ConfigError, match="to 512"):
+        _resolved(config, "stage2", "tpu", False, [])
+
+
+def test_splash_s_backward_pass_costs_two_products_more() -> None:
+    """Of two scores and two gradients of scores it needs one each: 3.5 times the forward, not 2.5."""
+    work = Work(2 * 384, 384, 0, 1, 0, 0)  # rows that splash divides into blocks like xla's
+    found = {}
+    for attention in ("xla", "splash"):
+        llm = Qwen2(dataclasses.replace(tiny.QWEN, attention=attention), tiny.LORA)
+        aligned = dataclasses.replace(tiny.model()[0], llm=llm)
+        found[attention] = plan_roofline.flops(aligned, ("projector",), work)["executed"]
+    pairs = 128 * (128 + 256 + 384)
+    heads = tiny.QWEN.num_layers * tiny.QWEN.num_heads * tiny.QWEN.head_dim
+    assert found["splash"] - found["xla"] == 4.0 * 2 * pairs * heads
 
 
 def test_what_cannot_be_planned_is_refused() -> None:

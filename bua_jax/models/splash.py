@@ -1,0 +1,83 @@
+"""Training's attention on TPUs: JAX's splash kernels, which skip blocks above the diagonal.
+
+Source: `jax.experimental.pallas.ops.tpu.splash_attention`.
+"""
+
+import math
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from bua_jax.errors import ConfigError
+from bua_jax.models.rows import row_and_head_axes
+
+SMALLEST_BLOCK = 128  # lanes of a TPU's vector register: no block has fewer tokens
+_LARGEST_BLOCK = 512
+
+
+def check_splash(row_length: int, platform: str = "tpu") -> None:
+    """Raises `ConfigError` for rows that blocks do not divide, and for a platform without the kernels."""
+    if platform != "tpu":
+        raise ConfigError(
+            f"model.attention='splash' runs on TPUs, but training is to run on {platform}: "
+            "set --config.model.attention=xla."
+        )
+    if row_length % SMALLEST_BLOCK:
+        raise ConfigError(
+            f"model.attention='splash' takes rows of a multiple of {SMALLEST_BLOCK} tokens, but "
+            f"row_length={row_length}: set row_length in the stage's config to "
+            f"{math.ceil(row_length / SMALLEST_BLOCK) * SMALLEST_BLOCK}, or "
+            "--config.model.attention=xla."
+        )
+
+
+def block_of(row_length: int) -> int:
+    """Queries, and keys, that a kernel takes at once: the largest block that divides the row."""
+    return math.gcd(row_length, _LARGEST_BLOCK)
+
+
+def splash_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, *, interpret: bool = False
+) -> jax.Array:
+    """Causal attention within segments: q [B,T,N,D], k and v [B,K,T,D], int32[B,T] -> [B,T,N,D].
+
+    Padding (segment 0) attends to padding: its output is finite and meaningless. On the mesh of
+    `jax.set_mesh` every device attends for its own rows and heads. `interpret` runs the kernels without a
+    TPU, slowly: for tests. Raises `ConfigError` for a T that blocks do not divide.
+    """
+    check_splash(q.shape[1])
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+        return _attend(q, k, v, segments, interpret)
+
+    if jax.sharding.get_abstract_mesh().empty:
+        return attend(q, k, v, segments)
+    # The partitioner cannot look into a kernel, and would gather all rows on every device.
+    rows, heads = row_and_head_axes(q.shape[0], k.shape[1])
+    of_q, of_kv = PartitionSpec(rows, None, heads), PartitionSpec(rows, heads)
+    shards = (of_q, of_kv, of_kv, PartitionSpec(rows))
+    return jax.shard_map(attend, in_specs=shards, out_specs=of_q, check_vma=False)(
+        q, k, v, segments
+    )
+
+
+def _attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interpret: bool
+) -> jax.Array:
+    """`splash_attention` on one device."""
+    # Here, since Pallas takes a while to import and only TPUs need it.
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    _, length, heads, width = q.shape
+    names = ("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
+    sizes: dict[str, Any] = dict.fromkeys(names, block_of(length))
+    kernel = splash.make_splash_mha_single_device(
+        splash.MultiHeadMask([splash.CausalMask((length, length))] * heads),
+        block_sizes=splash.BlockSizes(**sizes),
+        residual_checkpoint_name="attention",  # what remat "dots" keeps: the forward runs once
+        interpret=interpret,
+    )
+    ids = splash.SegmentIds(segments, segments)
+    y = jax.vmap(kernel)(q.swapaxes(1, 2) * width**-0.5, k, v, ids)
+    return y.swapaxes(1, 2)

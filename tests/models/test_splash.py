@@ -1,0 +1,143 @@
+"""Splash attention, interpreted on the CPU, against xla's: values, gradients, meshes, and what it refuses."""
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import subjaxprs
+
+from bua_jax.errors import ConfigError
+from bua_jax.models import qwen2
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config, attend
+from bua_jax.models.splash import check_splash, splash_attention
+from tests.helpers import ROOT
+from tests.training import tiny
+
+LENGTH = 384  # three blocks
+# The same float32 sums in another order, over up to 384 keys, and exponentials block by block.
+TOLERANCE = 1e-5
+XLA = functools.partial(attend, implementation="xla")
+
+
+def inputs(rows: int) -> tuple[jax.Array, ...]:
+    """q, k, v of 4 heads in 2 groups, and segments, whose borders are no blocks'; the last row is padding."""
+    rng = np.random.default_rng(0)
+    shapes = (rows, LENGTH, 4, 8), (rows, 2, LENGTH, 8), (rows, 2, LENGTH, 8)
+    segments = np.ones((rows, LENGTH), np.int32)
+    segments[:, 150:] = 2
+    segments[0, 200:] = 3
+    segments[0, 350:] = 0
+    segments[-1] = 0
+    return *(jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes), jnp.asarray(segments)
+
+
+def interpreted(q, k, v, segments):
+    return splash_attention(q, k, v, segments, interpret=True)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradients(attention, q, k, v, segments) -> dict[str, jax.Array]:
+    """What `attention` gives for tokens that are no padding, and the gradients of a sum of it."""
+
+    def loss(qkv):
+        y = attention(*qkv, segments) * (segments > 0)[:, :, None, None]  # NaN * 0 is NaN
+        return jnp.sum(jnp.sin(y)), y
+
+    (_, y), gradients = jax.value_and_grad(loss, has_aux=True)((q, k, v))
+    return {"y": y, **dict(zip("qkv", gradients, strict=True))}
+
+
+def test_values_and_gradients_are_those_of_xla() -> None:
+    *qkv, segments = inputs(3)
+    shifted = segments.at[:2, 149].set(2)  # the negative control: a border one token off
+    assert (shifted != segments).sum() == 2
+    found = value_and_gradients(interpreted, *qkv, segments)
+    wrong = value_and_gradients(interpreted, *qkv, shifted)
+    for name, expected in value_and_gradients(XLA, *qkv, segments).items():
+        assert jnp.linalg.norm(expected) > 1, name
+        assert tiny.relative(found[name], expected) <= TOLERANCE, name
+        assert tiny.relative(wrong[name], expected) > 1000 * TOLERANCE, name
+
+
+def kernels_in(jaxpr) -> int:
+    """Pallas calls in a program, also within its loops and calls, if anything comes of these."""
+    own = sum(eqn.primitive.name == "pallas_call" for eqn in jaxpr.eqns)
+    return own + sum(kernels_in(part) for part in subjaxprs(jaxpr) if part.outvars)
+
+
+@pytest.mark.parametrize(("remat", "kernels"), [("none", 3), ("dots", 3), ("full", 4)])
+def test_a_model_with_splash(remat: str, kernels: int, monkeypatch) -> None:
+    """The loss and its gradients; the forward kernel runs again in the backward pass in `full` only."""
+    monkeypatch.setattr(qwen2, "splash_attention", interpreted)
+    config = dataclasses.replace(tiny.QWEN, remat=remat)
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 48, (2, 128)), jnp.int32)
+    segments = jnp.asarray([[1] * 50 + [2] * 78, [1] * 100 + [0] * 28])
+    params = tiny.model()[1]["base"]
+
+    def loss(params, config: Qwen2Config):
+        logits = Qwen2(config).apply({"params": params}, tokens, None, segments)
+        return jnp.sum(jnp.square(logits) * (segments > 0)[..., None])
+
+    splash = dataclasses.replace(config, attention="splash")
+    gradient = jax.grad(loss)
+    assert kernels_in(jax.make_jaxpr(lambda x: gradient(x, splash))(params).jaxpr) == kernels
+    if remat == "dots":
+        one, other = (jax.jit(lambda x, c=c: gradient(x, c))(params) for c in (splash, config))
+        assert tiny.relative(one, other) <= TOLERANCE
+
+
+SCRIPT = """
+import json
+import jax
+from bua_jax.training import sharding
+from tests.models.test_splash import inputs, interpreted, value_and_gradients
+from tests.training import tiny
+
+arrays = inputs(4)
+alone = jax.device_get(value_and_gradients(interpreted, *arrays))
+for text in ("2x2x2", "1x2x4"):
+    mesh = sharding.make_mesh(text)
+    with jax.set_mesh(mesh):
+        batch = sharding.shard_batch(dict(zip("qkvs", arrays)), mesh)
+        found = value_and_gradients(interpreted, *batch.values())
+    print(json.dumps({
+        "error": {name: tiny.relative(found[name], alone[name]) for name in alone},
+        "shard": found["y"].addressable_shards[0].data.shape}))
+"""
+
+
+def test_meshes_compute_what_one_device_does() -> None:
+    """Rows and heads over the mesh; four devices of `tensor` do not divide two groups: heads stay whole."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    both, rows = map(json.loads, done.stdout.splitlines())
+    assert both["shard"] == [1, LENGTH, 2, 8]
+    assert rows["shard"] == [2, LENGTH, 4, 8]
+    for found in (both, rows):
+        assert max(found["error"].values()) <= TOLERANCE
+
+
+def test_what_is_refused_says_what_to_set() -> None:
+    q, k, v, segments = inputs(1)
+    with pytest.raises(ConfigError, match=r"row_length=383: .* to 384"):
+        splash_attention(q[:, :383], k[:, :, :383], v[:, :, :383], segments[:, :383])
+    with pytest.raises(ConfigError, match=r"on gpu: set --config.model.attention=xla"):
+        check_splash(512, "gpu")
+    check_splash(512, "tpu")
