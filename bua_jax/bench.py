@@ -38,7 +38,8 @@ from rich.table import Table
 
 from bua_jax import cli, files
 from bua_jax.console import out
-from bua_jax.environment import keep_freed_memory, versions
+from bua_jax.environment import versions
+from bua_jax.environment import keep_freed_memory
 from bua_jax.errors import ConfigError
 from bua_jax.evaluation.plots import growth
 from bua_jax.models.presets import PRESETS
