@@ -39,7 +39,6 @@ from rich.table import Table
 from bua_jax import cli, files
 from bua_jax.console import out
 from bua_jax.environment import versions
-from bua_jax.environment import keep_freed_memory
 from bua_jax.errors import ConfigError
 from bua_jax.evaluation.plots import growth
 from bua_jax.models.presets import PRESETS
@@ -184,7 +183,6 @@ def _decode(folder: Path) -> dict[str, Any]:
 
 
 def _train() -> dict[str, Any]:
-    keep_freed_memory()  # as the verbs that train do
     _check_names("parts", FLAGS.parts, PARTS)
     _check_names("peers", FLAGS.peers, [*bench_train.PEERS])
     shape = bench_train.make_shape(

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict, config_flags
 
 from bua_jax import config as configs
 from bua_jax.console import notice, run_verb
-from bua_jax.environment import keep_freed_memory
 from bua_jax.errors import ConfigError
 
 FLAGS = flags.FLAGS
@@ -73,8 +72,8 @@ def config_name(argument: str) -> str:
 def run(main: Callable[[], None], config: str | None = None, *, distributed: bool = False) -> None:
     """Runs a verb. With `config` (a shipped file) the verb gets `--config` and `--workdir`.
 
-    With `distributed` it trains: it can be one of several processes, and gets the flags that say which,
-    and `--dry_run`, in which it is one process.
+    With `distributed` it can be one of several processes, and gets the flags that say which, and
+    `--dry_run`, in which it is one process.
     Config typos and bad values end as one paragraph on stderr and exit code 2.
     """
 
@@ -87,7 +86,6 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
             config_flags.DEFINE_config_file("config", None, "Config file[:KEY=VALUE,...].")
             flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
         if distributed:
-            keep_freed_memory()
             _define_distributed()
         try:
             rest = FLAGS(argv)

@@ -1,8 +1,6 @@
-"""The environment that every run directory records, and how this process keeps its memory."""
+"""The environment that every run directory records."""
 
-import ctypes
 import importlib.metadata
-import os
 import platform
 import resource
 import subprocess
@@ -69,17 +67,3 @@ def peak_gib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
     (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
     return int(line.split()[1]) / 2**20
-
-
-def keep_freed_memory() -> None:
-    """Has glibc keep what is freed for the next training step, but for all beyond 2 GiB at the heap's end.
-
-    Else it hands large buffers back to the kernel after every step and faults them in again. Where
-    GLIBC_TUNABLES says otherwise, or under another libc, nothing changes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
-        return
-    trim_threshold, mmap_max, arena_max = -1, -4, -8  # names and numbers of malloc.h
-    for option, value in ((trim_threshold, 2**31 - 1), (mmap_max, 0), (arena_max, 1)):
-        mallopt(option, value)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.environment import keep_freed_memory
 from bua_jax.feed.packing import PackingPlan
 from bua_jax.interop import huggingface, peft
 from bua_jax.models.aligned import Aligned
@@ -167,5 +166,4 @@ def build(job: dict[str, Any]) -> dict[str, Callable[[], Any]]:
 
 if __name__ == "__main__":
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # others share the device
-    keep_freed_memory()  # as the verbs that train do
     serve(build)
