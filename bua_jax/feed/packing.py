@@ -21,6 +21,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from bua_jax.console import notice
 from bua_jax.dialogue.prompts import TokenRecord
@@ -187,6 +188,8 @@ class Batches(Iterator[Batch]):
             records, plan.row_length, plan.event_length, self._seed, None, plan.workers, first_epoch
         ).map(_to_batch)
         if plan.workers:
+            if not flags.FLAGS.is_parsed():  # grain reads its own, which a notebook has not parsed
+                flags.FLAGS.mark_as_parsed()
             # Rows come through pipes: containers have little shared memory.
             through_pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
             rows = grain.experimental.WithOptionsIterDataset(rows, through_pipes)

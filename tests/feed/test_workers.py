@@ -152,17 +152,14 @@ plan = plan_packing(records, row_length=64, batch_dialogues=10, seed=1, workers=
 data = batches(records, plan, 1)
 next(data)
 print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
-if sys.argv[2] == "error":
-    raise ValueError
 time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("end", ["error", "kill"])
-def test_workers_end_with_the_main_process(tmp_path: Path, end: str) -> None:
+def test_workers_end_with_a_killed_main_process(tmp_path: Path) -> None:
     token_file.write(tmp_path / "t.arrow", RECORDS, {})
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "t.arrow"), end],
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "t.arrow")],
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         text=True,
@@ -170,10 +167,9 @@ def test_workers_end_with_the_main_process(tmp_path: Path, end: str) -> None:
     assert process.stdout is not None
     workers = [int(pid) for pid in process.stdout.readline().split()]
     assert len(workers) == WORKERS
-    if end == "kill":
-        assert all(map(is_running, workers))
-        process.kill()
-    assert process.wait(30) != 0
+    assert all(map(is_running, workers))
+    process.kill()
+    process.wait(30)
     process.stdout.close()
     for _ in range(100):
         if not any(map(is_running, workers)):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,6 +23,14 @@ SETTINGS = loop.TrainSettings(
 )
 
 
+def step(state: Any, frozen: Any, batch: Any, sums: Any) -> Any:
+    """Parameters after it tell of all batches and of their order; it compiles at once."""
+    seen = jnp.mean(batch["tokens"] * (1.0 + batch["positions"]))
+    trainable = jax.tree.map(lambda x: 0.9 * x + seen, state.trainable)
+    state = state._replace(step=state.step + 1, trainable=trainable)
+    return state, {**sums, "steps": sums["steps"] + 1, "tokens": sums["tokens"] + 1}
+
+
 def train(folder: Path, workers: int, monkeypatch: pytest.MonkeyPatch, dies: bool = False) -> Any:
     """Trains a few parameters; one that dies does so in its sixth batch."""
     put, count = sharding.shard_batch, iter(range(1, 1000))
@@ -36,6 +45,7 @@ def train(folder: Path, workers: int, monkeypatch: pytest.MonkeyPatch, dies: boo
     plan = tiny.plan(RECORDS, workers=workers)
     assert plan.workers == workers
     with monkeypatch.context() as patch, jax.set_mesh(mesh):
+        patch.setattr(loop, "make_step", lambda *_: step)
         patch.setattr(loop, "batch_losses", endure.light_losses)
         patch.setattr(sharding, "shard_batch", putting)
         best, _ = loop.train(
@@ -75,7 +85,7 @@ def test_resume_at_equal_and_at_other_counts(tmp_path: Path, capsys, monkeypatch
     assert f"resuming training at step 4 of {STEPS}" in said
     assert "worker processes" not in said
 
-    # Parameters and optimizer are those of step 4; the dialogues that follow are others.
+    # From step 4 on with other batches.
     other = train(tmp_path / "other", 0, monkeypatch)
     said = capsys.readouterr().err
     assert f"resuming training at step 4 of {STEPS}" in said
