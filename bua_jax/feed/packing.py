@@ -13,7 +13,6 @@ import math
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from bua_jax.dialogue.prompts import TokenRecord
 
 Batch = dict[str, np.ndarray]
 _MAX_BINS = 64
+_AHEAD = 8  # rows that a worker keeps ready, and this process of each worker
 _DRY_ROWS, _DRY_EPOCHS = 64, 8
 THREADS = 0  # that read records ahead: they are in memory, mapped or not
 
@@ -190,12 +190,10 @@ class Batches(Iterator[Batch]):
         if plan.workers:
             if not flags.FLAGS.is_parsed():  # grain reads its own, which a notebook has not parsed
                 flags.FLAGS.mark_as_parsed()
-            # Rows come through pipes: containers have little shared memory.
-            through_pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
-            rows = grain.experimental.WithOptionsIterDataset(rows, through_pipes)
-            # They are put into batches here, since a batch may be a whole epoch of small data, of
-            # which every worker has a part.
-            ahead = math.ceil(plan.rows_per_batch / plan.workers)
+            # Rows are put into batches here, since a batch may be a whole epoch of small data, of
+            # which every worker has a part. They come through shared memory, and what tells of
+            # those ahead must fit into a pipe: a worker waits at its end for one that is full.
+            ahead = min(_AHEAD, math.ceil(plan.rows_per_batch / plan.workers))
             options = grain.MultiprocessingOptions(plan.workers, per_worker_buffer_size=ahead)
             rows = rows.mp_prefetch(options, _follow_parent)
         self._inner = iter(rows.batch(plan.rows_per_batch, drop_remainder=True))

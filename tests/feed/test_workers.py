@@ -141,6 +141,20 @@ def test_a_file_of_records_is_sent_as_its_path(tmp_path: Path, monkeypatch) -> N
     np.testing.assert_array_equal(pickle.loads(sent)[5].tokens, RECORDS[5].tokens)
 
 
+def test_large_rows_do_not_keep_workers_from_ending() -> None:
+    """More is ahead than a pipe holds, and nobody reads it."""
+    records = random_records(600, 0)
+    packed = packing.plan_packing(
+        records, row_length=4096, batch_dialogues=600, seed=0, workers=WORKERS
+    )
+    data = packing.batches(records, packed, 0)
+    assert sum(value.nbytes for value in next(data).values()) > packed.rows_per_batch * 2**16
+    time.sleep(1)  # until they have packed what they may ahead
+    begin = time.monotonic()
+    data.close()
+    assert time.monotonic() - begin < 10  # grain kills a worker after 25 s
+
+
 SCRIPT = """
 import multiprocessing, sys, time
 from pathlib import Path
