@@ -75,6 +75,10 @@ def test_whole_epochs_and_exact_resume(capsys) -> None:
     assert not equal(rest[:per_epoch], drawn[:per_epoch])
     again.close()
     assert "worker processes" not in capsys.readouterr().err
+    plain = next(packing.batches(RECORDS, plan(0), 1))
+    assert {name: value.shape[1:] for name, value in rest[0].items()} == {
+        name: value.shape[1:] for name, value in plain.items()
+    }
 
 
 def test_resume_with_other_workers_restarts_the_epoch(capsys) -> None:
