@@ -43,6 +43,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.step = "curriculum"  # what the config is for: curriculum, encoder, stage1 ... joint
     config.seed = 42  # of everything that is drawn: splits have their own (data.split_seed)
     config.mesh = args["mesh"]  # devices: N (fsdp=N) or DATAxFSDPxTENSOR
+    # Processes beside each that trains, which pack its rows ahead. Raise it where train/input_share is
+    # more than a few percent and CPU cores are idle; another number changes the order of dialogues.
+    config.feed_workers = 0  # 0 = rows are packed between steps
 
     config.data = part("data", args["data"])
 

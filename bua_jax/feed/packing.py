@@ -2,22 +2,36 @@
 
 A row holds whole dialogues; `segments` numbers them from 1 within the row (0 = padding),
 `positions` restart. `soft_index` says which of the row's events a placeholder stands for.
+
+Rows are packed in this process, or ahead of it by worker processes: worker i of N packs every N-th
+dialogue of the shuffled epochs, from the i-th on, and rows are taken from the workers in turn. Which
+dialogues share a row, and so the order, therefore depends on the number of workers.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
+from bua_jax.console import notice
 from bua_jax.dialogue.prompts import TokenRecord
 
 Batch = dict[str, np.ndarray]
 _MAX_BINS = 64
+_AHEAD = 8  # rows that a worker keeps ready, and this process of each worker
+_TOKENS = ("tokens", "segments", "positions", "round_ids", "kinds", "tasks", "soft_index")
+_FIELDS = (*_TOKENS, "events", "event_segments", "event_positions")
 _DRY_ROWS, _DRY_EPOCHS = 64, 8
+THREADS = 0  # that read records ahead: they are in memory, mapped or not
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,7 @@ class PackingPlan:
     dialogues_per_row: float
     max_supervised: int  # supervised tokens in any row, at most
     fill: float  # share of row tokens that are not padding
+    workers: int = 0  # processes that pack training rows ahead; 0 = packed when asked for
 
 
 def _element(record: TokenRecord) -> dict[str, np.ndarray]:
@@ -50,18 +65,25 @@ def _rows(
     event_length: int,
     seed: int,
     epochs: int | None,
+    workers: int = 0,
+    first_epoch: int = 0,
 ) -> Any:
-    """A grain dataset of packed rows: a new order in every epoch, whole dialogues only."""
+    """A grain dataset of packed rows: a new order in every epoch, whole dialogues only.
+
+    workers: how many processes will share the packing; first_epoch: with whose order it begins.
+    """
     source = grain.MapDataset.source(records).seed(seed)
-    in_memory = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    dataset = source.shuffle().repeat(epochs).map(_element).to_iter_dataset(in_memory)
+    in_memory = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=0)
+    shuffled = source.shuffle().repeat(epochs)[first_epoch * len(records) :]
+    dataset = shuffled.map(_element).to_iter_dataset(in_memory)
     lengths = dict.fromkeys(("tokens", "round_ids", "kinds", "tasks", "soft_index"), row_length)
     # Bins are filled together and come out in order. With more of them than an epoch has rows, or
-    # shuffled ones, dialogues of later epochs would be seen before this epoch's.
+    # shuffled ones, dialogues of later epochs would be seen before this epoch's. Every worker has its
+    # own bins, for its share of an epoch.
     return grain.experimental.FirstFitPackIterDataset(
         dataset,
         length_struct={**lengths, "events": event_length},
-        num_packing_bins=min(_full_rows(records, row_length), _MAX_BINS),
+        num_packing_bins=min(_full_rows(records, row_length) // max(1, workers), _MAX_BINS),
         shuffle_bins=False,
     )
 
@@ -82,6 +104,11 @@ def _to_batch(row: dict[str, Any]) -> Batch:
         "event_segments": events_of,
         "event_positions": row["events_positions"],
     }
+
+
+def _joined(row: Batch) -> np.ndarray:
+    """All fields of a row in one array: processes exchange one of them far faster than ten."""
+    return np.concatenate([row[name].ravel() for name in _FIELDS])
 
 
 def event_room(records: Sequence[TokenRecord], row_length: int) -> int:
@@ -106,18 +133,21 @@ def plan_packing(
     batch_dialogues: int,
     seed: int,
     rows_multiple: int = 1,
+    workers: int = 0,
 ) -> PackingPlan:
     """Packs dry. A batch gets the number of rows that averages `batch_dialogues`.
 
     The number of rows is rounded to a multiple of `rows_multiple` (microbatches times the devices
-    that share a batch). Batches never average more dialogues than there are.
+    that share a batch). Batches never average more dialogues than there are. There are no more
+    workers than full rows in an epoch: the first row of each would reach into later epochs.
     """
+    workers = min(workers, _full_rows(records, row_length))
     event_length = event_room(records, row_length)
     # The last rows of a dry run are not full: with few rows, several epochs make up for that.
     epochs = math.ceil(_DRY_ROWS / (_DRY_ROWS + _full_rows(records, row_length)) * _DRY_EPOCHS)
     rows = [
         (int(row["tokens_segment_ids"].max()), int((row["tokens_segment_ids"] > 0).sum()))
-        for row in _rows(records, row_length, event_length, seed, epochs)
+        for row in _rows(records, row_length, event_length, seed, epochs, workers)
     ]
     dialogues_per_row, tokens_per_row = np.mean(rows, axis=0).tolist()
     wanted = min(batch_dialogues, len(records)) / dialogues_per_row
@@ -130,6 +160,7 @@ def plan_packing(
         dialogues_per_row=dialogues_per_row,
         max_supervised=supervised_room(records, row_length),
         fill=tokens_per_row / row_length,
+        workers=workers,
     )
 
 
@@ -142,14 +173,104 @@ def plan_for(records: Sequence[TokenRecord], plan: PackingPlan) -> PackingPlan:
     )
 
 
-def batches(records: Sequence[TokenRecord], plan: PackingPlan, seed: int) -> Any:
-    """Endless iterator of training batches with `get_state` / `set_state` (grain).
+def batches(records: Sequence[TokenRecord], plan: PackingPlan, seed: int) -> "Batches":
+    """Endless iterator of training batches.
 
     Every value is int32[rows_per_batch, row_length], or [rows_per_batch, event_length(, 4)] for
     events.
     """
-    rows = _rows(records, plan.row_length, plan.event_length, seed, None)
-    return iter(rows.map(_to_batch).batch(plan.rows_per_batch, drop_remainder=True))
+    return Batches(records, plan, seed)
+
+
+class Batches(Iterator[Batch]):
+    """What `batches` returns. Its state is JSON; `close` ends the workers, which begin with `next`."""
+
+    def __init__(self, records: Sequence[TokenRecord], plan: PackingPlan, seed: int) -> None:
+        self._records, self._plan, self._seed = records, plan, seed
+        self._open(first_epoch=0)
+
+    def _open(self, first_epoch: int) -> None:
+        plan, records = self._plan, self._records
+        rows = _rows(
+            records, plan.row_length, plan.event_length, self._seed, None, plan.workers, first_epoch
+        ).map(_to_batch)
+        if plan.workers:
+            if not flags.FLAGS.is_parsed():  # grain reads its own, which a notebook has not parsed
+                flags.FLAGS.mark_as_parsed()
+            # Rows are put into batches here, since a batch may be a whole epoch of small data, of
+            # which every worker has a part. They come through shared memory, and what tells of
+            # those ahead must fit into a pipe: a worker waits at its end for one that is full.
+            ahead = min(_AHEAD, math.ceil(plan.rows_per_batch / plan.workers))
+            options = grain.MultiprocessingOptions(plan.workers, per_worker_buffer_size=ahead)
+            rows = rows.map(_joined).mp_prefetch(options, _follow_parent)
+        whole = rows.batch(plan.rows_per_batch, drop_remainder=True)
+        self._inner = iter(whole.map(self._parted) if plan.workers else whole)
+        self._first_epoch, self._dialogues = first_epoch, 0  # dialogues drawn since
+
+    def _parted(self, rows: np.ndarray) -> Batch:
+        """The batch of rows that were `_joined`, int32[rows_per_batch, all of a row]."""
+        length, events = self._plan.row_length, self._plan.event_length
+        sizes = [length] * len(_TOKENS) + [4 * events, events, events]
+        parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+        batch = {
+            name: np.ascontiguousarray(part) for name, part in zip(_FIELDS, parts, strict=True)
+        }
+        return {**batch, "events": batch["events"].reshape(len(rows), events, 4)}
+
+    def __next__(self) -> Batch:
+        batch: Batch = next(self._inner)
+        self._dialogues += int(batch["segments"].max(axis=1).sum())
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """The position, and the number of workers whose position it is."""
+        return {
+            **self._inner.get_state(),
+            "workers": self._plan.workers,
+            "first_epoch": self._first_epoch,
+            "dialogues": self._dialogues,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from there exactly, or where another number of workers was, from its epoch's start."""
+        inner = dict(state)
+        workers, first_epoch, dialogues = (
+            inner.pop(name, 0) for name in ("workers", "first_epoch", "dialogues")
+        )
+        self.close()
+        if workers == self._plan.workers:
+            self._open(first_epoch)
+            self._inner.set_state(inner)
+            self._dialogues = dialogues
+            return
+        epoch = first_epoch + dialogues // len(self._records)
+        notice(
+            f"batches were made by {workers} worker processes and now are by {self._plan.workers}, which "
+            f"put other dialogues together: epoch {epoch + 1} of the data starts anew"
+        )
+        self._open(epoch)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._inner.close()
+
+
+def _follow_parent(index: int, count: int) -> None:
+    """Makes a worker end with the main process, even a killed one, and by no signal before it.
+
+    SIGTERM and Ctrl-C may reach the whole group: the main process answers them, and needs batches
+    until the step at which it does.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def fixed_batches(records: Sequence[TokenRecord], plan: PackingPlan) -> Iterator[Batch]:

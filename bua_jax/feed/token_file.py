@@ -15,9 +15,13 @@ _COLUMNS = ("tokens", "round_ids", "kinds", "soft_index", "events")
 
 
 class TokenFile(Sequence[TokenRecord]):
-    """The records of a file, and what it says it was made of. Raises `DataError` if it is damaged."""
+    """The records of a file, and what it says it was made of. Raises `DataError` if it is damaged.
+
+    Pickled it is a path: another process maps the file anew, and no record is sent.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
         try:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
@@ -30,6 +34,9 @@ class TokenFile(Sequence[TokenRecord]):
             raise DataError(f"{path} is damaged ({str(error).splitlines()[0]}).") from error
         self._offsets = {name: column.offsets.to_numpy() for name, column in lists.items()}
         self._values = {name: column.values.to_numpy() for name, column in lists.items()}
+
+    def __reduce__(self) -> tuple[type["TokenFile"], tuple[Path]]:
+        return TokenFile, (self._path,)
 
     def __len__(self) -> int:
         return len(self._tasks)

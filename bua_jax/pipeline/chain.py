@@ -59,6 +59,8 @@ def _check(config: ConfigDict) -> None:
             f"stages={stages} cannot work: give an increasing subset of (1, 2, 3) that holds 2, "
             "for example --config.stages='(2, 3)'."
         )
+    if config.feed_workers < 0:
+        raise ConfigError(f"config.feed_workers={config.feed_workers} is less than 0.")
     choices = {
         "model.base_quantization": quantization.MODES,
         "model.soft_tokens": SOFT_TOKENS,

@@ -120,6 +120,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         batch_dialogues=config.batch_dialogues,
         seed=run.config.seed,
         rows_multiple=config.microbatches * mesh.shape["data"] * mesh.shape["fsdp"],
+        workers=run.config.feed_workers,
     )
     settings = train_settings(run, stage, plan)
     notice(

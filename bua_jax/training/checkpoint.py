@@ -2,8 +2,8 @@
 
 They hold what a stage trains, its optimizer and the position in the data, never the base. Orbax
 writes to a temporary folder and renames it, so a checkpoint is whole or absent. Of several processes
-all call these functions, and each writes its part. Nothing in a checkpoint depends on their number or
-on the mesh.
+all call these functions, and each writes its part. Nothing in a checkpoint depends on their number,
+which is only recorded, or on the mesh.
 """
 
 import json
@@ -72,10 +72,10 @@ def restore(
 ) -> tuple[int, Any]:
     """(step, state) of the newest good checkpoint, `data` set to its position; (0, state) if none.
 
-    `state` gives shapes, dtypes and shardings. A damaged checkpoint is passed over with a notice,
-    and removed once an older one was found good. Raises `MismatchError` naming the two values if a
-    checkpoint is of another label set, encoder, base or config, and `CheckpointError` if there are
-    some and none is good.
+    Without `data` its position is left alone. `state` gives shapes, dtypes and shardings. A damaged
+    checkpoint is passed over with a notice, and removed once an older one was found good. Raises
+    `MismatchError` naming the two values if a checkpoint is of another label set, encoder, base or
+    config, and `CheckpointError` if there are some and none is good.
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     damaged: list[int] = []
@@ -89,7 +89,8 @@ def restore(
                     data=ocp.args.JsonRestore(),
                 ),
             )
-            data.set_state(restored.data)
+            if data is not None:
+                data.set_state(restored.data)
             reason = None
         except MismatchError:
             raise

@@ -19,7 +19,7 @@ from bua_jax.console import bar, notice
 from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS
 from bua_jax.errors import BuaError, CheckpointError
-from bua_jax.feed.packing import PackingPlan, batches, fixed_batches, plan_for
+from bua_jax.feed.packing import THREADS, PackingPlan, batches, fixed_batches, plan_for
 from bua_jax.models.aligned import Aligned, supervised_nll
 from bua_jax.models.rows import row_shards
 from bua_jax.training import checkpoint, losses, processes, sharding, weighting
@@ -280,7 +280,8 @@ def train(
     """Trains `groups`; returns (best trained groups by total validation loss, what was measured).
 
     Resumes from the newest checkpoint in folder/checkpoints: N steps equal k steps, a kill, and
-    N - k steps, bit for bit on CPU. Metrics go to folder/metrics.jsonl and folder/tensorboard.
+    N - k steps, bit for bit on CPU with as many feed workers; with another number the epoch of the
+    data starts anew. Metrics go to folder/metrics.jsonl and folder/tensorboard.
     SIGTERM saves and raises `TrainingInterrupted`; NaN, zero loss and missing supervision raise
     `TrainingStopped` before anything of them is saved.
     """
@@ -293,6 +294,8 @@ def train(
     placement = sharding.shardings(state, mesh)
     state = sharding.place(state, placement)
     data = batches(records, plan, settings.seed)
+    feed = {"processes": jax.process_count(), "threads": THREADS, "workers": plan.workers}
+    recorded = {**metadata, "feed": feed}  # for the reader: other counts are no other run
     manager = checkpoint.open_manager(folder / "checkpoints")
     best_manager = checkpoint.open_manager(folder / "best", keep=1)
     step, state = checkpoint.restore(manager, state, data, metadata)
@@ -327,6 +330,7 @@ def train(
         MetricWriter(folder if processes.is_first() else None, start=step) as writer,
         bar() as display,
         catch_sigterm() as asked,
+        contextlib.closing(data),
     ):
         task = display.add_task(description, total=settings.total_steps, completed=step)
         while step < settings.total_steps:
@@ -363,13 +367,13 @@ def train(
                 notice(f"{where}, validation loss {total:.4f}, {left / 60:.1f} min left")
                 if total < best_loss:
                     best_loss = total
-                    record = {**metadata, "validation_loss": total}
+                    record = {**recorded, "validation_loss": total}
                     checkpoint.save(
                         best_manager, step, {"trainable": state.trainable}, data, record
                     )
 
             if save:
-                checkpoint.save(manager, step, state, data, metadata)
+                checkpoint.save(manager, step, state, data, recorded)
             if stop and not last:
                 raise TrainingInterrupted(
                     f"SIGTERM: saved step {step} of {settings.total_steps} in {folder}. Run the "
@@ -380,7 +384,7 @@ def train(
 
     # -- the best model by validation loss
     best_step, best = checkpoint.restore(
-        best_manager, {"trainable": state.trainable}, data, metadata
+        best_manager, {"trainable": state.trainable}, None, metadata
     )
     if not best_step:
         raise TrainingStopped("No validation loss was finite, so there is no best model.")

@@ -81,6 +81,7 @@ class Recorded:
             0,
         )
         self.get_state, self.set_state = self.inner.get_state, self.inner.set_state
+        self.close = self.inner.close
 
     def __next__(self) -> Any:
         batch, self.step = next(self.inner), self.step + 1
@@ -92,7 +93,7 @@ def watch(say: Callable[..., None], dropped: str) -> None:
     """Makes the loop say what it draws, restores and saves; `dropped` is not restored."""
 
     def restoring(manager: Any, state: Any, data: Any, metadata: Any) -> Any:
-        start = data.get_state()
+        start = data and data.get_state()
         step, restored = RESTORE(manager, state, data, metadata)
         if Path(manager.directory).name == "checkpoints":
             data.step = step
