@@ -12,6 +12,7 @@ from bua_jax.dialogue.prompts import SOFT_TOKENS
 from bua_jax.environment import versions
 from bua_jax.errors import ConfigError
 from bua_jax.models import quantization
+from bua_jax.models.qwen2 import ATTENTION, REMAT
 from bua_jax.pipeline.data import build_data
 from bua_jax.pipeline.dialogues import build_dialogues
 from bua_jax.pipeline.encoder import build_encoder
@@ -63,6 +64,8 @@ def _check(config: ConfigDict) -> None:
         raise ConfigError(f"config.feed_workers={config.feed_workers} is less than 0.")
     choices = {
         "model.base_quantization": quantization.MODES,
+        "model.attention": ATTENTION,
+        "model.remat": ("none", *REMAT),
         "model.soft_tokens": SOFT_TOKENS,
         "encoder.kind": ("behavegpt", "sasrec"),
         "decoding.decode": DECODE,
