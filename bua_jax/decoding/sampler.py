@@ -7,7 +7,10 @@ import jax.numpy as jnp
 
 
 def highest(logits: jax.Array) -> jax.Array:
-    """`jnp.argmax` of logits float[B, V], whose reduction XLA does not vectorise on a CPU: int32[B]."""
+    """`jnp.argmax` of logits float[B, V], whose reduction XLA does not vectorise on a CPU: int32[B].
+
+    Where one is NaN it is the last token.
+    """
     best = logits.max(axis=-1, keepdims=True)
     last = logits.shape[-1] - 1
     at = jnp.where(logits == best, jnp.arange(last + 1, dtype=jnp.int32), last)
