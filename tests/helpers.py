@@ -1,7 +1,9 @@
-"""What tests share: the real data sets and optional dependencies, which must be there in CI."""
+"""What tests share: data sets and dependencies that must be there in CI, and eight fake devices."""
 
 import importlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -28,3 +30,20 @@ def shared_data(name: str) -> Path:
             pytest.fail(f"{path} is missing; CI checks out the data beside the project")
         pytest.skip(f"{path} is missing")
     return path
+
+
+def on_eight_devices(script: str) -> str:
+    """What a Python script prints in a process with eight fake CPU devices; it must succeed."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,13 +1,10 @@
 """The engine on a mesh of eight fake devices writes what one device writes."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 
-from tests.helpers import ROOT
+from tests.helpers import on_eight_devices
 
 SCRIPT = """
 import dataclasses, json
@@ -47,18 +44,8 @@ print(json.dumps(results))
 
 def test_a_mesh_writes_what_one_device_writes() -> None:
     """Greedy texts and drawn days token for token; scores down to -60 within 1e-5 of them."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout.splitlines()[-1])
+    printed = on_eight_devices(SCRIPT)
+    results = json.loads(printed.splitlines()[-1])
     one = results.pop("1")
     assert one["shard"] == [8, 2, 8, 64]  # rows, kv heads, head_dim, slots
     many = results["2x2x2"]

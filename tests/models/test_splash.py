@@ -3,9 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +14,7 @@ from bua_jax.errors import ConfigError
 from bua_jax.models import qwen2
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config, attend
 from bua_jax.models.splash import check_splash, splash_attention
-from tests.helpers import ROOT
+from tests.helpers import on_eight_devices
 from tests.training import tiny
 
 LENGTH = 384  # three blocks
@@ -115,19 +112,8 @@ for text in ("2x2x2", "1x2x4"):
 
 def test_meshes_compute_what_one_device_does() -> None:
     """Rows and heads over the mesh; four devices of `tensor` do not divide two groups: heads stay whole."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    both, rows = map(json.loads, done.stdout.splitlines())
+    printed = on_eight_devices(SCRIPT)
+    both, rows = map(json.loads, printed.splitlines())
     assert both["shard"] == [1, LENGTH, 2, 8]
     assert rows["shard"] == [2, LENGTH, 4, 8]
     for found in (both, rows):
