@@ -1,9 +1,6 @@
 """The mesh, the table of specs, and that a sharded step computes what one device computes."""
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +18,7 @@ from bua_jax.training import sharding, weighting
 from bua_jax.training.loop import make_optimizer, partition
 from bua_jax.training.optimizer import OptimizerSettings
 from bua_jax.training.state import create
-from tests.helpers import ROOT
+from tests.helpers import ROOT, on_eight_devices
 from tests.training import tiny
 
 GOLDEN = ROOT / "tests" / "training" / "golden_specs.txt"
@@ -187,18 +184,8 @@ print(json.dumps(control))
 
 def compare(cases: dict[str, list[tuple[str, str, int]]]) -> tuple[list[dict], dict]:
     """What one device and meshes of eight fake ones compute: (a record per case, the control)."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(cases)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=1800,  # the long test's
-    )
-    assert done.returncode == 0, done.stderr
-    *results, control = map(json.loads, done.stdout.splitlines())
+    printed = on_eight_devices(SCRIPT, json.dumps(cases), timeout=1800)  # the long test's
+    *results, control = map(json.loads, printed.splitlines())
     return results, control
 
 
