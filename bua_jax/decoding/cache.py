@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from bua_jax.models import aligned
+from bua_jax.models import aligned, panels
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.quantization import is_quantized
 from bua_jax.models.qwen2 import Block, KVCache, RMSNorm
@@ -42,6 +42,27 @@ class Chunk(NamedTuple):
     soft_index: Any = None
     events: Any = None
     event_counts: Any = None
+
+
+def prepare(model: Aligned, variables: Any) -> Weights:
+    """Variables as they are decoded with: a tree per layer and the unembedding as [H, V].
+
+    The adapter is merged into a float32 base. On a CPU, not spread over a mesh, float32 matrices are in
+    `Panels` where their kernel can be had.
+    """
+    weights = unstack(model, variables)
+    head = weights["head"]
+    if head.dtype != jnp.float32 or len(head.sharding.device_set) > 1 or not panels.available():
+        return weights
+
+    def packed(path: Any, x: Any) -> Any:
+        return panels.in_panels(x) if path[-1] == jax.tree_util.DictKey("kernel") else x
+
+    layers = weights["layers"]
+    if not is_quantized(layers[0]["params"]["self_attn"]["o_proj"]["kernel"]):
+        for i, layer in enumerate(layers):  # one at a time, so that there are not two copies of all
+            layers[i] = jax.tree_util.tree_map_with_path(packed, layer)
+    return {**weights, "head": panels.in_panels(head)}
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -197,5 +218,7 @@ def put(rows: Rows, which: jax.Array, some: Rows) -> Rows:
 
 def logits(weights: Weights, hidden: jax.Array) -> jax.Array:
     """[..., H] -> float32[..., V] (float64 where the model is)."""
+    if isinstance(weights["head"], panels.Panels):
+        return hidden @ weights["head"]
     kind = jnp.promote_types(hidden.dtype, jnp.float32)
     return jnp.einsum("...h,hv->...v", hidden, weights["head"], preferred_element_type=kind)

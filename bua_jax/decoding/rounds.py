@@ -18,7 +18,7 @@ from scipy.special import log_softmax
 
 from bua_jax.console import progress
 from bua_jax.decoding import engine, grammar
-from bua_jax.decoding.cache import Weights, unstack
+from bua_jax.decoding.cache import Weights, prepare
 from bua_jax.decoding.engine import Answer, DayTurn, Drawing, Engine, Job, Turn
 from bua_jax.decoding.labels import LabelTree, build_tree
 from bua_jax.dialogue.prompts import (
@@ -61,7 +61,7 @@ class Decoder:
 
     @cached_property
     def weights(self) -> Weights:
-        return unstack(self.model, self.variables)
+        return prepare(self.model, self.variables)
 
     @cached_property
     def day_tables(self) -> grammar.Tables:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from bua_jax.models.lora import LoraConfig
+from bua_jax.models.panels import Panels
 from bua_jax.models.quantization import is_quantized, plain
 from bua_jax.models.rows import by_rows
 from bua_jax.models.splash import splash_attention
@@ -102,7 +103,7 @@ class Projection(nn.Module):
         kernel: Any = self.get_variable("params", "kernel")
         if is_quantized(kernel):
             kernel = plain(kernel, x.dtype)
-        else:
+        elif not isinstance(kernel, Panels):
             kernel = self.param("kernel", init, (x.shape[-1], self.features), x.dtype)
         shape, x = x.shape, x.reshape(-1, x.shape[-1])  # one GEMM, also for the kernel's gradient
         y = by_rows(x @ kernel)

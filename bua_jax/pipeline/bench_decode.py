@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bua_jax.decoding import engine
-from bua_jax.decoding.cache import Weights, empty_rows, extend, forward, logits, unstack
+from bua_jax.decoding.cache import Weights, empty_rows, extend, forward, logits, prepare
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.decoding.labels import build_tree, score_labels
 from bua_jax.dialogue.prompts import next_turn
@@ -56,7 +56,7 @@ def stream_bandwidth() -> float:
 def _text_model(folder: Path, dtype: str = "float32") -> tuple[Aligned, Weights]:
     config, base = huggingface.load(folder, dtype)
     model = Aligned(Qwen2(config), None, Projector(config.hidden_size), "none", _NEVER - 1)
-    return model, unstack(model, {"base": base, "encoder": {}, "projector": {}})
+    return model, prepare(model, {"base": base, "encoder": {}, "projector": {}})
 
 
 def _generate(model: Aligned, weights: Weights, tokens: np.ndarray, new: int) -> list[list[int]]:
