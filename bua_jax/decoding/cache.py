@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from bua_jax.models import aligned, panels
+from bua_jax.models import aligned, cpu
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.quantization import is_quantized
 from bua_jax.models.qwen2 import Block, KVCache, RMSNorm
@@ -52,17 +52,17 @@ def prepare(model: Aligned, variables: Any) -> Weights:
     """
     weights = unstack(model, variables)
     head = weights["head"]
-    if head.dtype != jnp.float32 or len(head.sharding.device_set) > 1 or not panels.available():
+    if head.dtype != jnp.float32 or len(head.sharding.device_set) > 1 or not cpu.available():
         return weights
 
     def packed(path: Any, x: Any) -> Any:
-        return panels.in_panels(x) if path[-1] == jax.tree_util.DictKey("kernel") else x
+        return cpu.in_panels(x) if path[-1] == jax.tree_util.DictKey("kernel") else x
 
     layers = weights["layers"]
     if not is_quantized(layers[0]["params"]["self_attn"]["o_proj"]["kernel"]):
         for i, layer in enumerate(layers):  # one at a time, so that there are not two copies of all
             layers[i] = jax.tree_util.tree_map_with_path(packed, layer)
-    return {**weights, "head": panels.in_panels(head)}
+    return {**weights, "head": cpu.in_panels(head)}
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -120,17 +120,20 @@ def on_mesh(caches: tuple[KVCache, ...]) -> tuple[KVCache, ...]:
 
 
 def forward(
-    model: Aligned, weights: Weights, rows: Rows, embeddings, positions, mask
+    model: Aligned, weights: Weights, rows: Rows, embeddings, positions, mask=None, counts=None
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
     """Final hidden states [B, T, H] of embeddings after each row, and their keys and values by layer.
 
-    positions: int32[B, T]; mask: bool[B, T, T], what each of the new tokens attends to among them.
+    positions: int32[B, T]; mask: bool[B, T, T], what each of the new tokens attends to among them. With
+    counts int32[B] instead, that many are appended to each row's caches, which are returned.
     """
     config = model.llm.config
     block, x = Block(config, model.llm.lora), embeddings
     new: list[Any] = []
     for layer, past in zip(weights["layers"], rows.caches, strict=True):
-        x, pair = block.apply(layer, x, positions, mask=mask, past=past, lengths=rows.lengths)
+        x, pair = block.apply(
+            layer, x, positions, mask=mask, past=past, lengths=rows.lengths, counts=counts
+        )
         new.append(pair)
     normed: Any = RMSNorm(config.rms_norm_eps).apply({"params": weights["base"]["norm"]}, x)
     return normed, new
@@ -141,16 +144,20 @@ def extend(model: Aligned, weights: Weights, rows: Rows, embeddings, counts) -> 
     batch, length = embeddings.shape[:2]
     offset = jnp.arange(length)
     positions = rows.lengths[:, None] + offset
-    mask = jnp.broadcast_to(offset <= offset[:, None], (batch, length, length))
-    hidden, new = forward(model, weights, rows, embeddings, positions, mask)
-    slots = rows.caches[0].v.shape[2]
-    index = jnp.where(offset < counts[:, None], positions, slots)
-    # Never true. It tells XLA that all layers have read the caches before the first is written:
-    # otherwise every step copies them all.
-    index += slots * (hidden[:, :1, 0] > 3e38)
-    caches = tuple(
-        _written(cache, *pair, index) for cache, pair in zip(rows.caches, new, strict=True)
-    )
+    if isinstance(weights["head"], cpu.Panels) and cpu.attends_in_place(rows.caches[0].k):
+        hidden, pairs = forward(model, weights, rows, embeddings, positions, counts=counts)
+        caches = tuple(KVCache(*pair) for pair in pairs)
+    else:
+        mask = jnp.broadcast_to(offset <= offset[:, None], (batch, length, length))
+        hidden, new = forward(model, weights, rows, embeddings, positions, mask)
+        slots = rows.caches[0].v.shape[2]
+        index = jnp.where(offset < counts[:, None], positions, slots)
+        # Never true. It tells XLA that all layers have read the caches before the first is written:
+        # otherwise every step copies them all.
+        index += slots * (hidden[:, :1, 0] > 3e38)
+        caches = tuple(
+            _written(cache, *pair, index) for cache, pair in zip(rows.caches, new, strict=True)
+        )
     last = jnp.take_along_axis(hidden, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
     last = jnp.where((counts > 0)[:, None], last, rows.hidden)
     return Rows(caches, rows.lengths + counts, last)
@@ -218,7 +225,7 @@ def put(rows: Rows, which: jax.Array, some: Rows) -> Rows:
 
 def logits(weights: Weights, hidden: jax.Array) -> jax.Array:
     """[..., H] -> float32[..., V] (float64 where the model is)."""
-    if isinstance(weights["head"], panels.Panels):
+    if isinstance(weights["head"], cpu.Panels):
         return hidden @ weights["head"]
     kind = jnp.promote_types(hidden.dtype, jnp.float32)
     return jnp.einsum("...h,hv->...v", hidden, weights["head"], preferred_element_type=kind)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from bua_jax.models.cpu import Panels, attend_in_place
 from bua_jax.models.lora import LoraConfig
-from bua_jax.models.panels import Panels
 from bua_jax.models.quantization import is_quantized, plain
 from bua_jax.models.rows import by_rows
 from bua_jax.models.splash import splash_attention
@@ -206,7 +206,7 @@ class Attention(nn.Module):
     lora: LoraConfig | None
 
     @nn.compact
-    def __call__(self, x, positions, segments, mask, past, lengths):
+    def __call__(self, x, positions, segments, mask, past, lengths, counts):
         c = self.config
         b, t, _ = x.shape
 
@@ -217,11 +217,14 @@ class Attention(nn.Module):
         q = rope(project("q_proj", c.num_heads), positions, c.rope_theta)
         k = rope(project("k_proj", c.num_kv_heads), positions, c.rope_theta)
         v = project("v_proj", c.num_kv_heads)
-        k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-        if past is None:
-            y, new = attend(q, k, v, segments, c.attention), None
+        if counts is not None:
+            y, new = attend_in_place(q, k, v, past[:2], lengths, counts)
         else:
-            y, new = attend_past(q, k, v, mask, past, lengths), (k, v)
+            k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+            if past is None:
+                y, new = attend(q, k, v, segments, c.attention), None
+            else:
+                y, new = attend_past(q, k, v, mask, past, lengths), (k, v)
         y = y.reshape(b, t, c.num_heads * c.head_dim)
         return Projection(c.hidden_size, False, self.lora, name="o_proj")(y), new
 
@@ -243,19 +246,23 @@ class Block(nn.Module):
 
     positions: int32[B, T]. With a past there are no segments: mask bool[B, T, T] says to which of the
     T tokens each attends, and the lengths int32[B] first slots of the past are attended to as well. It
-    then returns (x, (k, v)) of its own tokens, [B, kv_heads, T, head_dim] each.
+    then returns (x, (k, v)) of its own tokens, [B, kv_heads, T, head_dim] each. With counts int32[B]
+    instead of a mask, so many tokens of each row are appended to the past, which is returned: (x, (k, v))
+    of the cache.
     """
 
     config: Qwen2Config
     lora: LoraConfig | None
 
     @nn.compact
-    def __call__(self, x, positions, segments=None, *, mask=None, past=None, lengths=None):
+    def __call__(
+        self, x, positions, segments=None, *, mask=None, past=None, lengths=None, counts=None
+    ):
         eps = self.config.rms_norm_eps
         x = by_rows(x)
         attention = Attention(self.config, self.lora, name="self_attn")
         normed = RMSNorm(eps, name="input_layernorm")(x)
-        y, new = attention(normed, positions, segments, mask, past, lengths)
+        y, new = attention(normed, positions, segments, mask, past, lengths, counts)
         x = x + y
         normed = RMSNorm(eps, name="post_attention_layernorm")(x)
         return x + Mlp(self.config, self.lora, name="mlp")(normed), new

@@ -1,7 +1,7 @@
-"""Float32 products of few rows on a CPU: a kernel of our own, since XLA's copies the weight every time.
+"""Decoding's kernels for a CPU, in float32: products of few rows, and attention to a cache.
 
-Decoding multiplies a few rows by large weights. `panels.cc` reads a weight once, in the order in which
-it lies in memory; it is compiled on first use, which takes a C++ compiler and a few seconds, and kept.
+XLA's product copies its weight every time, and its attention reads and writes caches with loops of one
+thread. `cpu.cc` does without; it is compiled on first use, which takes a C++ compiler and some seconds.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ import jaxlib
 from bua_jax.console import notice
 
 _SOURCE = Path(__file__).with_suffix(".cc")
-_WIDTH = 32  # columns of a panel; the kernel has it too
+_WIDTH = 32  # columns of a panel; cpu.cc has it too
 
 
 @functools.partial(
@@ -40,7 +40,7 @@ class Panels:
         """x float32[..., K] -> float32[..., columns]."""
         rows = x.reshape(-1, x.shape[-1])
         result = jax.ShapeDtypeStruct((len(rows), self.columns), jnp.float32)
-        y = jax.ffi.ffi_call(_target(), result)(rows, self.panels)
+        y = jax.ffi.ffi_call(_target("multiply"), result)(rows, self.panels)
         return y.reshape(*x.shape[:-1], self.columns)
 
 
@@ -53,37 +53,62 @@ def in_panels(matrix: jax.Array) -> Panels:
     return Panels(padded.reshape(depth, count, _WIDTH).transpose(1, 0, 2), columns)
 
 
+def attends_in_place(k: jax.Array) -> bool:
+    """Whether `attend_in_place` takes a cache with keys k [B, K, D, S]."""
+    return k.dtype == jnp.float32 and k.shape[2] % _WIDTH == 0 and k.shape[3] % _WIDTH == 0
+
+
+def attend_in_place(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    past: tuple[jax.Array, jax.Array],
+    lengths: jax.Array,
+    counts: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Appends counts int32[B] of k, v [B, T, K, D] to each row of the past; causal attention to all it holds.
+
+    q [B, T, N, D]; past: keys [B, K, D, S] and values [B, K, S, D] with lengths int32[B] valid slots, all
+    float32; what does not fit is dropped. Returns y [B, T, N, D], 0 beyond counts, and the past.
+    """
+    results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, *past)]
+    call = jax.ffi.ffi_call(_target("attend"), results, input_output_aliases={3: 1, 4: 2})
+    y, keys, values = call(q, k, v, *past, lengths, counts)
+    return y, (keys, values)
+
+
 def available() -> bool:
-    """Whether products of panels can be computed here: JAX on a CPU, and a C++ compiler."""
+    """Whether the kernels can be had here: JAX on a CPU, and a C++ compiler."""
     return jax.default_backend() == "cpu" and _library() is not None
 
 
 @functools.cache
-def _target() -> str:
-    """Name of the kernel in XLA: with its version, since compiled programs are kept."""
+def _target(function: str) -> str:
+    """Name of a kernel in XLA: with its version, since compiled programs are kept."""
     library = _library()
-    assert library is not None, "without `available` there are no panels"
-    name = f"bua_jax.{library.stem}"
-    function = ctypes.cdll.LoadLibrary(str(library)).multiply
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
+    assert library is not None, "`available` was not asked"
+    name = f"bua_jax.{library.stem}.{function}"
+    pointer = getattr(ctypes.cdll.LoadLibrary(str(library)), function)
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(pointer), platform="cpu")
     return name
 
 
 @functools.cache
 def _library() -> Path | None:
-    """The compiled kernel; None, after a notice, where there is no compiler or it fails."""
+    """The compiled kernels; None, after a notice, where there is no compiler or it fails."""
     folder = Path.home() / ".cache" / "bua_jax"
     version = hashlib.sha256(
         b"\0".join([_SOURCE.read_bytes(), jaxlib.__version__.encode(), _processor().encode()])
     )
-    library = folder / f"panels-{version.hexdigest()[:16]}.so"
+    library = folder / f"cpu-{version.hexdigest()[:16]}.so"
     if library.exists():
         return library
     slower = "decoding on this CPU will take up to twice as long"
     named = os.environ.get("CXX")
-    compiler = next(filter(None, map(shutil.which, [named] if named else ["c++", "g++", "clang++"])), None)
+    names = [named] if named else ["c++", "g++", "clang++"]
+    compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
-        notice(f"no C++ compiler ({named or 'c++, g++, clang++'}): {slower}")
+        notice(f"no C++ compiler ({', '.join(names)}): {slower}")
         return None
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
