@@ -172,7 +172,7 @@ static ffi::Error Attend(ffi::ThreadPool pool, Vectors q, Vectors k, Vectors v, 
   float *past_keys = keys.typed_data(), *past_values = values.typed_data(), *out = y->typed_data();
   const int32_t *filled = lengths.typed_data(), *added = counts.typed_data();
 
-  InParallel(pool, batch * heads, [=](int64_t i) {
+  const auto append = [=](int64_t i) {
     const int64_t row = i / heads, head = i % heads;
     const int64_t begin = filled[row], end = std::min(begin + added[row], slots);
     const auto place = [=](int64_t slot) { return ((row * length + slot - begin) * heads + head) * depth; };
@@ -181,11 +181,13 @@ static ffi::Error Attend(ffi::ThreadPool pool, Vectors q, Vectors k, Vectors v, 
     for (int64_t d = 0; d < depth; ++d)
       for (int64_t slot = begin; slot < end; ++slot)
         past_keys[(i * depth + d) * slots + slot] = key[place(slot) + d];
-  });
+  };
 
   const int64_t blocks = (length * group + kRows - 1) / kRows;  // of queries that share a kv head
   const float scale = 1 / std::sqrt(static_cast<float>(depth));
+  if (blocks > 1) InParallel(pool, batch * heads, append);
   InParallel(pool, batch * heads * blocks, [=](int64_t i) {
+    if (blocks == 1) append(i);
     const int64_t pair = i / blocks, row = pair / heads, head = pair % heads;
     const int64_t first = i % blocks * kRows;
     const int rows = std::min<int64_t>(kRows, length * group - first);
