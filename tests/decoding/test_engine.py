@@ -12,7 +12,7 @@ from bua_jax.decoding import cache, engine, rounds
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.errors import ConfigError
-from bua_jax.models import aligned
+from bua_jax.models import aligned, cpu
 from bua_jax.models.quantization import quantize
 from bua_jax.models.qwen2 import Qwen2
 from tests.decoding.fakes import decoder
@@ -36,6 +36,15 @@ def test_batched_equals_single_in_any_order_of_arrival(alone, batch: int, order:
     """Token for token, greedy in float32; a random model has no near ties among these."""
     found = rounds.understand(decoder(batch, 6), MANY[::order], ROUNDS)
     assert [said.texts for said in found] == alone[::order]
+
+
+def test_xla_writes_what_the_kernels_write(alone, monkeypatch) -> None:
+    """Token for token, where there is no compiler; the kernels are what the others here run."""
+    assert isinstance(decoder(1).weights["head"], cpu.Panels)
+    monkeypatch.setattr(cpu, "available", lambda: False)
+    one = decoder(8, 6)
+    assert isinstance(one.weights["head"], jax.Array)
+    assert [said.texts for said in rounds.understand(one, MANY, ROUNDS)] == alone
 
 
 @jax.jit
@@ -171,7 +180,7 @@ def test_adapter_stays_apart_where_merging_would_round_it(mode: str, dtype: str)
     model = dataclasses.replace(one.model, llm=Qwen2(config, one.model.llm.lora))
     base = jax.tree.map(lambda x: x.astype(dtype), one.variables["base"])
     variables = {**one.variables, "base": quantize(base, mode)}
-    weights = cache.unstack(model, variables)
+    weights = cache.prepare(model, variables)
     tokens = jax.random.randint(jax.random.key(0), (1, 24), 0, 200)
     embedded = aligned.embed(model, variables, tokens)
     positions, segments = jnp.arange(24)[None], jnp.ones((1, 24), jnp.int32)
@@ -183,10 +192,11 @@ def test_adapter_stays_apart_where_merging_would_round_it(mode: str, dtype: str)
         mine = extend(model, weights, empty, embedded, counts).hidden
         return float(jnp.linalg.norm(mine - whole) / jnp.linalg.norm(whole))
 
+    assert not isinstance(weights["layers"][0]["params"]["mlp"]["up_proj"]["kernel"], cpu.Panels)
     limit = 2e-2 if dtype == "bfloat16" else 1e-5  # 2^-9 per rounding, over two layers
     assert "lora" in weights["layers"][0]
     assert error(variables, weights) < limit
-    without = cache.unstack(model, {k: v for k, v in variables.items() if k != "adapter"})
+    without = cache.prepare(model, {k: v for k, v in variables.items() if k != "adapter"})
     assert error(variables, without) > 2 * limit
 
 
