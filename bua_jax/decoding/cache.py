@@ -1,6 +1,6 @@
 """Decoding state of many rows: their KV caches, and the one forward that extends them.
 
-Layers are unrolled over weights that are unstacked once (`unstack`): slicing a stacked [L, ...] weight
+Layers are unrolled over weights that are unstacked once (`prepare`): slicing a stacked [L, ...] weight
 copies it in every step. Rows are right-padded; slot s of a row's cache holds its s-th token. A chunk
 may have another number of tokens in every row: the surplus is dropped.
 """
@@ -50,7 +50,7 @@ def prepare(model: Aligned, variables: Any) -> Weights:
     The adapter is merged into a float32 base. On a CPU, not spread over a mesh, float32 matrices are in
     `Panels` where their kernel can be had.
     """
-    weights = unstack(model, variables)
+    weights = _unstack(model, variables)
     head = weights["head"]
     if head.dtype != jnp.float32 or len(head.sharding.device_set) > 1 or not cpu.available():
         return weights
@@ -66,7 +66,7 @@ def prepare(model: Aligned, variables: Any) -> Weights:
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def unstack(model: Aligned, variables: Any) -> Weights:
+def _unstack(model: Aligned, variables: Any) -> Weights:
     """Variables with a tree per layer, and the unembedding as [H, V] (`x @ W.T` is slow on a CPU).
 
     The adapter is merged into the base, unless that is quantised, and cannot hold it, or in half
@@ -144,7 +144,8 @@ def extend(model: Aligned, weights: Weights, rows: Rows, embeddings, counts) -> 
     batch, length = embeddings.shape[:2]
     offset = jnp.arange(length)
     positions = rows.lengths[:, None] + offset
-    if isinstance(weights["head"], cpu.Panels) and cpu.attends_in_place(rows.caches[0].k):
+    kernels = isinstance(weights["head"], cpu.Panels)
+    if kernels and cpu.attends_in_place(rows.caches[0].k):
         hidden, pairs = forward(model, weights, rows, embeddings, positions, counts=counts)
         caches = tuple(KVCache(*pair) for pair in pairs)
     else:
