@@ -1,7 +1,7 @@
 """Decoding's kernels for a CPU, in float32: products of few rows, and attention to a cache.
 
-XLA's product copies its weight every time, and its attention reads and writes caches with loops of one
-thread. `cpu.cc` does without; it is compiled on first use, which takes a C++ compiler and some seconds.
+XLA's product of few rows copies its weight every time, and its attention reads a cache to its end, however
+little is filled. `cpu.cc` does neither; it is compiled on first use, which takes a C++ compiler.
 """
 
 import ctypes
