@@ -191,30 +191,28 @@ static ffi::Error Attend(ffi::ThreadPool pool, Vectors q, Vectors k, Vectors v, 
     const int64_t pair = i / blocks, row = pair / heads, head = pair % heads;
     const int64_t first = i % blocks * kRows;
     const int rows = std::min<int64_t>(kRows, length * group - first);
-    const auto place = [=](int r) {
-      return ((row * length + (first + r) / group) * all_heads + head * group + (first + r) % group) * depth;
-    };
-    const auto seen = [=](int r) -> int64_t {  // slots that query r attends to
+    int64_t place[kRows], seen[kRows], most = 0;  // where query r lies, and how many slots it attends to
+    for (int r = 0; r < rows; ++r) {
       const int64_t t = (first + r) / group;
-      return t < added[row] ? std::min(filled[row] + t + 1, slots) : 0;
-    };
-    int64_t most = 0;
-    for (int r = 0; r < rows; ++r) most = std::max(most, seen(r));
+      place[r] = ((row * length + t) * all_heads + head * group + (first + r) % group) * depth;
+      seen[r] = t < added[row] ? std::min(filled[row] + t + 1, slots) : 0;
+      most = std::max(most, seen[r]);
+    }
     const int64_t end = (most + kTile - 1) / kTile * kTile;
     thread_local std::vector<float> memory;
     memory.resize(kRows * (2 * depth + slots));
     float *scaled = memory.data(), *result = scaled + kRows * depth, *score = result + kRows * depth;
     for (int r = 0; r < rows; ++r)
-      for (int64_t d = 0; d < depth; ++d) scaled[r * depth + d] = query[place(r) + d] * scale;
+      for (int64_t d = 0; d < depth; ++d) scaled[r * depth + d] = query[place[r] + d] * scale;
     Tiles<kRows>(rows, end, {scaled, depth}, {past_keys + pair * depth * slots, slots}, depth,
                  {score, slots}, true);
     float share[kRows];
-    for (int r = 0; r < rows; ++r) share[r] = seen(r) ? Softmax(score + r * slots, seen(r), end) : 0;
+    for (int r = 0; r < rows; ++r) share[r] = seen[r] ? Softmax(score + r * slots, seen[r], end) : 0;
     Tiles<kRows>(rows, depth, {score, slots}, {past_values + pair * slots * depth, depth}, most,
                  {result, depth}, true);
     for (int r = 0; r < rows; ++r)
       for (int64_t d = 0; d < depth; ++d)
-        out[place(r) + d] = seen(r) ? result[r * depth + d] * share[r] : 0;
+        out[place[r] + d] = seen[r] ? result[r * depth + d] * share[r] : 0;
   });
   return ffi::Error::Success();
 }

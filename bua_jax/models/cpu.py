@@ -110,30 +110,28 @@ def _library() -> Path | None:
     if compiler is None:
         notice(f"no C++ compiler ({', '.join(names)}): {slower}")
         return None
-    flags = ["-O3", "-march=native", "-std=c++17", "-w", "-shared", "-fPIC", "-pthread"]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = Path(scratch) / library.name
-            command = [
-                compiler,
-                *flags,
-                f"-I{jax.ffi.include_dir()}",
-                str(_SOURCE),
-                "-o",
-                str(built),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                notice(
-                    f"{compiler} failed on {_SOURCE.name}: {slower}\n{done.stderr.strip()[-300:]}"
-                )
-                return None
-            built.replace(library)
-    except OSError as error:
-        notice(f"{_SOURCE.name} was not compiled ({error}): {slower}")
+    if problem := _compile(compiler, library):
+        notice(f"{_SOURCE.name} was not compiled ({problem}): {slower}")
         return None
     return library
+
+
+def _compile(compiler: str, library: Path) -> str:
+    """Makes the library; returns what went wrong, if anything did."""
+    flags = ["-O3", "-march=native", "-std=c++17", "-w", "-shared", "-fPIC", "-pthread"]
+    include = f"-I{jax.ffi.include_dir()}"
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+            built = Path(scratch) / library.name
+            command = [compiler, *flags, include, str(_SOURCE), "-o", str(built)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                return f"{compiler}: {done.stderr.strip()[-300:]}"
+            built.replace(library)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _processor() -> str:

@@ -129,7 +129,7 @@ def test_caches_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("compiler", "said"), [("no-such-c++", "no C++ compiler"), ("false", "failed")]
+    ("compiler", "said"), [("no-such-c++", "no C++ compiler"), ("false", "was not compiled")]
 )
 def test_without_a_compiler_xla_does_it(monkeypatch, tmp_path, capsys, compiler, said) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
