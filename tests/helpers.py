@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from bua_jax.models import cpu
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -20,6 +22,14 @@ def require(module: str) -> ModuleType:
         if os.environ.get("CI"):
             pytest.fail(f"{module} is not installed; CI needs the extras test and parity")
         pytest.skip(f"{module} is not installed (pip install 'bua-jax[test,parity]')")
+
+
+def require_kernels() -> None:
+    """Without a C++ compiler for decoding's kernels a test skips on a laptop and fails with CI=true."""
+    if not cpu.available():
+        if os.environ.get("CI"):
+            pytest.fail("the kernels were not compiled; CI needs a C++ compiler")
+        pytest.skip("no C++ compiler")
 
 
 def shared_data(name: str) -> Path:

@@ -17,6 +17,7 @@ from bua_jax.models.quantization import quantize
 from bua_jax.models.qwen2 import Qwen2
 from tests.decoding.fakes import decoder
 from tests.decoding.test_rounds import ROUNDS, history_of, recomputed
+from tests.helpers import require_kernels
 
 # Mixed lengths; 70 are no multiple of any batch below.
 MANY = [history_of(int(length), seed) for seed, length in enumerate(np.arange(70) * 7 % 31 + 10)]
@@ -40,6 +41,7 @@ def test_batched_equals_single_in_any_order_of_arrival(alone, batch: int, order:
 
 def test_xla_writes_what_the_kernels_write(alone, monkeypatch) -> None:
     """Token for token, where there is no compiler; the kernels are what the others here run."""
+    require_kernels()
     assert isinstance(decoder(1).weights["head"], cpu.Panels)
     monkeypatch.setattr(cpu, "available", lambda: False)
     one = decoder(8, 6)

@@ -1,7 +1,5 @@
 """The kernels for a CPU beside XLA and float64, and what happens without a compiler."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,15 +8,12 @@ import pytest
 from bua_jax.decoding import cache
 from bua_jax.models import cpu
 from tests.decoding.fakes import decoder
+from tests.helpers import require_kernels
 
 
 @pytest.fixture(autouse=True)
-def compiled() -> None:
-    """A laptop without a compiler skips; CI installs one (launch/test.sh)."""
-    if not cpu.available():
-        if os.environ.get("CI"):
-            pytest.fail("the kernels were not compiled; CI needs a C++ compiler")
-        pytest.skip("no C++ compiler")
+def kernels() -> None:
+    require_kernels()
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -65,13 +60,12 @@ def attention(tokens: int, group: int, wide: float = 1.0):
 
 @pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize("tokens", [1, 2, 30])
-@pytest.mark.parametrize(
-    "wide", [1.0, 60.0]
-)  # of scores in the hundreds all but few weights vanish
+@pytest.mark.parametrize("wide", [1.0, 60.0])
 def test_attention_equals_jax_nn(tokens: int, group: int, wide: float) -> None:
     """Against `jax.nn.dot_product_attention` of whole sequences.
 
-    Within 1e-5 of values of about 1, and more as scores grow, which are rounded to 2^-24 of their size.
+    Within 1e-5 of values of about 1, and more as scores grow, which are rounded to 2^-24 of their size:
+    in the hundreds (wide) all but a few weights vanish.
     """
     q, k, v, past, lengths, counts = attention(tokens, group, wide)
     y, (keys, values) = jax.jit(cpu.attend_in_place)(q, k, v, past, lengths, counts)
@@ -97,6 +91,18 @@ def test_attention_equals_jax_nn(tokens: int, group: int, wide: float) -> None:
         np.testing.assert_allclose(y[row, :count], expected(seen), atol=1e-5 * wide)
         if wide == 1.0 and begin:  # without the first slot it is another result
             assert np.abs(y[row, :count] - expected(seen & (np.arange(64) > 0))).max() > 1e-3
+
+
+@pytest.mark.parametrize("tokens", [1, 30])
+def test_a_row_attends_alike_in_any_company(tokens: int) -> None:
+    """Bit for bit, as its products."""
+    q, k, v, past, lengths, counts = attention(tokens, 3)
+    together, _ = cpu.attend_in_place(q, k, v, past, lengths, counts)
+    for row in range(4):
+        one = slice(row, row + 1)
+        old = past[0][one], past[1][one]
+        y, _ = cpu.attend_in_place(q[one], k[one], v[one], old, lengths[one], counts[one])
+        np.testing.assert_array_equal(y, together[one])
 
 
 def test_tokens_beyond_the_cache_are_dropped() -> None:
