@@ -93,7 +93,7 @@ def test_leaves_are_dotted() -> None:
             "config.dialogues.rounds=False leaves out",
         ),
         ("--config.model.recall=-1", "config.model.recall=-1 is negative"),
-        ("--config.model.attention=flash", "is none of xla, cudnn, splash"),
+        ("--config.model.attention=flash", "is none of auto, xla, cpu, cudnn, splash"),
         ("--config.model.remat=half", "is none of none, full, dots"),
         ("--config.model.base_quantization=int3", "is none of none, int8, nf4"),
         ("--config.model.base_quantization=int8", "add --config.model.merge_adapter=False"),

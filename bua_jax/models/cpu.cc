@@ -1,6 +1,6 @@
-// Decoding's kernels for a CPU, in float32: products of few rows, and attention to a cache.
-//
-// Each result is one sum in a fixed order, so what a row computes does not depend on the rows beside it.
+// Kernels for a CPU, in float32. Decoding's: products of few rows, and attention to a cache; each result is one
+// sum in a fixed order, so what a row computes does not depend on the rows beside it. Training's: attention
+// within segments and its gradient.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -24,6 +24,7 @@ constexpr int kLanes = 4, kRows = 8;
 #endif
 constexpr int kPanel = 32, kTile = 2 * kLanes;
 constexpr int64_t kDepth = 1024;  // rows of a panel that stay in the second-level cache: 128 KiB
+constexpr int64_t kBlock = 96;    // queries, and keys, of which scores and their gradient stay there too
 
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t Integers __attribute__((vector_size(kLanes * sizeof(float))));
@@ -43,7 +44,8 @@ struct View {
 };
 
 // R rows by kTile columns of y = x w, held in registers over `depth` steps; added to y unless `first`.
-template <int R>
+// `kTransposed`: x is the transpose of what lies there.
+template <int R, bool kTransposed>
 static void Tile(View x, View w, int64_t depth, View y, bool first) {
   Vector sum[R][2];
   for (int r = 0; r < R; ++r)
@@ -51,7 +53,7 @@ static void Tile(View x, View w, int64_t depth, View y, bool first) {
   for (int64_t k = 0; k < depth; ++k) {
     const Vector left = Load(w.at + k * w.stride), right = Load(w.at + k * w.stride + kLanes);
     for (int r = 0; r < R; ++r) {
-      const float scale = x.at[r * x.stride + k];
+      const float scale = kTransposed ? x.at[k * x.stride + r] : x.at[r * x.stride + k];
       sum[r][0] += scale * left;
       sum[r][1] += scale * right;
     }
@@ -61,12 +63,12 @@ static void Tile(View x, View w, int64_t depth, View y, bool first) {
 }
 
 // `Tile` for up to R rows and any multiple of kTile columns.
-template <int R>
+template <int R, bool kTransposed = false>
 static void Tiles(int rows, int64_t columns, View x, View w, int64_t depth, View y, bool first) {
   if constexpr (R > 0) {
-    if (rows < R) return Tiles<R - 1>(rows, columns, x, w, depth, y, first);
+    if (rows < R) return Tiles<R - 1, kTransposed>(rows, columns, x, w, depth, y, first);
     for (int64_t c = 0; c < columns; c += kTile)
-      Tile<R>(x, {w.at + c, w.stride}, depth, {y.at + c, y.stride}, first);
+      Tile<R, kTransposed>(x, {w.at + c, w.stride}, depth, {y.at + c, y.stride}, first);
   }
 }
 
@@ -137,8 +139,13 @@ static ffi::Error Multiply(ffi::ThreadPool pool, Vectors x, Vectors w, ffi::Resu
   return ffi::Error::Success();
 }
 
-// Softmax over the first `count` of score[...], the rest up to `end` becomes 0; returns 1 / their sum.
-static float Softmax(float* score, int64_t count, int64_t end) {
+// Largest of the scores, and the sum of their exponentials after it was subtracted.
+struct Total {
+  float highest, sum;
+};
+
+// Exponentials over the first `count` of score[...] less the largest, the rest up to `end` becomes 0.
+static Total Exponentials(float* score, int64_t count, int64_t end) {
   for (int64_t s = count; s < end; ++s) score[s] = -INFINITY;
   Vector top = Load(score), total = {};
   for (int64_t s = kLanes; s < end; s += kLanes) {
@@ -154,7 +161,7 @@ static float Softmax(float* score, int64_t count, int64_t end) {
   }
   float sum = 0;
   for (int lane = 0; lane < kLanes; ++lane) sum += total[lane];
-  return 1 / sum;
+  return {highest, sum};
 }
 
 // Appends counts[b] of the keys and values k, v [B, T, heads, D] to row b of the cache (keys [B, heads, D, S],
@@ -207,12 +214,164 @@ static ffi::Error Attend(ffi::ThreadPool pool, Vectors q, Vectors k, Vectors v, 
     Tiles<kRows>(rows, end, {scaled, depth}, {past_keys + pair * depth * slots, slots}, depth,
                  {score, slots}, true);
     float share[kRows];
-    for (int r = 0; r < rows; ++r) share[r] = seen[r] ? Softmax(score + r * slots, seen[r], end) : 0;
+    for (int r = 0; r < rows; ++r) share[r] = seen[r] ? 1 / Exponentials(score + r * slots, seen[r], end).sum : 0;
     Tiles<kRows>(rows, depth, {score, slots}, {past_values + pair * slots * depth, depth}, most,
                  {result, depth}, true);
     for (int r = 0; r < rows; ++r)
       for (int64_t d = 0; d < depth; ++d)
         out[place[r] + d] = seen[r] ? result[r * depth + d] * share[r] : 0;
+  });
+  return ffi::Error::Success();
+}
+
+// The first token of the segment of each of `length` tokens; padding, which is 0, is alone.
+static std::vector<int64_t> Beginnings(const int32_t* segment, int64_t length) {
+  std::vector<int64_t> first(length);
+  for (int64_t t = 0; t < length; ++t)
+    if (segment[t] == 0)
+      first[t] = t;
+    else if (t && segment[t] == segment[t - 1])
+      first[t] = first[t - 1];
+    else
+      first[t] = std::find(segment, segment + t, segment[t]) - segment;
+  return first;
+}
+
+// Which of the tokens from s are of the segment of t, and not later.
+static inline Integers Seen(const int32_t* segment, int64_t s, int64_t t) {
+  Integers id, place;
+  memcpy(&id, segment + s, sizeof id);
+  for (int lane = 0; lane < kLanes; ++lane) place[lane] = lane;
+  return (id == segment[t]) & (place <= static_cast<int32_t>(t - s));
+}
+
+// Sizes of training's attention: queries [batch, length, all_heads, depth], keys and values of `heads`.
+struct Sizes {
+  int64_t batch, length, all_heads, heads, depth;
+  Sizes(Vectors q, Vectors k) {
+    batch = q.dimensions()[0], length = q.dimensions()[1], all_heads = q.dimensions()[2];
+    heads = k.dimensions()[1], depth = q.dimensions()[3];
+  }
+  int64_t Group() const { return all_heads / heads; }
+  int64_t Stride() const { return all_heads * depth; }  // from one query, or result, to the next
+  float Scale() const { return 1 / std::sqrt(static_cast<float>(depth)); }
+  int64_t Query(int64_t row, int64_t t, int64_t head) const { return ((row * length + t) * all_heads + head) * depth; }
+  int64_t Key(int64_t row, int64_t t, int64_t head) const { return ((row * length + t) * heads + head) * depth; }
+  int64_t Panel(int64_t row, int64_t t, int64_t head) const { return ((row * heads + head) * length + t) * depth; }
+};
+
+// y [B, T, N, D]: attention of q [B, T, N, D] to the keys, as panels [B, K, T / 32, D, 32], and values
+// [B, T, K, D] of the same segment [B, T] that are not later; and the log [B, N, T] of the sum of exponentials.
+// Segment 0 is padding: 0, and infinity. T and D are multiples of 32.
+static ffi::Error AttendWithin(ffi::ThreadPool pool, Vectors q, Vectors keys, Vectors v, Counts segments,
+                               ffi::Result<Vectors> y, ffi::Result<Vectors> log_sums) {
+  const Sizes size(q, keys);
+  const float *query = q.typed_data(), *key = keys.typed_data(), *value = v.typed_data();
+  float *out = y->typed_data(), *logs = log_sums->typed_data();
+  const int32_t* all_segments = segments.typed_data();
+  const int64_t length = size.length, depth = size.depth, blocks = (length + kBlock - 1) / kBlock;
+  InParallel(pool, size.batch * size.all_heads * blocks, [=](int64_t i) {
+    const int64_t head = i / blocks % size.all_heads, row = i / blocks / size.all_heads;
+    const int64_t kv_head = head / size.Group();
+    const int32_t* segment = all_segments + row * length;
+    const std::vector<int64_t> first = Beginnings(segment, length);
+    thread_local std::vector<float> memory;
+    memory.resize(kRows * (2 * depth + length));
+    float *scaled = memory.data(), *result = scaled + kRows * depth, *score = result + kRows * depth;
+    const int64_t stop = std::min(i % blocks * kBlock + kBlock, length);
+    for (int64_t t = i % blocks * kBlock; t < stop; t += kRows) {
+      const int rows = std::min<int64_t>(kRows, stop - t);
+      const int64_t begin = *std::min_element(&first[t], &first[t] + rows) / kPanel * kPanel;
+      const int64_t end = (t + rows + kPanel - 1) / kPanel * kPanel;
+      for (int r = 0; r < rows; ++r)
+        for (int64_t d = 0; d < depth; ++d)
+          scaled[r * depth + d] = query[size.Query(row, t + r, head) + d] * size.Scale();
+      for (int64_t s = begin; s < end; s += kPanel)
+        Tiles<kRows>(rows, kPanel, {scaled, depth}, {const_cast<float*>(key) + size.Panel(row, s, kv_head), kPanel},
+                     depth, {score + s, length}, true);
+      Total total[kRows];
+      for (int r = 0; r < rows; ++r) {
+        float* scores = score + r * length;
+        for (int64_t s = begin; s < end; s += kLanes)
+          Store(scores + s, Seen(segment, s, t + r) ? Load(scores + s) : Vector{} - INFINITY);
+        total[r] = Exponentials(scores + begin, t + r + 1 - begin, end - begin);
+      }
+      Tiles<kRows>(rows, depth, {score + begin, length},
+                   {const_cast<float*>(value) + size.Key(row, begin, kv_head), size.heads * depth}, t + rows - begin,
+                   {result, depth}, true);
+      for (int r = 0; r < rows; ++r) {
+        const bool padding = segment[t + r] == 0;
+        logs[(row * size.all_heads + head) * length + t + r] =
+            padding ? INFINITY : total[r].highest + std::log(total[r].sum);
+        for (int64_t d = 0; d < depth; ++d)
+          out[size.Query(row, t + r, head) + d] = padding ? 0 : result[r * depth + d] / total[r].sum;
+      }
+    }
+  });
+  return ffi::Error::Success();
+}
+
+// The gradients of q, k and v from that of AttendWithin's y: k and v [B, T, K, D], and both as panels as well.
+static ffi::Error AttendWithinGradient(ffi::ThreadPool pool, Vectors q, Vectors k, Vectors v, Vectors keys,
+                                       Vectors values, Counts segments, Vectors y, Vectors log_sums,
+                                       Vectors y_gradient, ffi::Result<Vectors> q_gradient,
+                                       ffi::Result<Vectors> k_gradient, ffi::Result<Vectors> v_gradient) {
+  const Sizes size(q, keys);
+  float *query = q.typed_data(), *key = k.typed_data(), *result = y.typed_data(), *logs = log_sums.typed_data();
+  float *key_panels = keys.typed_data(), *value_panels = values.typed_data(), *dy = y_gradient.typed_data();
+  float *dq = q_gradient->typed_data(), *dk = k_gradient->typed_data(), *dv = v_gradient->typed_data();
+  const int32_t* all_segments = segments.typed_data();
+  const int64_t length = size.length, depth = size.depth, stride = size.Stride(), kv_stride = size.heads * depth;
+  InParallel(pool, size.batch * size.heads, [=](int64_t i) {
+    const int64_t row = i / size.heads, kv_head = i % size.heads;
+    const int32_t* segment = all_segments + row * length;
+    const std::vector<int64_t> first = Beginnings(segment, length);
+    for (int64_t t = 0; t < length; ++t)
+      for (float* gradient : {dk, dv}) memset(gradient + size.Key(row, t, kv_head), 0, depth * sizeof(float));
+    thread_local std::vector<float> memory;
+    memory.resize(2 * kBlock * kBlock);
+    float *weight = memory.data(), *gradient = weight + kBlock * kBlock;  // of the scores
+    for (int64_t head = kv_head * size.Group(); head < (kv_head + 1) * size.Group(); ++head)
+      for (int64_t t = 0; t < length; t += kBlock) {
+        const int64_t rows = std::min(kBlock, length - t), at = size.Query(row, t, head);
+        const float* log_sum = logs + (row * size.all_heads + head) * length + t;
+        float mean[kBlock] = {};  // of the gradients of the values that a query sees
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t d = 0; d < depth; ++d) mean[r] += result[at + r * stride + d] * dy[at + r * stride + d];
+        const int64_t begin = *std::min_element(&first[t], &first[t] + rows) / kPanel * kPanel;
+        for (int64_t s = begin; s < t + rows; s += kBlock) {
+          const int64_t columns = std::min({kBlock, length - s, (t + rows - s + kPanel - 1) / kPanel * kPanel});
+          const int64_t kv_at = size.Key(row, s, kv_head);
+          for (int64_t r = 0; r < rows; r += kRows) {
+            const int some = std::min<int64_t>(kRows, rows - r);
+            for (int64_t c = 0; c < columns; c += kPanel) {
+              const int64_t panel = size.Panel(row, s + c, kv_head), to = r * kBlock + c;
+              Tiles<kRows>(some, kPanel, {query + at + r * stride, stride}, {key_panels + panel, kPanel}, depth,
+                           {weight + to, kBlock}, true);
+              Tiles<kRows>(some, kPanel, {dy + at + r * stride, stride}, {value_panels + panel, kPanel}, depth,
+                           {gradient + to, kBlock}, true);
+            }
+          }
+          for (int64_t r = 0; r < rows; ++r)
+            for (int64_t c = 0; c < columns; c += kLanes) {
+              float *p = weight + r * kBlock + c, *dp = gradient + r * kBlock + c;
+              const Vector score = Load(p) * size.Scale() - log_sum[r];
+              const Vector share = Exp(Seen(segment, s + c, t + r) ? score : Vector{} - INFINITY);
+              Store(p, share);
+              Store(dp, share * (Load(dp) - mean[r]) * size.Scale());
+            }
+          for (int64_t c = 0; c < columns; c += kRows) {
+            const int some = std::min<int64_t>(kRows, columns - c);
+            Tiles<kRows, true>(some, depth, {weight + c, kBlock}, {dy + at, stride}, rows,
+                               {dv + kv_at + c * kv_stride, kv_stride}, false);
+            Tiles<kRows, true>(some, depth, {gradient + c, kBlock}, {query + at, stride}, rows,
+                               {dk + kv_at + c * kv_stride, kv_stride}, false);
+          }
+          for (int64_t r = 0; r < rows; r += kRows)
+            Tiles<kRows>(std::min<int64_t>(kRows, rows - r), depth, {gradient + r * kBlock, kBlock},
+                         {key + kv_at, kv_stride}, columns, {dq + at + r * stride, stride}, s == begin);
+        }
+      }
   });
   return ffi::Error::Success();
 }
@@ -234,6 +393,32 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(attend, Attend,
                                   .Arg<Vectors>()
                                   .Arg<Counts>()
                                   .Arg<Counts>()
+                                  .Ret<Vectors>()
+                                  .Ret<Vectors>()
+                                  .Ret<Vectors>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(attend_within, AttendWithin,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Vectors>()
+                                  .Arg<Vectors>()
+                                  .Arg<Vectors>()
+                                  .Arg<Counts>()
+                                  .Ret<Vectors>()
+                                  .Ret<Vectors>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(attend_within_gradient, AttendWithinGradient,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Vectors>()
+                                  .Arg<Vectors>()
+                                  .Arg<Vectors>()
+                                  .Arg<Vectors>()
+                                  .Arg<Vectors>()
+                                  .Arg<Counts>()
+                                  .Arg<Vectors>()
+                                  .Arg<Vectors>()
+                                  .Arg<Vectors>()
                                   .Ret<Vectors>()
                                   .Ret<Vectors>()
                                   .Ret<Vectors>());

@@ -1,7 +1,8 @@
-"""Decoding's kernels for a CPU, in float32: products of few rows, and attention to a cache.
+"""Kernels for a CPU, in float32: decoding's products of few rows and attention to a cache; training's attention.
 
-XLA's product of few rows copies its weight every time, and its attention reads a cache to its end, however
-little is filled. `cpu.cc` does neither; it is compiled on first use, which takes a C++ compiler.
+XLA's product of few rows copies its weight every time; its attention to a cache reads it to its end, however
+little is filled; training's writes scores to memory and reads them again, also those of other segments.
+`cpu.cc` does none of it; it is compiled on first use, which takes a C++ compiler.
 """
 
 import ctypes
@@ -19,11 +20,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jaxlib
+from jax.ad_checkpoint import checkpoint_name
 
 from bua_jax.console import notice
 
 _SOURCE = Path(__file__).with_suffix(".cc")
 _WIDTH = 32  # columns of a panel; cpu.cc has it too
+ATTENTION_BLOCK = 96  # queries, and keys, whose scores training's gradient takes at once; cpu.cc has it too
 
 
 @functools.partial(
@@ -75,6 +78,60 @@ def attend_in_place(
     call = jax.ffi.ffi_call(_target("attend"), results, input_output_aliases={3: 1, 4: 2})
     y, keys, values = call(q, k, v, *past, lengths, counts)
     return y, (keys, values)
+
+
+def attends_within(dtype: str, head_dim: int) -> bool:
+    """Whether `attend_within` takes heads like these."""
+    return dtype == "float32" and head_dim % _WIDTH == 0
+
+
+@jax.custom_vjp
+def attend_within(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+    """Causal attention within segments int32[B, T]: q [B, T, N, D], k and v [B, T, K, D] -> [B, T, N, D].
+
+    float32, D a multiple of 32. Segment 0 is padding; its output is 0.
+    """
+    return _attend_within(q, k, v, segments)[0]
+
+
+def _attend_within(q, k, v, segments):
+    """`attend_within` and what its gradient needs."""
+    length = q.shape[1]
+    *padded, segments = (_whole_panels(x) for x in (q, k, v, segments))
+    q, k, v = padded
+    results = [
+        jax.ShapeDtypeStruct(q.shape, q.dtype),
+        jax.ShapeDtypeStruct((q.shape[0], q.shape[2], q.shape[1]), q.dtype),
+    ]
+    call = jax.ffi.ffi_call(_target("attend_within"), results)
+    # Remat "dots" keeps what has this name.
+    kept = [checkpoint_name(x, "attention") for x in call(q, _panels(k), v, segments)]
+    return kept[0][:, :length], (q, k, v, segments, *kept)
+
+
+def _attend_within_gradient(residuals, gradient):
+    q, k, v, segments, y, log_sums = residuals
+    length = gradient.shape[1]
+    results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)]
+    call = jax.ffi.ffi_call(_target("attend_within_gradient"), results)
+    gradient = _whole_panels(gradient)
+    found = call(q, k, v, _panels(k), _panels(v), segments, y, log_sums, gradient)
+    return *(x[:, :length] for x in found), None
+
+
+attend_within.defvjp(_attend_within, _attend_within_gradient)
+
+
+def _whole_panels(x: jax.Array) -> jax.Array:
+    """x [B, T, ...] with T padded to a multiple of 32."""
+    missing = -x.shape[1] % _WIDTH
+    return jnp.pad(x, ((0, 0), (0, missing), *[(0, 0)] * (x.ndim - 2))) if missing else x
+
+
+def _panels(x: jax.Array) -> jax.Array:
+    """x [B, T, K, D] -> [B, K, T / 32, D, 32]."""
+    b, t, heads, depth = x.shape
+    return x.reshape(b, t // _WIDTH, _WIDTH, heads, depth).transpose(0, 3, 1, 4, 2)
 
 
 def available() -> bool:

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from bua_jax.models.cpu import Panels, attend_in_place
+from bua_jax.models.cpu import Panels, attend_in_place, attend_within
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.quantization import is_quantized, plain
-from bua_jax.models.rows import by_rows
+from bua_jax.models.rows import attend_by_shards, by_rows
 from bua_jax.models.splash import splash_attention
 
 REMAT = {
@@ -26,7 +26,7 @@ REMAT = {
     ),
 }
 _MASKED = -1e30
-ATTENTION = ("xla", "cudnn", "splash")
+ATTENTION = ("xla", "cpu", "cudnn", "splash")
 ATTENTION_BLOCK = 128  # queries that are scored at once
 
 
@@ -48,7 +48,7 @@ class Qwen2Config:
     max_positions: int = 32768
     dtype: str = "float32"
     remat: str = "none"  # none, dots, full
-    attention: str = "xla"  # xla, cudnn, splash
+    attention: str = "xla"  # of `ATTENTION`
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -133,17 +133,19 @@ def attend(
 ) -> jax.Array:
     """Grouped-query attention, causal within segments int32[B,T]; 0 is padding.
 
-    q [B,T,N,D], k and v [B,K,T,D] -> [B,T,N,D], finite and meaningless for padding. xla goes over
+    q [B,T,N,D], k and v [B,T,K,D] -> [B,T,N,D], finite and meaningless for padding. xla goes over
     blocks of queries, each with the keys up to its end, and computes mask and scores again in the
     backward pass: neither a mask [B,T,T] nor scores [B,N,T,T] are ever made.
     """
     if implementation == "splash":
         return splash_attention(q, k, v, segments)
+    if implementation == "cpu":
+        return attend_by_shards(attend_within, q, k, v, segments)
     if implementation == "cudnn":
         mask = causal_mask(segments)
-        k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
         return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="cudnn")
     block: Any = jax.checkpoint(_attend_block, prevent_cse=False)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
     parts = []
     for begin in range(0, q.shape[1], ATTENTION_BLOCK):
         end = min(begin + ATTENTION_BLOCK, q.shape[1])
@@ -217,14 +219,13 @@ class Attention(nn.Module):
         q = rope(project("q_proj", c.num_heads), positions, c.rope_theta)
         k = rope(project("k_proj", c.num_kv_heads), positions, c.rope_theta)
         v = project("v_proj", c.num_kv_heads)
-        if counts is not None:
+        if past is None:
+            y, new = attend(q, k, v, segments, c.attention), None
+        elif counts is not None:
             y, new = attend_in_place(q, k, v, past[:2], lengths, counts)
         else:
-            k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-            if past is None:
-                y, new = attend(q, k, v, segments, c.attention), None
-            else:
-                y, new = attend_past(q, k, v, mask, past, lengths), (k, v)
+            new = (k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
+            y = attend_past(q, *new, mask, past, lengths)
         y = y.reshape(b, t, c.num_heads * c.head_dim)
         return Projection(c.hidden_size, False, self.lora, name="o_proj")(y), new
 

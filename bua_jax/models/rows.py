@@ -1,6 +1,7 @@
 """How the rows of a batch lie on the mesh of `jax.set_mesh`: over (data, fsdp)."""
 
 import math
+from collections.abc import Callable
 
 import jax
 from jax.sharding import PartitionSpec
@@ -20,6 +21,27 @@ def row_and_head_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, st
     return (
         None if rows % row_shards() else ROW_AXES,
         None if heads % tensor else "tensor",
+    )
+
+
+def attend_by_shards(
+    attend: Callable[..., jax.Array],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segments: jax.Array,
+) -> jax.Array:
+    """attend(q [B,T,N,D], k and v [B,T,K,D], segments int32[B,T]) on every device for its rows and heads.
+
+    For attention by kernels: the partitioner cannot look into them, and would gather all rows everywhere.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return attend(q, k, v, segments)
+    rows, heads = row_and_head_axes(q.shape[0], k.shape[2])
+    of_all = PartitionSpec(rows, None, heads)
+    shards = (of_all, of_all, of_all, PartitionSpec(rows))
+    return jax.shard_map(attend, in_specs=shards, out_specs=of_all, check_vma=False)(
+        q, k, v, segments
     )
 
 

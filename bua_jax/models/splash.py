@@ -7,10 +7,9 @@ import math
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
 
 from bua_jax.errors import ConfigError
-from bua_jax.models.rows import row_and_head_axes
+from bua_jax.models.rows import attend_by_shards
 
 SMALLEST_BLOCK = 128  # lanes of a TPU's vector register: no block has fewer tokens
 _LARGEST_BLOCK = 512
@@ -40,7 +39,7 @@ def block_of(row_length: int) -> int:
 def splash_attention(
     q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, *, interpret: bool = False
 ) -> jax.Array:
-    """Causal attention within segments: q [B,T,N,D], k and v [B,K,T,D], int32[B,T] -> [B,T,N,D].
+    """Causal attention within segments: q [B,T,N,D], k and v [B,T,K,D], int32[B,T] -> [B,T,N,D].
 
     Padding (segment 0) attends to padding: its output is finite and meaningless. On the mesh of
     `jax.set_mesh` every device attends for its own rows and heads. `interpret` runs the kernels without a
@@ -51,15 +50,7 @@ def splash_attention(
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
         return _attend(q, k, v, segments, interpret)
 
-    if jax.sharding.get_abstract_mesh().empty:
-        return attend(q, k, v, segments)
-    # The partitioner cannot look into a kernel, and would gather all rows on every device.
-    rows, heads = row_and_head_axes(q.shape[0], k.shape[1])
-    of_q, of_kv = PartitionSpec(rows, None, heads), PartitionSpec(rows, heads)
-    shards = (of_q, of_kv, of_kv, PartitionSpec(rows))
-    return jax.shard_map(attend, in_specs=shards, out_specs=of_q, check_vma=False)(
-        q, k, v, segments
-    )
+    return attend_by_shards(attend, q, k, v, segments)
 
 
 def _attend(
@@ -79,5 +70,6 @@ def _attend(
         interpret=interpret,
     )
     ids = splash.SegmentIds(segments, segments)
-    y = jax.vmap(kernel)(q.swapaxes(1, 2) * width**-0.5, k, v, ids)
+    q, k, v = q.swapaxes(1, 2) * width**-0.5, k.swapaxes(1, 2), v.swapaxes(1, 2)
+    y = jax.vmap(kernel)(q, k, v, ids)
     return y.swapaxes(1, 2)

@@ -31,7 +31,7 @@ from bua_jax.pipeline import plan_roofline
 from bua_jax.pipeline.bench_step import OurStep, synthetic_step
 from bua_jax.pipeline.bench_worker import Worker, WorkerFailed
 from bua_jax.pipeline.dialogues import groups, write_group, writer_of
-from bua_jax.pipeline.model import NANO, base_folder
+from bua_jax.pipeline.model import NANO, base_folder, training_attention
 from bua_jax.pipeline.plan_roofline import Work
 from bua_jax.pipeline.plan_step import abstract_model, stage_groups
 from bua_jax.pipeline.plan_targets import DEVICES
@@ -104,10 +104,10 @@ def make_shape(
         config.model.remat = remat or config.model.remat
         if merge_adapter is not None:
             config.model.merge_adapter = merge_adapter
+        sizes = dataclasses.replace(sizes, dtype=config.model.dtype)
+        config.model.attention = training_attention(config.model.attention, sizes)
     model = config.model
-    sizes = dataclasses.replace(
-        sizes, dtype=model.dtype, remat=model.remat, attention=model.attention
-    )
+    sizes = dataclasses.replace(sizes, remat=model.remat, attention=model.attention)
     return Shape(config, sizes, rows, length, supervised, microbatches)
 
 

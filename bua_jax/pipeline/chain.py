@@ -64,7 +64,7 @@ def _check(config: ConfigDict) -> None:
         raise ConfigError(f"config.feed_workers={config.feed_workers} is less than 0.")
     choices = {
         "model.base_quantization": quantization.MODES,
-        "model.attention": ATTENTION,
+        "model.attention": ("auto", *ATTENTION),
         "model.remat": ("none", *REMAT),
         "model.soft_tokens": SOFT_TOKENS,
         "encoder.kind": ("behavegpt", "sasrec"),

@@ -13,7 +13,7 @@ from bua_jax.errors import CheckpointError, ConfigError, MismatchError
 from bua_jax.events.schema import Catalogue
 from bua_jax.interop import gguf, hub, huggingface, peft
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
-from bua_jax.models import lora, projector, quantization
+from bua_jax.models import cpu, lora, projector, quantization
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.encoders import build
 from bua_jax.models.lora import LoraConfig
@@ -63,6 +63,21 @@ def base_folder(config: ConfigDict) -> Path:
     )
 
 
+def training_attention(name: str, sizes: Qwen2Config) -> str:
+    """`name`, and what "auto" is here: "cpu" where its kernels run, else "xla". Raises `ConfigError`."""
+    if name not in ("auto", "cpu"):
+        return name
+    if cpu.attends_within(sizes.dtype, sizes.head_dim) and cpu.available():
+        return "cpu"
+    if name == "auto":
+        return "xla"
+    raise ConfigError(
+        "model.attention='cpu' takes a CPU, a C++ compiler, a base in float32 and heads of a multiple of "
+        f"32, but here it is {jax.default_backend()}, {sizes.dtype} and {sizes.head_dim}: set "
+        "--config.model.attention=xla."
+    )
+
+
 def assemble(
     config: ConfigDict, encoder_folder: Path, seed: int, mesh: Mesh | None = None
 ) -> Parts:
@@ -74,7 +89,8 @@ def assemble(
     folder = base_folder(config)
     placement = (lambda shapes: shardings({"base": shapes}, mesh)["base"]) if mesh else None
     llm_config, base = huggingface.load(folder, config.dtype, placement)
-    llm_config = dataclasses.replace(llm_config, remat=config.remat, attention=config.attention)
+    attention = training_attention(config.attention, llm_config)
+    llm_config = dataclasses.replace(llm_config, remat=config.remat, attention=attention)
     base_hash = huggingface.tree_hash(base)
     tokenizer = load_tokenizer(folder, llm_config.vocab_size)
     encoder_config, encoder, metadata = load_encoder(encoder_folder)

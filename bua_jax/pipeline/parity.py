@@ -50,8 +50,9 @@ def batch_of(run: Path, parts: Parts, dialogues: int) -> Arrays:
 def ours(parts: Parts, batch: Arrays) -> Arrays:
     """Hidden states by layer (normalised), logits, losses and gradients of this package."""
     llm, variables = parts.model.llm, parts.variables
-    # The other kernels take neither rows of any length nor, of cuDNN's, float32.
-    config = dataclasses.replace(llm.config, attention="xla")
+    config = llm.config
+    if config.attention != "cpu":  # others take neither rows of any length nor, of cuDNN's, float32
+        config = dataclasses.replace(config, attention="xla")
     model = dataclasses.replace(parts.model, llm=Qwen2(config, llm.lora))
     rows = {key: jnp.asarray(value) for key, value in batch.items()}
     embeddings = aligned.input_embeddings(model, variables, rows)

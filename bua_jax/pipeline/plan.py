@@ -166,9 +166,10 @@ def _resolved(
     attention = config.model.attention
     if attention == "splash":
         check_splash(config[stage].row_length, platform)
-    if attention == "cudnn" or (attention == "splash" and not own):
-        needed = "its device" if attention == "cudnn" else "the target's own compiler"
+    if attention in ("cpu", "cudnn") or (attention == "splash" and not own):
+        needed = "the target's own compiler" if attention == "splash" else "its device"
         notes.append(f"attention by xla: {attention} is not compiled without {needed}")
+    if attention != "splash" or not own:
         config.model.attention = "xla"
     return config
 

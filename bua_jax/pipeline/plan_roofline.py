@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bua_jax.models import lora
+from bua_jax.models import cpu, lora
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.qwen2 import ATTENTION_BLOCK
 from bua_jax.models.splash import block_of
@@ -31,14 +31,15 @@ def flops(model: Aligned, trained: tuple[str, ...], work: Work) -> dict[str, flo
     """FLOPs of a step of all devices: {"model": forward and backward, "executed": recomputing too}.
 
     A multiplication and an addition are two; norms, softmax and the optimizer are left out (below a
-    hundredth). Attention is that of the xla implementation, by blocks of queries, or of splash.
+    hundredth). Attention is that of the implementation, by blocks of queries; of cudnn, that of xla.
     """
     c, adapter = model.llm.config, model.llm.lora
     assert adapter is not None
     shapes = lora.kernel_shapes(c)
     kernels = c.num_layers * sum(i * o for i, o in shapes.values())
     ranks = c.num_layers * sum(adapter.rank * sum(shapes[name]) for name in adapter.targets)
-    block = block_of(work.row_length) if c.attention == "splash" else ATTENTION_BLOCK
+    blocks = {"splash": block_of(work.row_length), "cpu": cpu.ATTENTION_BLOCK}
+    block = blocks.get(c.attention, ATTENTION_BLOCK)
     keys = c.num_layers * _mean_keys(work.row_length, block) * c.num_heads * c.head_dim
     dense, low = 2.0 * work.tokens * kernels, 2.0 * work.tokens * ranks
     attention = 4.0 * work.tokens * keys

@@ -26,7 +26,7 @@ XLA = functools.partial(attend, implementation="xla")
 def inputs(rows: int) -> tuple[jax.Array, ...]:
     """q, k, v of 4 heads in 2 groups, and segments, whose borders are no blocks'; the last row is padding."""
     rng = np.random.default_rng(0)
-    shapes = (rows, LENGTH, 4, 8), (rows, 2, LENGTH, 8), (rows, 2, LENGTH, 8)
+    shapes = (rows, LENGTH, 4, 8), (rows, LENGTH, 2, 8), (rows, LENGTH, 2, 8)
     segments = np.ones((rows, LENGTH), np.int32)
     segments[:, 150:] = 2
     segments[0, 200:] = 3
@@ -123,7 +123,7 @@ def test_meshes_compute_what_one_device_does() -> None:
 def test_what_is_refused_says_what_to_set() -> None:
     q, k, v, segments = inputs(1)
     with pytest.raises(ConfigError, match=r"row_length=383: .* to 384"):
-        splash_attention(q[:, :383], k[:, :, :383], v[:, :, :383], segments[:, :383])
+        splash_attention(*(x[:, :383] for x in (q, k, v, segments)))
     with pytest.raises(ConfigError, match=r"on gpu: set --config.model.attention=xla"):
         check_splash(512, "gpu")
     check_splash(512, "tpu")
