@@ -1,4 +1,4 @@
-"""Kernels for a CPU, in float32: decoding's products of few rows and attention to a cache; training's attention.
+"""Kernels for a CPU, in float32: decoding's products of few rows and attention, and training's attention.
 
 XLA's product of few rows copies its weight every time; its attention to a cache reads it to its end, however
 little is filled; training's writes scores to memory and reads them again, also those of other segments.
@@ -26,7 +26,7 @@ from bua_jax.console import notice
 
 _SOURCE = Path(__file__).with_suffix(".cc")
 _WIDTH = 32  # columns of a panel; cpu.cc has it too
-ATTENTION_BLOCK = 96  # queries, and keys, whose scores training's gradient takes at once; cpu.cc has it too
+ATTENTION_BLOCK = 96  # queries, and keys, that training scores at once; cpu.cc has it too
 
 
 @functools.partial(
