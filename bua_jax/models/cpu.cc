@@ -24,7 +24,8 @@ constexpr int kLanes = 4, kRows = 8;
 #endif
 constexpr int kPanel = 32, kTile = 2 * kLanes;
 constexpr int64_t kDepth = 1024;  // rows of a panel that stay in the second-level cache: 128 KiB
-constexpr int64_t kBlock = 96;    // queries, and keys, of which scores and their gradient stay there too
+constexpr int64_t kQueries = 48, kKeys = 96;  // whose scores and their gradients stay there too
+static_assert(kKeys % kPanel == 0);
 
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t Integers __attribute__((vector_size(kLanes * sizeof(float))));
@@ -269,7 +270,7 @@ static ffi::Error AttendWithin(ffi::ThreadPool pool, Vectors q, Vectors keys, Ve
   const float *query = q.typed_data(), *key = keys.typed_data(), *value = v.typed_data();
   float *out = y->typed_data(), *logs = log_sums->typed_data();
   const int32_t* all_segments = segments.typed_data();
-  const int64_t length = size.length, depth = size.depth, blocks = (length + kBlock - 1) / kBlock;
+  const int64_t length = size.length, depth = size.depth, blocks = (length + kQueries - 1) / kQueries;
   InParallel(pool, size.batch * size.all_heads * blocks, [=](int64_t i) {
     const int64_t head = i / blocks % size.all_heads, row = i / blocks / size.all_heads;
     const int64_t kv_head = head / size.Group();
@@ -278,8 +279,8 @@ static ffi::Error AttendWithin(ffi::ThreadPool pool, Vectors q, Vectors keys, Ve
     thread_local std::vector<float> memory;
     memory.resize(kRows * (2 * depth + length));
     float *scaled = memory.data(), *result = scaled + kRows * depth, *score = result + kRows * depth;
-    const int64_t stop = std::min(i % blocks * kBlock + kBlock, length);
-    for (int64_t t = i % blocks * kBlock; t < stop; t += kRows) {
+    const int64_t stop = std::min(i % blocks * kQueries + kQueries, length);
+    for (int64_t t = i % blocks * kQueries; t < stop; t += kRows) {
       const int rows = std::min<int64_t>(kRows, stop - t);
       const int64_t begin = *std::min_element(&first[t], &first[t] + rows) / kPanel * kPanel;
       const int64_t end = (t + rows + kPanel - 1) / kPanel * kPanel;
@@ -329,32 +330,32 @@ static ffi::Error AttendWithinGradient(ffi::ThreadPool pool, Vectors q, Vectors 
     for (int64_t t = 0; t < length; ++t)
       for (float* gradient : {dk, dv}) memset(gradient + size.Key(row, t, kv_head), 0, depth * sizeof(float));
     thread_local std::vector<float> memory;
-    memory.resize(2 * kBlock * kBlock);
-    float *weight = memory.data(), *gradient = weight + kBlock * kBlock;  // of the scores
+    memory.resize(2 * kQueries * kKeys);
+    float *weight = memory.data(), *gradient = weight + kQueries * kKeys;  // of the scores
     for (int64_t head = kv_head * size.Group(); head < (kv_head + 1) * size.Group(); ++head)
-      for (int64_t t = 0; t < length; t += kBlock) {
-        const int64_t rows = std::min(kBlock, length - t), at = size.Query(row, t, head);
+      for (int64_t t = 0; t < length; t += kQueries) {
+        const int64_t rows = std::min(kQueries, length - t), at = size.Query(row, t, head);
         const float* log_sum = logs + (row * size.all_heads + head) * length + t;
-        float mean[kBlock] = {};  // of the gradients of the values that a query sees
+        float mean[kQueries] = {};  // of the gradients of the values that a query sees
         for (int64_t r = 0; r < rows; ++r)
           for (int64_t d = 0; d < depth; ++d) mean[r] += result[at + r * stride + d] * dy[at + r * stride + d];
         const int64_t begin = *std::min_element(&first[t], &first[t] + rows) / kPanel * kPanel;
-        for (int64_t s = begin; s < t + rows; s += kBlock) {
-          const int64_t columns = std::min({kBlock, length - s, (t + rows - s + kPanel - 1) / kPanel * kPanel});
+        for (int64_t s = begin; s < t + rows; s += kKeys) {
+          const int64_t columns = std::min({kKeys, length - s, (t + rows - s + kPanel - 1) / kPanel * kPanel});
           const int64_t kv_at = size.Key(row, s, kv_head);
           for (int64_t r = 0; r < rows; r += kRows) {
             const int some = std::min<int64_t>(kRows, rows - r);
             for (int64_t c = 0; c < columns; c += kPanel) {
-              const int64_t panel = size.Panel(row, s + c, kv_head), to = r * kBlock + c;
+              const int64_t panel = size.Panel(row, s + c, kv_head), to = r * kKeys + c;
               Tiles<kRows>(some, kPanel, {query + at + r * stride, stride}, {key_panels + panel, kPanel}, depth,
-                           {weight + to, kBlock}, true);
+                           {weight + to, kKeys}, true);
               Tiles<kRows>(some, kPanel, {dy + at + r * stride, stride}, {value_panels + panel, kPanel}, depth,
-                           {gradient + to, kBlock}, true);
+                           {gradient + to, kKeys}, true);
             }
           }
           for (int64_t r = 0; r < rows; ++r)
             for (int64_t c = 0; c < columns; c += kLanes) {
-              float *p = weight + r * kBlock + c, *dp = gradient + r * kBlock + c;
+              float *p = weight + r * kKeys + c, *dp = gradient + r * kKeys + c;
               const Vector score = Load(p) * size.Scale() - log_sum[r];
               const Vector share = Exp(Seen(segment, s + c, t + r) ? score : Vector{} - INFINITY);
               Store(p, share);
@@ -362,13 +363,13 @@ static ffi::Error AttendWithinGradient(ffi::ThreadPool pool, Vectors q, Vectors 
             }
           for (int64_t c = 0; c < columns; c += kRows) {
             const int some = std::min<int64_t>(kRows, columns - c);
-            Tiles<kRows, true>(some, depth, {weight + c, kBlock}, {dy + at, stride}, rows,
+            Tiles<kRows, true>(some, depth, {weight + c, kKeys}, {dy + at, stride}, rows,
                                {dv + kv_at + c * kv_stride, kv_stride}, false);
-            Tiles<kRows, true>(some, depth, {gradient + c, kBlock}, {query + at, stride}, rows,
+            Tiles<kRows, true>(some, depth, {gradient + c, kKeys}, {query + at, stride}, rows,
                                {dk + kv_at + c * kv_stride, kv_stride}, false);
           }
           for (int64_t r = 0; r < rows; r += kRows)
-            Tiles<kRows>(std::min<int64_t>(kRows, rows - r), depth, {gradient + r * kBlock, kBlock},
+            Tiles<kRows>(std::min<int64_t>(kRows, rows - r), depth, {gradient + r * kKeys, kKeys},
                          {key + kv_at, kv_stride}, columns, {dq + at + r * stride, stride}, s == begin);
         }
       }

@@ -26,7 +26,7 @@ from bua_jax.console import notice
 
 _SOURCE = Path(__file__).with_suffix(".cc")
 _WIDTH = 32  # columns of a panel; cpu.cc has it too
-ATTENTION_BLOCK = 96  # queries, and keys, that training scores at once; cpu.cc has it too
+ATTENTION_BLOCK = 48  # queries that training scores at once; cpu.cc has it too
 
 
 @functools.partial(

@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 def get_config(arg: str = "nano") -> ConfigDict:
     config = ConfigDict()
-    config.model = ConfigDict({"remat": "none", "merge_adapter": True, "recall": 8})
+    config.model = ConfigDict({"remat": "dots", "merge_adapter": True, "recall": 8})
     config.encoder = ConfigDict({"dim": 32, "num_layers": 2, "num_heads": 4})
     config.encoder.update({"dropout": 0.2, "epochs": 20, "peak_lr": 2e-3})
-    small = {"batch_dialogues": 16, "row_length": 448, "evaluations": 5, "checkpoints": 5}
+    small = {"batch_dialogues": 16, "row_length": 1024, "evaluations": 5, "checkpoints": 5}
     config.stage1 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 1e-3, "final_lr": 1e-4})
     config.stage2 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 1.5e-3, "final_lr": 1e-4})
     config.stage3 = ConfigDict({**small, "epochs": 1.0, "peak_lr": 5e-4, "final_lr": 1e-5})
