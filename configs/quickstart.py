@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # four epochs: a high rate and little dropout do best on validation users (2.01 -> 1.86 nats)
     config.encoder.dropout = 0.05
     config.encoder.peak_lr = 3e-3
-    config.windows.train = 8_000
+    config.windows.train = 12_000
     config.windows.validation = 80
     config.windows.test = 500
     config.windows.generation_test = 32

@@ -125,7 +125,8 @@ def forward(
     """Final hidden states [B, T, H] of embeddings after each row, and their keys and values by layer.
 
     positions: int32[B, T]; mask: bool[B, T, T], what each of the new tokens attends to among them. With
-    counts int32[B] instead, that many are appended to each row's caches, which are returned.
+    counts int32[B], that many are appended to each row's caches, which are returned, and the mask is
+    bool[T, T], or None for a causal one (`attends_in_place`).
     """
     config = model.llm.config
     block, x = Block(config, model.llm.lora), embeddings
@@ -139,13 +140,17 @@ def forward(
     return normed, new
 
 
+def attends_in_place(weights: Weights, rows: Rows) -> bool:
+    """Whether `forward` takes counts: a CPU's kernels do the attention."""
+    return isinstance(weights["head"], cpu.Panels) and cpu.attends_in_place(rows.caches[0].k)
+
+
 def extend(model: Aligned, weights: Weights, rows: Rows, embeddings, counts) -> Rows:
     """Appends counts[b] of the embeddings [B, C, H] to row b."""
     batch, length = embeddings.shape[:2]
     offset = jnp.arange(length)
     positions = rows.lengths[:, None] + offset
-    kernels = isinstance(weights["head"], cpu.Panels)
-    if kernels and cpu.attends_in_place(rows.caches[0].k):
+    if attends_in_place(weights, rows):
         hidden, pairs = forward(model, weights, rows, embeddings, positions, counts=counts)
         caches = tuple(KVCache(*pair) for pair in pairs)
     else:
@@ -208,6 +213,20 @@ def embeddings_of(model: Aligned, weights: Weights, chunk: Chunk) -> jax.Array:
         "event_positions": jnp.where(segments > 0, event, 0),
     }
     return aligned.input_embeddings(model, weights, batch)
+
+
+def with_room(rows: Rows, tokens: int) -> Rows:
+    """The rows with free slots for that many more tokens, in caches without scales; a copy."""
+    more = -(-tokens // 32) * 32  # slots stay a multiple of 32
+
+    def padded(cache: KVCache) -> KVCache:
+        before = ((0, 0), (0, 0))
+        return KVCache(
+            jnp.pad(cache.k, (*before, (0, 0), (0, more))),
+            jnp.pad(cache.v, (*before, (0, more), (0, 0))),
+        )
+
+    return rows._replace(caches=tuple(map(padded, rows.caches)))
 
 
 def take(rows: Rows, which: jax.Array) -> Rows:

@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.decoding.cache import Rows, Weights, forward, logits
+from bua_jax.decoding.cache import (
+    Rows,
+    Weights,
+    attends_in_place,
+    forward,
+    logits,
+    with_room,
+)
 from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
@@ -83,8 +90,12 @@ def score_labels(
     tokens = jnp.broadcast_to(jnp.asarray(tree.tokens), (batch, count))
     embeddings = aligned.embed(model, weights, tokens)
     positions = rows.lengths[:, None] + jnp.asarray(tree.depth)
-    mask = jnp.broadcast_to(ancestors, (batch, count, count))
-    hidden, _ = forward(model, weights, rows, embeddings, positions, mask)
+    if attends_in_place(weights, rows):
+        room, all_of_it = with_room(rows, count), jnp.full(batch, count)
+        hidden, _ = forward(model, weights, room, embeddings, positions, ancestors, all_of_it)
+    else:
+        mask = jnp.broadcast_to(ancestors, (batch, count, count))
+        hidden, _ = forward(model, weights, rows, embeddings, positions, mask)
 
     leaves, before = jnp.asarray(tree.leaves), jnp.asarray(tree.parents) + 1
 

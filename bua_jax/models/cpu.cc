@@ -115,6 +115,7 @@ static void InParallel(ffi::ThreadPool& pool, int64_t count, std::function<void(
 
 using Vectors = ffi::Buffer<ffi::F32>;
 using Counts = ffi::Buffer<ffi::S32>;
+using Flags = ffi::Buffer<ffi::PRED>;
 
 // y [m, n] = x [m, k] w, with w as panels [ceil(n / 32), k, 32] of 32 columns each. It is read once, in the
 // order in which it lies in memory.
@@ -165,30 +166,44 @@ static Total Exponentials(float* score, int64_t count, int64_t end) {
   return {highest, sum};
 }
 
-// Appends counts[b] of the keys and values k, v [B, T, heads, D] to row b of the cache (keys [B, heads, D, S],
-// values [B, heads, S, D], lengths[b] of them filled), then y [B, T, N, D] of q [B, T, N, D]: causal attention
-// to all that row b holds. Tokens beyond counts[b] get 0. D and S are multiples of 32.
-static ffi::Error Attend(ffi::ThreadPool pool, Vectors q, Vectors k, Vectors v, Vectors keys,
-                         Vectors values, Counts lengths, Counts counts, ffi::Result<Vectors> y,
-                         ffi::Result<Vectors> new_keys, ffi::Result<Vectors> new_values) {
+// Rotates x [depth] by angles given as cosines and sines [depth / 2] (half-split), times `scale`.
+static inline void Rotate(const float* x, const float* cosine, const float* sine, int64_t depth, float scale,
+                          float* to, int64_t stride) {
+  const int64_t half = depth / 2;
+  for (int64_t d = 0; d < half; ++d) {
+    to[d * stride] = (x[d] * cosine[d] - x[d + half] * sine[d]) * scale;
+    to[(d + half) * stride] = (x[d + half] * cosine[d] + x[d] * sine[d]) * scale;
+  }
+}
+
+// Rotates q [B, T, N, D] and k [B, T, heads, D] by angles given as cosines and sines [B, T, D / 2]. Appends
+// counts[b] of the keys and values k, v to row b of the cache (keys [B, heads, D, S], values [B, heads, S, D],
+// lengths[b] of them filled), then y [B, T, N, D]: attention to all that row b held, and of the new tokens to those
+// that mask [T, T] says, or if that is empty to those up to the query. Tokens beyond counts[b] get 0. D and S are
+// multiples of 32.
+static ffi::Error Attend(ffi::ThreadPool pool, Vectors q, Vectors k, Vectors v, Vectors cosines, Vectors sines,
+                         Vectors keys, Vectors values, Counts lengths, Counts counts, Flags mask,
+                         ffi::Result<Vectors> y, ffi::Result<Vectors> new_keys, ffi::Result<Vectors> new_values) {
   const int64_t batch = q.dimensions()[0], length = q.dimensions()[1], all_heads = q.dimensions()[2];
   const int64_t heads = k.dimensions()[2], depth = q.dimensions()[3], slots = keys.dimensions()[3];
   const int64_t group = all_heads / heads;
   if (new_keys->typed_data() != keys.typed_data() || new_values->typed_data() != values.typed_data())
     return ffi::Error::Internal("the cache must be updated in place");
   const float *query = q.typed_data(), *key = k.typed_data(), *value = v.typed_data();
+  const float *cosine = cosines.typed_data(), *sine = sines.typed_data();
   float *past_keys = keys.typed_data(), *past_values = values.typed_data(), *out = y->typed_data();
   const int32_t *filled = lengths.typed_data(), *added = counts.typed_data();
+  const bool* allowed = mask.element_count() ? mask.typed_data() : nullptr;
 
   const auto append = [=](int64_t i) {
     const int64_t row = i / heads, head = i % heads;
     const int64_t begin = filled[row], end = std::min(begin + added[row], slots);
     const auto place = [=](int64_t slot) { return ((row * length + slot - begin) * heads + head) * depth; };
-    for (int64_t slot = begin; slot < end; ++slot)
+    for (int64_t slot = begin; slot < end; ++slot) {
+      const int64_t angle = (row * length + slot - begin) * depth / 2;
       memcpy(past_values + (i * slots + slot) * depth, value + place(slot), depth * sizeof(float));
-    for (int64_t d = 0; d < depth; ++d)
-      for (int64_t slot = begin; slot < end; ++slot)
-        past_keys[(i * depth + d) * slots + slot] = key[place(slot) + d];
+      Rotate(key + place(slot), cosine + angle, sine + angle, depth, 1, past_keys + i * depth * slots + slot, slots);
+    }
   };
 
   const int64_t blocks = (length * group + kRows - 1) / kRows;  // of queries that share a kv head
@@ -199,21 +214,25 @@ static ffi::Error Attend(ffi::ThreadPool pool, Vectors q, Vectors k, Vectors v, 
     const int64_t pair = i / blocks, row = pair / heads, head = pair % heads;
     const int64_t first = i % blocks * kRows;
     const int rows = std::min<int64_t>(kRows, length * group - first);
+    thread_local std::vector<float> memory;
+    memory.resize(kRows * (2 * depth + slots));
+    float *scaled = memory.data(), *result = scaled + kRows * depth, *score = result + kRows * depth;
     int64_t place[kRows], seen[kRows], most = 0;  // where query r lies, and how many slots it attends to
     for (int r = 0; r < rows; ++r) {
       const int64_t t = (first + r) / group;
       place[r] = ((row * length + t) * all_heads + head * group + (first + r) % group) * depth;
-      seen[r] = t < added[row] ? std::min(filled[row] + t + 1, slots) : 0;
+      const int64_t last = allowed ? added[row] : t + 1;
+      seen[r] = t < added[row] ? std::min(filled[row] + last, slots) : 0;
       most = std::max(most, seen[r]);
+      const int64_t angle = (row * length + t) * depth / 2;
+      Rotate(query + place[r], cosine + angle, sine + angle, depth, scale, scaled + r * depth, 1);
     }
     const int64_t end = (most + kTile - 1) / kTile * kTile;
-    thread_local std::vector<float> memory;
-    memory.resize(kRows * (2 * depth + slots));
-    float *scaled = memory.data(), *result = scaled + kRows * depth, *score = result + kRows * depth;
-    for (int r = 0; r < rows; ++r)
-      for (int64_t d = 0; d < depth; ++d) scaled[r * depth + d] = query[place[r] + d] * scale;
     Tiles<kRows>(rows, end, {scaled, depth}, {past_keys + pair * depth * slots, slots}, depth,
                  {score, slots}, true);
+    for (int r = 0; allowed && r < rows; ++r)
+      for (int64_t slot = filled[row]; slot < seen[r]; ++slot)
+        if (!allowed[(first + r) / group * length + slot - filled[row]]) score[r * slots + slot] = -INFINITY;
     float share[kRows];
     for (int r = 0; r < rows; ++r) share[r] = seen[r] ? 1 / Exponentials(score + r * slots, seen[r], end).sum : 0;
     Tiles<kRows>(rows, depth, {score, slots}, {past_values + pair * slots * depth, depth}, most,
@@ -392,8 +411,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(attend, Attend,
                                   .Arg<Vectors>()
                                   .Arg<Vectors>()
                                   .Arg<Vectors>()
+                                  .Arg<Vectors>()
+                                  .Arg<Vectors>()
                                   .Arg<Counts>()
                                   .Arg<Counts>()
+                                  .Arg<Flags>()
                                   .Ret<Vectors>()
                                   .Ret<Vectors>()
                                   .Ret<Vectors>());

@@ -65,18 +65,24 @@ def attend_in_place(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
+    angles: tuple[jax.Array, jax.Array],
     past: tuple[jax.Array, jax.Array],
     lengths: jax.Array,
     counts: jax.Array,
+    mask: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Appends counts int32[B] of k, v [B, T, K, D] to each row of the past; causal attention to all it holds.
+    """Appends counts int32[B] of k, v [B, T, K, D] to each row of the past, and attends to all that it holds.
 
-    q [B, T, N, D]; past: keys [B, K, D, S] and values [B, K, S, D] with lengths int32[B] valid slots, all
-    float32; what does not fit is dropped. Returns y [B, T, N, D], 0 beyond counts, and the past.
+    q [B, T, N, D], which like k is rotated first by angles given as their cosines and sines [B, T, D / 2];
+    past: keys [B, K, D, S] and values [B, K, S, D] with lengths int32[B] valid slots, all float32; what does
+    not fit is dropped. Among the new tokens attention is causal, or as mask bool[T, T] says. Returns
+    y [B, T, N, D], 0 beyond counts, and the past.
     """
+    if mask is None:
+        mask = jnp.zeros((0, 0), bool)
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, *past)]
-    call = jax.ffi.ffi_call(_target("attend"), results, input_output_aliases={3: 1, 4: 2})
-    y, keys, values = call(q, k, v, *past, lengths, counts)
+    call = jax.ffi.ffi_call(_target("attend"), results, input_output_aliases={5: 1, 6: 2})
+    y, keys, values = call(q, k, v, *angles, *past, lengths, counts, mask)
     return y, (keys, values)
 
 

@@ -117,12 +117,17 @@ class Projection(nn.Module):
         return y.reshape(*shape[:-1], self.features)
 
 
-def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Rotates x [B, T, heads, head_dim] by positions int32[B, T] (half-split convention)."""
-    half = x.shape[-1] // 2
+def rope_angles(positions: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines float32[B, T, head_dim / 2] of the rotations at positions int32[B, T]."""
+    half = head_dim // 2
     frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[..., None, None].astype(jnp.float32) * frequency
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    angle = positions[..., None].astype(jnp.float32) * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rope(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotates x [B, T, heads, head_dim] by `rope_angles` (half-split convention)."""
+    cos, sin = (part[:, :, None] for part in angles)
     first, second = jnp.split(wide(x), 2, axis=-1)
     rotated = [first * cos - second * sin, second * cos + first * sin]
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
@@ -216,16 +221,18 @@ class Attention(nn.Module):
             y = Projection(heads * c.head_dim, c.qkv_bias, self.lora, name=name)(x)
             return y.reshape(b, t, heads, c.head_dim)
 
-        q = rope(project("q_proj", c.num_heads), positions, c.rope_theta)
-        k = rope(project("k_proj", c.num_kv_heads), positions, c.rope_theta)
-        v = project("v_proj", c.num_kv_heads)
-        if past is None:
-            y, new = attend(q, k, v, segments, c.attention), None
-        elif counts is not None:
-            y, new = attend_in_place(q, k, v, past[:2], lengths, counts)
+        q = project("q_proj", c.num_heads)
+        k, v = project("k_proj", c.num_kv_heads), project("v_proj", c.num_kv_heads)
+        angles = rope_angles(positions, c.head_dim, c.rope_theta)
+        if counts is not None:
+            y, new = attend_in_place(q, k, v, angles, past[:2], lengths, counts, mask)
         else:
-            new = (k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
-            y = attend_past(q, *new, mask, past, lengths)
+            q, k = rope(q, angles), rope(k, angles)
+            if past is None:
+                y, new = attend(q, k, v, segments, c.attention), None
+            else:
+                new = (k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
+                y = attend_past(q, *new, mask, past, lengths)
         y = y.reshape(b, t, c.num_heads * c.head_dim)
         return Projection(c.hidden_size, False, self.lora, name="o_proj")(y), new
 
@@ -247,9 +254,9 @@ class Block(nn.Module):
 
     positions: int32[B, T]. With a past there are no segments: mask bool[B, T, T] says to which of the
     T tokens each attends, and the lengths int32[B] first slots of the past are attended to as well. It
-    then returns (x, (k, v)) of its own tokens, [B, kv_heads, T, head_dim] each. With counts int32[B]
-    instead of a mask, so many tokens of each row are appended to the past, which is returned: (x, (k, v))
-    of the cache.
+    then returns (x, (k, v)) of its own tokens, [B, kv_heads, T, head_dim] each. With counts int32[B],
+    so many tokens of each row are appended to the past, which is returned: (x, (k, v)) of the cache; the
+    mask is then bool[T, T], or None for a causal one.
     """
 
     config: Qwen2Config

@@ -14,7 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from bua_jax.decoding import engine
-from bua_jax.decoding.cache import Weights, empty_rows, extend, forward, logits, prepare
+from bua_jax.decoding.cache import (
+    Weights,
+    empty_rows,
+    extend,
+    forward,
+    logits,
+    prepare,
+    with_room,
+)
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.decoding.labels import build_tree, score_labels
 from bua_jax.dialogue.prompts import next_turn
@@ -198,11 +206,9 @@ def compare_labels(
     @jax.jit
     def plain(weights, rows, tokens):
         count = tokens.shape[1]
-        position = jnp.arange(count)
-        mask = (position <= position[:, None])[None]
         embedded = aligned.embed(model, weights, tokens)
-        positions = rows.lengths[:, None] + position
-        return forward(model, weights, rows, embedded, positions, mask)[0]
+        room = with_room(rows, count)
+        return extend(model, weights, room, embedded, jnp.asarray([count])).hidden
 
     empty = empty_rows(model, 1, slots, "float32")
     rows = read(weights, empty, tokens)

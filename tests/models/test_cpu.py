@@ -7,6 +7,7 @@ import pytest
 
 from bua_jax.decoding import cache
 from bua_jax.models import cpu
+from bua_jax.models.qwen2 import rope, rope_angles
 from tests.decoding.fakes import decoder
 from tests.helpers import require_kernels
 
@@ -55,7 +56,8 @@ def attention(tokens: int, group: int, wide: float = 1.0):
     past = normal(4, heads, depth, slots, seed=3), normal(4, heads, slots, depth, seed=4)
     lengths = np.asarray([slots - tokens, 29, 17, 0], np.int32)
     counts = np.asarray([tokens, tokens, 0, max(1, tokens - 2)], np.int32)
-    return [*map(jnp.asarray, (q, k, v)), tuple(map(jnp.asarray, past)), lengths, counts]
+    angles = rope_angles(lengths[:, None] + jnp.arange(tokens), depth, 1e4)
+    return [*map(jnp.asarray, (q, k, v)), angles, tuple(map(jnp.asarray, past)), lengths, counts]
 
 
 @pytest.mark.parametrize("group", [1, 3])
@@ -67,14 +69,18 @@ def test_attention_equals_jax_nn(tokens: int, group: int, wide: float) -> None:
     Within 1e-5 of values of about 1, and more as scores grow, which are rounded to 2^-24 of their size:
     in the hundreds (wide) all but a few weights vanish.
     """
-    q, k, v, past, lengths, counts = attention(tokens, group, wide)
-    y, (keys, values) = jax.jit(cpu.attend_in_place)(q, k, v, past, lengths, counts)
+    q, k, v, angles, past, lengths, counts = attention(tokens, group, wide)
+    y, (keys, values) = jax.jit(cpu.attend_in_place)(q, k, v, angles, past, lengths, counts)
+    q, k = rope(q, angles), rope(k, angles)
     for row, (begin, count) in enumerate(zip(lengths, counts, strict=True)):
         old_keys, old_values = np.array(past[0][row]), np.array(past[1][row])
         end = begin + count
         old_keys[:, :, begin:end] = k[row, :count].transpose(1, 2, 0)
         old_values[:, begin:end] = v[row, :count].transpose(1, 0, 2)
-        np.testing.assert_array_equal(keys[row], old_keys)
+        # The rotation is rounded in another place; all else is as it was.
+        np.testing.assert_allclose(keys[row], old_keys, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(keys[row][:, :, :begin], old_keys[:, :, :begin])
+        np.testing.assert_array_equal(keys[row][:, :, end:], old_keys[:, :, end:])
         np.testing.assert_array_equal(values[row], old_values)
         assert not np.asarray(y[row, count:]).any()
         if not count:
@@ -93,23 +99,45 @@ def test_attention_equals_jax_nn(tokens: int, group: int, wide: float) -> None:
             assert np.abs(y[row, :count] - expected(seen & (np.arange(64) > 0))).max() > 1e-3
 
 
+def test_among_new_tokens_a_mask_says_what_is_seen() -> None:
+    """Against `jax.nn.dot_product_attention`, and unlike causal attention."""
+    q, k, v, angles, past, lengths, _ = attention(20, 3)
+    lengths, counts = np.minimum(lengths, 44), np.full(4, 20, np.int32)
+    among = np.random.default_rng(0).random((20, 20)) < 0.3
+    among |= np.eye(20, dtype=bool)
+    y, (keys, values) = cpu.attend_in_place(
+        q, k, v, angles, past, lengths, counts, jnp.asarray(among)
+    )
+    causal, _ = cpu.attend_in_place(q, k, v, angles, past, lengths, counts)
+    seen = np.zeros((4, 20, 64), bool)
+    for row, begin in enumerate(lengths):
+        seen[row, :, :begin] = True
+        seen[row, :, begin : begin + 20] = among
+    whole = keys.transpose(0, 3, 1, 2), values.transpose(0, 2, 1, 3)
+    expected = jax.nn.dot_product_attention(
+        rope(q, angles), *whole, mask=jnp.asarray(seen)[:, None]
+    )
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    assert np.abs(causal - expected).max() > 0.1
+
+
 @pytest.mark.parametrize("tokens", [1, 30])
 def test_a_row_attends_alike_in_any_company(tokens: int) -> None:
     """Bit for bit, as its products."""
-    q, k, v, past, lengths, counts = attention(tokens, 3)
-    together, _ = cpu.attend_in_place(q, k, v, past, lengths, counts)
+    q, k, v, angles, past, lengths, counts = attention(tokens, 3)
+    together, _ = cpu.attend_in_place(q, k, v, angles, past, lengths, counts)
     for row in range(4):
         one = slice(row, row + 1)
-        old = past[0][one], past[1][one]
-        y, _ = cpu.attend_in_place(q[one], k[one], v[one], old, lengths[one], counts[one])
+        own, old = ((pair[0][one], pair[1][one]) for pair in (angles, past))
+        y, _ = cpu.attend_in_place(q[one], k[one], v[one], own, old, lengths[one], counts[one])
         np.testing.assert_array_equal(y, together[one])
 
 
 def test_tokens_beyond_the_cache_are_dropped() -> None:
-    q, k, v, past, _, _ = attention(2, 1)
+    q, k, v, angles, past, _, _ = attention(2, 1)
     lengths, counts = np.asarray([63, 64, 0, 70], np.int32), np.full(4, 2, np.int32)
-    y, (keys, values) = cpu.attend_in_place(q, k, v, past, lengths, counts)
-    np.testing.assert_array_equal(keys[0, :, :, 63], k[0, 0])
+    y, (keys, values) = cpu.attend_in_place(q, k, v, angles, past, lengths, counts)
+    np.testing.assert_allclose(keys[0, :, :, 63], rope(k, angles)[0, 0], atol=1e-6)
     for row in (1, 3):
         np.testing.assert_array_equal(keys[row], past[0][row])
         np.testing.assert_array_equal(values[row], past[1][row])
