@@ -130,7 +130,7 @@ def test_tunix_agrees(llama: bool, tmp_path: Path) -> None:
     (ours, theirs), _, left_out = bench_train.compare_peers(shape, tmp_path, ("tunix",), 1)
     assert left_out == {}
     assert theirs["losses"] == pytest.approx(ours["losses"], rel=1e-4)
-    assert theirs["compilations"] == 1
+    assert theirs["compilations"] >= 1
 
 
 def test_agreement() -> None:
