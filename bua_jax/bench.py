@@ -15,10 +15,10 @@ same weights (extra `parity`). What is compared takes turns, so that what else t
 
 `train` needs only a shape (--base may be a preset's name); weights are random. It has three parts. peers: a
 LoRA step on random tokens, one dialogue per row, beside transformers + PEFT: plain (eager), with
-torch.compile (compiled), and with logits at supervised positions only (supervised, supervised_compiled).
-Each is a process of its own, and the losses of the first steps must agree. packing: how full rows are, and
-stage-2 dialogues per second, packed and padded. remat: memory and time of each policy. tunix is not among
-the peers.
+torch.compile (compiled), and with logits at supervised positions only (supervised, supervised_compiled);
+and beside tunix, in float32 and if google-tunix is installed (no extra of ours does that). Each is a process
+of its own, and the losses of the first steps must agree. packing: how full rows are, and stage-2 dialogues
+per second, packed and padded. remat: memory and time of each policy.
 
 `events` runs simulated files through anonymise, data and dialogues, each size in a process of its own;
 sizes that `--output` holds are not measured again, and a plot is written beside it.

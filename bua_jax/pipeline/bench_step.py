@@ -138,27 +138,33 @@ def matmul_rate(dtype: str) -> float:
 _product = jax.jit(jnp.matmul)
 
 
+def count_compilations(name: str) -> Callable[[], int]:
+    """How often JAX compiles the function that it calls `name`, from now on."""
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, fun_name="", **__: (
+            compiled.append(event) if event == _COMPILED and fun_name == name else None
+        )
+    )
+    return lambda: len(compiled)
+
+
+def device_peak_mib() -> float:
+    """Largest memory in use on the first device so far; 0 on a CPU."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use", 0) / 2**20
+
+
 def build(job: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """Calls "step" (-> loss), "matmul_rate" (-> FLOP/s), "device", "compilations", "peak_mib" and
     "device_peak_mib"."""
     jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured too
     step, batch = synthetic_step(job, job["remat"])
-    compiled: list[str] = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, *_, fun_name="", **__: (
-            compiled.append(event) if event == _COMPILED and fun_name == _STEP else None
-        )
-    )
-
-    def device_peak_mib() -> float:
-        stats = jax.devices()[0].memory_stats() or {}
-        return stats.get("peak_bytes_in_use", 0) / 2**20
-
     return {
         "step": lambda: step(batch),
         "matmul_rate": lambda: matmul_rate(job["dtype"]),
         "device": lambda: [jax.default_backend(), jax.devices()[0].device_kind],
-        "compilations": lambda: len(compiled),
+        "compilations": count_compilations(_STEP),
         "peak_mib": peak_mib,
         "device_peak_mib": device_peak_mib,
     }

@@ -1,7 +1,7 @@
-"""How fast a training step is here: beside torch, packed beside padded, and by remat policy.
+"""How fast a training step is here: beside torch and tunix, packed beside padded, and by remat policy.
 
 Weights are random and of the model's shape. Ours and each peer run in a process of their own
-(`bench_step`, `bench_torch`) and take turns, step by step.
+(`bench_step`, `bench_torch`, `bench_tunix`) and take turns, step by step.
 """
 
 import dataclasses
@@ -39,11 +39,12 @@ from bua_jax.pipeline.stages import train_settings
 from bua_jax.pipeline.steps import Run
 from bua_jax.pipeline.timing import alternate, ratios
 
-PEERS = {  # how the peer's step differs from the plainest
+PEERS: dict[str, dict[str, bool]] = {  # how torch's step differs from the plainest
     "eager": {"compiled": False, "supervised_logits": False},
     "compiled": {"compiled": True, "supervised_logits": False},
     "supervised": {"compiled": False, "supervised_logits": True},
     "supervised_compiled": {"compiled": True, "supervised_logits": True},
+    "tunix": {},
 }
 _OPTIMIZER = {"learning_rate": 1e-3, "weight_decay": 0.01, "clip_norm": 1.0}
 _WARM_UP = 3  # steps that are not timed, and whose losses must agree
@@ -156,9 +157,10 @@ def our_job(shape: Shape, folder: Path) -> dict[str, Any]:
 
 
 def peer_job(shape: Shape, folder: Path, peer: str, platform: str) -> dict[str, Any]:
-    """What `bench_torch` is told."""
+    """What `bench_torch` or `bench_tunix` is told."""
     return {
         "folder": str(folder),
+        "dtype": shape.config.model.dtype,
         "supervised": shape.supervised,
         "microbatches": shape.microbatches,
         "platform": platform,
@@ -263,8 +265,9 @@ def compare_peers(
         exact = platform == "cpu" and dtype == "float32"
         for peer in peers:
             notice(f"{peer}: starting")
+            module = "bench_tunix" if peer == "tunix" else "bench_torch"
             try:
-                with Worker("bench_torch", peer_job(shape, folder, peer, platform)) as worker:
+                with Worker(module, peer_job(shape, folder, peer, platform)) as worker:
                     their_warm = _warm(worker)
                     check_agreement(
                         peer, warm["losses"], their_warm["losses"], _EXACT if exact else _ROUNDED
@@ -274,7 +277,7 @@ def compare_peers(
                     row = _row(shape, peer, worker, theirs)
                     rows.append({**row, **their_warm, **ratios(theirs, own)})
             except WorkerFailed as error:
-                if error.module != "bench_torch":
+                if error.module != module:
                     raise
                 left_out[peer] = error.reason
                 notice(f"{peer} is left out: {error.reason}")

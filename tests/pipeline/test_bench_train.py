@@ -1,7 +1,10 @@
 """The training benchmark compares the same work: losses agree, and a peer that differs is an error."""
 
+import dataclasses
+import importlib.util
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -100,6 +103,34 @@ def test_a_peer_that_differs_is_an_error(
     with pytest.raises(MismatchError, match=r"Step 2: our loss is .* that of supervised"):
         bench_train.compare_peers(shape, tmp_path, ("eager", "supervised"), 1)
     assert "eager is left out: exit code 1" in capsys.readouterr().err
+
+
+def test_without_tunix_the_peer_is_left_out(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is installed: a module that cannot be imported stands before it."""
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "tunix.py").write_text("raise ImportError('No module named tunix')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "none"), prepend=os.pathsep)
+    shape = shape_of(base)
+    bench_train.write_inputs(shape, tmp_path)
+    rows, _, left_out = bench_train.compare_peers(shape, tmp_path, ("tunix",), 1)
+    assert [row["step"] for row in rows] == ["bua_jax"]
+    assert "No module named tunix; pip install google-tunix" in left_out["tunix"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tunix") is None, reason="tunix is not installed")
+@pytest.mark.parametrize("llama", [False, True], ids=["biases", "tied"])
+def test_tunix_agrees(llama: bool, tmp_path: Path) -> None:
+    """With accumulation too; the Llama shape has no biases, tied embeddings and a theta of its own."""
+    sizes = dataclasses.replace(TINY, qkv_bias=not llama, tie_word_embeddings=llama)
+    huggingface.write_config(tmp_path / "base", sizes)
+    shape = dataclasses.replace(shape_of(tmp_path / "base"), microbatches=2)
+    bench_train.write_inputs(shape, tmp_path)
+    (ours, theirs), _, left_out = bench_train.compare_peers(shape, tmp_path, ("tunix",), 1)
+    assert left_out == {}
+    assert theirs["losses"] == pytest.approx(ours["losses"], rel=1e-4)
+    assert theirs["compilations"] >= 1
 
 
 def test_agreement() -> None:
