@@ -250,6 +250,15 @@ def test_splash_is_planned_with_the_compiler_of_tpus_only() -> None:
         _resolved(config, "stage2", "tpu", False, [])
 
 
+@pytest.mark.parametrize(("attention", "said"), [("auto", False), ("xla", False), ("cpu", True)])
+def test_an_accelerator_is_planned_without_a_cpu_s_kernels(attention: str, said: bool) -> None:
+    config = configs.load("configs/stage2.py").copy_and_resolve_references()
+    config.model.attention = attention
+    notes: list[str] = []
+    assert _resolved(config, "stage2", "cuda", True, notes).model.attention == "xla"
+    assert any("attention by xla: cpu" in note for note in notes) == said
+
+
 def test_splash_s_backward_pass_costs_two_products_more() -> None:
     """Of two scores and two gradients of scores it needs one each: 3.5 times the forward, not 2.5."""
     work = Work(2 * 384, 384, 0, 1, 0, 0)  # rows that splash divides into blocks like xla's
