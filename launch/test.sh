@@ -4,7 +4,7 @@
 #   launch/test.sh tests/events -k split a part of it
 source "$(dirname "$0")/setup.sh"
 setup "test,parity"
-# Decoding's kernels are compiled on first use. Without a compiler their tests skip; in CI they may not.
+# The kernels for a CPU are compiled on first use. Without a compiler their tests skip; in CI they may not.
 if [ -n "${CI:-}" ] && ! command -v c++ >/dev/null 2>&1; then
   apt-get update -qq
   apt-get install -qq -y g++

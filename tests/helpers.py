@@ -25,7 +25,7 @@ def require(module: str) -> ModuleType:
 
 
 def require_kernels() -> None:
-    """Without a C++ compiler for decoding's kernels a test skips on a laptop and fails with CI=true."""
+    """Without a C++ compiler for a CPU's kernels a test skips on a laptop and fails with CI=true."""
     if not cpu.available():
         if os.environ.get("CI"):
             pytest.fail("the kernels were not compiled; CI needs a C++ compiler")

@@ -166,7 +166,7 @@ def _library() -> Path | None:
     library = folder / f"cpu-{version.hexdigest()[:16]}.so"
     if library.exists():
         return library
-    slower = "decoding on this CPU will take up to twice as long"
+    slower = "training and decoding on this CPU will take up to twice as long"
     named = os.environ.get("CXX")
     names = [named] if named else ["c++", "g++", "clang++"]
     compiler = next(filter(None, map(shutil.which, names)), None)

@@ -20,10 +20,8 @@ from bua_jax.models.splash import splash_attention
 
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names("attention"),
-    ),
+    # Of a projection its sum with the adapter's product, not both of them.
+    "dots": jax.checkpoint_policies.save_only_these_names("projection", "attention"),
 }
 _MASKED = -1e30
 ATTENTION = ("xla", "cpu", "cudnn", "splash")
@@ -112,9 +110,9 @@ class Projection(nn.Module):
         if self.lora is not None and self.has_variable("lora", "a"):
             a: jax.Array = self.get_variable("lora", "a")
             b: jax.Array = self.get_variable("lora", "b")
-            low = (x.astype(a.dtype) @ a) @ b * self.lora.scale
+            low = checkpoint_name(x.astype(a.dtype) @ a, "projection") @ b * self.lora.scale
             y = (y.astype(low.dtype) + low).astype(x.dtype)
-        return y.reshape(*shape[:-1], self.features)
+        return checkpoint_name(y, "projection").reshape(*shape[:-1], self.features)
 
 
 def rope_angles(positions: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
