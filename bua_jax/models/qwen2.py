@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from bua_jax.models.cpu import Panels, attend_in_place, attend_within
+from bua_jax.models.cpu import Panels, attend_in_place, attend_within, attends_within
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.quantization import is_quantized, plain
 from bua_jax.models.rows import attend_by_shards, by_rows
@@ -55,6 +55,11 @@ class Qwen2Config:
             )
         if self.remat not in ("none", *REMAT) or self.attention not in ATTENTION:
             raise ValueError(f"Unknown remat {self.remat!r} or attention {self.attention!r}.")
+        if self.attention == "cpu" and not attends_within(self.dtype, self.head_dim):
+            raise ValueError(
+                f"Attention 'cpu' takes float32 and heads of a multiple of 32, not {self.dtype} and "
+                f"{self.head_dim}."
+            )
 
 
 class KVCache(NamedTuple):

@@ -115,7 +115,8 @@ def merge_difference(llm: Qwen2, base: Any, adapter: Any) -> dict[str, float]:
     tokens = jax.random.randint(jax.random.key(0), (1, 128), 0, llm.config.vocab_size)
     found = {}
     for dtype in ("float32", "bfloat16"):
-        model = Qwen2(dataclasses.replace(llm.config, dtype=dtype), llm.lora)
+        config = dataclasses.replace(llm.config, dtype=dtype, attention="xla")  # takes both types
+        model = Qwen2(config, llm.lora)
         cast = jax.tree.map(lambda x, dtype=dtype: x.astype(dtype), base)
         apart: Any = model.apply({"params": cast, "lora": adapter}, tokens)
         one = Qwen2(model.config)

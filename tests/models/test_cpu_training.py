@@ -167,5 +167,7 @@ def test_auto_is_ours_where_it_runs(monkeypatch) -> None:
         assert training_attention("auto", sizes) == "xla"
         with pytest.raises(ConfigError, match=r"set --config.model.attention=xla"):
             training_attention("cpu", sizes)
+        with pytest.raises(ValueError, match="takes float32 and heads of a multiple of 32"):
+            dataclasses.replace(sizes, attention="cpu")
     monkeypatch.setattr(cpu, "available", lambda: False)
     assert training_attention("auto", SIZES) == "xla"
