@@ -15,6 +15,11 @@
 
 namespace ffi = xla::ffi;
 
+template <>
+struct ffi::CtxBinding<ffi::ThreadPool> {  // a handler's parameter that is neither given nor returned
+  using Ctx = ffi::ThreadPool;
+};
+
 #if defined(__AVX512F__)
 constexpr int kLanes = 16, kRows = 12;
 #elif defined(__AVX2__)
@@ -396,52 +401,7 @@ static ffi::Error AttendWithinGradient(ffi::ThreadPool pool, Vectors q, Vectors 
   return ffi::Error::Success();
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(multiply, Multiply,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Ret<Vectors>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(attend, Attend,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Counts>()
-                                  .Arg<Counts>()
-                                  .Arg<Flags>()
-                                  .Ret<Vectors>()
-                                  .Ret<Vectors>()
-                                  .Ret<Vectors>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(attend_within, AttendWithin,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Counts>()
-                                  .Ret<Vectors>()
-                                  .Ret<Vectors>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(attend_within_gradient, AttendWithinGradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Counts>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Arg<Vectors>()
-                                  .Ret<Vectors>()
-                                  .Ret<Vectors>()
-                                  .Ret<Vectors>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(multiply, Multiply);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(attend, Attend);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(attend_within, AttendWithin);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(attend_within_gradient, AttendWithinGradient);

@@ -116,6 +116,7 @@ def _attend_within(q, k, v, segments):
 
 
 def _attend_within_gradient(residuals, gradient):
+    """The gradients of q, k and v, from that of y [B, T, N, D]."""
     q, k, v, segments, y, log_sums = residuals
     length = gradient.shape[1]
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,8 @@ from bua_jax.errors import ConfigError
 from bua_jax.models import cpu
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config, attend, causal_mask
 from bua_jax.pipeline.model import training_attention
-from tests.helpers import on_eight_devices, require_kernels
+from tests.helpers import require_kernels
+from tests.models.attention import check_meshes, value_and_gradients
 from tests.training import tiny
 
 # Roundings of 2^-24 in sums over up to 300 keys, and in exponents; of norms of float64's values.
@@ -28,7 +28,7 @@ def kernels() -> None:
     require_kernels()
 
 
-def inputs(rows: int, length: int, group: int = 2, width: int = 32) -> tuple[np.ndarray, ...]:
+def inputs(rows: int, length: int = 70, group: int = 2, width: int = 32) -> tuple[np.ndarray, ...]:
     """q, k, v of two key heads, and segments: packed with padding, interleaved, one, all padding."""
     rng = np.random.default_rng(0)
     heads = 2 * group, 2, 2
@@ -42,18 +42,6 @@ def inputs(rows: int, length: int, group: int = 2, width: int = 32) -> tuple[np.
 
 def of_jax_nn(q, k, v, segments):
     return jax.nn.dot_product_attention(q, k, v, mask=causal_mask(segments)[:, None])
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def value_and_gradients(attention, q, k, v, segments) -> dict[str, jax.Array]:
-    """What `attention` gives for tokens that are no padding, and the gradients of a sum of it."""
-
-    def loss(qkv):
-        y = jnp.where((segments > 0)[:, :, None, None], attention(*qkv, segments), 0)
-        return jnp.sum(jnp.sin(y)), y
-
-    (_, y), gradients = jax.value_and_grad(loss, has_aux=True)((q, k, v))
-    return {"y": y, **dict(zip("qkv", gradients, strict=True))}
 
 
 # Shorter than a panel, one block of queries and a bit, several of them; groups; wider heads.
@@ -129,34 +117,8 @@ def test_a_model_with_it(remat: str, kernels: int) -> None:
     assert tiny.relative(one, other) <= 10 * TOLERANCE  # two layers, both in float32
 
 
-SCRIPT = """
-import json
-import jax
-from bua_jax.training import sharding
-from tests.models.test_cpu_training import OURS, inputs, value_and_gradients
-from tests.training import tiny
-
-arrays = inputs(4, 70)
-alone = jax.device_get(value_and_gradients(OURS, *arrays))
-for text in ("2x2x2", "1x2x4"):
-    mesh = sharding.make_mesh(text)
-    with jax.set_mesh(mesh):
-        batch = sharding.shard_batch(dict(zip("qkvs", arrays)), mesh)
-        found = value_and_gradients(OURS, *batch.values())
-    print(json.dumps({
-        "error": {name: tiny.relative(found[name], alone[name]) for name in alone},
-        "shard": found["y"].addressable_shards[0].data.shape}))
-"""
-
-
 def test_meshes_compute_what_one_device_does() -> None:
-    """Rows and heads over the mesh; four devices of `tensor` do not divide two groups: heads stay whole."""
-    printed = on_eight_devices(SCRIPT)
-    both, rows = map(json.loads, printed.splitlines())
-    assert both["shard"] == [1, 70, 2, 32]
-    assert rows["shard"] == [2, 70, 4, 32]
-    for found in (both, rows):
-        assert max(found["error"].values()) <= TOLERANCE
+    check_meshes("tests.models.test_cpu_training", "OURS", 70, 32, TOLERANCE)
 
 
 def test_auto_is_ours_where_it_runs(monkeypatch) -> None:

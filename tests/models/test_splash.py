@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from bua_jax.errors import ConfigError
 from bua_jax.models import qwen2
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config, attend
 from bua_jax.models.splash import check_splash, splash_attention
-from tests.helpers import on_eight_devices
+from tests.models.attention import check_meshes, value_and_gradients
 from tests.training import tiny
 
 LENGTH = 384  # three blocks
@@ -37,18 +36,6 @@ def inputs(rows: int) -> tuple[jax.Array, ...]:
 
 def interpreted(q, k, v, segments):
     return splash_attention(q, k, v, segments, interpret=True)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def value_and_gradients(attention, q, k, v, segments) -> dict[str, jax.Array]:
-    """What `attention` gives for tokens that are no padding, and the gradients of a sum of it."""
-
-    def loss(qkv):
-        y = attention(*qkv, segments) * (segments > 0)[:, :, None, None]  # NaN * 0 is NaN
-        return jnp.sum(jnp.sin(y)), y
-
-    (_, y), gradients = jax.value_and_grad(loss, has_aux=True)((q, k, v))
-    return {"y": y, **dict(zip("qkv", gradients, strict=True))}
 
 
 def test_values_and_gradients_are_those_of_xla() -> None:
@@ -90,34 +77,8 @@ def test_a_model_with_splash(remat: str, kernels: int, monkeypatch) -> None:
         assert tiny.relative(one, other) <= TOLERANCE
 
 
-SCRIPT = """
-import json
-import jax
-from bua_jax.training import sharding
-from tests.models.test_splash import inputs, interpreted, value_and_gradients
-from tests.training import tiny
-
-arrays = inputs(4)
-alone = jax.device_get(value_and_gradients(interpreted, *arrays))
-for text in ("2x2x2", "1x2x4"):
-    mesh = sharding.make_mesh(text)
-    with jax.set_mesh(mesh):
-        batch = sharding.shard_batch(dict(zip("qkvs", arrays)), mesh)
-        found = value_and_gradients(interpreted, *batch.values())
-    print(json.dumps({
-        "error": {name: tiny.relative(found[name], alone[name]) for name in alone},
-        "shard": found["y"].addressable_shards[0].data.shape}))
-"""
-
-
 def test_meshes_compute_what_one_device_does() -> None:
-    """Rows and heads over the mesh; four devices of `tensor` do not divide two groups: heads stay whole."""
-    printed = on_eight_devices(SCRIPT)
-    both, rows = map(json.loads, printed.splitlines())
-    assert both["shard"] == [1, LENGTH, 2, 8]
-    assert rows["shard"] == [2, LENGTH, 4, 8]
-    for found in (both, rows):
-        assert max(found["error"].values()) <= TOLERANCE
+    check_meshes("tests.models.test_splash", "interpreted", LENGTH, 8, TOLERANCE)
 
 
 def test_what_is_refused_says_what_to_set() -> None:
