@@ -80,14 +80,24 @@ def _generate(model: Aligned, weights: Weights, tokens: np.ndarray, new: int) ->
     return [answer for _, answer in sorted(engine.run(ready, jobs))]
 
 
+def step_seconds(whole: Sequence[float], prefill: Sequence[float], steps: int) -> float | None:
+    """Seconds of a decode step: median over rounds of what `steps` of them add to the prefill.
+
+    None where that is not above 0: the steps are too few to be seen beside the noise.
+    """
+    added = float(np.median(np.subtract(whole, prefill)))
+    return added / steps if added > 0 else None
+
+
 def compare_generate(
     folder: Path, *, batches: Sequence[int], prompt: int, new: int, repeats: int
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | None]]:
     """Greedy decoding of random prompts, per batch size: ours, and transformers' `generate`.
 
     `bandwidth_share` is that of the bytes of weights which a decode step reads over what the step's
-    time would stream; `speedup` the median ratio to transformers, and `same` the share of rows whose
-    tokens are all equal (both 0 without torch).
+    time would stream (None, with the decode rate, where noise hides the steps); `speedup` the median
+    ratio to transformers, and `same` the share of rows whose tokens are all equal (both 0 without
+    torch).
     """
     model, weights = _text_model(folder)
     read = {name: weights[name] for name in ("layers", "head")}
@@ -108,14 +118,14 @@ def compare_generate(
         if reference is not None:
             runs.append(functools.partial(_their_generate, peer, reference, tokens, new))
         times = alternate(repeats, *runs)
-        step = (np.median(times[0]) - np.median(times[1])) / (new - 1)
+        step = step_seconds(times[0], times[1], new - 1)
         same = np.mean([a == b for a, b in zip(runs[0](), runs[-1](), strict=True)])
         found.append(
             {
                 "batch": batch,
                 "prefill_tokens_per_second": batch * prompt / float(np.median(times[1])),
-                "decode_tokens_per_second": batch / float(step),
-                "bandwidth_share": size / float(step) / bandwidth,
+                "decode_tokens_per_second": batch / step if step else None,
+                "bandwidth_share": size / step / bandwidth if step else None,
                 "speedup": ratio(times[2], times[0]) if reference is not None else 0.0,
                 "same": float(same) if reference is not None else 0.0,
                 "peak_mib": peak_mib(),
