@@ -11,7 +11,8 @@ Examples:
 
 `--base` is a Hugging Face directory or a GGUF file; nano if none is given. `decode` decodes random prompts
 and scores labels with it, and with `--model` full predictions of a trained run, beside transformers on the
-same weights (extra `parity`). What is compared takes turns, so that what else the machine does falls on all.
+same weights (extra `parity`) and for the prompts llama.cpp (extra `llama-cpp`, which is compiled when it is
+installed). What is compared takes turns, so that what else the machine does falls on all.
 
 `train` needs only a shape (--base may be a preset's name); weights are random. It has three parts. peers: a
 LoRA step on random tokens, one dialogue per row, beside transformers + PEFT: plain (eager), with
@@ -115,7 +116,7 @@ flags.DEFINE_string(
 def _print(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table(title=title)
     for name in rows[0]:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     out.print(table)

@@ -1,4 +1,4 @@
-"""What tests share: data sets and dependencies that must be there in CI, and eight fake devices."""
+"""What tests share: what must be there in CI (data sets, dependencies), a random base, eight fake devices."""
 
 import importlib
 import os
@@ -6,10 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from bua_jax.interop import huggingface
 from bua_jax.models import cpu
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +28,15 @@ def require(module: str) -> ModuleType:
         if os.environ.get("CI"):
             pytest.fail(f"{module} is not installed; CI needs the extras test and parity")
         pytest.skip(f"{module} is not installed (pip install 'bua-jax[test,parity]')")
+
+
+def random_base(folder: Path, config: Qwen2Config) -> dict[str, Any]:
+    """Writes a Hugging Face directory in which every weight is random, biases and norms too."""
+    params = Qwen2(config).init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(x.dtype), params)
+    huggingface.save(folder, config, params)
+    return params
 
 
 def require_kernels() -> None:

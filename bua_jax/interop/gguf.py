@@ -1,7 +1,8 @@
-"""GGUF files (llama.cpp's format) of Qwen2 and Llama models, converted once to a Hugging Face directory.
+"""GGUF files (llama.cpp's format) of Qwen2 and Llama models, converted once to a Hugging Face directory,
+and the way back for llama.cpp itself.
 
-The container and the block formats are read by the `gguf` package (extra `gguf`). What is ours: the
-names, the configuration, the order of Llama's q/k rows, and the tokenizer from the metadata.
+The container and the block formats are read and written by the `gguf` package (extra `gguf`). What is
+ours: the names, the configuration, the order of Llama's q/k rows, and the tokenizer from the metadata.
 """
 
 import math
@@ -159,6 +160,20 @@ def _unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
+def _permuted(rows: np.ndarray, heads: int) -> np.ndarray:
+    """The order that `_unpermuted` undoes."""
+    halves = rows.reshape(heads, 2, -1, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def _rotated_heads(name: str, config: Qwen2Config) -> int:
+    """Heads of a tensor of q or k, by its Hugging Face name; 0 for others."""
+    projection = re.search(r"\.([qk])_proj\.", name)
+    if projection is None:
+        return 0
+    return config.num_heads if projection[1] == "q" else config.num_kv_heads
+
+
 def _write_weights(
     folder: Path, path: Path, config: Qwen2Config, architecture: str, tensors: dict[str, Any]
 ) -> None:
@@ -185,8 +200,7 @@ def _write_weights(
             value = value.reshape(expected[name])
         except ValueError as error:
             raise CheckpointError(f"{path}: tensor {tensor.name} is damaged ({error}).") from error
-        if architecture == "llama" and (projection := re.search(r"\.([qk])_proj\.", name)):
-            heads = config.num_heads if projection[1] == "q" else config.num_kv_heads
+        if architecture == "llama" and (heads := _rotated_heads(name, config)):
             value = _unpermuted(value, heads)
         if not np.isfinite(value).all():
             raise CheckpointError(f"{path}: tensor {tensor.name} holds values that are not finite.")
@@ -201,6 +215,53 @@ def _write_weights(
     size = 4 * sum(math.prod(shape) for shape in expected.values())
     index = {"metadata": {"total_size": size}, "weight_map": weight_map}
     files.write_json(folder / "model.safetensors.index.json", index)
+
+
+def write(path: Path, folder: Path) -> None:
+    """Writes a Hugging Face directory's model in float32, without a tokenizer, as llama.cpp reads it.
+
+    A model without q/k/v biases becomes one of the architecture llama. Raises `CheckpointError` for a
+    damaged directory.
+    """
+    import gguf
+
+    config = huggingface.read_config(folder)
+    writer = gguf.GGUFWriter(path, "qwen2" if config.qkv_bias else "llama")
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_positions)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_block_count(config.num_layers)
+    writer.add_head_count(config.num_heads)
+    writer.add_head_count_kv(config.num_kv_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_tokenizer_model("none")
+    for name, value in huggingface.read_tensors(folder):
+        value = value.astype(np.float32)
+        if not config.qkv_bias and (heads := _rotated_heads(name, config)):
+            value = _permuted(value, heads)
+        writer.add_tensor(_gguf_name(name), np.ascontiguousarray(value))
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
+def _gguf_name(name: str) -> str:
+    """The opposite of `_huggingface_name`."""
+    stem, _, kind = name.rpartition(".")
+    for ours, theirs in _NAMES.items():
+        if stem == theirs:
+            return f"{ours}.{kind}"
+    _, _, layer, module = stem.split(".", 3)
+    ours = next(ours for ours, theirs in _BLOCK_NAMES.items() if theirs == module)
+    return f"blk.{layer}.{ours}.{kind}"
 
 
 def _by_layer(names: dict[str, Any]) -> Iterator[list[str]]:

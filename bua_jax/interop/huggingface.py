@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,12 @@ def _read(path: Path, name: str) -> np.ndarray:
             return file.get_tensor(name)
         except (SafetensorError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: tensor {name} can't be read ({error}).") from error
+
+
+def read_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, value) of each tensor in a directory's safetensors, one at a time."""
+    for name, path in _tensors(folder).items():
+        yield name, _read(path, name)
 
 
 def load(

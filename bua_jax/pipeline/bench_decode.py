@@ -1,10 +1,11 @@
-"""How fast text is decoded and labels are scored here, beside transformers on the same weights.
+"""How fast text is decoded and labels are scored here, beside transformers and llama.cpp on the same weights.
 
 All pairs run in alternation in one process, so that what else the machine does falls on both.
 """
 
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,12 @@ from bua_jax.dialogue.tasks import prediction_instruction
 from bua_jax.errors import ConfigError
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import history, prediction_windows, sample_windows
-from bua_jax.interop import huggingface
+from bua_jax.interop import gguf, huggingface
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config, causal_mask
-from bua_jax.pipeline import export, inference
+from bua_jax.pipeline import bench_llama, export, inference
 from bua_jax.pipeline.timing import alternate, peak_mib, ratio
 
 _NEVER = -1  # a stop token that no row writes
@@ -92,46 +93,54 @@ def step_seconds(whole: Sequence[float], prefill: Sequence[float], steps: int) -
 def compare_generate(
     folder: Path, *, batches: Sequence[int], prompt: int, new: int, repeats: int
 ) -> list[dict[str, float | None]]:
-    """Greedy decoding of random prompts, per batch size: ours, and transformers' `generate`.
+    """Greedy decoding of random prompts, per batch size: ours, and each peer that is installed.
 
     `bandwidth_share` is that of the bytes of weights which a decode step reads over what the step's
-    time would stream (None, with the decode rate, where noise hides the steps); `speedup` the median
-    ratio to transformers, and `same` the share of rows whose tokens are all equal (both 0 without
-    torch).
+    time would stream (None, with the decode rate, where noise hides the steps). A peer's name has the
+    median of its seconds over ours, `same_as_` it the share of rows whose tokens are all equal.
     """
     model, weights = _text_model(folder)
     read = {name: weights[name] for name in ("layers", "head")}
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(read))
-    bandwidth, peer = stream_bandwidth(), transformers_or_none()
-    reference = None
-    if peer is not None:
-        torch, transformers = peer
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        reference = loaded.eval()
+    bandwidth, peers = stream_bandwidth(), _peers(folder)
     found = []
     for batch in batches:
         vocabulary = min(model.llm.config.vocab_size, 1000)
         tokens = np.random.default_rng(batch).integers(0, vocabulary, (batch, prompt), np.int32)
         ours = functools.partial(_generate, model, weights, tokens, new)
         prefill = functools.partial(_generate, model, weights, tokens, 1)
-        runs: list[Callable[[], Any]] = [ours, prefill]
-        if reference is not None:
-            runs.append(functools.partial(_their_generate, peer, reference, tokens, new))
-        times = alternate(repeats, *runs)
-        step = step_seconds(times[0], times[1], new - 1)
-        same = np.mean([a == b for a, b in zip(runs[0](), runs[-1](), strict=True)])
-        found.append(
-            {
-                "batch": batch,
-                "prefill_tokens_per_second": batch * prompt / float(np.median(times[1])),
-                "decode_tokens_per_second": batch / step if step else None,
-                "bandwidth_share": size / step / bandwidth if step else None,
-                "speedup": ratio(times[2], times[0]) if reference is not None else 0.0,
-                "same": float(same) if reference is not None else 0.0,
-                "peak_mib": peak_mib(),
-            }
-        )
+        theirs = {name: functools.partial(peer, tokens, new) for name, peer in peers.items()}
+        our_times, prefill_times, *their_times = alternate(repeats, ours, prefill, *theirs.values())
+        step = step_seconds(our_times, prefill_times, new - 1)
+        row: dict[str, float | None] = {
+            "batch": batch,
+            "prefill_tokens_per_second": batch * prompt / float(np.median(prefill_times)),
+            "decode_tokens_per_second": batch / step if step else None,
+            "bandwidth_share": size / step / bandwidth if step else None,
+        }
+        written = ours()
+        for (name, run), times in zip(theirs.items(), their_times, strict=True):
+            row[name] = ratio(times, our_times)
+            row[f"same_as_{name}"] = float(
+                np.mean([a == b for a, b in zip(written, run(), strict=True)])
+            )
+        found.append({**row, "peak_mib": peak_mib()})
     return found
+
+
+def _peers(folder: Path) -> dict[str, Callable[[np.ndarray, int], list[list[int]]]]:
+    """What is installed of transformers and llama.cpp: `new` greedy tokens after int32[B, T]."""
+    peers: dict[str, Callable[[np.ndarray, int], list[list[int]]]] = {}
+    if (peer := transformers_or_none()) is not None:
+        torch, transformers = peer
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        peers["transformers"] = functools.partial(_their_generate, peer, loaded.eval())
+    if (llama_cpp := bench_llama.llama_cpp_or_none()) is not None:
+        with tempfile.TemporaryDirectory() as scratch:  # the file stays mapped
+            gguf.write(Path(scratch) / "model.gguf", folder)
+            model = bench_llama.load(llama_cpp, Path(scratch) / "model.gguf")
+        peers["llama_cpp"] = functools.partial(bench_llama.generate, llama_cpp, model)
+    return peers
 
 
 def compare_types(folder: Path, *, batch: int, prompt: int, new: int) -> list[dict[str, Any]]:

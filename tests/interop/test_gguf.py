@@ -1,5 +1,6 @@
 """GGUF files that the test writes, against transformers' own loading of them; damaged ones."""
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 from bua_jax.pipeline.model import base_folder
-from tests.helpers import require
+from tests.helpers import random_base, require
 
 # Rows of a multiple of 256: K-quants come in blocks of that size.
 CONFIG = Qwen2Config(300, 256, 512, 2, 8, 2, 32, tie_word_embeddings=True, rms_norm_eps=1e-5)
@@ -115,6 +116,24 @@ def test_logits_equal_transformers(architecture, kind, tmp_path):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path, gguf_file="model.gguf", dtype=torch.float32
     ).eval()
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    ours = np.asarray(Qwen2(config).apply({"params": params}, jnp.asarray(tokens)))
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(ours, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("biases", [True, False], ids=["qwen2", "llama"])
+def test_transformers_reads_what_we_write(biases, tmp_path):
+    """Its own loading of the file, against the directory that was written; same tolerance."""
+    torch, transformers = require("torch"), require("transformers")
+    config = dataclasses.replace(CONFIG, qkv_bias=biases, tie_word_embeddings=not biases)
+    params = random_base(tmp_path, config)
+    bua_gguf.write(tmp_path / "model.gguf", tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="model.gguf", dtype=torch.float32
+    ).eval()
+    tokens = np.random.default_rng(1).integers(0, 256, (2, 24))
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens)).logits.numpy()
     ours = np.asarray(Qwen2(config).apply({"params": params}, jnp.asarray(tokens)))

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from bua_jax.models.presets import PRESETS
+from bua_jax.models.qwen2 import Qwen2Config
 from bua_jax.pipeline import bench_decode
+from tests.helpers import random_base, require
 from tests.runs import verb
 
 
@@ -24,15 +26,26 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_both_sides_write_the_same_tokens(written: dict[str, Any]) -> None:
     (found,) = written["decoding"]
-    assert found["same"] == 1
+    assert found["same_as_transformers"] == 1
     assert found["prefill_tokens_per_second"] > 0
-    assert found["speedup"] > 0
+    assert found["transformers"] > 0
 
 
 def test_a_step_is_what_it_adds_to_the_prefill() -> None:
     """Differences of 0.6, 1.0 and 0.8 s over four steps; a prefill slower than the whole hides them."""
     assert bench_decode.step_seconds([1.6, 3.0, 1.8], [1.0, 2.0, 1.0], 4) == pytest.approx(0.2)
     assert bench_decode.step_seconds([1.0], [1.1], 4) is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("biases", [True, False], ids=["qwen2", "llama"])
+def test_llama_cpp_writes_the_same_tokens(biases: bool, tmp_path: Path) -> None:
+    """Several rows at once, 600 tokens in micro-batches of 512. Needs the extra llama-cpp."""
+    require("llama_cpp")
+    config = Qwen2Config(300, 256, 512, 2, 8, 2, 32, qkv_bias=biases, tie_word_embeddings=biases)
+    random_base(tmp_path, config)
+    (found,) = bench_decode.compare_generate(tmp_path, batches=[6], prompt=100, new=8, repeats=1)
+    assert found["same_as_llama_cpp"] == 1
 
 
 def test_types_agree_with_themselves(written: dict[str, Any]) -> None:
