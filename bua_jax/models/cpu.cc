@@ -49,32 +49,37 @@ struct View {
   int64_t stride;
 };
 
-// R rows by kTile columns of y = x w, held in registers over `depth` steps; added to y unless `first`.
+// R rows by W vectors of y = x w, held in registers over `depth` steps; added to y unless `first`.
 // `kTransposed`: x is the transpose of what lies there.
-template <int R, bool kTransposed>
+template <int R, int W, bool kTransposed>
 static void Tile(View x, View w, int64_t depth, View y, bool first) {
-  Vector sum[R][2];
+  Vector sum[R][W];
   for (int r = 0; r < R; ++r)
-    for (int j = 0; j < 2; ++j) sum[r][j] = first ? Vector{} : Load(y.at + r * y.stride + j * kLanes);
+    for (int j = 0; j < W; ++j) sum[r][j] = first ? Vector{} : Load(y.at + r * y.stride + j * kLanes);
   for (int64_t k = 0; k < depth; ++k) {
-    const Vector left = Load(w.at + k * w.stride), right = Load(w.at + k * w.stride + kLanes);
+    Vector right[W];
+    for (int j = 0; j < W; ++j) right[j] = Load(w.at + k * w.stride + j * kLanes);
     for (int r = 0; r < R; ++r) {
       const float scale = kTransposed ? x.at[k * x.stride + r] : x.at[r * x.stride + k];
-      sum[r][0] += scale * left;
-      sum[r][1] += scale * right;
+      for (int j = 0; j < W; ++j) sum[r][j] += scale * right[j];
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int j = 0; j < 2; ++j) Store(y.at + r * y.stride + j * kLanes, sum[r][j]);
+    for (int j = 0; j < W; ++j) Store(y.at + r * y.stride + j * kLanes, sum[r][j]);
 }
 
-// `Tile` for up to R rows and any multiple of kTile columns.
+// `Tile` for up to R rows and any multiple of kTile columns. The fewer rows, the more columns a tile has: w is
+// read in longer runs.
 template <int R, bool kTransposed = false>
 static void Tiles(int rows, int64_t columns, View x, View w, int64_t depth, View y, bool first) {
   if constexpr (R > 0) {
     if (rows < R) return Tiles<R - 1, kTransposed>(rows, columns, x, w, depth, y, first);
-    for (int64_t c = 0; c < columns; c += kTile)
-      Tile<R, kTransposed>(x, {w.at + c, w.stride}, depth, {y.at + c, y.stride}, first);
+    constexpr int kWide = R * 4 <= kRows ? 8 : R * 2 <= kRows ? 4 : 2;
+    int64_t c = 0;
+    for (; c + kWide * kLanes <= columns; c += kWide * kLanes)
+      Tile<R, kWide, kTransposed>(x, {w.at + c, w.stride}, depth, {y.at + c, y.stride}, first);
+    for (; c < columns; c += kTile)
+      Tile<R, 2, kTransposed>(x, {w.at + c, w.stride}, depth, {y.at + c, y.stride}, first);
   }
 }
 
