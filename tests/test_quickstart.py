@@ -7,6 +7,7 @@ import pytest
 
 from bua_jax.errors import DataError
 from bua_jax.events.schema import EventStore
+from bua_jax.models import cpu
 from bua_jax.pipeline.histories import example_lines, read_histories
 from tests.helpers import ROOT, require
 from tests.runs import REDUCED, curriculum, verb
@@ -45,6 +46,8 @@ def test_every_step_records_what_it_was(quickstart: Path) -> None:
         record = json.loads((quickstart / step / "record.json").read_text())
         assert {"settings", "inputs", "versions", "seconds", "config"} <= set(record)
         assert record["versions"]["jax"]
+        if step.startswith("stage"):  # which "auto" it was
+            assert record["result"]["attention"] == ("cpu" if cpu.available() else "xla")
 
 
 def test_running_again_repeats_nothing(quickstart: Path) -> None:

@@ -29,6 +29,7 @@ constexpr int kLanes = 4, kRows = 8;
 #endif
 constexpr int kPanel = 32, kTile = 2 * kLanes;
 constexpr int64_t kDepth = 1024;  // rows of a panel that stay in the second-level cache: 128 KiB
+constexpr int kAhead = 64;           // rows of a panel that are fetched before they are needed
 constexpr int64_t kQueries = 48, kKeys = 96;  // whose scores and their gradients stay there too
 static_assert(kKeys % kPanel == 0);
 
@@ -58,7 +59,10 @@ static void Tile(View x, View w, int64_t depth, View y, bool first) {
     for (int j = 0; j < W; ++j) sum[r][j] = first ? Vector{} : Load(y.at + r * y.stride + j * kLanes);
   for (int64_t k = 0; k < depth; ++k) {
     Vector right[W];
-    for (int j = 0; j < W; ++j) right[j] = Load(w.at + k * w.stride + j * kLanes);
+    for (int j = 0; j < W; ++j) {
+      right[j] = Load(w.at + k * w.stride + j * kLanes);
+      __builtin_prefetch(w.at + (k + kAhead) * w.stride + j * kLanes);  // also beyond w: it cannot fault
+    }
     for (int r = 0; r < R; ++r) {
       const float scale = kTransposed ? x.at[k * x.stride + r] : x.at[r * x.stride + k];
       for (int j = 0; j < W; ++j) sum[r][j] += scale * right[j];

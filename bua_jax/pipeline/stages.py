@@ -143,7 +143,8 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
             stage,
         )
     _save(run, stage, {**_kept(parts, groups), **trained}, parts)
-    return {**measured, "dialogues": len(records["train"])}
+    attention = parts.model.llm.config.attention  # what "auto" was here
+    return {**measured, "dialogues": len(records["train"]), "attention": attention}
 
 
 def _save(run: Run, stage: str, trained: dict[str, Any], parts: Parts) -> None:
