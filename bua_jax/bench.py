@@ -5,21 +5,26 @@ Examples:
   python -m bua_jax.bench base --base=checkpoints/SmolLM2-135M-Instruct.Q4_1.gguf
   python -m bua_jax.bench decode --base=checkpoints/SmolLM2-135M-Instruct.Q4_1.gguf --batches=1,8,32
   python -m bua_jax.bench decode --model=runs/quickstart --count=256
+  python -m bua_jax.bench decode --base=qwen2.5-7b --parts=generate --dtype=bfloat16 --mesh=8 --batches=256
   python -m bua_jax.bench train --base=smollm2-135m --peers=eager,supervised
   python -m bua_jax.bench train --parts=remat --rows=4 --microbatches=2
   python -m bua_jax.bench events --events=1000000,5000000 --output=runs/bench/events.json
 
-`--base` is a Hugging Face directory or a GGUF file; nano if none is given. `decode` decodes random prompts
-and scores labels with it, and with `--model` full predictions of a trained run, beside transformers on the
-same weights (extra `parity`) and for the prompts llama.cpp (extra `llama-cpp`, which is compiled when it is
-installed). What is compared takes turns, so that what else the machine does falls on all.
+`--base` is a Hugging Face directory or a GGUF file; nano if none is given; for `decode` and `train` also a
+preset's name, whose weights are then random. What is compared takes turns, so that what else the machine
+does falls on all.
 
-`train` needs only a shape (--base may be a preset's name); weights are random. It has three parts. peers: a
-LoRA step on random tokens, one dialogue per row, beside transformers + PEFT: plain (eager), with
-torch.compile (compiled), and with logits at supervised positions only (supervised, supervised_compiled);
-and beside tunix, in float32 and if google-tunix is installed (no extra of ours does that). Each is a process
-of its own, and the losses of the first steps must agree. packing: how full rows are, and stage-2 dialogues
-per second, packed and padded. remat: memory and time of each policy.
+`decode` has three parts. generate: random prompts decoded (`--dtype`, `--mesh`), on a CPU beside transformers
+(extra `parity`) and, in float32, llama.cpp (extra `llama-cpp`, which is compiled when it is installed).
+types: how often float32 and bfloat16 choose the same token. labels: what scoring them costs. With `--model`
+it is full predictions of a trained run instead, beside transformers on the same weights.
+
+`train` has three parts; its weights are always random. peers: a LoRA step on random tokens, one dialogue per
+row, beside transformers + PEFT: plain (eager), with torch.compile (compiled), and with logits at supervised
+positions only (supervised, supervised_compiled); and beside tunix, in float32 and if google-tunix is
+installed (no extra of ours does that). Each is a process of its own, and the losses of the first steps must
+agree. packing: how full rows are, and stage-2 dialogues per second, packed and padded. remat: memory and time
+of each policy.
 
 `events` runs simulated files through anonymise, data and dialogues, each size in a process of its own;
 sizes that `--output` holds are not measured again, and a plot is written beside it.
@@ -50,7 +55,7 @@ from bua_jax.pipeline.bench_events import STEPS, bench_events
 from bua_jax.pipeline.model import base_folder
 
 TASKS = ("base", "decode", "train", "events")
-PARTS = ("peers", "packing", "remat")  # of train
+PARTS = {"train": ("peers", "packing", "remat"), "decode": ("generate", "types", "labels")}
 SPEED = (
     "step",
     "seconds",
@@ -75,7 +80,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "base",
     "",
-    "Hugging Face directory, .gguf file or NAME@REVISION; train: or a preset; empty: nano.",
+    "Hugging Face directory, .gguf file or NAME@REVISION; decode, train: or a preset; empty: nano.",
 )
 flags.DEFINE_integer("rows", None, "Rows of a batch (base: 4, train: 8).", lower_bound=1)
 flags.DEFINE_integer(
@@ -89,7 +94,19 @@ flags.DEFINE_integer("new", 64, "decode: tokens written per row.", lower_bound=2
 flags.DEFINE_integer("labels", 37, "decode: labels scored.", lower_bound=1)
 flags.DEFINE_string("model", "", "decode: workdir of a trained run, for full predictions.")
 flags.DEFINE_integer("count", 256, "decode: predictions of --model.", lower_bound=1)
-flags.DEFINE_list("parts", [*PARTS], "train: what is measured.")
+flags.DEFINE_list(
+    "parts",
+    None,
+    "What is measured, by default all. "
+    + "; ".join(f"{task}: {', '.join(parts)}" for task, parts in PARTS.items())
+    + ".",
+)
+flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "decode: weights and cache of generate."
+)
+flags.DEFINE_string(
+    "mesh", "1", "decode: devices that generate runs on: N (fsdp=N) or DATAxFSDPxTENSOR."
+)
 flags.DEFINE_list("peers", [*bench_train.PEERS], "train: what ours is compared with.")
 flags.DEFINE_float("supervised_share", 0.25, "train: of a row's tokens.")
 flags.DEFINE_integer(
@@ -140,6 +157,12 @@ def _check_names(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
         raise ConfigError(f"--{flag} has {', '.join(wrong)}; it takes some of {', '.join(known)}.")
 
 
+def _parts(task: str) -> Sequence[str]:
+    given = PARTS[task] if FLAGS.parts is None else FLAGS.parts
+    _check_names("parts", given, PARTS[task])
+    return given
+
+
 def _base(folder: Path) -> dict[str, Any]:
     rows, length = FLAGS.rows or 4, FLAGS.length or 256
     found = compare_base_types(folder, rows=rows, length=length, repeats=FLAGS.repeats)
@@ -157,34 +180,40 @@ def _decode(folder: Path) -> dict[str, Any]:
         alone = "no rounds shared with generation"
         _print(f"{FLAGS.count} predictions of {FLAGS.model}, {alone}", [predictions])
         return {"predictions": predictions}
-    prompt = FLAGS.length or 256
-    decoding = bench_decode.compare_generate(
-        folder,
-        batches=[int(batch) for batch in FLAGS.batches],
-        prompt=prompt,
-        new=FLAGS.new,
-        repeats=FLAGS.repeats,
-    )
-    _print(f"{FLAGS.base or 'nano'}: {FLAGS.new} tokens after {prompt}", decoding)
-    types = bench_decode.compare_types(folder, batch=8, prompt=prompt, new=FLAGS.new)
-    _print("Tokens of the engine that a whole forward ranks first", types)
-    labels = bench_decode.compare_labels(
-        folder, labels=FLAGS.labels, prompt=400, repeats=FLAGS.repeats
-    )
-    _print(
-        f"{FLAGS.labels} labels after 400 tokens: ratios of time",
-        [{"": name, "ratio": row["ratio"]} for name, row in labels.items()],
-    )
-    roofline = {
+    prompt, parts = FLAGS.length or 256, _parts("decode")
+    found: dict[str, Any] = {}
+    if "generate" in parts:
+        found["decoding"] = bench_decode.compare_generate(
+            folder,
+            batches=[_whole("batches", batch) for batch in FLAGS.batches],
+            prompt=prompt,
+            new=FLAGS.new,
+            repeats=FLAGS.repeats,
+            dtype=FLAGS.dtype,
+            mesh=FLAGS.mesh,
+        )
+        what = f"{FLAGS.base or 'nano'} ({FLAGS.dtype}, mesh {FLAGS.mesh})"
+        _print(f"{what}: {FLAGS.new} tokens after {prompt}", found["decoding"])
+    if "types" in parts:
+        found["types"] = bench_decode.compare_types(folder, batch=8, prompt=prompt, new=FLAGS.new)
+        _print("Tokens of the engine that a whole forward ranks first", found["types"])
+    if "labels" in parts:
+        found["labels"] = bench_decode.compare_labels(
+            folder, labels=FLAGS.labels, prompt=400, repeats=FLAGS.repeats
+        )
+        ratios = [{"": name, "ratio": row["ratio"]} for name, row in found["labels"].items()]
+        _print(f"{FLAGS.labels} labels after 400 tokens: ratios of time", ratios)
+    found["roofline_minutes"] = {
         name: bench_decode.roofline_minutes(PRESETS["qwen2.5-7b"], flops)
         for name, flops in bench_decode.PEAKS.items()
     }
-    _print("Roofline of 20,000 predictions with qwen2.5-7b, minutes", [roofline])
-    return {"decoding": decoding, "types": types, "labels": labels, "roofline_minutes": roofline}
+    title = "Roofline of 20,000 predictions with qwen2.5-7b, minutes"
+    _print(title, [found["roofline_minutes"]])
+    return found
 
 
 def _train() -> dict[str, Any]:
-    _check_names("parts", FLAGS.parts, PARTS)
+    parts = _parts("train")
     _check_names("peers", FLAGS.peers, [*bench_train.PEERS])
     shape = bench_train.make_shape(
         FLAGS.base,
@@ -208,7 +237,7 @@ def _train() -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory() as folder:
         bench_train.write_inputs(shape, Path(folder))
-        if "peers" in FLAGS.parts:
+        if "peers" in parts:
             rows, facts, left_out = bench_train.compare_peers(
                 shape, Path(folder), FLAGS.peers, FLAGS.repeats
             )
@@ -224,14 +253,14 @@ def _train() -> dict[str, Any]:
             for name, reason in left_out.items():
                 out.print(f"{name} is left out: {reason}", markup=False)
             found |= {"peers": rows, "left_out": left_out, **facts}
-        if "packing" in FLAGS.parts:
+        if "packing" in parts:
             records = bench_train.stage2_records(shape.config, shape.sizes, FLAGS.dialogues)
             fill = bench_train.packing_fill(records, shape.config.seed)
             _print(f"{len(records)} stage-2 dialogues packed", fill)
             packing = bench_train.compare_packing(shape, records, FLAGS.repeats)
             _print(f"{what}: a stage-2 step, dialogues packed and padded", packing)
             found |= {"fill": fill, "packing": packing}
-        if "remat" in FLAGS.parts:
+        if "remat" in parts:
             policies = bench_train.compare_remat(shape, Path(folder), FLAGS.repeats)
             _print(f"{what}: remat policies, {batch}", policies)
             found["remat_policies"] = policies
@@ -277,8 +306,13 @@ def main(task: str) -> None:
     if task == "train":
         found = _train()
     else:
-        folder = base_folder(ConfigDict({"name": "nano", "path": FLAGS.base}))
-        found = _base(folder) if task == "base" else _decode(folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            if task == "decode" and FLAGS.base in PRESETS:
+                folder = Path(scratch)
+                bench_decode.write_random(folder, FLAGS.base, FLAGS.dtype)
+            else:
+                folder = base_folder(ConfigDict({"name": "nano", "path": FLAGS.base}))
+            found = _base(folder) if task == "base" else _decode(folder)
     if FLAGS.output:
         record = {"base": FLAGS.base or "nano", **found, "versions": versions()}
         files.write_json(Path(FLAGS.output), record)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from bua_jax.decoding import engine
 from bua_jax.decoding.cache import (
@@ -34,10 +35,13 @@ from bua_jax.events.windows import history, prediction_windows, sample_windows
 from bua_jax.interop import gguf, huggingface
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
+from bua_jax.models.presets import PRESETS
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config, causal_mask
 from bua_jax.pipeline import bench_llama, export, inference
+from bua_jax.pipeline.bench_train import random_variables
 from bua_jax.pipeline.timing import alternate, peak_mib, ratio
+from bua_jax.training.sharding import make_mesh, shardings
 
 _NEVER = -1  # a stop token that no row writes
 # Published peaks: dense bfloat16 FLOP/s.
@@ -62,8 +66,19 @@ def stream_bandwidth() -> float:
     return x.nbytes / min(times)
 
 
-def _text_model(folder: Path, dtype: str = "float32") -> tuple[Aligned, Weights]:
-    config, base = huggingface.load(folder, dtype)
+def write_random(folder: Path, preset: str, dtype: str) -> None:
+    """A Hugging Face directory of the preset's shape, with random weights: enough for speed."""
+    config = dataclasses.replace(PRESETS[preset], dtype=dtype)
+    one = jnp.ones((1, 1), jnp.int32)
+    shapes = jax.eval_shape(lambda: Qwen2(config).init(jax.random.key(0), one)["params"])
+    huggingface.save(folder, config, random_variables(shapes, 0))
+
+
+def _text_model(
+    folder: Path, dtype: str = "float32", mesh: Mesh | None = None
+) -> tuple[Aligned, Weights]:
+    placement = (lambda shapes: shardings({"base": shapes}, mesh)["base"]) if mesh else None
+    config, base = huggingface.load(folder, dtype, placement)
     model = Aligned(Qwen2(config), None, Projector(config.hidden_size), "none", _NEVER - 1)
     return model, prepare(model, {"base": base, "encoder": {}, "projector": {}})
 
@@ -91,36 +106,47 @@ def step_seconds(whole: Sequence[float], prefill: Sequence[float], steps: int) -
 
 
 def compare_generate(
-    folder: Path, *, batches: Sequence[int], prompt: int, new: int, repeats: int
+    folder: Path,
+    *,
+    batches: Sequence[int],
+    prompt: int,
+    new: int,
+    repeats: int,
+    dtype: str = "float32",
+    mesh: str = "1",
 ) -> list[dict[str, float | None]]:
     """Greedy decoding of random prompts, per batch size: ours, and each peer that is installed.
 
     `bandwidth_share` is that of the bytes of weights which a decode step reads over what the step's
-    time would stream (None, with the decode rate, where noise hides the steps). A peer's name has the
-    median of its seconds over ours, `same_as_` it the share of rows whose tokens are all equal.
+    time would stream (None, with the decode rate, where noise hides the steps); `minutes_for_20000` is
+    for as many rows. A peer's name has the median of its seconds over ours, `same_as_` it the share of
+    rows whose tokens are all equal.
     """
-    model, weights = _text_model(folder)
+    devices = make_mesh(mesh)
+    model, weights = _text_model(folder, dtype, devices)
     read = {name: weights[name] for name in ("layers", "head")}
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(read))
-    bandwidth, peers = stream_bandwidth(), _peers(folder)
+    bandwidth, peers = stream_bandwidth(), _peers(folder, dtype)
     found = []
     for batch in batches:
         vocabulary = min(model.llm.config.vocab_size, 1000)
         tokens = np.random.default_rng(batch).integers(0, vocabulary, (batch, prompt), np.int32)
-        ours = functools.partial(_generate, model, weights, tokens, new)
-        prefill = functools.partial(_generate, model, weights, tokens, 1)
         theirs = {name: functools.partial(peer, tokens, new) for name, peer in peers.items()}
-        our_times, prefill_times, *their_times = alternate(repeats, ours, prefill, *theirs.values())
-        step = step_seconds(our_times, prefill_times, new - 1)
+        with jax.set_mesh(devices):
+            ours = functools.partial(_generate, model, weights, tokens, new)
+            prefill = functools.partial(_generate, model, weights, tokens, 1)
+            seconds, prefills, *others = alternate(repeats, ours, prefill, *theirs.values())
+            written = ours()
+        step = step_seconds(seconds, prefills, new - 1)
         row: dict[str, float | None] = {
             "batch": batch,
-            "prefill_tokens_per_second": batch * prompt / float(np.median(prefill_times)),
+            "prefill_tokens_per_second": batch * prompt / float(np.median(prefills)),
             "decode_tokens_per_second": batch / step if step else None,
+            "minutes_for_20000": 20_000 / batch * float(np.median(seconds)) / 60,
             "bandwidth_share": size / step / bandwidth if step else None,
         }
-        written = ours()
-        for (name, run), times in zip(theirs.items(), their_times, strict=True):
-            row[name] = ratio(times, our_times)
+        for (name, run), times in zip(theirs.items(), others, strict=True):
+            row[name] = ratio(times, seconds)
             row[f"same_as_{name}"] = float(
                 np.mean([a == b for a, b in zip(written, run(), strict=True)])
             )
@@ -128,14 +154,20 @@ def compare_generate(
     return found
 
 
-def _peers(folder: Path) -> dict[str, Callable[[np.ndarray, int], list[list[int]]]]:
-    """What is installed of transformers and llama.cpp: `new` greedy tokens after int32[B, T]."""
+def _peers(folder: Path, dtype: str) -> dict[str, Callable[[np.ndarray, int], list[list[int]]]]:
+    """What is installed of transformers and llama.cpp: `new` greedy tokens after int32[B, T].
+
+    Both run on the CPU, so there are none beside another device; llama.cpp in float32 only.
+    """
     peers: dict[str, Callable[[np.ndarray, int], list[list[int]]]] = {}
+    if jax.default_backend() != "cpu":
+        return peers
     if (peer := transformers_or_none()) is not None:
         torch, transformers = peer
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        peers["transformers"] = functools.partial(_their_generate, peer, loaded.eval())
-    if (llama_cpp := bench_llama.llama_cpp_or_none()) is not None:
+        kind = getattr(torch, dtype)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=kind).eval()
+        peers["transformers"] = functools.partial(_their_generate, peer, loaded)
+    if dtype == "float32" and (llama_cpp := bench_llama.llama_cpp_or_none()) is not None:
         with tempfile.TemporaryDirectory() as scratch:  # the file stays mapped
             gguf.write(Path(scratch) / "model.gguf", folder)
             model = bench_llama.load(llama_cpp, Path(scratch) / "model.gguf")

@@ -37,6 +37,27 @@ def test_a_step_is_what_it_adds_to_the_prefill() -> None:
     assert bench_decode.step_seconds([1.0], [1.1], 4) is None
 
 
+def test_a_preset_on_a_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights, spread over eight fake devices; transformers reads the same."""
+    eight = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    monkeypatch.setenv("XLA_FLAGS", eight)
+    flags = ("--base=nano", "--mesh=2x2x2", "--batches=4", "--length=20", "--new=6", "--repeats=1")
+    output = tmp_path / "bench.json"
+    done = verb("bench", "decode", "--parts=generate", *flags, f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert "nano (float32, mesh 2x2x2)" in done.stdout
+    found = json.loads(output.read_text())
+    assert {"decoding", "roofline_minutes"} <= set(found)
+    assert not {"types", "labels"} & set(found)
+    assert found["decoding"][0]["same_as_transformers"] == 1
+
+
+def test_an_unknown_part_is_refused() -> None:
+    done = verb("bench", "decode", "--parts=packing")
+    assert done.returncode == 2
+    assert "--parts has packing; it takes some of generate, types, labels" in done.stderr
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("biases", [True, False], ids=["qwen2", "llama"])
 def test_llama_cpp_writes_the_same_tokens(biases: bool, tmp_path: Path) -> None:
