@@ -226,31 +226,32 @@ def write(path: Path, folder: Path) -> None:
     import gguf
 
     config = huggingface.read_config(folder)
-    writer = gguf.GGUFWriter(path, "qwen2" if config.qkv_bias else "llama")
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.max_positions)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_block_count(config.num_layers)
-    writer.add_head_count(config.num_heads)
-    writer.add_head_count_kv(config.num_kv_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_theta)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_tokenizer_model("none")
-    for name, value in huggingface.read_tensors(folder):
-        value = value.astype(np.float32)
-        if not config.qkv_bias and (heads := _rotated_heads(name, config)):
-            value = _permuted(value, heads)
-        writer.add_tensor(_gguf_name(name), np.ascontiguousarray(value))
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-    finally:
-        writer.close()
+    with files.atomic_write(path) as temporary:
+        writer = gguf.GGUFWriter(temporary, "qwen2" if config.qkv_bias else "llama")
+        writer.add_vocab_size(config.vocab_size)
+        writer.add_context_length(config.max_positions)
+        writer.add_embedding_length(config.hidden_size)
+        writer.add_feed_forward_length(config.intermediate_size)
+        writer.add_block_count(config.num_layers)
+        writer.add_head_count(config.num_heads)
+        writer.add_head_count_kv(config.num_kv_heads)
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
+        writer.add_rope_dimension_count(config.head_dim)
+        writer.add_rope_freq_base(config.rope_theta)
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+        writer.add_tokenizer_model("none")
+        for name, value in huggingface.read_tensors(folder, config):
+            value = value.astype(np.float32)
+            if not config.qkv_bias and (heads := _rotated_heads(name, config)):
+                value = _permuted(value, heads)
+            writer.add_tensor(_gguf_name(name), np.ascontiguousarray(value))
+        try:
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
 
 
 def _gguf_name(name: str) -> str:

@@ -178,10 +178,34 @@ def _read(path: Path, name: str) -> np.ndarray:
             raise CheckpointError(f"{path}: tensor {name} can't be read ({error}).") from error
 
 
-def read_tensors(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, value) of each tensor in a directory's safetensors, one at a time."""
-    for name, path in _tensors(folder).items():
-        yield name, _read(path, name)
+def _reader(folder: Path, config: Qwen2Config) -> Callable[[str], np.ndarray]:
+    """Reads a tensor by name. Raises `CheckpointError` if they are not those that config.json asks for."""
+    tensors, expected = _tensors(folder), expected_tensors(config)
+    if config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)
+    missing = sorted(expected.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - expected.keys())
+    extra = [name for name in extra if not name.endswith("rotary_emb.inv_freq")]
+    if missing or extra:
+        raise CheckpointError(
+            f"{folder} does not fit its config.json: missing {missing[:5]} ({len(missing)}), "
+            f"unexpected {extra[:5]} ({len(extra)})."
+        )
+
+    def tensor(name: str) -> np.ndarray:
+        value, shape = _read(tensors[name], name), expected[name]
+        if value.shape != shape:
+            raise CheckpointError(f"{folder}: {name} has shape {value.shape}, expected {shape}.")
+        return value
+
+    return tensor
+
+
+def read_tensors(folder: Path, config: Qwen2Config) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, value) of a directory's tensors, one at a time. Raises `CheckpointError` as `load` does."""
+    tensor = _reader(folder, config)
+    for name in expected_tensors(config):
+        yield name, tensor(name)
 
 
 def load(
@@ -195,26 +219,9 @@ def load(
     """
     folder = Path(folder)
     config = read_config(folder, dtype)
-    tensors = _tensors(folder)
-    if config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
+    tensor = _reader(folder, config)
     table = _key_table(config)
     layers = range(config.num_layers)
-    expected = expected_tensors(config).keys()
-    missing, extra = sorted(expected - tensors.keys()), sorted(tensors.keys() - expected)
-    extra = [name for name in extra if not name.endswith("rotary_emb.inv_freq")]
-    if missing or extra:
-        raise CheckpointError(
-            f"{folder} does not fit its config.json: missing {missing[:5]} ({len(missing)}), "
-            f"unexpected {extra[:5]} ({len(extra)})."
-        )
-
-    def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        value = _read(tensors[name], name)
-        if value.shape != shape:
-            raise CheckpointError(f"{folder}: {name} has shape {value.shape}, expected {shape}.")
-        return value
-
     shapes: Tree = {}
     for key, path, shape, transposed in table:
         ours = shape[::-1] if transposed else shape
@@ -222,15 +229,15 @@ def load(
         _set(shapes, path, jax.ShapeDtypeStruct(ours, jnp.dtype(dtype)))
     places = placement(shapes) if placement else None
     params: Tree = {}
-    for key, path, shape, transposed in table:
+    for key, path, _, transposed in table:
         place, whole = _get(places, path), _get(shapes, path)
         if "{}" in key:
             value = _empty(whole.shape, whole.dtype, place)
             for n in layers:
-                value = _with_layer(value, tensor(key.format(n), shape), n, transposed, place)
+                value = _with_layer(value, tensor(key.format(n)), n, transposed, place)
                 value.block_until_ready()  # or the host would hold what is still on its way
         else:
-            value = _placed(tensor(key, shape), whole.dtype, transposed, place)
+            value = _placed(tensor(key), whole.dtype, transposed, place)
         _set(params, path, value)
     return config, params
 

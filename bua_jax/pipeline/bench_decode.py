@@ -118,9 +118,9 @@ def compare_generate(
     """Greedy decoding of random prompts, per batch size: ours, and each peer that is installed.
 
     `bandwidth_share` is that of the bytes of weights which a decode step reads over what the step's
-    time would stream (None, with the decode rate, where noise hides the steps); `minutes_for_20000` is
-    for as many rows. A peer's name has the median of its seconds over ours, `same_as_` it the share of
-    rows whose tokens are all equal.
+    time would stream; it is None on several devices and, with the decode rate, where noise hides the
+    steps. `minutes_for_20000` is for as many rows. A peer's name has the median of its seconds over
+    ours, `same_as_` it the share of rows whose tokens are all equal.
     """
     devices = make_mesh(mesh)
     model, weights = _text_model(folder, dtype, devices)
@@ -143,7 +143,7 @@ def compare_generate(
             "prefill_tokens_per_second": batch * prompt / float(np.median(prefills)),
             "decode_tokens_per_second": batch / step if step else None,
             "minutes_for_20000": 20_000 / batch * float(np.median(seconds)) / 60,
-            "bandwidth_share": size / step / bandwidth if step else None,
+            "bandwidth_share": size / step / bandwidth if step and devices.size == 1 else None,
         }
         for (name, run), times in zip(theirs.items(), others, strict=True):
             row[name] = ratio(times, seconds)

@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from bua_jax.errors import BuaError
+
 
 def llama_cpp_or_none() -> Any:
-    """llama_cpp's module, or None where it is not installed."""
+    """llama_cpp's module, or None where it, or gguf for its file, is not installed."""
     try:
+        import gguf  # noqa: F401
         import llama_cpp
     except ImportError:
         return None
@@ -29,7 +32,7 @@ def load(llama_cpp: Any, path: Path) -> Any:
     params.n_gpu_layers = 0
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if model is None:
-        raise RuntimeError(f"llama.cpp cannot load {path}.")
+        raise BuaError(f"llama.cpp cannot load {path}.")
     return model
 
 
@@ -45,7 +48,7 @@ def generate(llama_cpp: Any, model: Any, tokens: np.ndarray, new: int) -> list[l
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     context = llama_cpp.llama_init_from_model(model, params)
     if context is None:
-        raise RuntimeError(f"llama.cpp has no context for {rows} rows of {prompt + new} tokens.")
+        raise BuaError(f"llama.cpp has no context for {rows} rows of {prompt + new} tokens.")
     batch = llama_cpp.llama_batch_init(tokens.size, 0, 1)
     vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     answers, following, past = [], tokens, 0
@@ -53,7 +56,7 @@ def generate(llama_cpp: Any, model: Any, tokens: np.ndarray, new: int) -> list[l
         for _ in range(new):
             _fill(batch, following, past)
             if llama_cpp.llama_decode(context, batch):
-                raise RuntimeError(f"llama.cpp could not decode {following.size} tokens.")
+                raise BuaError(f"llama.cpp could not decode {following.size} tokens.")
             logits = llama_cpp.llama_get_logits(context)
             best = np.ctypeslib.as_array(logits, (rows, vocabulary)).argmax(1)
             past += following.shape[1]
