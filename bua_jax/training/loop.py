@@ -194,12 +194,12 @@ def named(stats: Mapping[str, Any], prefix: str) -> dict[str, float]:
 
 
 def train_scalars(
-    sums: Mapping[str, Any], rate: float, seconds: float, feeding: float
+    sums: Mapping[str, Any], rate: float, seconds: float, waiting: float
 ) -> dict[str, float]:
     """What is logged of the steps since the last log, which took `seconds`.
 
-    `feeding`: seconds in which the host made batches, while the device mostly computed: their share is
-    the most that steps can have waited for their input.
+    `waiting`: seconds in which the host made batches and the device ran out of work: their share is the
+    most that steps can have waited for their input.
     """
     return {
         **named(sums, "train"),
@@ -207,7 +207,7 @@ def train_scalars(
         "train/grad_norm": float(sums["grad_norm"] / sums["steps"]),
         "train/supervised_share": float(sums["supervised"] / sums["tokens"]),
         "train/tokens_per_second": float(sums["tokens"] / max(seconds, 1e-9)),
-        "train/input_share": feeding / max(seconds, 1e-9),
+        "train/input_share": waiting / max(seconds, 1e-9),
     }
 
 
@@ -324,7 +324,7 @@ def train(
 
     # -- steps: the host waits for the device only to log, validate or save
     started = begin = time.monotonic()
-    first, feeding = step, 0.0
+    first, waiting = step, 0.0
     sums = sharding.place(zero_sums(), everywhere)
     with (
         MetricWriter(folder if processes.is_first() else None, start=step) as writer,
@@ -336,7 +336,10 @@ def train(
         while step < settings.total_steps:
             wanted = time.monotonic()
             batch = sharding.shard_batch(next(data), mesh, settings.microbatches)
-            feeding += time.monotonic() - wanted
+            if all(
+                leaf.is_ready() for leaf in jax.tree.leaves(sums)
+            ):  # the device has no work left
+                waiting += time.monotonic() - wanted
             state, sums = run_step(state, frozen, batch, sums)
             step += 1
             display.advance(task)
@@ -352,7 +355,7 @@ def train(
                 host = jax.device_get(sums)
                 check_sane(host, step)
                 seconds = time.monotonic() - begin
-                scalars = train_scalars(host, float(rate(step - 1)), seconds, feeding)
+                scalars = train_scalars(host, float(rate(step - 1)), seconds, waiting)
                 writer.write_scalars(step, scalars)
                 loss = scalars[f"train/{settings.loss}"]
                 display.update(task, description=f"{description} loss {loss:.3f}")
@@ -380,7 +383,7 @@ def train(
                     "same command again to go on."
                 )
             if log:
-                begin, feeding = time.monotonic(), 0.0
+                begin, waiting = time.monotonic(), 0.0
 
     # -- the best model by validation loss
     best_step, best = checkpoint.restore(
