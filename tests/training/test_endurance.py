@@ -29,13 +29,22 @@ def events_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
-def arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Every array of the newest checkpoint in a folder, by its path."""
+def newest(folder: Path, like: Any = None) -> tuple[int, Any]:
+    """The newest checkpoint's step and state, whose shapes and shardings are in `like` or in its files.
+
+    A truncated file of shardings, which resuming does not read, is then not read here either.
+    """
     manager = checkpoint.open_manager(folder)
-    args = ocp.args.Composite(state=ocp.args.StandardRestore())
-    state = manager.restore(manager.latest_step(), args=args).state
+    step = manager.latest_step()
+    assert step is not None, folder
+    state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
+    return step, state.state
+
+
+def arrays(folder: Path, step: int, state: Any) -> dict[str, np.ndarray]:
+    """Every array of a state, by its path."""
     return {
-        f"{folder.name}/{manager.latest_step()}/{jax.tree_util.keystr(path)}": np.asarray(leaf)
+        f"{folder.name}/{step}/{jax.tree_util.keystr(path)}": np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     }
 
@@ -52,7 +61,10 @@ def differences(whole: Path, cut: Path) -> set[str]:
         found.add("steps")
     for stage in STAGES:
         for kind in ("checkpoints", "best"):
-            one, other = arrays(whole / stage / kind), arrays(cut / stage / kind)
+            step, state = newest(whole / stage / kind)
+            one = arrays(whole / stage / kind, step, state)
+            like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+            other = arrays(cut / stage / kind, *newest(cut / stage / kind, like))
             if one.keys() != other.keys():
                 found.add(f"{kind} has other arrays")
                 continue
