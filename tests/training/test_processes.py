@@ -206,7 +206,10 @@ def slurm(workdir: Path, *, count: int, devices: int) -> list[subprocess.Popen[s
 
 @pytest.mark.long
 def test_stage_2_by_two_processes(tmp_path: Path) -> None:
-    """SIGTERM of one stops and saves both; SIGKILL of process 0 ends the other; 1 process agrees."""
+    """SIGTERM of one stops and saves both; SIGKILL of process 0 ends the other; 1 process agrees.
+
+    To 1e-3 of the norm: sums are in another order, and Adam's first steps enlarge what that rounds away.
+    """
     whole, cut, alone = (tmp_path / name for name in ("whole", "cut", "alone"))
     finished(slurm(whole, count=2, devices=2))
     for folder in (cut, alone):
@@ -234,4 +237,4 @@ def test_stage_2_by_two_processes(tmp_path: Path) -> None:
     trained = [f / "stage2" / "trained.safetensors" for f in (whole, cut, alone)]
     first, second, third = (load_tree(path)[0] for path in trained)
     jax.tree.map(np.testing.assert_array_equal, first, second)
-    assert tiny.relative(first, third) <= 1e-4
+    assert tiny.relative(first, third) <= 1e-3
