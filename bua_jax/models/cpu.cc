@@ -29,7 +29,7 @@ constexpr int kLanes = 4, kRows = 8;
 #endif
 constexpr int kPanel = 32, kTile = 2 * kLanes;
 constexpr int64_t kDepth = 1024;  // rows of a panel that stay in the second-level cache: 128 KiB
-constexpr int kAhead = 64;           // rows of a panel that are fetched before they are needed
+constexpr int kAhead = 64;        // rows of a panel that are fetched before they are needed
 constexpr int64_t kQueries = 48, kKeys = 96;  // whose scores and their gradients stay there too
 static_assert(kKeys % kPanel == 0);
 

@@ -336,9 +336,8 @@ def train(
         while step < settings.total_steps:
             wanted = time.monotonic()
             batch = sharding.shard_batch(next(data), mesh, settings.microbatches)
-            if all(
-                leaf.is_ready() for leaf in jax.tree.leaves(sums)
-            ):  # the device has no work left
+            idle = all(leaf.is_ready() for leaf in jax.tree.leaves(sums))  # no step is under way
+            if idle:
                 waiting += time.monotonic() - wanted
             state, sums = run_step(state, frozen, batch, sums)
             step += 1

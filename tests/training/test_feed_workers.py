@@ -1,7 +1,9 @@
 """The loop with worker processes: counts are recorded, resume is exact at equal ones, else a notice."""
 
+import dataclasses
 import multiprocessing
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from bua_jax.training import checkpoint, loop, sharding
+from bua_jax.training.writers import read_scalars
 from tests.training import endure, tiny
 
 STEPS = 8
@@ -31,21 +34,38 @@ def step(state: Any, frozen: Any, batch: Any, sums: Any) -> Any:
     return state, {**sums, "steps": sums["steps"] + 1, "tokens": sums["tokens"] + 1}
 
 
-def train(folder: Path, workers: int, monkeypatch: pytest.MonkeyPatch, dies: bool = False) -> Any:
-    """Trains a few parameters; one that dies does so in its sixth batch."""
+def slow_step(state: Any, frozen: Any, batch: Any, sums: Any) -> Any:
+    """The same, after some hundred products that take the device a tenth of a second or more."""
+    work = jnp.ones((512, 512)) * state.step
+    work = jax.lax.fori_loop(0, 300, lambda _, x: jnp.tanh(x @ x), work)
+    state, sums = step(state, frozen, batch, sums)
+    return state, {**sums, "tokens": sums["tokens"] + 1e-9 * work[0, 0]}
+
+
+def train(
+    folder: Path,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+    dies: bool = False,
+    make: Any = step,
+    pause: float = 0,
+    settings: loop.TrainSettings = SETTINGS,
+) -> Any:
+    """Trains a few parameters; one that dies does so in its sixth batch. A batch takes `pause` seconds."""
     put, count = sharding.shard_batch, iter(range(1, 1000))
 
     def putting(batch: Any, mesh: Any, *parts: int) -> Any:
         # Batches of validation come first, without microbatches.
         if parts and next(count) == 6 and dies:
             raise KeyError("died")
+        time.sleep(pause if parts else 0)
         return put(batch, mesh, *parts)
 
     mesh = sharding.make_mesh("1")
     plan = tiny.plan(RECORDS, workers=workers)
     assert plan.workers == workers
     with monkeypatch.context() as patch, jax.set_mesh(mesh):
-        patch.setattr(loop, "make_step", lambda *_: step)
+        patch.setattr(loop, "make_step", lambda *_: make)
         patch.setattr(loop, "batch_losses", endure.light_losses)
         patch.setattr(sharding, "shard_batch", putting)
         best, _ = loop.train(
@@ -55,7 +75,7 @@ def train(folder: Path, workers: int, monkeypatch: pytest.MonkeyPatch, dies: boo
             RECORDS,
             tiny.records(8, 1),
             plan,
-            SETTINGS,
+            settings,
             folder,
             {"stage": "stage2"},
             mesh,
@@ -93,3 +113,19 @@ def test_resume_at_equal_and_at_other_counts(tmp_path: Path, capsys, monkeypatch
     assert said.count("made by 2 worker processes and now are by 0") == 1
     assert not same(other, whole)
     assert jax.tree.structure(other) == jax.tree.structure(whole)
+
+
+def test_only_a_device_without_work_waits(tmp_path: Path, monkeypatch) -> None:
+    """Every batch of 0.02 s is waited for beside short steps; beside long ones the first after a log is."""
+    settings = dataclasses.replace(SETTINGS, checkpoint_every=STEPS, log_every=STEPS)
+
+    def waited(make: Any) -> float:
+        """Seconds, of all steps but the first, which is logged alone; their "tokens" are their number."""
+        folder = tmp_path / make.__name__
+        train(folder, 0, monkeypatch, make=make, pause=0.02, settings=settings)
+        last = [s for s in read_scalars(folder) if "train/input_share" in s][-1]
+        return last["train/input_share"] * (STEPS - 1) / last["train/tokens_per_second"]
+
+    short = waited(step)
+    assert short >= (STEPS - 1) * 0.02
+    assert 0.02 <= waited(slow_step) < short / 2

@@ -208,7 +208,7 @@ def slurm(workdir: Path, *, count: int, devices: int) -> list[subprocess.Popen[s
 def test_stage_2_by_two_processes(tmp_path: Path) -> None:
     """SIGTERM of one stops and saves both; SIGKILL of process 0 ends the other; 1 process agrees.
 
-    To 1e-3 of the norm: sums are in another order, and Adam's first steps enlarge what that rounds away.
+    To 2e-4 of the norm: sums are in another order. 1.0e-4 was seen; the last step alone moves 1.6e-3.
     """
     whole, cut, alone = (tmp_path / name for name in ("whole", "cut", "alone"))
     finished(slurm(whole, count=2, devices=2))
@@ -237,4 +237,4 @@ def test_stage_2_by_two_processes(tmp_path: Path) -> None:
     trained = [f / "stage2" / "trained.safetensors" for f in (whole, cut, alone)]
     first, second, third = (load_tree(path)[0] for path in trained)
     jax.tree.map(np.testing.assert_array_equal, first, second)
-    assert tiny.relative(first, third) <= 1e-3
+    assert tiny.relative(first, third) <= 2e-4
