@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bua_jax.alignment.ask import Bua
     from bua_jax.events.schema import History
-    from bua_jax.pipeline.inference import Bua
 
 __version__ = "0.1.0"
 
 
 def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> "Bua":
-    """The trained model of a run's folder; see `bua_jax.pipeline.inference.load`."""
-    from bua_jax.pipeline import inference  # jax is imported only when it is needed
+    """The trained model of a run's folder; see `bua_jax.alignment.ask.load`."""
+    from bua_jax.alignment import ask as inference  # jax is imported only when it is needed
 
     return inference.load(folder, refine=refine, mesh=mesh)
 
 
 def read_history(path: str | Path, bua: "Bua") -> "History":
     """The first history of a JSONL file; `python -m bua_jax.predict --help` gives the format."""
-    from bua_jax.pipeline.histories import read_histories
+    from bua_jax.events.histories import read_histories
 
     limit = max(bua.windows.prediction_history, bua.windows.generation_history)
     return read_histories(path, bua.catalogue, limit)[1][0]

@@ -19,8 +19,8 @@ from pathlib import Path
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.console import notice, out
-from bua_jax.errors import ConfigError
+from bua_jax.basics.console import notice, out
+from bua_jax.basics.errors import ConfigError
 from bua_jax.events.anonymise import KEPT_AREAS, PERIOD_DAYS, anonymise_file, load_key
 from bua_jax.events.rows import BadRows
 from bua_jax.events.spec import FORMATS, DataSpec

@@ -42,17 +42,18 @@ from absl import flags
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from bua_jax import cli, files
-from bua_jax.console import out
-from bua_jax.environment import versions
-from bua_jax.errors import ConfigError
+from bua_jax import cli
+from bua_jax.alignment.parts import base_folder
+from bua_jax.basics import files
+from bua_jax.basics.console import out
+from bua_jax.basics.environment import versions
+from bua_jax.basics.errors import ConfigError
+from bua_jax.benchmarks import decode, train
+from bua_jax.benchmarks.base import compare_base_types
+from bua_jax.benchmarks.events import STEPS, bench_events
 from bua_jax.evaluation.plots import growth
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import REMAT
-from bua_jax.pipeline import bench_decode, bench_train
-from bua_jax.pipeline.bench_base import compare_base_types
-from bua_jax.pipeline.bench_events import STEPS, bench_events
-from bua_jax.pipeline.model import base_folder
 
 TASKS = ("base", "decode", "train", "events")
 PARTS = {"train": ("peers", "packing", "remat"), "decode": ("generate", "types", "labels")}
@@ -107,7 +108,7 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "mesh", "1", "decode: devices that generate runs on: N (fsdp=N) or DATAxFSDPxTENSOR."
 )
-flags.DEFINE_list("peers", [*bench_train.PEERS], "train: what ours is compared with.")
+flags.DEFINE_list("peers", [*train.PEERS], "train: what ours is compared with.")
 flags.DEFINE_float("supervised_share", 0.25, "train: of a row's tokens.")
 flags.DEFINE_integer(
     "microbatches", 1, "train: gradient accumulation, on all sides.", lower_bound=1
@@ -174,7 +175,7 @@ def _base(folder: Path) -> dict[str, Any]:
 def _decode(folder: Path) -> dict[str, Any]:
     if FLAGS.model:
         with tempfile.TemporaryDirectory() as merged:
-            predictions = bench_decode.compare_predictions(
+            predictions = decode.compare_predictions(
                 Path(FLAGS.model), Path(merged), count=FLAGS.count, batch=32, repeats=FLAGS.repeats
             )
         alone = "no rounds shared with generation"
@@ -183,7 +184,7 @@ def _decode(folder: Path) -> dict[str, Any]:
     prompt, parts = FLAGS.length or 256, _parts("decode")
     found: dict[str, Any] = {}
     if "generate" in parts:
-        found["decoding"] = bench_decode.compare_generate(
+        found["decoding"] = decode.compare_generate(
             folder,
             batches=[_whole("batches", batch) for batch in FLAGS.batches],
             prompt=prompt,
@@ -195,17 +196,17 @@ def _decode(folder: Path) -> dict[str, Any]:
         what = f"{FLAGS.base or 'nano'} ({FLAGS.dtype}, mesh {FLAGS.mesh})"
         _print(f"{what}: {FLAGS.new} tokens after {prompt}", found["decoding"])
     if "types" in parts:
-        found["types"] = bench_decode.compare_types(folder, batch=8, prompt=prompt, new=FLAGS.new)
+        found["types"] = decode.compare_types(folder, batch=8, prompt=prompt, new=FLAGS.new)
         _print("Tokens of the engine that a whole forward ranks first", found["types"])
     if "labels" in parts:
-        found["labels"] = bench_decode.compare_labels(
+        found["labels"] = decode.compare_labels(
             folder, labels=FLAGS.labels, prompt=400, repeats=FLAGS.repeats
         )
         ratios = [{"": name, "ratio": row["ratio"]} for name, row in found["labels"].items()]
         _print(f"{FLAGS.labels} labels after 400 tokens: ratios of time", ratios)
     found["roofline_minutes"] = {
-        name: bench_decode.roofline_minutes(PRESETS["qwen2.5-7b"], flops)
-        for name, flops in bench_decode.PEAKS.items()
+        name: decode.roofline_minutes(PRESETS["qwen2.5-7b"], flops)
+        for name, flops in decode.PEAKS.items()
     }
     title = "Roofline of 20,000 predictions with qwen2.5-7b, minutes"
     _print(title, [found["roofline_minutes"]])
@@ -214,8 +215,8 @@ def _decode(folder: Path) -> dict[str, Any]:
 
 def _train() -> dict[str, Any]:
     parts = _parts("train")
-    _check_names("peers", FLAGS.peers, [*bench_train.PEERS])
-    shape = bench_train.make_shape(
+    _check_names("peers", FLAGS.peers, [*train.PEERS])
+    shape = train.make_shape(
         FLAGS.base,
         rows=FLAGS.rows or 8,
         length=FLAGS.length or 512,
@@ -236,9 +237,9 @@ def _train() -> dict[str, Any]:
         "merge_adapter": model.merge_adapter,
     }
     with tempfile.TemporaryDirectory() as folder:
-        bench_train.write_inputs(shape, Path(folder))
+        train.write_inputs(shape, Path(folder))
         if "peers" in parts:
-            rows, facts, left_out = bench_train.compare_peers(
+            rows, facts, left_out = train.compare_peers(
                 shape, Path(folder), FLAGS.peers, FLAGS.repeats
             )
             ours = f"ours with remat {model.remat}, {'' if model.merge_adapter else 'no '}merging"
@@ -254,14 +255,14 @@ def _train() -> dict[str, Any]:
                 out.print(f"{name} is left out: {reason}", markup=False)
             found |= {"peers": rows, "left_out": left_out, **facts}
         if "packing" in parts:
-            records = bench_train.stage2_records(shape.config, shape.sizes, FLAGS.dialogues)
-            fill = bench_train.packing_fill(records, shape.config.seed)
+            records = train.stage2_records(shape.config, shape.sizes, FLAGS.dialogues)
+            fill = train.packing_fill(records, shape.config.seed)
             _print(f"{len(records)} stage-2 dialogues packed", fill)
-            packing = bench_train.compare_packing(shape, records, FLAGS.repeats)
+            packing = train.compare_packing(shape, records, FLAGS.repeats)
             _print(f"{what}: a stage-2 step, dialogues packed and padded", packing)
             found |= {"fill": fill, "packing": packing}
         if "remat" in parts:
-            policies = bench_train.compare_remat(shape, Path(folder), FLAGS.repeats)
+            policies = train.compare_remat(shape, Path(folder), FLAGS.repeats)
             _print(f"{what}: remat policies, {batch}", policies)
             found["remat_policies"] = policies
     return found
@@ -309,7 +310,7 @@ def main(task: str) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             if task == "decode" and FLAGS.base in PRESETS:
                 folder = Path(scratch)
-                bench_decode.write_random(folder, FLAGS.base, FLAGS.dtype)
+                decode.write_random(folder, FLAGS.base, FLAGS.dtype)
             else:
                 folder = base_folder(ConfigDict({"name": "nano", "path": FLAGS.base}))
             found = _base(folder) if task == "base" else _decode(folder)

@@ -11,9 +11,9 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from bua_jax import config as configs
-from bua_jax.console import notice, run_verb
-from bua_jax.errors import ConfigError
+from bua_jax.basics import config as configs
+from bua_jax.basics.console import notice, run_verb
+from bua_jax.basics.errors import ConfigError
 
 FLAGS = flags.FLAGS
 
@@ -97,7 +97,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
             raise ConfigError(f"Unexpected argument {rest[1]!r}; flags start with --.")
         _use_compilation_cache()
         if distributed and (FLAGS.distributed or FLAGS.coordinator) and not FLAGS.dry_run:
-            from bua_jax.training import processes
+            from bua_jax.parallel import processes
 
             processes.start(FLAGS.coordinator, FLAGS.process_count, FLAGS.process_id)
         warn_cpu_only()
@@ -108,7 +108,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
     if not distributed:
         run_verb(body)
         return
-    from bua_jax.training.processes import ending_together
+    from bua_jax.parallel.processes import ending_together
 
     with ending_together():
         run_verb(body)

@@ -13,7 +13,7 @@ not given. Nothing is overwritten: `--output` is a new or empty folder.
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.errors import ConfigError
+from bua_jax.basics.errors import ConfigError
 from bua_jax.pipeline.export import export
 
 FLAGS = flags.FLAGS

@@ -11,7 +11,7 @@ because test windows are scored once per checkpoint.
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.errors import MismatchError
+from bua_jax.basics.errors import MismatchError
 from bua_jax.pipeline.chain import STEPS, start
 from bua_jax.pipeline.evaluate import print_results
 from bua_jax.pipeline.steps import ensure, read_record

@@ -16,10 +16,11 @@ from pathlib import Path
 from absl import flags
 from rich.table import Table
 
-from bua_jax import cli, files
-from bua_jax.console import out
-from bua_jax.environment import versions
-from bua_jax.errors import ConfigError
+from bua_jax import cli
+from bua_jax.basics import files
+from bua_jax.basics.console import out
+from bua_jax.basics.environment import versions
+from bua_jax.basics.errors import ConfigError
 from bua_jax.pipeline.parity import compare
 
 FLAGS = flags.FLAGS

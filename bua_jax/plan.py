@@ -18,9 +18,10 @@ from typing import Any
 from absl import flags
 from rich.table import Table
 
-from bua_jax import cli, files
-from bua_jax.console import notice, out
-from bua_jax.environment import versions
+from bua_jax import cli
+from bua_jax.basics import files
+from bua_jax.basics.console import notice, out
+from bua_jax.basics.environment import versions
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("target", "a100-40g:1", "DEVICE:SHAPE, for example a100-40g:8 or v5e:2x4.")
@@ -128,7 +129,7 @@ def main() -> None:
     # Imported late: a GPU's driver must not make jax look for devices before their number is set.
     import dataclasses
 
-    from bua_jax.pipeline import plan
+    from bua_jax.planning import plan
 
     given = {"tokens": FLAGS.dialogue_tokens, "supervised": FLAGS.supervised_share}
     given = {name: value for name, value in given.items() if value}

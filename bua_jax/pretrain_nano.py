@@ -22,14 +22,15 @@ import numpy as np
 import optax
 from absl import flags
 
-from bua_jax import cli, files
-from bua_jax.console import bar, notice
+from bua_jax import cli
+from bua_jax.alignment.warm_start import event_words
+from bua_jax.basics import files
+from bua_jax.basics.console import bar, notice
 from bua_jax.interop import huggingface, nano
 from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.aligned import cross_entropy
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import Qwen2
-from bua_jax.training.warm_start import event_words
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "runs/nano", "Folder to write.")

@@ -4,7 +4,7 @@ python -m bua_jax.versions
 """
 
 from bua_jax import cli
-from bua_jax.environment import versions
+from bua_jax.basics.environment import versions
 
 
 def main() -> None:

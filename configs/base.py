@@ -9,7 +9,7 @@ configs/data), `mesh` (devices: a number N is fsdp=N; DATAxFSDPxTENSOR sets all 
 
 from ml_collections import ConfigDict
 
-from bua_jax.config import parse_arg, part
+from bua_jax.basics.config import parse_arg, part
 
 
 def _stage(peak_lr: float) -> ConfigDict:

@@ -5,7 +5,7 @@ python -m bua_jax.curriculum --config=configs/curriculum.py:data=foursquare_nyc
 
 from ml_collections import ConfigDict
 
-from bua_jax.config import load
+from bua_jax.basics.config import load
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -10,7 +10,7 @@ What the stage needs (encoder, dialogues, earlier stages) is built first where i
 
 from ml_collections import ConfigDict
 
-from bua_jax.config import load
+from bua_jax.basics.config import load
 
 
 def get_config(arg: str = "") -> ConfigDict:

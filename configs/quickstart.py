@@ -6,7 +6,7 @@ python -m bua_jax.curriculum --config=configs/quickstart.py --workdir=runs/quick
 
 from ml_collections import ConfigDict
 
-from bua_jax.config import load
+from bua_jax.basics.config import load
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from tests.helpers import ROOT
-from tests.runs import curriculum
+from tests.support.helpers import ROOT
+from tests.support.runs import curriculum
 
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -8,12 +8,12 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from bua_jax import config as configs
+from bua_jax.basics import config as configs
+from bua_jax.basics.errors import ConfigError
 from bua_jax.cli import leaves
-from bua_jax.errors import ConfigError
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.steps import settings
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 FILES = sorted(p.name for p in (ROOT / "configs").glob("[a-z]*.py"))
 DATA = sorted(p.stem for p in (ROOT / "configs" / "data").glob("[a-z]*.py"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
 TRAINING = ("train_gpus.sh", "train_slurm.sh", "train_tpu.sh")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
+from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
-from bua_jax.models import cpu
-from bua_jax.pipeline.histories import example_lines, read_histories
-from tests.helpers import ROOT, require
-from tests.runs import REDUCED, curriculum, verb
+from bua_jax.models.kernels import cpu
+from tests.support.helpers import ROOT, require
+from tests.support.runs import REDUCED, curriculum, verb
 from tests.test_readme import BLOCKS, commands
 
 METHODS = {

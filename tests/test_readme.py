@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bua_jax import config as configs
-from tests.helpers import ROOT
+from bua_jax.basics import config as configs
+from tests.support.helpers import ROOT
 
 BLOCK = re.compile(r"^```(\w+) (\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())

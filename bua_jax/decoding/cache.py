@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from bua_jax.models import aligned, cpu
+from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
+from bua_jax.models.kernels import cpu
 from bua_jax.models.quantization import is_quantized
 from bua_jax.models.qwen2 import Block, KVCache, RMSNorm
-from bua_jax.models.rows import row_and_head_axes
+from bua_jax.parallel.rows import row_and_head_axes
 
 Weights = dict[str, Any]
 CACHE_TYPES = ("float32", "bfloat16", "int8")

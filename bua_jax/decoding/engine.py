@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from bua_jax.console import notice
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding import grammar
 from bua_jax.decoding.cache import (
     Chunk,
@@ -32,7 +33,6 @@ from bua_jax.decoding.cache import (
 )
 from bua_jax.decoding.labels import LabelScores, LabelTree, score_labels
 from bua_jax.decoding.sampler import highest, sample
-from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
 

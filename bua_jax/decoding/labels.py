@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding.cache import (
     Rows,
     Weights,
@@ -20,7 +21,6 @@ from bua_jax.decoding.cache import (
     logits,
     with_room,
 )
-from bua_jax.errors import ConfigError
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
 

@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 
 from bua_jax.dialogue import facts
-from bua_jax.dialogue.annotators import refined_summary
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rounds import Dialogue, Round
+from bua_jax.dialogue.rules import refined_summary
 from bua_jax.dialogue.traits import KINDS, kind_of
 
 CRITERIA = {

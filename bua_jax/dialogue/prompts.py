@@ -15,9 +15,9 @@ from typing import Protocol
 
 import numpy as np
 
+from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.rounds import FINAL, Dialogue, kind_id, task_id
 from bua_jax.dialogue.text import history_text
-from bua_jax.errors import ConfigError
 from bua_jax.events.schema import Catalogue, History
 
 SOFT_TOKENS = ("sequence", "item", "pooled", "none", "text")

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.text import Text
 
-from bua_jax.console import out
-from bua_jax.dialogue.annotators import VERSION
+from bua_jax.basics.console import out
+from bua_jax.basics.errors import DataError, MismatchError
+from bua_jax.basics.files import atomic_write
 from bua_jax.dialogue.rounds import Dialogue, Round
-from bua_jax.errors import DataError, MismatchError
+from bua_jax.dialogue.rules import VERSION
 from bua_jax.events.schema import EventStore
-from bua_jax.files import atomic_write
 
 _ROUND = pa.struct([("kind", pa.string()), ("instruction", pa.string()), ("answer", pa.string())])
 _SCHEMA = pa.schema(

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bua_jax.dialogue import annotators, facts
-from bua_jax.dialogue.annotators import ANNOTATORS, NOTHING
+from bua_jax.basics.errors import ConfigError
+from bua_jax.dialogue import facts, rules
 from bua_jax.dialogue.facts import SCENE_HOURS, Window
 from bua_jax.dialogue.rounds import STAGE1_TASKS, UNDERSTANDING, Dialogue, Round
+from bua_jax.dialogue.rules import ANNOTATORS, NOTHING
 from bua_jax.dialogue.text import day_text
-from bua_jax.errors import ConfigError
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore, History
 from bua_jax.events.windows import (
@@ -155,9 +155,7 @@ def stage1_dialogue(
         following = future_events(store, end, SCENE_HOURS)
         if following is None:
             return None
-        answer = annotators.future_scene(
-            window, _following(store, start, following, window.history)
-        )
+        answer = rules.future_scene(window, _following(store, start, following, window.history))
     elif task == "current_scene" and not facts.past_scene(window)[1]:
         return None
     else:

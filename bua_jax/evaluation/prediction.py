@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.metrics import f1_score, precision_score
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 
 _LEAST_WINDOWS = 20
 

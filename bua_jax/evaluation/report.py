@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from bua_jax.files import write_text
+from bua_jax.basics.files import write_text
 
 _TEMPLATE = Path(__file__).parent / "report.html"
 

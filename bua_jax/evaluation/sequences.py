@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import sacrebleu
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 from bua_jax.events.schema import NUM_PLACES, Catalogue
 from bua_jax.events.windows import Day
 

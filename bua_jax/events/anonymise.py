@@ -15,13 +15,13 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
+from bua_jax.basics.files import atomic_write, read_json
 from bua_jax.events.readers import ANONYMISED_KEY, anonymised_mark, read_frame
 from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import SPLITS
 from bua_jax.events.spec import DataSpec
 from bua_jax.events.split import split_users
-from bua_jax.files import atomic_write, read_json
 
 KEPT_AREAS = 10
 PERIOD_DAYS = 90

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from bua_jax.basics.files import atomic_write, write_json, write_text
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import SPLITS, WEEKDAYS, EventStore
 from bua_jax.events.windows import generation_windows, prediction_windows
-from bua_jax.files import atomic_write, write_json, write_text
 
 HISTORY = {"prediction": 40, "generation": 100}
 """Events of history in the window counts (Appendix H)."""

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 from bua_jax.events.rows import Checker
 from bua_jax.events.schema import WEEKDAYS
 

@@ -14,8 +14,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bua_jax.console import notice
-from bua_jax.errors import DataError
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import DataError
 from bua_jax.events.clock import add_clock, days_from_order, days_from_weeks, integer
 from bua_jax.events.rows import ROW, BadRows, Checker, check_file, is_parquet, read_rows
 from bua_jax.events.schema import SPLITS, Catalogue, EventStore

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from bua_jax.errors import ConfigError, DataError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.spec import DataSpec
 
 ROW = "row"

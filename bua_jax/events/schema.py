@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bua_jax.errors import DataError
-from bua_jax.files import atomic_write, sha256_arrays, sha256_text
+from bua_jax.basics.errors import DataError
+from bua_jax.basics.files import atomic_write, sha256_arrays, sha256_text
 
 NUM_PLACES = 10
 """Places a model can tell apart in a history: ids 1..10 (L1..L10); 0 is "other"."""

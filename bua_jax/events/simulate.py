@@ -26,10 +26,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bua_jax.console import progress
+from bua_jax.basics.console import progress
+from bua_jax.basics.files import atomic_write
 from bua_jax.events.schema import Catalogue, EventStore
 from bua_jax.events.split import split_users
-from bua_jax.files import atomic_write
 
 RESERVED_SEEDS = (7_000_001,)
 """Populations that only nano's pretraining may use."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bua_jax.errors import ConfigError
+from bua_jax.basics.errors import ConfigError
 
 ROLES = (
     "user",

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 
 RENEWED_ID = re.compile(r"renewed-[0-9a-f]{16}")
 """Ids that the anonymiser renews from period to period: one person has several."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bua_jax.errors import ConfigError
+from bua_jax.basics.errors import ConfigError
 from bua_jax.events.schema import NUM_PLACES, EventStore, History
 
 

@@ -22,7 +22,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from bua_jax.console import notice
+from bua_jax.basics.console import notice
 from bua_jax.dialogue.prompts import TokenRecord
 
 Batch = dict[str, np.ndarray]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bua_jax.console import notice
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import DataError
 from bua_jax.dialogue.prompts import (
     Tokenizer,
     TokenRecord,
@@ -15,7 +16,6 @@ from bua_jax.dialogue.prompts import (
     first_instruction,
 )
 from bua_jax.dialogue.rounds import Dialogue
-from bua_jax.errors import DataError
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import history
 from bua_jax.feed import token_file

@@ -7,9 +7,9 @@ from typing import overload
 import numpy as np
 import pyarrow as pa
 
+from bua_jax.basics.errors import DataError
+from bua_jax.basics.files import atomic_write
 from bua_jax.dialogue.prompts import TokenRecord
-from bua_jax.errors import DataError
-from bua_jax.files import atomic_write
 
 _COLUMNS = ("tokens", "round_ids", "kinds", "soft_index", "events")
 

@@ -19,9 +19,9 @@ import tokenizers
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, decoders, models
 
-from bua_jax import files
-from bua_jax.console import notice
-from bua_jax.errors import CheckpointError
+from bua_jax.basics import files
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import CheckpointError
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import PRE_TOKENIZERS
 from bua_jax.models.qwen2 import Qwen2Config

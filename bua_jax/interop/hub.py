@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from bua_jax.errors import CheckpointError
+from bua_jax.basics.errors import CheckpointError
 
 _FILES = (
     "config.json",

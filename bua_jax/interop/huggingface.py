@@ -14,11 +14,11 @@ from jax.sharding import Sharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from bua_jax import files
-from bua_jax.errors import CheckpointError, DataError
+from bua_jax.basics import files
+from bua_jax.basics.errors import CheckpointError, DataError
 from bua_jax.models.lora import MODULE_OF
 from bua_jax.models.qwen2 import Qwen2Config
-from bua_jax.training.sharding import to_host
+from bua_jax.parallel.sharding import to_host
 
 Tree = dict[str, Any]
 Placement = Callable[[Tree], Tree]  # shapes -> where each array goes

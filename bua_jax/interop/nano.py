@@ -14,12 +14,12 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
-from bua_jax.dialogue import annotators
-from bua_jax.dialogue.annotators import ANNOTATORS, NOTHING
+from bua_jax.dialogue import rules
 from bua_jax.dialogue.critic import refinement_dialogue
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.dialogue.rounds import Dialogue, Round
+from bua_jax.dialogue.rules import ANNOTATORS, NOTHING
 from bua_jax.dialogue.tasks import (
     INSTRUCTIONS,
     Writer,
@@ -122,7 +122,7 @@ def dialogues(
         for kind in kinds:
             if kind == "refinement":
                 other = writer.window(start, end, f"other:{end}")
-                draft = annotators.summary(other)
+                draft = rules.summary(other)
                 rounds.append(refinement_dialogue(window, "train", start, end, draft).rounds[0])
             else:
                 rounds.append(Round(kind, INSTRUCTIONS[kind], ANNOTATORS[kind](window)))

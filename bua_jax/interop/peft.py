@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from bua_jax import files
-from bua_jax.errors import CheckpointError, DataError, MismatchError
+from bua_jax.basics import files
+from bua_jax.basics.errors import CheckpointError, DataError, MismatchError
 from bua_jax.interop.huggingface import open_safetensors
 from bua_jax.models.lora import MODULE_OF, LoraConfig, kernel_shapes
 from bua_jax.models.qwen2 import Qwen2Config

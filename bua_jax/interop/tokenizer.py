@@ -10,7 +10,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from bua_jax.errors import CheckpointError
+from bua_jax.basics.errors import CheckpointError
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 _QWEN_SPLIT = (  # of Qwen's published tokenizer: contractions, words, single digits, symbols, spaces

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bua_jax.errors import ConfigError
+from bua_jax.basics.errors import ConfigError
 
 MODES = ("none", "int8", "nf4")
 _BLOCK = 64  # inputs per scale in nf4

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from bua_jax.models.cpu import Panels, attend_in_place, attend_within, attends_within
+from bua_jax.models.kernels.cpu import Panels, attend_in_place, attend_within, attends_within
+from bua_jax.models.kernels.splash import splash_attention
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.quantization import is_quantized, plain
-from bua_jax.models.rows import attend_by_shards, by_rows
-from bua_jax.models.splash import splash_attention
+from bua_jax.parallel.rows import attend_by_shards, by_rows
 
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,

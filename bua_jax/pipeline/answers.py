@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bua_jax import files
-from bua_jax.console import notice
-from bua_jax.errors import DataError
+from bua_jax.basics import files
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import DataError
 from bua_jax.events.schema import History
 from bua_jax.pipeline import ray_shards
 

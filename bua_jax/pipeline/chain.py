@@ -4,15 +4,17 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from bua_jax import files
-from bua_jax.console import out
+from bua_jax.basics import files
+from bua_jax.basics.console import out
+from bua_jax.basics.environment import versions
+from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding.cache import CACHE_TYPES
 from bua_jax.decoding.rounds import DECODE
 from bua_jax.dialogue.prompts import SOFT_TOKENS
-from bua_jax.environment import versions
-from bua_jax.errors import ConfigError
 from bua_jax.models import quantization
 from bua_jax.models.qwen2 import ATTENTION, REMAT
+from bua_jax.parallel import processes
+from bua_jax.parallel.sharding import parse_mesh
 from bua_jax.pipeline.data import build_data
 from bua_jax.pipeline.dialogues import build_dialogues
 from bua_jax.pipeline.encoder import build_encoder
@@ -20,8 +22,6 @@ from bua_jax.pipeline.evaluate import build_evaluation
 from bua_jax.pipeline.reflection import build_reflection
 from bua_jax.pipeline.stages import build_stage
 from bua_jax.pipeline.steps import Run, Step, outline, plain
-from bua_jax.training import processes
-from bua_jax.training.sharding import parse_mesh
 
 
 def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bua_jax.errors import ConfigError
+from bua_jax.basics.errors import ConfigError
 from bua_jax.events.card import write_card
 from bua_jax.events.groups import training_shares
 from bua_jax.events.readers import DataSpec, read_store

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from ml_collections import ConfigDict
 
-from bua_jax import files
-from bua_jax.console import notice, progress
+from bua_jax.basics import files
+from bua_jax.basics.console import notice, progress
 from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.dialogue.store import describe, read_dialogues, write_dialogues
 from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, write_stage1

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from bua_jax.console import notice
+from bua_jax.basics.console import notice
+from bua_jax.basics.files import write_json
 from bua_jax.events.schema import Catalogue
-from bua_jax.files import write_json
 from bua_jax.interop.huggingface import load_tree, save_tree, tree_hash
 from bua_jax.models.encoders import EncoderConfig
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run
-from bua_jax.training.encoder_loop import EncoderSettings, train_encoder
+from bua_jax.training.events import EncoderSettings, train_encoder
 
 
 def encoder_config(run: Run, catalogue: Catalogue) -> EncoderConfig:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bua_jax import __version__, files
-from bua_jax.baselines import counts, lightgbm, logit_adjustment, neural
-from bua_jax.baselines.protocol import Histories, Predictor, histories_of
-from bua_jax.console import notice, out
+from bua_jax import __version__
+from bua_jax.alignment.ask import Bua
+from bua_jax.alignment.parts import assemble
+from bua_jax.basics import files
+from bua_jax.basics.console import notice, out
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.dialogue.tasks import (
     revealed_instruction,
@@ -32,14 +33,15 @@ from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, ori
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore, History
 from bua_jax.events.windows import Day, WindowIndex, history, sample_id, target_day
+from bua_jax.methods import lightgbm, logit_adjustment, neural
+from bua_jax.methods import markov_counts as counts
+from bua_jax.methods.protocol import Histories, Predictor, histories_of
+from bua_jax.parallel.sharding import own_mesh
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import split_windows, writer_of
 from bua_jax.pipeline.encoder import encoder_config, encoder_settings, load_encoder
-from bua_jax.pipeline.inference import Bua
-from bua_jax.pipeline.model import assemble
 from bua_jax.pipeline.stages import load_stage, previous_stage
 from bua_jax.pipeline.steps import Run, read_record
-from bua_jax.training.sharding import own_mesh
 from bua_jax.training.writers import read_scalars
 
 _VALIDATION_WINDOWS = 4000

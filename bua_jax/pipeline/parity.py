@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from bua_jax.alignment.ask import finished_stage, load
+from bua_jax.alignment.parts import Parts, base_folder
+from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
-from bua_jax.errors import ConfigError
 from bua_jax.feed.packing import one_per_row
 from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop import huggingface, peft
@@ -26,8 +28,6 @@ from bua_jax.models.lora import MODULE_OF
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues
-from bua_jax.pipeline.inference import finished_stage, load
-from bua_jax.pipeline.model import Parts, base_folder
 from bua_jax.pipeline.steps import Run
 from bua_jax.training.losses import round_balanced_loss, token_mean_loss
 

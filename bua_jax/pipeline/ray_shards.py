@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bua_jax.console import progress
-from bua_jax.errors import BuaError, ConfigError
+from bua_jax.basics.console import progress
+from bua_jax.basics.errors import BuaError, ConfigError
 
 Work = Callable[[int, Path], None]
 """(number of the shard, file to write atomically); a module's function or a partial of one."""

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from bua_jax import files
-from bua_jax.console import notice
+from bua_jax.alignment.ask import Bua
+from bua_jax.basics import files
+from bua_jax.basics.console import notice
 from bua_jax.decoding.rounds import understand
 from bua_jax.dialogue.critic import critique, refinement_dialogue
 from bua_jax.dialogue.rounds import Dialogue
@@ -15,7 +16,6 @@ from bua_jax.events.groups import training_shares
 from bua_jax.events.windows import sample_id
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import split_windows, writer_of
-from bua_jax.pipeline.inference import Bua
 from bua_jax.pipeline.stages import load_stage
 from bua_jax.pipeline.steps import Run
 

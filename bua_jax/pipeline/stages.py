@@ -8,23 +8,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from bua_jax.console import notice
+from bua_jax.alignment.parts import Parts, assemble, save_trained, with_trained
+from bua_jax.alignment.warm_start import warm_start, word_targets
+from bua_jax.basics.console import notice
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import Encoding, kept_records
 from bua_jax.models import aligned
-from bua_jax.models.splash import check_splash
+from bua_jax.models.kernels.splash import check_splash
+from bua_jax.parallel import processes, sharding
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues, split_windows
-from bua_jax.pipeline.model import Parts, assemble, save_trained, with_trained
 from bua_jax.pipeline.steps import Run, plain
-from bua_jax.training import processes, sharding
-from bua_jax.training.encoder_loop import segments_of
+from bua_jax.training.events import segments_of
 from bua_jax.training.loop import TrainSettings, train
 from bua_jax.training.optimizer import OptimizerSettings, print_groups, trained_groups
-from bua_jax.training.warm_start import warm_start, word_targets
 
 TRAINED = "trained.safetensors"
 _WARM_WINDOWS = 1500

@@ -18,11 +18,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from bua_jax import files
-from bua_jax.console import notice
-from bua_jax.environment import versions
-from bua_jax.errors import ConfigError, MismatchError
-from bua_jax.training import processes
+from bua_jax.basics import files
+from bua_jax.basics.console import notice
+from bua_jax.basics.environment import versions
+from bua_jax.basics.errors import ConfigError, MismatchError
+from bua_jax.parallel import processes
 
 
 @dataclass(frozen=True)

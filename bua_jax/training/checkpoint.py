@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from bua_jax.console import notice
-from bua_jax.errors import CheckpointError, MismatchError
-from bua_jax.training import processes
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import CheckpointError, MismatchError
+from bua_jax.parallel import processes
 
 
 def open_manager(folder: Path, *, keep: int = 2) -> ocp.CheckpointManager:

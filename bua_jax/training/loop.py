@@ -15,14 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bua_jax.console import bar, notice
+from bua_jax.basics.console import bar, notice
+from bua_jax.basics.errors import BuaError, CheckpointError
 from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS
-from bua_jax.errors import BuaError, CheckpointError
 from bua_jax.feed.packing import THREADS, PackingPlan, batches, fixed_batches, plan_for
 from bua_jax.models.aligned import Aligned, supervised_nll
-from bua_jax.models.rows import row_shards
-from bua_jax.training import checkpoint, losses, processes, sharding, weighting
+from bua_jax.parallel import processes, sharding
+from bua_jax.parallel.rows import row_shards
+from bua_jax.training import checkpoint, losses, weighting
 from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partition, schedule
 from bua_jax.training.state import TrainState, create
 from bua_jax.training.writers import MetricWriter

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from rich.table import Table
 
-from bua_jax.console import err
-from bua_jax.errors import ConfigError
+from bua_jax.basics.console import err
+from bua_jax.basics.errors import ConfigError
 
 GROUPS = ("encoder", "projector", "base", "adapter")
 STAGE_TABLE: dict[str, tuple[str, ...]] = {

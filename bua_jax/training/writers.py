@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from bua_jax.errors import WriteError
+from bua_jax.basics.errors import WriteError
 
 
 class _Board:

@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding import cache, engine, rounds
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import next_turn, opening
-from bua_jax.errors import ConfigError
-from bua_jax.models import aligned, cpu
+from bua_jax.models import aligned
+from bua_jax.models.kernels import cpu
 from bua_jax.models.quantization import quantize
 from bua_jax.models.qwen2 import Qwen2
 from tests.decoding.fakes import decoder
 from tests.decoding.test_rounds import ROUNDS, history_of, recomputed
-from tests.helpers import require_kernels
+from tests.support.helpers import require_kernels
 
 # Mixed lengths; 70 are no multiple of any batch below.
 MANY = [history_of(int(length), seed) for seed, length in enumerate(np.arange(70) * 7 % 31 + 10)]

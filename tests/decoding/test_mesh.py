@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 
-from tests.helpers import on_eight_devices
+from tests.support.helpers import on_eight_devices
 
 SCRIPT = """
 import dataclasses, json
 import jax, numpy as np
 from bua_jax.decoding import engine, rounds
-from bua_jax.training import sharding
+from bua_jax.parallel import sharding
 from tests.decoding.fakes import decoder
 from tests.decoding.test_rounds import ROUNDS, history_of
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding import engine, rounds
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import label_tokens, next_turn, opening
 from bua_jax.dialogue.text import history_text, parse_day
-from bua_jax.errors import ConfigError
 from bua_jax.events.schema import History
 from bua_jax.models import aligned
 from tests.decoding.fakes import CATALOGUE, LABELS, decoder

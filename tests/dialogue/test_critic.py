@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bua_jax.dialogue.annotators import refined_summary, summary
 from bua_jax.dialogue.critic import CRITERIA, build_refinement, critique, mentioned
 from bua_jax.dialogue.facts import Window
+from bua_jax.dialogue.rules import refined_summary, summary
 from bua_jax.dialogue.tasks import Writer
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import history, prediction_windows, sample_windows

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.prompts import encode_dialogue, next_turn, num_placeholders, opening
 from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS, Dialogue, Round
-from bua_jax.errors import ConfigError
 from bua_jax.events.windows import history
 from tests.dialogue.stores import make_store
 

@@ -3,10 +3,10 @@
 import polars as pl
 import pytest
 
-from bua_jax.console import out
+from bua_jax.basics.console import out
+from bua_jax.basics.errors import DataError, MismatchError
 from bua_jax.dialogue.rounds import Dialogue, Round
 from bua_jax.dialogue.store import describe, read_dialogues, show, write_dialogues
-from bua_jax.errors import DataError, MismatchError
 from tests.dialogue.stores import make_store
 
 ROUNDS = (

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue import tasks as tasks_module
-from bua_jax.dialogue.annotators import ANNOTATORS, NOTHING
 from bua_jax.dialogue.critic import refinement_dialogue
 from bua_jax.dialogue.rounds import STAGE1_TASKS, Dialogue, Round
+from bua_jax.dialogue.rules import ANNOTATORS, NOTHING
 from bua_jax.dialogue.tasks import (
     Writer,
     build_stage2,
@@ -23,7 +24,6 @@ from bua_jax.dialogue.tasks import (
     write_stage1,
 )
 from bua_jax.dialogue.text import parse_day
-from bua_jax.errors import ConfigError
 from bua_jax.events.schema import WEEKDAYS
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import (

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bua_jax.basics.errors import DataError
 from bua_jax.dialogue.text import (
     GAP_LINE,
     day_text,
@@ -14,7 +15,6 @@ from bua_jax.dialogue.text import (
     parse_day_lenient,
     parse_label,
 )
-from bua_jax.errors import DataError
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day, history
 from tests.dialogue.stores import make_store

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 from bua_jax.evaluation.prediction import (
     bootstrap_interval,
     calibration,

@@ -3,7 +3,7 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from bua_jax import files
+from bua_jax.basics import files
 from bua_jax.evaluation import plots
 from bua_jax.evaluation.report import Conversation, Report, Section, render
 from bua_jax.events.schema import Catalogue

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 from bua_jax.evaluation.sequences import (
     bleu,
     generation_metrics,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 from bua_jax.events.anonymise import (
     KEPT_AREAS,
     PERIOD_DAYS,

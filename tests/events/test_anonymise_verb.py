@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from tests.events.stores import good_rows, write_csv
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 
 def anonymise(*arguments: str) -> subprocess.CompletedProcess[str]:

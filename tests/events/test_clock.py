@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 from bua_jax.events.clock import add_clock, days_from_order, days_from_weeks
 from bua_jax.events.rows import BadRows, Checker
 from bua_jax.events.spec import DataSpec

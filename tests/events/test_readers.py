@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from bua_jax.errors import ConfigError, DataError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.readers import read_events, read_store
 from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import EventStore

@@ -7,8 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bua_jax.baselines import counts, neural
-from bua_jax.baselines.protocol import histories_of
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.readers import read_store
 from bua_jax.events.schema import EventStore
@@ -23,8 +21,11 @@ from bua_jax.events.simulate import (
 )
 from bua_jax.events.spec import DataSpec
 from bua_jax.events.windows import prediction_windows
+from bua_jax.methods import markov_counts as counts
+from bua_jax.methods import neural
+from bua_jax.methods.protocol import histories_of
 from bua_jax.models.encoders import EncoderConfig
-from bua_jax.training.encoder_loop import EncoderSettings
+from bua_jax.training.events import EncoderSettings
 
 NAMES = {name: i for i, name in enumerate(BEHAVIOURS)}
 

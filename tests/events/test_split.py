@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 from bua_jax.events.split import sorted_ids, split_users
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bua_jax.errors import ConfigError
+from bua_jax.basics.errors import ConfigError
 from bua_jax.events.schema import NUM_PLACES, EventStore
 from bua_jax.events.windows import (
     future_events,

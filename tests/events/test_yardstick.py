@@ -4,14 +4,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bua_jax import config as configs
+from bua_jax.basics import config as configs
 from bua_jax.events.groups import behaviour_groups
 from bua_jax.events.readers import read_store
 from bua_jax.events.schema import EventStore
 from bua_jax.events.spec import DataSpec
 from bua_jax.events.split import split_users
 from bua_jax.events.windows import prediction_windows
-from tests.helpers import shared_data
+from tests.support.helpers import shared_data
 
 
 def public(name: str) -> tuple[EventStore, pl.DataFrame]:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from bua_jax.basics.errors import DataError
 from bua_jax.dialogue.prompts import encode_dialogue
 from bua_jax.dialogue.rounds import Dialogue, Round
 from bua_jax.dialogue.text import history_text
-from bua_jax.errors import DataError
 from bua_jax.events.windows import history
 from bua_jax.feed.records import Encoding, token_records
 from tests.dialogue.stores import make_store

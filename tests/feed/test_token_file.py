@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 from bua_jax.feed.packing import batches, plan_packing
 from bua_jax.feed.records import Encoding, kept_records, token_records
 from bua_jax.feed.token_file import TokenFile

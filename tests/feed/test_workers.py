@@ -17,7 +17,7 @@ import pytest
 from bua_jax.feed import packing, token_file
 from bua_jax.feed.token_file import TokenFile
 from tests.feed.test_packing import dialogues_of, random_records
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 RECORDS = random_records(81, 1)  # an odd number, so that the workers' shares change by epoch
 WORKERS = 2

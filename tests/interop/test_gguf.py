@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from bua_jax.errors import CheckpointError, ConfigError
+from bua_jax.alignment.parts import base_folder
+from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.interop import gguf as bua_gguf
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
-from bua_jax.pipeline.model import base_folder
-from tests.helpers import random_base, require
+from tests.support.helpers import random_base, require
 
 # Rows of a multiple of 256: K-quants come in blocks of that size.
 CONFIG = Qwen2Config(300, 256, 512, 2, 8, 2, 32, tie_word_embeddings=True, rms_norm_eps=1e-5)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from bua_jax.errors import CheckpointError
+from bua_jax.basics.errors import CheckpointError
 from bua_jax.interop import huggingface
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 
@@ -196,7 +196,7 @@ _LOADING = """
 import json, re, sys
 import jax, jax.numpy as jnp
 from bua_jax.interop import huggingface
-from bua_jax.training.sharding import make_mesh, shardings
+from bua_jax.parallel.sharding import make_mesh, shardings
 
 def mib(key):
     return int(re.search(key + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bua_jax.dialogue.annotators import ANNOTATORS
+from bua_jax.alignment.parts import NANO
+from bua_jax.alignment.warm_start import CONTEXT, event_words
 from bua_jax.dialogue.facts import Window
+from bua_jax.dialogue.rules import ANNOTATORS
 from bua_jax.dialogue.tasks import INSTRUCTIONS, Writer
 from bua_jax.dialogue.text import parse_day
 from bua_jax.events.schema import EventStore
@@ -15,9 +17,7 @@ from bua_jax.events.simulate import BEHAVIOURS, RESERVED_SEEDS, simulated_store
 from bua_jax.interop import nano
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
 from bua_jax.models.presets import PRESETS
-from bua_jax.pipeline.model import NANO
-from bua_jax.training.warm_start import CONTEXT, event_words
-from tests.runs import verb
+from tests.support.runs import verb
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,17 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, models
 
+from bua_jax.alignment.parts import NANO
+from bua_jax.basics.errors import CheckpointError
 from bua_jax.dialogue.critic import refinement_dialogue
 from bua_jax.dialogue.prompts import encode_dialogue
 from bua_jax.dialogue.rounds import STAGE1_TASKS, TASKS
 from bua_jax.dialogue.tasks import Writer, stage1_dialogue, stage2_dialogue
-from bua_jax.errors import CheckpointError
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import generation_windows, history, prediction_windows
 from bua_jax.interop.tokenizer import from_tiktoken, load_tokenizer
 from bua_jax.models.presets import PRESETS
-from bua_jax.pipeline.model import NANO
-from tests.helpers import require
+from tests.support.helpers import require
 
 # Scripts, digits, emoji (with joiners), code, composed and decomposed accents, runs of spaces, and
 # special tokens written out.

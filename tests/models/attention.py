@@ -6,7 +6,7 @@ import json
 import jax
 import jax.numpy as jnp
 
-from tests.helpers import on_eight_devices
+from tests.support.helpers import on_eight_devices
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -24,7 +24,7 @@ def value_and_gradients(attention, q, k, v, segments) -> dict[str, jax.Array]:
 _SCRIPT = """
 import importlib, json, sys
 import jax
-from bua_jax.training import sharding
+from bua_jax.parallel import sharding
 from tests.models.attention import value_and_gradients
 from tests.training import tiny
 

@@ -8,7 +8,7 @@ import pytest
 
 from bua_jax.events.simulate import simulated_store
 from bua_jax.models.encoders import EncoderConfig, build, encode_events
-from bua_jax.training.encoder_loop import (
+from bua_jax.training.events import (
     EncoderSettings,
     chunk_windows,
     dro_weights,

@@ -9,7 +9,7 @@ from bua_jax.interop import huggingface
 from bua_jax.models import lora
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.qwen2 import Qwen2
-from tests.helpers import require
+from tests.support.helpers import require
 
 
 @pytest.fixture(scope="module")

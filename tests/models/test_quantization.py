@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bua_jax.errors import ConfigError
+from bua_jax.alignment.parts import NANO
+from bua_jax.basics.errors import ConfigError
+from bua_jax.benchmarks.base import compare_base_types
 from bua_jax.models import lora, quantization
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
-from bua_jax.pipeline.bench_base import compare_base_types
-from bua_jax.pipeline.model import NANO
-from bua_jax.training.sharding import make_mesh, shardings
+from bua_jax.parallel.sharding import make_mesh, shardings
 
 CONFIG = Qwen2Config(61, 64, 128, 2, 4, 2, 16)
 LORA = LoraConfig(rank=4)

@@ -12,7 +12,7 @@ from bua_jax.interop import huggingface
 from bua_jax.models import qwen2
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
-from tests.helpers import require
+from tests.support.helpers import require
 
 SMALL = Qwen2Config(97, 48, 64, 3, 6, 2, 8, rope_theta=1e4)
 # Published totals of the checkpoints, in billions.

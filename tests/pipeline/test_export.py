@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from bua_jax.alignment.ask import Bua, finished_stage, load
+from bua_jax.alignment.parts import assemble
+from bua_jax.basics.errors import MismatchError
 from bua_jax.dialogue.tasks import INSTRUCTIONS
-from bua_jax.errors import MismatchError
+from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
 from bua_jax.interop import peft
 from bua_jax.interop.huggingface import load_tree, tree_hash
 from bua_jax.pipeline.export import export
-from bua_jax.pipeline.histories import example_lines, read_histories
-from bua_jax.pipeline.inference import Bua, finished_stage, load
-from bua_jax.pipeline.model import assemble
-from tests.helpers import require
-from tests.runs import REDUCED, verb
+from tests.support.helpers import require
+from tests.support.runs import REDUCED, verb
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bua_jax.alignment.ask import load
+from bua_jax.alignment.parts import NANO
 from bua_jax.interop.huggingface import load_tree
 from bua_jax.models import lora
-from bua_jax.pipeline.inference import load
-from bua_jax.pipeline.model import NANO
 from bua_jax.pipeline.parity import batch_of, differences, ours, theirs
-from tests.helpers import require
-from tests.runs import verb
+from tests.support.helpers import require
+from tests.support.runs import verb
 
 TOLERANCE = 1e-3  # float32 through four layers; gradients relative to their norm
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from bua_jax.config import load as load_config
-from bua_jax.errors import ConfigError, DataError
+from bua_jax.basics.config import load as load_config
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.pipeline import dialogues, ray_shards
 from bua_jax.pipeline.answers import part_lines, write_answers, write_answers_on_ray
 from bua_jax.pipeline.data import build_data, load_store
 from bua_jax.pipeline.dialogues import build_dialogues, build_dialogues_on_ray
 from bua_jax.pipeline.steps import Run
-from tests.helpers import ROOT, require
-from tests.runs import verb
+from tests.support.helpers import ROOT, require
+from tests.support.runs import verb
 
 SIZES = {
     "data.num_users": 20,

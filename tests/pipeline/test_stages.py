@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bua_jax import config as configs
-from bua_jax.errors import ConfigError
+from bua_jax.basics import config as configs
+from bua_jax.basics.errors import ConfigError
 from bua_jax.pipeline import stages
 from bua_jax.pipeline.steps import Run
 

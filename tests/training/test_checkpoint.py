@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bua_jax.errors import CheckpointError, MismatchError
+from bua_jax.basics.errors import CheckpointError, MismatchError
 from bua_jax.feed.packing import batches
 from bua_jax.training import checkpoint
-from tests.training import tiny
+from tests.support import tiny
 
 RECORDS = tiny.records(40)
 PLAN = tiny.plan(RECORDS)

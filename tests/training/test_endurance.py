@@ -1,6 +1,6 @@
 """Training killed at random moments, and a run resumed at every one of its steps, end as if nothing had been.
 
-The processes that are killed, and what kills them: tests/training/endure.py.
+The processes that are killed, and what kills them: tests/programs/endure.py.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ import pytest
 
 from bua_jax.training import checkpoint, loop
 from bua_jax.training.writers import read_scalars
-from tests.helpers import ROOT
-from tests.training import endure
-from tests.training.endure import INTERRUPTED, INTERVAL, KINDS, PLANS, STAGES, STEPS
+from tests.programs import endure
+from tests.programs.endure import INTERRUPTED, INTERVAL, KINDS, PLANS, STAGES, STEPS
+from tests.support.helpers import ROOT
 
 
 def events_of(folder: Path) -> list[dict[str, Any]]:
@@ -106,9 +106,9 @@ def steps_lost(folder: Path) -> list[tuple[int, int]]:
 
 
 def kill(folder: Path, kills: int, *flags: str) -> list[dict[str, Any]]:
-    """Runs tests/training/endure.py; the kills that took effect."""
+    """Runs tests/programs/endure.py; the kills that took effect."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.training.endure", str(folder), str(kills), "0", *flags],
+        [sys.executable, "-m", "tests.programs.endure", str(folder), str(kills), "0", *flags],
         cwd=ROOT,
         env={
             **os.environ,

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bua_jax.training import checkpoint, loop, sharding
+from bua_jax.parallel import sharding
+from bua_jax.training import checkpoint, loop
 from bua_jax.training.writers import read_scalars
-from tests.training import endure, tiny
+from tests.programs import endure
+from tests.support import tiny
 
 STEPS = 8
 RECORDS = tiny.records(40)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bua_jax.feed.packing import PackingPlan
-from bua_jax.training import loop, sharding
-from tests.training import tiny
+from bua_jax.parallel import sharding
+from bua_jax.training import loop
+from tests.support import tiny
 
 RECORDS = tiny.records(12)
 # Sums of float32 in another order differ by some 1e-7 of the norm; in float64 by 1e-16.

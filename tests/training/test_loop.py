@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from bua_jax.errors import CheckpointError, WriteError
+from bua_jax.basics.errors import CheckpointError, WriteError
 from bua_jax.feed.packing import batches
-from bua_jax.training import checkpoint, loop, sharding
+from bua_jax.parallel import sharding
+from bua_jax.training import checkpoint, loop
 from bua_jax.training.optimizer import OptimizerSettings, trained_groups
 from bua_jax.training.state import create
 from bua_jax.training.writers import MetricWriter, read_scalars
-from tests.training import tiny
+from tests.support import tiny
 
 RECORDS, VALIDATION = tiny.records(60), tiny.records(10, seed=1)
 PLAN = tiny.plan(RECORDS)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bua_jax.training import losses
-from tests.helpers import require
+from tests.support.helpers import require
 
 # A float32 mean of n positive numbers is off by some 1e-7; float64 by 1e-16.
 TOLERANCE = {np.float32: 1e-6, np.float64: 1e-12}

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bua_jax.errors import ConfigError
+from bua_jax.basics.errors import ConfigError
 from bua_jax.training import optimizer
 from bua_jax.training.optimizer import OptimizerSettings
-from tests.helpers import require
+from tests.support.helpers import require
 
 VARIABLES = {
     "base": {"layers": {"norm": {"scale": jnp.ones((2, 3))}, "q": {"kernel": jnp.ones((2, 3, 3))}}},

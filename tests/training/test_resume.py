@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tests.helpers import ROOT
+from tests.support.helpers import ROOT
 
 STEPS = 8
 SCRIPT = """
 import sys, time
 from pathlib import Path
 import jax
-from bua_jax.console import run_verb
-from bua_jax.training import loop, sharding
+from bua_jax.basics.console import run_verb
+from bua_jax.parallel import sharding
+from bua_jax.training import loop
 from bua_jax.training.optimizer import OptimizerSettings
 from tests.training import tiny
 

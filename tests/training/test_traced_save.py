@@ -1,6 +1,6 @@
 """Killed or refused at every system call of a save: the old or the new checkpoint is there, whole.
 
-What runs under strace: tests/training/traced_save.py.
+What runs under strace: tests/programs/traced_save.py.
 """
 
 import json
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT
-from tests.training.traced_save import ERRORS, NEW, OLD, REFUSED, REMOVALS
+from tests.programs.traced_save import ERRORS, NEW, OLD, REFUSED, REMOVALS
+from tests.support.helpers import ROOT
 
 
 @pytest.mark.long
@@ -24,7 +24,7 @@ def test_every_call_of_a_save(tmp_path: Path) -> None:
     if shutil.which("strace") is None:
         pytest.fail("strace is not installed. On Debian and Ubuntu: apt-get install strace")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.training.traced_save", str(tmp_path)],
+        [sys.executable, "-m", "tests.programs.traced_save", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         capture_output=True,

@@ -1,0 +1,290 @@
+"""Asking a trained model: describe, predict, generate. The Python API and the verbs use this."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from bua_jax import __version__
+from bua_jax.alignment.parts import Parts, assemble, with_trained
+from bua_jax.basics import files
+from bua_jax.basics.config import load as load_config
+from bua_jax.basics.errors import MismatchError
+from bua_jax.decoding import rounds as decoding
+from bua_jax.decoding.rounds import Decoder, Instruction
+from bua_jax.dialogue.critic import critique, refinement_instruction
+from bua_jax.dialogue.facts import Window
+from bua_jax.dialogue.prompts import first_instruction, num_placeholders, opening
+from bua_jax.dialogue.rounds import UNDERSTANDING
+from bua_jax.dialogue.tasks import (
+    INSTRUCTIONS,
+    generation_instruction,
+    prediction_instruction,
+)
+from bua_jax.dialogue.text import place_text
+from bua_jax.events.histories import read_histories
+from bua_jax.events.schema import WEEKDAYS, Catalogue, History
+from bua_jax.interop import huggingface
+from bua_jax.interop.tokenizer import token_bytes
+from bua_jax.models.aligned import input_embeddings
+from bua_jax.parallel.sharding import make_mesh
+from bua_jax.pipeline.answers import part_lines
+from bua_jax.pipeline.stages import TRAINED
+
+
+@dataclass(frozen=True)
+class Bua:
+    """A trained model and how it is asked.
+
+    `shares`: training users' behaviour shares float64[C], which the critic of the refine round needs.
+    `windows`: lengths of the histories it was trained on.
+    """
+
+    parts: Parts
+    decoding: ConfigDict
+    shares: np.ndarray
+    windows: ConfigDict
+    with_rounds: bool = True
+    refine: bool = False
+    seed: int = 42
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.parts.catalogue
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        parts = self.parts
+        return Decoder(
+            parts.model,
+            parts.variables,
+            parts.tokenizer,
+            parts.catalogue,
+            token_bytes(parts.tokenizer),
+            self.decoding.batch,
+            self.decoding.max_new_tokens,
+            self.decoding.cache_dtype,
+            parts.mesh,
+        )
+
+    def rounds(self, histories: Sequence[History]) -> list[tuple[str, Instruction]]:
+        """The understanding rounds; with `refine` the critic's feedback on the drafted summary too."""
+        if not self.with_rounds:
+            return []
+        asked: list[tuple[str, Instruction]] = [
+            (kind, INSTRUCTIONS[kind]) for kind in UNDERSTANDING
+        ]
+        if self.refine:
+
+            def instruction(texts: dict[str, str], i: int) -> str:
+                window = Window(histories[i], self.catalogue, self.shares, str(i))
+                draft = texts["summary"]
+                return refinement_instruction(draft, critique(window, draft).issues)
+
+            asked.append(("refinement", instruction))
+        return asked
+
+    def signature(self, decode: str) -> str:
+        """What a result depends on, in the manner of sacreBLEU."""
+        data = self.parts.identity["data"]
+        return (
+            f"bua|data:{data}|decode:{decode}|refine:{self.refine}|seed:{self.seed}|v{__version__}"
+        )
+
+    def identity(self, path: str | Path, how: str) -> str:
+        """What the answers to a file of histories depend on: its content, the model, the settings."""
+        trained = {name: self.parts.variables[name] for name in ("adapter", "projector")}
+        said = {
+            "input": files.sha256_file(path),
+            "model": huggingface.tree_hash(trained),
+            "base": self.parts.identity["base"],
+            "decoding": self.decoding.to_dict(),
+        }
+        return f"{self.signature(how)}|{files.sha256_text(json.dumps(said, sort_keys=True))}"
+
+    def probabilities(
+        self,
+        histories: Sequence[History],
+        final: Sequence[str] | None = None,
+        *,
+        decode: str = "labels",
+        given: Sequence[Mapping[str, str]] | None = None,
+    ) -> tuple[np.ndarray, list[decoding.Understanding]]:
+        """(log-probabilities float32[n, C], understanding texts); see `decoding.rounds.predict`."""
+        final = final or [prediction_instruction(self.catalogue)] * len(histories)
+        asked = self.rounds(histories)
+        return decoding.predict(self.decoder, histories, asked, final, decode=decode, given=given)
+
+    def days(self, histories: Sequence[History], weekdays: Sequence[int], **options: Any):
+        """(generated days, understanding texts, log-probabilities); see `decoding.rounds.generate`."""
+        settings = {
+            "constrained": self.decoding.constrained,
+            "temperature": self.decoding.temperature,
+            "top_p": self.decoding.top_p,
+            "seed": self.seed,
+            **options,
+        }
+        final = [generation_instruction(day) for day in weekdays]
+        return decoding.generate(
+            self.decoder,
+            histories,
+            self.rounds(histories),
+            final,
+            weekdays,
+            **settings,
+        )
+
+    def first_turn(self, history: History, instruction: str) -> np.ndarray:
+        """Embeddings float32[T, H] of the first user turn, soft tokens included.
+
+        What `inputs_embeds` of another framework takes, with the base and the exported adapter.
+        """
+        parts = self.parts
+        n_soft = num_placeholders(len(history), parts.model.soft_tokens)
+        kind = parts.model.soft_tokens
+        instruction = first_instruction(instruction, parts.catalogue, history, kind)
+        tokens = np.asarray(opening(parts.tokenizer, n_soft, instruction), np.int32)
+        soft_index = np.zeros_like(tokens)
+        soft_index[tokens == parts.tokenizer.soft] = range(n_soft)
+        batch: dict[str, np.ndarray] = {
+            "tokens": tokens,
+            "soft_index": soft_index,
+            "events": history.encoder_fields().astype(np.int32),
+            "event_segments": np.ones(len(history), np.int32),
+            "event_positions": np.arange(len(history)),
+        }
+        rows = {key: jnp.asarray(value[None]) for key, value in batch.items()}
+        return np.asarray(input_embeddings(parts.model, parts.variables, rows)[0], np.float32)
+
+    def describe(self, history: History) -> dict[str, str]:
+        """The understanding texts of one history, by round."""
+        asked = dataclasses.replace(self, with_rounds=True)
+        return decoding.understand(self.decoder, [history], asked.rounds([history]))[0].texts
+
+    def predict(self, histories: Sequence[History]) -> list[dict[str, Any]]:
+        """Next behaviour, probability of every behaviour, and the understanding texts."""
+        log_p, texts = self.probabilities(histories)
+        return [
+            {
+                **self._prediction(row),
+                "understanding": said.texts,
+                "signature": self.signature("labels"),
+            }
+            for row, said in zip(log_p, texts, strict=True)
+        ]
+
+    def generate(
+        self, histories: Sequence[History], *, predictions: bool = False, **options: Any
+    ) -> list[dict[str, Any]]:
+        """The day after the last event: weekday, events, and the understanding texts.
+
+        With `predictions` also what `predict` says, after the same rounds, which are written once.
+        """
+        weekdays = [(int(h.weekday[-1]) + 1) % 7 for h in histories]
+        if predictions:
+            asked = [prediction_instruction(self.catalogue)] * len(histories)
+            options = {**options, "predict_first": asked}
+        days, texts, log_p = self.days(histories, weekdays, **options)
+        predicted = [self._prediction(row) for row in log_p] if predictions else [{}] * len(days)
+        return [
+            {
+                **prediction,
+                "weekday": WEEKDAYS[one.day.weekday],
+                "events": [self._event(*event) for event in _events(one.day)],
+                "invalid_pieces": one.invalid,
+                "understanding": said.texts,
+                "signature": self.signature("grammar" if self.decoding.constrained else "free"),
+            }
+            for one, said, prediction in zip(days, texts, predicted, strict=True)
+        ]
+
+    def _prediction(self, log_p: np.ndarray) -> dict[str, Any]:
+        labels = self.catalogue.behaviours
+        probabilities = {b: float(p) for b, p in zip(labels, np.exp(log_p), strict=True)}
+        return {"prediction": labels[int(log_p.argmax())], "probabilities": probabilities}
+
+    def _event(self, slot: int, place: int, behaviour: int) -> dict[str, str]:
+        event = {
+            "time": self.catalogue.clock(slot),
+            "behaviour": self.catalogue.behaviours[behaviour],
+        }
+        if self.catalogue.has_places:
+            event["place"] = place_text(place)
+        return event
+
+
+def write_prediction_shard(
+    folder: Path, refine: bool, mesh: str, source: Path, part: int, number: int, path: Path
+) -> None:
+    """Predicts the `number`-th `part` histories of the file `source` and writes their lines to `path`."""
+    bua, ids, histories = _loaded(folder, refine, mesh, source)
+    some = slice(number * part, (number + 1) * part)
+    lines = part_lines(ids[some], bua.predict(histories[some]))
+    files.write_text(path, "".join(line + "\n" for line in lines))
+
+
+@functools.lru_cache(maxsize=1)  # once per worker
+def _loaded(folder: Path, refine: bool, mesh: str, source: Path):
+    bua = load(folder, refine=refine, mesh=mesh)
+    return bua, *read_histories(source, bua.catalogue, bua.windows.prediction_history)
+
+
+def _events(day) -> list[tuple[int, int, int]]:
+    return list(zip(day.slot, day.place, day.behaviour, strict=True))
+
+
+def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
+    """(name, record) of a workdir's stage 3 where it is done, else of the last one that is.
+
+    Raises `MismatchError` if the folder holds no finished stage.
+    """
+    done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
+    if not done:
+        raise MismatchError(
+            f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
+            f"--workdir={folder}"
+        )
+    return done[0], files.read_json(folder / done[0] / "record.json")
+
+
+def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
+    """The config that a stage was trained with.
+
+    Raises `MismatchError` for a run of an older version, which lacks fields that asking it needs.
+    """
+    config, today = ConfigDict(record["config"]), load_config("configs/base.py")
+    for group in ("model", "decoding", "dialogues"):
+        missing = sorted(set(today[group]) - set(config[group]))
+        if missing:
+            made_by = record["versions"]
+            raise MismatchError(
+                f"{folder} was trained by version {made_by.get('bua_jax')} (git {made_by.get('git')}), "
+                f"whose configs had no config.{group}.{missing[0]} yet. Use that version with it, or train "
+                "it again in another --workdir."
+            )
+    return config
+
+
+def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
+    """The trained model of a workdir, after `finished_stage`; needs no training data.
+
+    mesh: devices to ask it on, N (fsdp=N) or DATAxFSDPxTENSOR: histories are shared out over data and
+    fsdp, heads over tensor.
+    """
+    folder = Path(folder)
+    stage, record = finished_stage(folder)
+    config = recorded_config(folder, record)
+    parts = assemble(config.model, folder / "encoder", config.seed, make_mesh(mesh))
+    parts = with_trained(parts, folder / stage / TRAINED)
+    card = files.read_json(folder / "data" / "record.json")["result"]
+    shares = np.asarray(card["shares"])
+    asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
+    return Bua(parts, *asked, refine, config.seed)

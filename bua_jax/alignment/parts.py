@@ -1,0 +1,185 @@
+"""The composed model of a run: base, encoder, projector, adapter, and what they must agree on."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from bua_jax.basics.errors import CheckpointError, ConfigError, MismatchError
+from bua_jax.events.schema import Catalogue
+from bua_jax.interop import gguf, hub, huggingface, peft
+from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
+from bua_jax.models import lora, projector, quantization
+from bua_jax.models.aligned import Aligned
+from bua_jax.models.encoders import build
+from bua_jax.models.kernels import cpu
+from bua_jax.models.lora import LoraConfig
+from bua_jax.models.presets import PRESETS
+from bua_jax.models.projector import Projector
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.parallel.sharding import shardings
+from bua_jax.pipeline.encoder import load_encoder
+
+NANO = Path(__file__).resolve().parent.parent / "assets" / "nano"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model ready to be trained or asked, with the hashes of what it was put together from."""
+
+    model: Aligned
+    variables: dict[str, Any]
+    tokenizer: HFTokenizer
+    catalogue: Catalogue
+    identity: dict[str, Any]
+    mesh: Mesh | None = None  # over which the base is spread
+
+
+def base_folder(config: ConfigDict) -> Path:
+    """The language model's Hugging Face directory: local, converted from GGUF, or from the hub.
+
+    Raises `ConfigError` if the config does not say, or names nothing that exists.
+    """
+    if config.name not in PRESETS:
+        raise ConfigError(f"model={config.name!r} is none of {', '.join(PRESETS)}.")
+    path = Path(config.path)
+    if not config.path and config.name == "nano":
+        return NANO
+    if config.path and path.is_dir():
+        return path
+    if path.suffix == ".gguf" and path.is_file():
+        return gguf.directory(path)
+    if "@" in config.path:
+        return hub.snapshot(config.path)
+    said = f"There is no {path}. " if config.path else ""
+    script = " launch/fetch_smollm2.sh fetches it." if config.name == "smollm2-135m" else ""
+    raise ConfigError(
+        f"{said}The weights of {config.name} are not shipped: give a Hugging Face directory "
+        "(config.json, tokenizer.json, *.safetensors), a .gguf file or a hub id NAME@REVISION with "
+        f"--config.model.path=...{script}"
+    )
+
+
+def training_attention(name: str, sizes: Qwen2Config) -> str:
+    """`name`, and what "auto" is here: "cpu" where its kernels run, else "xla". Raises `ConfigError`."""
+    if name not in ("auto", "cpu"):
+        return name
+    if cpu.attends_within(sizes.dtype, sizes.head_dim) and cpu.available():
+        return "cpu"
+    if name == "auto":
+        return "xla"
+    raise ConfigError(
+        "model.attention='cpu' takes a CPU, a C++ compiler, a base in float32 and heads of a multiple of "
+        f"32, but here it is {jax.default_backend()}, {sizes.dtype} and {sizes.head_dim}: set "
+        "--config.model.attention=xla."
+    )
+
+
+def assemble(
+    config: ConfigDict, encoder_folder: Path, seed: int, mesh: Mesh | None = None
+) -> Parts:
+    """Loads base and encoder, and makes a fresh projector and adapter.
+
+    config: the run's `model` part; mesh: over which the base is spread.
+    Raises `CheckpointError` or `ConfigError`.
+    """
+    folder = base_folder(config)
+    placement = (lambda shapes: shardings({"base": shapes}, mesh)["base"]) if mesh else None
+    llm_config, base = huggingface.load(folder, config.dtype, placement)
+    attention = training_attention(config.attention, llm_config)
+    llm_config = dataclasses.replace(llm_config, remat=config.remat, attention=attention)
+    base_hash = huggingface.tree_hash(base)
+    tokenizer = load_tokenizer(folder, llm_config.vocab_size)
+    encoder_config, encoder, metadata = load_encoder(encoder_folder)
+    lora_config = LoraConfig(config.lora_rank, config.lora_alpha, tuple(config.lora_targets))
+    model = Aligned(
+        llm=Qwen2(llm_config, lora_config),
+        encoder=build(encoder_config),
+        projector=Projector(llm_config.hidden_size),
+        soft_tokens=config.soft_tokens,
+        soft_id=tokenizer.soft,
+        merge_adapter=config.merge_adapter,
+        recall=config.recall,
+    )
+    projector_key, adapter_key = jax.random.split(jax.random.key(seed))
+    table = base["embed_tokens"]["embedding"]
+    variables = {
+        "base": quantization.quantize(base, config.base_quantization),
+        "encoder": encoder,
+        "projector": projector.init(projector_key, encoder_config.state_dim, table),
+        "adapter": lora.init(adapter_key, lora_config, llm_config),
+    }
+    identity = {
+        "base": base_hash,
+        "encoder": metadata["hash"],
+        "catalogue": metadata["catalogue"],
+        "data": metadata["data"],
+        "soft_tokens": config.soft_tokens,
+        "recall": str(config.recall),
+        "base_quantization": config.base_quantization,
+        "lora": f"rank {config.lora_rank}, alpha {config.lora_alpha}, {tuple(config.lora_targets)}",
+    }
+    if config.adapter:
+        variables |= _imported(Path(config.adapter), llm_config, lora_config, identity)
+    catalogue = Catalogue.from_json(metadata["catalogue"])
+    return Parts(model, variables, tokenizer, catalogue, identity, mesh)
+
+
+def _imported(
+    folder: Path, llm: Qwen2Config, expected: LoraConfig, identity: dict[str, str]
+) -> dict[str, Any]:
+    """The adapter of a PEFT folder, and the projector beside it if there is one.
+
+    Raises `CheckpointError` if the folder is damaged, `MismatchError` if the adapter has another shape
+    than the config's or belongs to another base, or the projector to another encoder or label set.
+    """
+    found, adapter = peft.load(folder, llm, base_hash=identity["base"])
+    if dataclasses.replace(found, targets=tuple(sorted(found.targets))) != dataclasses.replace(
+        expected, targets=tuple(sorted(expected.targets))
+    ):
+        raise MismatchError(
+            f"{folder} holds an adapter of rank {found.rank}, alpha {found.alpha:g} on {found.targets}, "
+            f"but the config says rank {expected.rank}, alpha {expected.alpha:g} on {expected.targets}. "
+            "Set --config.model.lora_rank, lora_alpha and lora_targets to the adapter's."
+        )
+    path = folder / "projector.safetensors"
+    if not path.is_file():
+        return {"adapter": adapter}
+    tree, metadata = huggingface.load_tree(path)
+    for name in ("encoder", "catalogue", "soft_tokens"):
+        if metadata.get(name) != identity[name]:
+            raise MismatchError(
+                f"{path} was trained with {name} {metadata.get(name)!r}, but here it is "
+                f"{identity[name]!r}. Use the encoder and labels that it was trained with, or move the "
+                "file away to train a projector of your own."
+            )
+    return {"adapter": adapter, "projector": tree["projector"]}
+
+
+def save_trained(path: Path, trained: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Writes what stages trained (projector and adapter together), with what it belongs to."""
+    huggingface.save_tree(path, trained, identity)
+
+
+def with_trained(parts: Parts, path: Path) -> Parts:
+    """`parts` with the projector and adapter of a finished stage.
+
+    Raises `MismatchError` naming both values if they were trained with another base, encoder, label
+    set, adapter shape or kind of soft token.
+    """
+    tree, metadata = huggingface.load_tree(path)
+    for name, value in parts.identity.items():
+        if metadata.get(name) != value:
+            raise MismatchError(
+                f"{path} was trained with {name} {metadata.get(name)!r}, but here it is {value!r}. Use "
+                "the config that it was trained with, or another --workdir."
+            )
+    for group, value in tree.items():
+        fresh = jax.tree.map(lambda x: x.shape, parts.variables[group])
+        if jax.tree.map(lambda x: x.shape, value) != fresh:
+            raise CheckpointError(f"{path}: the shapes of {group} do not fit the model.")
+    return dataclasses.replace(parts, variables={**parts.variables, **tree})

@@ -1,0 +1,90 @@
+"""Files that are either complete or absent: temporary name, fsync, rename. And content hashes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bua_jax.basics.errors import DataError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it onto `path` if the block succeeds.
+
+    On any error the temporary file is removed and an existing `path` is left untouched.
+    Raises `DataError` for a full disk or a missing permission.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(
+            f"Could not write {path}: {error.strerror or error}. Nothing was replaced. "
+            "Free disk space or choose another --workdir, then run the same command again."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes `text` as UTF-8, atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically. NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file. Raises `DataError` naming the file and the position if it is malformed."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})."
+        ) from error
+
+
+def sha256_text(text: str) -> str:
+    """First 16 hex digits of the SHA-256 of `text`."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sha256_file(path: str | Path) -> str:
+    """First 16 hex digits of the SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def sha256_arrays(
+    arrays: Mapping[str, Any], to_host: Callable[[Any], np.ndarray] = np.asarray
+) -> str:
+    """First 16 hex digits of the SHA-256 over names, dtypes, shapes and bytes, sorted by name.
+
+    Arrays may lie on devices: the host then holds about 16 MiB of them at a time, through `to_host`.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name}|{array.dtype}|{array.shape}|".encode())
+        array = array.reshape(1) if array.ndim == 0 else array
+        rows = max(1, 2**24 // max(1, array[:1].nbytes))
+        for first in range(0, len(array), rows):
+            part = np.ascontiguousarray(to_host(array[first : first + rows]))
+            text = part.dtype.kind in "OUS"
+            digest.update(part.tobytes() if text else part.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:16]

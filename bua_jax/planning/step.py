@@ -1,0 +1,164 @@
+"""The training step of a stage with abstract arguments: nothing of a model's size is ever allocated."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from bua_jax.basics.errors import ConfigError
+from bua_jax.dialogue.prompts import WITHOUT_ENCODER
+from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS
+from bua_jax.events.schema import Catalogue
+from bua_jax.feed.packing import PackingPlan
+from bua_jax.models import lora, quantization
+from bua_jax.models.aligned import Aligned
+from bua_jax.models.encoders import build
+from bua_jax.models.kernels.splash import SMALLEST_BLOCK
+from bua_jax.models.lora import LoraConfig
+from bua_jax.models.presets import PRESETS
+from bua_jax.models.projector import Projector
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.parallel import sharding
+from bua_jax.pipeline.encoder import encoder_config
+from bua_jax.pipeline.stages import train_settings
+from bua_jax.pipeline.steps import Run
+from bua_jax.training import loop
+from bua_jax.training.optimizer import make_optimizer, partition, trained_groups
+from bua_jax.training.state import create
+
+_BEHAVIOURS = 37  # labels of the paper's Behavior set, where the config names none
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A step before it is compiled, and the bytes per device of what it is given, by group."""
+
+    step: jax.stages.Lowered
+    given: dict[str, int]
+
+
+def abstract_model(
+    config: ConfigDict, sizes: Qwen2Config | None = None, soft_id: int | None = None
+) -> tuple[Aligned, dict[str, Any]]:
+    """The model of a run's config, and its variables as shapes. Raises `ConfigError`.
+
+    sizes: of the language model, by default its preset's; soft_id: by default the last token.
+    """
+    model = config.model
+    if model.name not in PRESETS:
+        raise ConfigError(f"model={model.name!r} is none of {', '.join(PRESETS)}.")
+    llm = dataclasses.replace(
+        sizes or PRESETS[model.name],
+        dtype=model.dtype,
+        remat=model.remat,
+        attention=model.attention,
+    )
+    labels = config.data.get("behaviours") or tuple(f"behaviour {i}" for i in range(_BEHAVIOURS))
+    catalogue = Catalogue(tuple(labels), config.data.get("slots_per_day", 48), True)
+    encoder = encoder_config(Run(config, Path()), catalogue)
+    adapter = LoraConfig(model.lora_rank, model.lora_alpha, tuple(model.lora_targets))
+    aligned = Aligned(
+        llm=Qwen2(llm, adapter),
+        encoder=build(encoder),
+        projector=Projector(llm.hidden_size),
+        soft_tokens=model.soft_tokens,
+        soft_id=llm.vocab_size - 1 if soft_id is None else soft_id,
+        merge_adapter=model.merge_adapter,
+        recall=model.recall,
+    )
+
+    def variables() -> dict[str, Any]:
+        key, ones = jax.random.key(0), jnp.ones((1, 4), jnp.int32)
+        assert aligned.encoder is not None
+        fields = jnp.ones((1, 4, 4), jnp.int32)
+        states = jnp.ones((1, encoder.state_dim))
+        tokens = jnp.ones((1, SMALLEST_BLOCK), jnp.int32)  # a row that all attention takes
+        base = aligned.llm.init(key, tokens)["params"]
+        return {
+            "base": quantization.quantize(base, model.base_quantization),
+            "encoder": aligned.encoder.init(key, fields, ones, ones)["params"],
+            "projector": aligned.projector.init(key, states)["params"],
+            "adapter": lora.init(key, adapter, llm),
+        }
+
+    return aligned, jax.eval_shape(variables)
+
+
+def stage_groups(config: ConfigDict, stage: str) -> tuple[str, ...]:
+    """What the stage trains with this config."""
+    groups = trained_groups(stage, full_finetuning=config[stage].full_finetuning)
+    if config.model.soft_tokens in WITHOUT_ENCODER:
+        groups = tuple(group for group in groups if group != "projector")
+    if not groups:
+        raise ConfigError(f"{stage} trains nothing without soft tokens, so there is no plan.")
+    return groups
+
+
+def _placed(tree: Any, placement: Any) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, placement
+    )
+
+
+def _bytes(tree: Any) -> int:
+    """Of the shard that one device holds."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
+
+
+def _batch(plan: PackingPlan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `feed.packing.batches` gives, as `sharding.shard_batch` places it."""
+    rows = NamedSharding(mesh, P(("data", "fsdp")))
+
+    def array(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((plan.rows_per_batch, *shape), jnp.int32, sharding=rows)
+
+    names = ("tokens", "segments", "positions", "round_ids", "kinds", "tasks", "soft_index")
+    return {
+        **{name: array(plan.row_length) for name in names},
+        "events": array(plan.event_length, 4),
+        "event_segments": array(plan.event_length),
+        "event_positions": array(plan.event_length),
+    }
+
+
+def lower_step(
+    config: ConfigDict,
+    stage: str,
+    model: Aligned,
+    variables: Mapping[str, Any],
+    plan: PackingPlan,
+    mesh: Mesh,
+) -> Lowered:
+    """`training.loop.train`'s step, for batches of `plan` on `mesh`."""
+    trainable, frozen = partition(variables, stage_groups(config, stage))
+    settings = train_settings(Run(config, Path()), stage, plan)
+    optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
+    weighted = TASKS if settings.task_weight_unit == "task" else ROUND_KINDS
+    state = jax.eval_shape(lambda tree: create(tree, optimizer, len(weighted)), trainable)
+    placement, everywhere = sharding.shardings(state, mesh), sharding.replicated(mesh)
+    state, frozen = _placed(state, placement), _placed(frozen, sharding.shardings(frozen, mesh))
+    sums = jax.eval_shape(loop.zero_sums)
+    sums = _placed(sums, jax.tree.map(lambda _: everywhere, sums))
+    batch = _batch(plan, mesh)
+    step = jax.jit(
+        loop.make_step(model, optimizer, plan, settings),
+        donate_argnums=(0, 3),
+        out_shardings=(placement, everywhere),
+    )
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        lowered = step.lower(state, frozen, batch, sums)
+    everything = {**frozen, **state.trainable}
+    given = {group: _bytes(everything[group]) for group in everything}
+    return Lowered(
+        lowered, {**given, "optimizer state": _bytes(state.opt_state), "batch": _bytes(batch)}
+    )

@@ -1,0 +1,237 @@
+"""The mesh, the table of specs, and that a sharded step computes what one device computes."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from bua_jax.basics.errors import ConfigError
+from bua_jax.models import lora, projector, quantization
+from bua_jax.models.encoders import EncoderConfig, build
+from bua_jax.models.lora import LoraConfig
+from bua_jax.models.presets import PRESETS
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.parallel import sharding
+from bua_jax.training import weighting
+from bua_jax.training.loop import make_optimizer, partition
+from bua_jax.training.optimizer import OptimizerSettings
+from bua_jax.training.state import create
+from tests.support import tiny
+from tests.support.helpers import ROOT, on_eight_devices
+
+GOLDEN = ROOT / "tests" / "training" / "golden_specs.txt"
+HEADER = """\
+# PartitionSpec of every array that training has: replicated kernels are gigabytes at 72B. Written by
+#   python -m tests.parallel.test_sharding
+# after a change of RULES; read the difference line by line before you commit it.
+"""
+LIMIT = {"float32": 1e-5, "float64": 1e-8}
+
+
+def paths(tree) -> list[str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return ["/".join(map(sharding._name, path)) for path, _ in leaves]
+
+
+def golden() -> str:
+    """A line per array of models with a tied and an own head, a quantised one, and what else there is."""
+    key, tokens = jax.random.key(0), jnp.ones((1, 2), jnp.int32)
+    encoder, trees = EncoderConfig(kind="behavegpt", num_behaviours=37, slots_per_day=48), {}
+    for name in ("nano", "qwen2.5-7b"):
+        config = PRESETS[name]
+        base = jax.eval_shape(Qwen2(config).init, key, tokens)["params"]
+        table = base["embed_tokens"]["embedding"]
+        trees[name] = {
+            "base": base,
+            "adapter": jax.eval_shape(lambda k, c=config: lora.init(k, LoraConfig(), c), key),
+            "projector": jax.eval_shape(
+                lambda k, t: projector.init(k, encoder.state_dim, t), key, table
+            ),
+        }
+    trees["encoder"] = {
+        "encoder": jax.eval_shape(
+            build(encoder).init, key, jnp.ones((1, 2, 4), jnp.int32), tokens, tokens
+        )["params"]
+    }
+    int8 = jax.eval_shape(lambda base: quantization.quantize(base, "int8"), base)
+    trees["qwen2.5-7b in int8"] = {"base": {"layers": int8["layers"]}}
+    trees["training"] = {"weighting": weighting.init(9)}
+    lines = []
+    for name, tree in trees.items():
+        lines.append(f"\n{name}\n")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            path = "/".join(map(sharding._name, path))
+            spec = sharding.spec_of(path) if leaf.ndim else P()
+            lines.append(
+                f"{path} {list(leaf.shape)}: {', '.join(map(str, spec)) or 'replicated'}\n"
+            )
+    return HEADER + "".join(lines)
+
+
+def test_golden_specs() -> None:
+    assert golden() == GOLDEN.read_text()
+
+
+def test_moments_lie_with_their_parameters() -> None:
+    _, variables = tiny.model()
+    trainable, _ = partition(variables, ("projector", "adapter"))
+    state = create(trainable, make_optimizer(trainable, OptimizerSettings(), 4), 8)
+    mesh = sharding.make_mesh("1")
+    placed = jax.device_put(state, sharding.shardings(state, mesh))
+    moments = [p for p in paths(placed.opt_state) if p.endswith("q_proj/b")]
+    assert len(moments) == 2
+    assert all(sharding.spec_of(p) == P(None, None, "tensor") for p in moments)
+
+
+def test_a_path_without_a_rule_is_refused() -> None:
+    with pytest.raises(ConfigError, match="how to shard base/layers/router/kernel"):
+        sharding.shardings({"base": {"layers": {"router": {"kernel": jnp.ones(2)}}}}, _mesh())
+
+
+def _mesh() -> jax.sharding.Mesh:
+    return sharding.make_mesh("1x1x1")
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"), [("8", (1, 8, 1)), ("2x4x1", (2, 4, 1)), (1, (1, 1, 1))]
+)
+def test_mesh_of_a_config(text, shape) -> None:
+    assert sharding.parse_mesh(text) == shape
+
+
+@pytest.mark.parametrize("text", ["", "0", "2x2", "axb", "-1", "1x1x1x1"])
+def test_mesh_typos(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"8 or 2x2x2"):
+        sharding.parse_mesh(text)
+
+
+def test_too_few_devices() -> None:
+    with pytest.raises(ConfigError, match=r"mesh='4096' needs 4096 devices, but there are"):
+        sharding.make_mesh("4096")
+
+
+def test_rows_are_padded_to_microbatches() -> None:
+    batch = {"tokens": np.ones((3, 5), np.int32), "events": np.ones((3, 2, 4), np.int32)}
+    padded = sharding.shard_batch(batch, _mesh(), microbatches=2)
+    assert padded["tokens"].shape == (4, 5)
+    assert padded["events"].shape == (4, 2, 4)
+    assert padded["tokens"][:3].all()
+    assert not padded["tokens"][3].any()
+
+
+SCRIPT = """
+import dataclasses, json, sys
+import jax, jax.numpy as jnp, numpy as np
+from bua_jax.feed.packing import batches
+from bua_jax.models import quantization
+from bua_jax.parallel import sharding
+from bua_jax.training import loop
+from tests.training import tiny
+
+records = tiny.records(60)
+plan = tiny.plan(records, batch_dialogues=20)
+batch = next(batches(records, plan, 0))
+batch = {key: value[: len(batch["tokens"]) // 8 * 8 + 3] for key, value in batch.items()}
+
+def gradient_of(dtype, kind, text, microbatches, batch):
+    model, variables = tiny.model(dataclasses.replace(tiny.QWEN, dtype=dtype))
+    variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
+    variables["base"] = quantization.quantize(variables["base"], kind)
+    trainable, frozen = loop.partition(variables, ("projector", "adapter"))
+    mesh = sharding.make_mesh(text)
+    gradient = loop.make_gradient(model, plan, loop.TrainSettings(microbatches=microbatches))
+    with jax.set_mesh(mesh):
+        trainable, frozen = (
+            sharding.place(x, sharding.shardings(x, mesh)) for x in (trainable, frozen))
+        compiled = jax.jit(lambda *args: gradient(*args)[:3])
+        ones = jnp.ones(9, dtype)
+        if isinstance(batch, list):
+            return [jax.device_get(compiled(trainable, frozen, some, ones)) for some in batch]
+        data = sharding.shard_batch(batch, mesh, microbatches)
+        found = compiled(trainable, frozen, data, ones)
+    q = jax.tree.leaves(frozen["base"]["layers"]["self_attn"]["q_proj"]["kernel"])[0]
+    return jax.device_get(found), data, q
+
+for dtype, cases in json.loads(sys.argv[1]).items():
+    with jax.enable_x64(dtype == "float64"):
+        alone = {
+            kind: gradient_of(dtype, kind, "1", 1, batch)[0] for kind in {kind for kind, *_ in cases}}
+        for kind, text, microbatches in cases:
+            value, count, grads = alone[kind]
+            found, data, q = gradient_of(dtype, kind, text, microbatches, batch)
+            rows = data["tokens"]
+            print(json.dumps({
+                "case": [dtype, kind, text, microbatches],
+                "alone": float(value), "same_count": bool(found[1] == count),
+                "loss": tiny.relative(found[0], value), "gradient": tiny.relative(found[2], grads),
+                "devices": len(q.sharding.device_set), "shard": q.addressable_shards[0].data.shape,
+                "rows": rows.shape[0], "row_shard": rows.addressable_shards[0].data.shape[0],
+            }))
+        if dtype == "float32":  # the negative control: every device divides by its own count
+            value, count, grads = alone["none"]
+            rows = sharding.shard_batch(batch, sharding.make_mesh("8x1x1"))
+            parts = gradient_of(dtype, "none", "1", 1, [
+                {k: np.asarray(x.addressable_shards[i].data) for k, x in rows.items()}
+                for i in range(8)])
+            wrong = jax.tree.map(lambda *x: sum(x) / 8, *[grads for _, _, grads in parts])
+            right = jax.tree.map(lambda *x: sum(x) / count, *[
+                jax.tree.map(lambda x, n=n: x * n, grads) for _, n, grads in parts])
+            control = {"wrong": tiny.relative(wrong, grads), "right": tiny.relative(right, grads)}
+print(json.dumps(control))
+"""
+
+
+def compare(cases: dict[str, list[tuple[str, str, int]]]) -> tuple[list[dict], dict]:
+    """What one device and meshes of eight fake ones compute: (a record per case, the control)."""
+    printed = on_eight_devices(SCRIPT, json.dumps(cases), timeout=1800)  # the long test's
+    *results, control = map(json.loads, printed.splitlines())
+    return results, control
+
+
+def check(cases: dict[str, list[tuple[str, str, int]]]) -> None:
+    results, control = compare(cases)
+    assert len(results) == sum(map(len, cases.values()))
+    bases = {(dtype, kind) for dtype, some in cases.items() for kind, *_ in some}
+    assert len({found["alone"] for found in results}) == len(bases)  # int8 is not float32
+    for found in results:
+        dtype, _, text, microbatches = found["case"]
+        data, fsdp, tensor = sharding.parse_mesh(text)
+        assert found["devices"] == data * fsdp * tensor, found
+        assert found["shard"] == [2, 16 // fsdp, 16 // tensor], found  # of q_proj's kernel
+        assert found["rows"] % (data * fsdp * microbatches) == 0, found
+        assert found["row_shard"] == found["rows"] // (data * fsdp), found
+        assert found["same_count"], found
+        assert found["loss"] <= LIMIT[dtype], found
+        assert found["gradient"] <= LIMIT[dtype], found
+    assert control["right"] <= LIMIT["float32"]
+    assert control["wrong"] > 1000 * LIMIT["float32"]
+
+
+def test_a_mesh_computes_what_one_device_does() -> None:
+    """A selection; the long test has every mesh with two of three numbers of microbatches."""
+    check(
+        {
+            "float32": [("none", "2x2x2", 2), ("int8", "2x2x2", 1)],
+            "float64": [("none", "1x8x1", 1), ("none", "2x1x4", 4)],
+        }
+    )
+
+
+@pytest.mark.long
+def test_every_mesh_computes_what_one_device_does() -> None:
+    sizes = (1, 2, 4, 8)
+    meshes = [f"{d}x{f}x{t}" for d in sizes for f in sizes for t in sizes if d * f * t in sizes]
+    assert len(meshes) == 20
+    counts = (1, 2, 4)
+    cases = [
+        [("none", text, counts[(i + shift) % 3]) for i, text in enumerate(meshes)]
+        for shift in (0, 1)
+    ]
+    check(dict(zip(("float32", "float64"), cases, strict=True)))
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(golden())

@@ -1,0 +1,52 @@
+"""The quickstart at reduced size: built once per test session, read by several tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.helpers import ROOT
+
+REDUCED = (
+    "--config.data.num_users=30",
+    "--config.data.num_days=21",
+    "--config.windows.train=120",
+    "--config.windows.validation=16",
+    "--config.windows.test=40",
+    "--config.windows.generation_test=3",
+    "--config.encoder.epochs=1",
+    "--config.dialogues.reflect_train=16",
+    "--config.dialogues.reflect_validation=4",
+    "--config.stage1.max_steps=2",
+    "--config.stage2.max_steps=2",
+    "--config.stage3.max_steps=2",
+    "--config.joint.max_steps=2",
+    "--config.decoding.max_new_tokens=16",
+    "--config.decoding.batch=16",
+    "--config.evaluation.bootstrap=200",
+    "--config.evaluation.lightgbm_windows=1000",
+)
+
+
+def verb(name: str, *flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m bua_jax.NAME FLAGS` as a user would."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", f"bua_jax.{name}", *flags],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def curriculum(workdir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """The quickstart's command at reduced size."""
+    return verb(
+        "curriculum", "--config=configs/quickstart.py", f"--workdir={workdir}", *REDUCED, *flags
+    )
