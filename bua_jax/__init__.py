@@ -12,18 +12,18 @@ Five lines of Python:
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bua_jax.basics.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from bua_jax.alignment.ask import Bua
     from bua_jax.events.schema import History
 
-__version__ = "0.1.0"
-
 
 def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> "Bua":
-    """The trained model of a run's folder; see `bua_jax.alignment.ask.load`."""
-    from bua_jax.alignment import ask as inference  # jax is imported only when it is needed
+    """The trained model of a run's folder; see `bua_jax.pipeline.finished.load`."""
+    from bua_jax.pipeline import finished  # jax is imported only when it is needed
 
-    return inference.load(folder, refine=refine, mesh=mesh)
+    return finished.load(folder, refine=refine, mesh=mesh)
 
 
 def read_history(path: str | Path, bua: "Bua") -> "History":

@@ -53,7 +53,7 @@ from bua_jax.benchmarks.base import compare_base_types
 from bua_jax.benchmarks.events import STEPS, bench_events
 from bua_jax.evaluation.plots import growth
 from bua_jax.models.presets import PRESETS
-from bua_jax.models.qwen2 import REMAT
+from bua_jax.models.qwen2_config import REMAT
 
 TASKS = ("base", "decode", "train", "events")
 PARTS = {"train": ("peers", "packing", "remat"), "decode": ("generate", "types", "labels")}

@@ -17,10 +17,10 @@ from typing import Any
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.alignment.ask import load
 from bua_jax.basics.errors import ConfigError
 from bua_jax.events.histories import read_histories
 from bua_jax.pipeline.answers import PARTS, write_answers
+from bua_jax.pipeline.finished import load
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")

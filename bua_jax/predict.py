@@ -22,11 +22,16 @@ from pathlib import Path
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.alignment.ask import load, write_prediction_shard
 from bua_jax.basics.errors import ConfigError
 from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
-from bua_jax.pipeline.answers import PARTS, write_answers, write_answers_on_ray
+from bua_jax.pipeline.answers import (
+    PARTS,
+    write_answers,
+    write_answers_on_ray,
+    write_prediction_shard,
+)
+from bua_jax.pipeline.finished import load
 from bua_jax.pipeline.ray_shards import start_ray
 
 FLAGS = flags.FLAGS

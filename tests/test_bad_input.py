@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bua_jax.alignment.ask import load
 from bua_jax.basics.errors import CheckpointError, MismatchError
 from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
 from bua_jax.interop.huggingface import load_tree, save_tree
+from bua_jax.pipeline.finished import load
 from tests.support.helpers import ROOT
 from tests.support.runs import REDUCED, verb
 

@@ -1,7 +1,6 @@
 """Asking a trained model: describe, predict, generate. The Python API and the verbs use this."""
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from bua_jax import __version__
-from bua_jax.alignment.parts import Parts, assemble, with_trained
+from bua_jax.alignment.parts import Parts
 from bua_jax.basics import files
-from bua_jax.basics.config import load as load_config
-from bua_jax.basics.errors import MismatchError
+from bua_jax.basics.version import __version__
 from bua_jax.decoding import rounds as decoding
 from bua_jax.decoding.rounds import Decoder, Instruction
 from bua_jax.dialogue.critic import critique, refinement_instruction
@@ -30,14 +27,10 @@ from bua_jax.dialogue.tasks import (
     prediction_instruction,
 )
 from bua_jax.dialogue.text import place_text
-from bua_jax.events.histories import read_histories
 from bua_jax.events.schema import WEEKDAYS, Catalogue, History
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import token_bytes
 from bua_jax.models.aligned import input_embeddings
-from bua_jax.parallel.sharding import make_mesh
-from bua_jax.pipeline.answers import part_lines
-from bua_jax.pipeline.stages import TRAINED
 
 
 @dataclass(frozen=True)
@@ -221,70 +214,5 @@ class Bua:
         return event
 
 
-def write_prediction_shard(
-    folder: Path, refine: bool, mesh: str, source: Path, part: int, number: int, path: Path
-) -> None:
-    """Predicts the `number`-th `part` histories of the file `source` and writes their lines to `path`."""
-    bua, ids, histories = _loaded(folder, refine, mesh, source)
-    some = slice(number * part, (number + 1) * part)
-    lines = part_lines(ids[some], bua.predict(histories[some]))
-    files.write_text(path, "".join(line + "\n" for line in lines))
-
-
-@functools.lru_cache(maxsize=1)  # once per worker
-def _loaded(folder: Path, refine: bool, mesh: str, source: Path):
-    bua = load(folder, refine=refine, mesh=mesh)
-    return bua, *read_histories(source, bua.catalogue, bua.windows.prediction_history)
-
-
 def _events(day) -> list[tuple[int, int, int]]:
     return list(zip(day.slot, day.place, day.behaviour, strict=True))
-
-
-def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
-    """(name, record) of a workdir's stage 3 where it is done, else of the last one that is.
-
-    Raises `MismatchError` if the folder holds no finished stage.
-    """
-    done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
-    if not done:
-        raise MismatchError(
-            f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
-            f"--workdir={folder}"
-        )
-    return done[0], files.read_json(folder / done[0] / "record.json")
-
-
-def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
-    """The config that a stage was trained with.
-
-    Raises `MismatchError` for a run of an older version, which lacks fields that asking it needs.
-    """
-    config, today = ConfigDict(record["config"]), load_config("configs/base.py")
-    for group in ("model", "decoding", "dialogues"):
-        missing = sorted(set(today[group]) - set(config[group]))
-        if missing:
-            made_by = record["versions"]
-            raise MismatchError(
-                f"{folder} was trained by version {made_by.get('bua_jax')} (git {made_by.get('git')}), "
-                f"whose configs had no config.{group}.{missing[0]} yet. Use that version with it, or train "
-                "it again in another --workdir."
-            )
-    return config
-
-
-def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
-    """The trained model of a workdir, after `finished_stage`; needs no training data.
-
-    mesh: devices to ask it on, N (fsdp=N) or DATAxFSDPxTENSOR: histories are shared out over data and
-    fsdp, heads over tensor.
-    """
-    folder = Path(folder)
-    stage, record = finished_stage(folder)
-    config = recorded_config(folder, record)
-    parts = assemble(config.model, folder / "encoder", config.seed, make_mesh(mesh))
-    parts = with_trained(parts, folder / stage / TRAINED)
-    card = files.read_json(folder / "data" / "record.json")["result"]
-    shares = np.asarray(card["shares"])
-    asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
-    return Bua(parts, *asked, refine, config.seed)

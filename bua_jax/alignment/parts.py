@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from bua_jax.alignment.encoder import load_encoder
 from bua_jax.basics.errors import CheckpointError, ConfigError, MismatchError
 from bua_jax.events.schema import Catalogue
 from bua_jax.interop import gguf, hub, huggingface, peft
@@ -20,9 +21,9 @@ from bua_jax.models.kernels import cpu
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel.sharding import shardings
-from bua_jax.pipeline.encoder import load_encoder
 
 NANO = Path(__file__).resolve().parent.parent / "assets" / "nano"
 

@@ -6,6 +6,8 @@ import resource
 import subprocess
 from pathlib import Path
 
+from bua_jax.basics.version import __version__
+
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -45,8 +47,6 @@ def git_revision() -> str | None:
 def versions() -> dict[str, str | None]:
     """Package versions, Python, platform, JAX devices and git revision."""
     import jax
-
-    from bua_jax import __version__
 
     found: dict[str, str | None] = {"bua_jax": __version__, "git": git_revision()}
     found["python"] = platform.python_version()

@@ -19,7 +19,8 @@ from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
 from bua_jax.models import lora, quantization
 from bua_jax.models.lora import LoraConfig
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 
 KINDS = ("float32", "bfloat16", "int8", "nf4")  # the quantised ones compute in float32
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bua_jax.alignment import ask as inference
+from bua_jax.alignment.ask import Bua
 from bua_jax.basics.errors import ConfigError
 from bua_jax.benchmarks import llama
 from bua_jax.benchmarks.timing import alternate, peak_mib, ratio
@@ -41,9 +41,10 @@ from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config, causal_mask
+from bua_jax.models.qwen2 import Qwen2, causal_mask
+from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel.sharding import make_mesh, shardings
-from bua_jax.pipeline import export
+from bua_jax.pipeline import export, finished
 
 _NEVER = -1  # a stop token that no row writes
 # Published peaks: dense bfloat16 FLOP/s.
@@ -300,7 +301,7 @@ def compare_predictions(
     within a round, re-prefilled between rounds, and the answer decoded greedily. `same` is the share
     of histories whose understanding texts are all equal.
     """
-    bua = inference.load(run)
+    bua = finished.load(run)
     bua = dataclasses.replace(bua, decoding=bua.decoding.copy_and_resolve_references())
     with bua.decoding.unlocked():
         bua.decoding.batch = batch
@@ -336,7 +337,7 @@ def compare_predictions(
 
 
 def _their_predictions(
-    peer: Any, model: Any, bua: inference.Bua, histories: Sequence[Any], batch: int
+    peer: Any, model: Any, bua: Bua, histories: Sequence[Any], batch: int
 ) -> list[dict[str, str]]:
     """The understanding texts by transformers; the answer (8 tokens at most) is decoded after them."""
     torch, _ = peer

@@ -12,7 +12,6 @@ from typing import Any
 
 import polars as pl
 
-import bua_jax
 from bua_jax.basics import environment, files
 from bua_jax.basics.config import load as load_config
 from bua_jax.basics.console import notice
@@ -93,7 +92,7 @@ def _forget_peak() -> None:
 
 def _in_a_process(events: Path, workdir: Path, windows: int) -> dict[str, Any]:
     """`measure` in a process of its own, which holds nothing but the work."""
-    path = [str(Path(bua_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "bua_jax.benchmarks.events"]
     done = subprocess.run(
         [*command, str(events), str(workdir), str(windows)],

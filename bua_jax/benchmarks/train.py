@@ -30,7 +30,7 @@ from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop import huggingface, peft
 from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.presets import PRESETS
-from bua_jax.models.qwen2 import REMAT, Qwen2Config
+from bua_jax.models.qwen2_config import REMAT, Qwen2Config
 from bua_jax.pipeline.dialogues import groups, write_group, writer_of
 from bua_jax.pipeline.stages import train_settings
 from bua_jax.pipeline.steps import Run

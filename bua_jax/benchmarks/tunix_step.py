@@ -21,7 +21,7 @@ from bua_jax.benchmarks.step import count_compilations, device_peak_mib
 from bua_jax.benchmarks.timing import peak_mib
 from bua_jax.benchmarks.worker import serve
 from bua_jax.interop import huggingface, peft
-from bua_jax.models.qwen2 import Qwen2Config
+from bua_jax.models.qwen2_config import Qwen2Config
 
 _STEP = "jit(_train_step)"  # the name that JAX gives it
 

@@ -24,7 +24,7 @@ from bua_jax.basics.console import notice
 from bua_jax.basics.errors import CheckpointError
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import PRE_TOKENIZERS
-from bua_jax.models.qwen2 import Qwen2Config
+from bua_jax.models.qwen2_config import Qwen2Config
 
 TENSOR_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q4_K", "Q5_K", "Q6_K")
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # token types; unused and padding ones are others

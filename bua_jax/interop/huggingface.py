@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from bua_jax.basics import files
 from bua_jax.basics.errors import CheckpointError, DataError
 from bua_jax.models.lora import MODULE_OF
-from bua_jax.models.qwen2 import Qwen2Config
+from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel.sharding import to_host
 
 Tree = dict[str, Any]

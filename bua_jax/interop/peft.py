@@ -20,7 +20,7 @@ from bua_jax.basics import files
 from bua_jax.basics.errors import CheckpointError, DataError, MismatchError
 from bua_jax.interop.huggingface import open_safetensors
 from bua_jax.models.lora import MODULE_OF, LoraConfig, kernel_shapes
-from bua_jax.models.qwen2 import Qwen2Config
+from bua_jax.models.qwen2_config import Qwen2Config
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PLAIN = {  # fields of PEFT's LoraConfig that change the maths, and the values that are ours

@@ -5,13 +5,12 @@ y = x W + (x a) b * alpha / rank, PEFT's convention; a: [layers, in, rank], b: [
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-if TYPE_CHECKING:
-    from bua_jax.models.qwen2 import Qwen2Config
+from bua_jax.models.qwen2_config import Qwen2Config
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 MODULE_OF = {
@@ -45,7 +44,7 @@ class LoraConfig:
         return self.alpha / self.rank
 
 
-def kernel_shapes(config: "Qwen2Config") -> dict[str, tuple[int, int]]:
+def kernel_shapes(config: Qwen2Config) -> dict[str, tuple[int, int]]:
     """(in, out) of each projection."""
     h, heads, kv = config.hidden_size, config.num_heads, config.num_kv_heads
     return {
@@ -59,7 +58,7 @@ def kernel_shapes(config: "Qwen2Config") -> dict[str, tuple[int, int]]:
     }
 
 
-def init(key: jax.Array, lora: LoraConfig, config: "Qwen2Config") -> dict[str, Any]:
+def init(key: jax.Array, lora: LoraConfig, config: Qwen2Config) -> dict[str, Any]:
     """A fresh adapter: `a` Kaiming-uniform as in PEFT, `b` zero, float32."""
     shapes = kernel_shapes(config)
     tree: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """Sizes of the supported models (their published config.json)."""
 
-from bua_jax.models.qwen2 import Qwen2Config
+from bua_jax.models.qwen2_config import Qwen2Config
 
 
 def _qwen(hidden, intermediate, layers, heads, kv, vocab=151936, tied=False) -> Qwen2Config:

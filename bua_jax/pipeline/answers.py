@@ -1,5 +1,6 @@
 """Answers to a file of histories, one JSON line each, kept as they are made."""
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 from bua_jax.basics import files
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError
+from bua_jax.events.histories import read_histories
 from bua_jax.events.schema import History
 from bua_jax.pipeline import ray_shards
+from bua_jax.pipeline.finished import load
 
 PARTS = 8  # batches that are asked about before their answers are written
 
@@ -84,6 +87,22 @@ def part_lines(ids: Sequence[str], answers: Sequence[dict[str, Any]]) -> list[st
     """A JSON line for each answer."""
     named = zip(ids, answers, strict=True)
     return [json.dumps({"id": i, **a}, ensure_ascii=False) for i, a in named]
+
+
+def write_prediction_shard(
+    folder: Path, refine: bool, mesh: str, source: Path, part: int, number: int, path: Path
+) -> None:
+    """Predicts the `number`-th `part` histories of the file `source` and writes their lines to `path`."""
+    bua, ids, histories = _loaded(folder, refine, mesh, source)
+    some = slice(number * part, (number + 1) * part)
+    lines = part_lines(ids[some], bua.predict(histories[some]))
+    files.write_text(path, "".join(line + "\n" for line in lines))
+
+
+@functools.lru_cache(maxsize=1)  # once per worker
+def _loaded(folder: Path, refine: bool, mesh: str, source: Path):
+    bua = load(folder, refine=refine, mesh=mesh)
+    return bua, *read_histories(source, bua.catalogue, bua.windows.prediction_history)
 
 
 def _finished(partial: Path, identity: str) -> list[str]:

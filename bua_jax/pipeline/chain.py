@@ -12,7 +12,7 @@ from bua_jax.decoding.cache import CACHE_TYPES
 from bua_jax.decoding.rounds import DECODE
 from bua_jax.dialogue.prompts import SOFT_TOKENS
 from bua_jax.models import quantization
-from bua_jax.models.qwen2 import ATTENTION, REMAT
+from bua_jax.models.qwen2_config import ATTENTION, REMAT
 from bua_jax.parallel import processes
 from bua_jax.parallel.sharding import parse_mesh
 from bua_jax.pipeline.data import build_data

@@ -5,7 +5,7 @@ from typing import Any
 from bua_jax.basics.console import notice
 from bua_jax.basics.files import write_json
 from bua_jax.events.schema import Catalogue
-from bua_jax.interop.huggingface import load_tree, save_tree, tree_hash
+from bua_jax.interop.huggingface import save_tree, tree_hash
 from bua_jax.models.encoders import EncoderConfig
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run
@@ -63,9 +63,3 @@ def build_encoder(run: Run) -> dict[str, Any]:
         f"accuracy {best['validation_accuracy']:.1%} (epoch {int(best['epoch'])})"
     )
     return {"encoder": digest}
-
-
-def load_encoder(folder) -> tuple[EncoderConfig, Any, dict[str, str]]:
-    """(config, parameters, metadata) of a finished encoder step. Raises `CheckpointError`."""
-    params, metadata = load_tree(folder / "encoder.safetensors")
-    return EncoderConfig.from_json(metadata["config"]), params, metadata

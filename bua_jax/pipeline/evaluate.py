@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from bua_jax import __version__
 from bua_jax.alignment.ask import Bua
+from bua_jax.alignment.encoder import load_encoder
 from bua_jax.alignment.parts import assemble
 from bua_jax.basics import files
 from bua_jax.basics.console import notice, out
+from bua_jax.basics.version import __version__
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.dialogue.tasks import (
     revealed_instruction,
@@ -39,7 +40,7 @@ from bua_jax.methods.protocol import Histories, Predictor, histories_of
 from bua_jax.parallel.sharding import own_mesh
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import split_windows, writer_of
-from bua_jax.pipeline.encoder import encoder_config, encoder_settings, load_encoder
+from bua_jax.pipeline.encoder import encoder_config, encoder_settings
 from bua_jax.pipeline.stages import load_stage, previous_stage
 from bua_jax.pipeline.steps import Run, read_record
 from bua_jax.training.writers import read_scalars

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.ask import finished_stage, load
 from bua_jax.alignment.parts import Parts, base_folder
 from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.files import read_json, write_json
 from bua_jax.interop import huggingface, peft
 from bua_jax.models import lora, quantization
 from bua_jax.models.qwen2 import Qwen2
+from bua_jax.pipeline.finished import finished_stage, load
 
 _METRICS = ("rec_w", "prec_w", "overall", "log_loss", "n")
 _CHAT_TEMPLATE = "tokenizer_config.json"

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.ask import finished_stage, load
 from bua_jax.alignment.parts import Parts, base_folder
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
@@ -28,6 +27,7 @@ from bua_jax.models.lora import MODULE_OF
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues
+from bua_jax.pipeline.finished import finished_stage, load
 from bua_jax.pipeline.steps import Run
 from bua_jax.training.losses import round_balanced_loss, token_mean_loss
 

@@ -25,7 +25,8 @@ from bua_jax.models.kernels.splash import SMALLEST_BLOCK
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel import sharding
 from bua_jax.pipeline.encoder import encoder_config
 from bua_jax.pipeline.stages import train_settings

@@ -8,7 +8,7 @@ import pytest
 
 from bua_jax.benchmarks import decode
 from bua_jax.models.presets import PRESETS
-from bua_jax.models.qwen2 import Qwen2Config
+from bua_jax.models.qwen2_config import Qwen2Config
 from tests.support.helpers import random_base, require
 from tests.support.runs import verb
 

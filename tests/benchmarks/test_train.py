@@ -14,7 +14,7 @@ from bua_jax.benchmarks.worker import Worker, WorkerFailed
 from bua_jax.feed.packing import plan_packing
 from bua_jax.interop import huggingface
 from bua_jax.models.presets import PRESETS
-from bua_jax.models.qwen2 import Qwen2Config
+from bua_jax.models.qwen2_config import Qwen2Config
 from tests.support.helpers import require
 from tests.support.runs import verb
 

@@ -13,7 +13,8 @@ from bua_jax.models.aligned import Aligned
 from bua_jax.models.encoders import EncoderConfig, build
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 
 LABELS = ("eat", "eat out", "go", "go run", "schläft", "work")
 CATALOGUE = Catalogue(LABELS, 24, has_places=True)

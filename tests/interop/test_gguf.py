@@ -16,7 +16,8 @@ from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.interop import gguf as bua_gguf
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import load_tokenizer
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 from tests.support.helpers import random_base, require
 
 # Rows of a multiple of 256: K-quants come in blocks of that size.

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import pytest
 
 from bua_jax.interop import huggingface
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 
 CONFIG = Qwen2Config(31, 16, 24, 2, 4, 2, 4)
 COMMIT = "c" * 40

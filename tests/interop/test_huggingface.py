@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from bua_jax.basics.errors import CheckpointError
 from bua_jax.interop import huggingface
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 
 CONFIG = Qwen2Config(31, 16, 24, 2, 4, 2, 4, tie_word_embeddings=False)
 

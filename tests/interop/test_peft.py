@@ -16,7 +16,8 @@ from bua_jax.basics.errors import BuaError, CheckpointError, MismatchError
 from bua_jax.interop import huggingface, peft
 from bua_jax.models import lora
 from bua_jax.models.lora import LoraConfig
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 from tests.support.helpers import require
 
 CONFIG = Qwen2Config(61, 32, 40, 2, 4, 2, 8, rope_theta=1e4, tie_word_embeddings=True)

@@ -10,7 +10,8 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.benchmarks.base import compare_base_types
 from bua_jax.models import lora, quantization
 from bua_jax.models.lora import LoraConfig
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel.sharding import make_mesh, shardings
 
 CONFIG = Qwen2Config(61, 64, 128, 2, 4, 2, 16)

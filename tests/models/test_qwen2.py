@@ -11,7 +11,8 @@ from jax.extend.core import subjaxprs
 from bua_jax.interop import huggingface
 from bua_jax.models import qwen2
 from bua_jax.models.presets import PRESETS
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 from tests.support.helpers import require
 
 SMALL = Qwen2Config(97, 48, 64, 3, 6, 2, 8, rope_theta=1e4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.ask import Bua, finished_stage, load
+from bua_jax.alignment.ask import Bua
 from bua_jax.alignment.parts import assemble
 from bua_jax.basics.errors import MismatchError
 from bua_jax.dialogue.tasks import INSTRUCTIONS
@@ -17,6 +17,7 @@ from bua_jax.events.schema import EventStore
 from bua_jax.interop import peft
 from bua_jax.interop.huggingface import load_tree, tree_hash
 from bua_jax.pipeline.export import export
+from bua_jax.pipeline.finished import finished_stage, load
 from tests.support.helpers import require
 from tests.support.runs import REDUCED, verb
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bua_jax.alignment.ask import load
 from bua_jax.alignment.parts import NANO
 from bua_jax.interop.huggingface import load_tree
 from bua_jax.models import lora
+from bua_jax.pipeline.finished import load
 from bua_jax.pipeline.parity import batch_of, differences, ours, theirs
 from tests.support.helpers import require
 from tests.support.runs import verb

@@ -15,7 +15,8 @@ import pytest
 
 from bua_jax.interop import huggingface
 from bua_jax.models.kernels import cpu
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,8 @@ from bua_jax.models.aligned import Aligned
 from bua_jax.models.encoders import EncoderConfig, build
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
+from bua_jax.models.qwen2_config import Qwen2Config
 
 FAST = {"xla_backend_optimization_level": 0}  # compiler options: half the time to compile
 SOFT = 3

@@ -12,7 +12,8 @@ from jax.extend.core import subjaxprs
 from bua_jax.basics.errors import ConfigError
 from bua_jax.models import qwen2
 from bua_jax.models.kernels.splash import check_splash, splash_attention
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config, attend
+from bua_jax.models.qwen2 import Qwen2, attend
+from bua_jax.models.qwen2_config import Qwen2Config
 from tests.models.attention import check_meshes, value_and_gradients
 from tests.support import tiny
 
