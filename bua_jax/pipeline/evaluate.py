@@ -32,11 +32,15 @@ from bua_jax.evaluation.prediction import (
 from bua_jax.evaluation.report import Conversation, Report, Section, write_report
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
 from bua_jax.events.groups import behaviour_groups, training_shares
-from bua_jax.events.schema import EventStore, History
-from bua_jax.events.windows import Day, WindowIndex, history, sample_id, target_day
+from bua_jax.events.schema import EventStore
+from bua_jax.events.windows import WindowIndex, history, sample_id, target_day
 from bua_jax.methods import lightgbm, logit_adjustment, neural
-from bua_jax.methods import markov_counts as counts
+from bua_jax.methods.last_day import last_day
+from bua_jax.methods.majority import fit_majority
+from bua_jax.methods.markov import fit_markov
+from bua_jax.methods.markov_counts import fit_markov_counts
 from bua_jax.methods.protocol import Histories, Predictor, histories_of
+from bua_jax.methods.window_majority import fit_window_majority
 from bua_jax.parallel.sharding import own_mesh
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import split_windows, writer_of
@@ -79,10 +83,10 @@ def fit_baselines(run: Run, store: EventStore) -> list[Predictor]:
         return lightgbm.fit(training, validation, classes, slots, config.seed)
 
     makers: dict[str, Callable[[], Predictor]] = {
-        "majority": lambda: counts.fit_majority(store),
-        "window_majority": lambda: counts.fit_window_majority(store),
-        "markov": lambda: counts.fit_markov(store),
-        "markov_counts": lambda: counts.fit_markov_counts(store, *validation),
+        "majority": lambda: fit_majority(store),
+        "window_majority": lambda: fit_window_majority(store),
+        "markov": lambda: fit_markov(store),
+        "markov_counts": lambda: fit_markov_counts(store, *validation),
         "lightgbm": boosted,
         "sasrec": lambda: encoder("sasrec"),
         "behavegpt": lambda: encoder("behavegpt"),
@@ -299,7 +303,7 @@ def generate_all(
     days = [one.day for one in made]
     metrics = {
         "bua": generation_metrics(days, real, store.catalogue),
-        "last_day": generation_metrics([_last_day(h) for h in histories], real, store.catalogue),
+        "last_day": generation_metrics([last_day(h) for h in histories], real, store.catalogue),
     }
     lines = [
         json.dumps(
@@ -316,17 +320,6 @@ def generate_all(
     ]
     files.write_text(folder / "generated.jsonl", "".join(lines))
     return metrics, days, real
-
-
-def _last_day(seen: History) -> Day:
-    """The last day of a history, repeated: a generator without a model."""
-    rows = np.flatnonzero(seen.day == 0)
-    return Day(
-        int(seen.weekday[-1] + 1) % 7,
-        tuple(seen.slot[rows].tolist()),
-        tuple(seen.place[rows].tolist()),
-        tuple(seen.behaviour[rows].tolist()),
-    )
 
 
 def _curves(run: Run) -> dict[str, list[tuple[int, float]]]:

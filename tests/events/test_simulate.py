@@ -21,9 +21,10 @@ from bua_jax.events.simulate import (
 )
 from bua_jax.events.spec import DataSpec
 from bua_jax.events.windows import prediction_windows
-from bua_jax.methods import markov_counts as counts
 from bua_jax.methods import neural
+from bua_jax.methods.markov_counts import fit_markov_counts
 from bua_jax.methods.protocol import histories_of
+from bua_jax.methods.window_majority import fit_window_majority
 from bua_jax.models.encoders import EncoderConfig
 from bua_jax.training.events import EncoderSettings
 
@@ -120,8 +121,8 @@ def test_ladder(store: EventStore) -> None:
     held = histories_of(store, prediction_windows(store, "validation"), 40)
     config = EncoderConfig("behavegpt", 37, SLOTS, dim=32, num_layers=2, num_heads=4)
     methods = (
-        counts.fit_window_majority(store),
-        counts.fit_markov_counts(store, *held),
+        fit_window_majority(store),
+        fit_markov_counts(store, *held),
         neural.fit(config, store, EncoderSettings(epochs=3)),
     )
     found = [(m.predict(seen).argmax(1) == targets).mean() for m in methods]

@@ -9,8 +9,11 @@ from bua_jax.events.schema import EventStore
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import prediction_windows, sample_windows
 from bua_jax.methods import lightgbm, logit_adjustment, neural
-from bua_jax.methods import markov_counts as counts
+from bua_jax.methods.majority import fit_majority
+from bua_jax.methods.markov import fit_markov
+from bua_jax.methods.markov_counts import fit_markov_counts
 from bua_jax.methods.protocol import Histories, histories_of, window_counts
+from bua_jax.methods.window_majority import WindowMajority, fit_window_majority
 from bua_jax.models.encoders import EncoderConfig
 from bua_jax.training.events import EncoderSettings
 from tests.events.stores import store_of
@@ -42,7 +45,7 @@ def test_window_counts_ignore_padding():
 
 
 def test_window_majority_breaks_ties_by_label_order():
-    method = counts.WindowMajority(np.asarray([0.1, 0.2, 0.7]), 10)
+    method = WindowMajority(np.asarray([0.1, 0.2, 0.7]), 10)
     found = method.predict(of([[2, 1, 1, 2], [2, 2, 1]]))
     assert found.argmax(1).tolist() == [1, 2]
     assert np.allclose(found.sum(1), 1)
@@ -52,7 +55,7 @@ def test_markov_by_hand():
     behaviours = [[0, 1, 0, 1, 0, 2]] * 8 + [[2, 2, 2, 2, 2, 2]] * 2
     people = [[(0, i, 0, b) for i, b in enumerate(row)] for row in behaviours]
     made = store_of(people, split=[0] * 8 + [1, 2])
-    method = counts.fit_markov(made)
+    method = fit_markov(made)
     # transitions of training users: 0->1 twice, 1->0 twice, 0->2 once, eight times each
     size = len(made.catalogue.behaviours)
     expected = np.full((size, size), 0.1)
@@ -69,10 +72,10 @@ def fitted(store: EventStore):
     classes = len(store.catalogue.behaviours)
     config = EncoderConfig("sasrec", classes, 48, dim=8, num_layers=1, num_heads=1)
     return [
-        counts.fit_majority(store),
-        counts.fit_window_majority(store),
-        counts.fit_markov(store),
-        counts.fit_markov_counts(store, *validation),
+        fit_majority(store),
+        fit_window_majority(store),
+        fit_markov(store),
+        fit_markov_counts(store, *validation),
         lightgbm.fit(histories_of(store, training, 40), validation, classes, 48, 0, rounds=3),
         neural.fit(config, store, EncoderSettings(epochs=1, batch=16)),
     ]
