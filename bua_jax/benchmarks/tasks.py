@@ -1,0 +1,199 @@
+"""What `python -m bua_jax.bench` measures and prints."""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.table import Table
+
+from bua_jax.basics import files
+from bua_jax.basics.console import out
+from bua_jax.benchmarks import decode, train
+from bua_jax.benchmarks.base import compare_base_types
+from bua_jax.benchmarks.events import STEPS, bench_events
+from bua_jax.benchmarks.flags import check_names, parts_of, whole
+from bua_jax.evaluation.plots import growth
+from bua_jax.models.presets import PRESETS
+
+SPEED = (
+    "step",
+    "seconds",
+    "tokens_per_second",
+    "supervised_per_second",
+    "of_matmul",
+    "of_peak",
+    "ratio",
+    "lowest",
+    "highest",
+)
+MEMORY = (
+    "step",
+    "loaded_mib",
+    "peak_mib",
+    "device_peak_mib",
+    "compile_seconds",
+    "compilations",
+    "losses",
+)
+FLAGS = flags.FLAGS
+
+
+def _print(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name, justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row.values()))
+    out.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return " ".join(map(_cell, value))
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _print_part(title: str, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    _print(title, [{name: row[name] for name in names} for row in rows])
+
+
+def measure_base(folder: Path) -> dict[str, Any]:
+    """The types of a frozen base; what is found goes to `--output`, here and below."""
+    rows, length = FLAGS.rows or 4, FLAGS.length or 256
+    found = compare_base_types(folder, rows=rows, length=length, repeats=FLAGS.repeats)
+    title = f"{FLAGS.base or 'nano'}: {rows} rows of {length} tokens"
+    _print(title, [{"base": kind, **values} for kind, values in found.items()])
+    return {"types": found}
+
+
+def measure_decode(folder: Path) -> dict[str, Any]:
+    """Decoding, or with `--model` full predictions of a trained run."""
+    if FLAGS.model:
+        with tempfile.TemporaryDirectory() as merged:
+            predictions = decode.compare_predictions(
+                Path(FLAGS.model), Path(merged), count=FLAGS.count, batch=32, repeats=FLAGS.repeats
+            )
+        alone = "no rounds shared with generation"
+        _print(f"{FLAGS.count} predictions of {FLAGS.model}, {alone}", [predictions])
+        return {"predictions": predictions}
+    prompt, parts = FLAGS.length or 256, parts_of("decode")
+    found: dict[str, Any] = {}
+    if "generate" in parts:
+        found["decoding"] = decode.compare_generate(
+            folder,
+            batches=[whole("batches", batch) for batch in FLAGS.batches],
+            prompt=prompt,
+            new=FLAGS.new,
+            repeats=FLAGS.repeats,
+            dtype=FLAGS.dtype,
+            mesh=FLAGS.mesh,
+        )
+        what = f"{FLAGS.base or 'nano'} ({FLAGS.dtype}, mesh {FLAGS.mesh})"
+        _print(f"{what}: {FLAGS.new} tokens after {prompt}", found["decoding"])
+    if "types" in parts:
+        found["types"] = decode.compare_types(folder, batch=8, prompt=prompt, new=FLAGS.new)
+        _print("Tokens of the engine that a whole forward ranks first", found["types"])
+    if "labels" in parts:
+        found["labels"] = decode.compare_labels(
+            folder, labels=FLAGS.labels, prompt=400, repeats=FLAGS.repeats
+        )
+        ratios = [{"": name, "ratio": row["ratio"]} for name, row in found["labels"].items()]
+        _print(f"{FLAGS.labels} labels after 400 tokens: ratios of time", ratios)
+    found["roofline_minutes"] = {
+        name: decode.roofline_minutes(PRESETS["qwen2.5-7b"], flops)
+        for name, flops in decode.PEAKS.items()
+    }
+    title = "Roofline of 20,000 predictions with qwen2.5-7b, minutes"
+    _print(title, [found["roofline_minutes"]])
+    return found
+
+
+def measure_train() -> dict[str, Any]:
+    """A training step beside its peers, packed beside padded, and by remat policy."""
+    parts = parts_of("train")
+    check_names("peers", FLAGS.peers, [*train.PEERS])
+    shape = train.make_shape(
+        FLAGS.base,
+        rows=FLAGS.rows or 8,
+        length=FLAGS.length or 512,
+        share=FLAGS.supervised_share,
+        microbatches=FLAGS.microbatches,
+        remat=FLAGS.remat,
+        merge_adapter=FLAGS.merge_adapter,
+    )
+    model = shape.config.model
+    what = f"{FLAGS.base or 'nano'} ({model.dtype})"
+    batch = (
+        f"{shape.rows} rows of {shape.length} tokens, {shape.supervised} of them supervised, "
+        f"{shape.microbatches} microbatches"
+    )
+    found: dict[str, Any] = {
+        "sizes": dataclasses.asdict(shape.sizes),
+        **{name: getattr(shape, name) for name in ("rows", "length", "supervised", "microbatches")},
+        "merge_adapter": model.merge_adapter,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        train.write_inputs(shape, Path(folder))
+        if "peers" in parts:
+            title = f"{what}: a step of {batch}"
+            found |= _peers(shape, Path(folder), title)
+        if "packing" in parts:
+            records = train.stage2_records(shape.config, shape.sizes, FLAGS.dialogues)
+            fill = train.packing_fill(records, shape.config.seed)
+            _print(f"{len(records)} stage-2 dialogues packed", fill)
+            packing = train.compare_packing(shape, records, FLAGS.repeats)
+            _print(f"{what}: a stage-2 step, dialogues packed and padded", packing)
+            found |= {"fill": fill, "packing": packing}
+        if "remat" in parts:
+            policies = train.compare_remat(shape, Path(folder), FLAGS.repeats)
+            _print(f"{what}: remat policies, {batch}", policies)
+            found["remat_policies"] = policies
+    return found
+
+
+def _peers(shape: train.Shape, folder: Path, title: str) -> dict[str, Any]:
+    """Prints and returns a step beside its peers."""
+    rows, facts, left_out = train.compare_peers(shape, folder, FLAGS.peers, FLAGS.repeats)
+    model = shape.config.model
+    ours = f"ours with remat {model.remat}, {'' if model.merge_adapter else 'no '}merging"
+    _print_part(f"{title}; {ours}", rows, SPEED)
+    _print_part(
+        "Memory of each process, compiling, and the losses of the first steps", rows, MEMORY
+    )
+    rate = facts["matmul_flops_per_second"]
+    out.print(f"of_matmul: of {rate / 1e9:.4g} GFLOP/s, a large product of this type by JAX")
+    for name, reason in left_out.items():
+        out.print(f"{name} is left out: {reason}", markup=False)
+    return {"peers": rows, "left_out": left_out, **facts}
+
+
+def measure_events() -> None:
+    """The steps that read events, in a process per size; writes its own file and plot."""
+    output = Path(FLAGS.output or "runs/bench/events.json")
+    sizes = [whole("events", size) for size in FLAGS.events]
+    found = bench_events(sizes, output, Path(FLAGS.scratch), windows=FLAGS.windows)
+    rows = [
+        {
+            "events": f"{size['rows']:,}",
+            **{f"{step} s": size["seconds"][step] for step in STEPS},
+            "total s": sum(size["seconds"].values()),
+            "CPU s": sum(size["cpu_seconds"].values()),
+            "peak GiB": max(size["peak_gib"].values()),
+        }
+        for size in found
+    ]
+    _print(f"{FLAGS.windows:,} training windows", rows)
+    panels = {
+        quantity: {step: [size[key][step] for size in found] for step in STEPS}
+        for quantity, key in (
+            ("CPU seconds", "cpu_seconds"),
+            ("peak memory (GiB)", "peak_gib"),
+        )
+    }
+    with files.atomic_write(output.with_suffix(".png")) as temporary:
+        temporary.write_bytes(growth([size["rows"] for size in found], panels))
