@@ -10,8 +10,8 @@ from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
 from bua_jax.models.kernels import cpu
 from tests.support.helpers import ROOT, require
+from tests.support.readme import BLOCKS, commands
 from tests.support.runs import REDUCED, curriculum, verb
-from tests.test_readme import BLOCKS, commands
 
 METHODS = {
     "majority",

@@ -1,7 +1,6 @@
 """The README's code blocks: `ci` run as they are, `smoke` elsewhere, `long` are parsed."""
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +9,7 @@ import pytest
 
 from bua_jax.basics import config as configs
 from tests.support.helpers import ROOT
-
-BLOCK = re.compile(r"^```(\w+) (\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
-
-
-def commands(body: str) -> list[list[str]]:
-    """The commands of a shell block, comments and line continuations removed."""
-    joined = body.replace("\\\n", " ")
-    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+from tests.support.readme import BLOCKS, commands
 
 
 def test_every_block_has_a_known_tag() -> None:

@@ -1,14 +1,16 @@
 """A byte-level tokenizer and a tiny random model for decoding tests."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bua_jax.decoding.rounds import Decoder
-from bua_jax.events.schema import Catalogue
-from bua_jax.models import lora, projector
+from bua_jax.events.schema import Catalogue, History
+from bua_jax.models import aligned, lora, projector
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.encoders import EncoderConfig, build
 from bua_jax.models.lora import LoraConfig
@@ -18,6 +20,7 @@ from bua_jax.models.qwen2_config import Qwen2Config
 
 LABELS = ("eat", "eat out", "go", "go run", "schläft", "work")
 CATALOGUE = Catalogue(LABELS, 24, has_places=True)
+ROUNDS = [("key_behaviours", "Key?"), ("patterns", "Which?")]
 CONFIG = Qwen2Config(262, 32, 48, 2, 4, 2, 32, rope_theta=1e4, tie_word_embeddings=False)
 
 
@@ -65,3 +68,50 @@ def decoder(batch: int, max_new_tokens: int = 12, soft_tokens: str = "sequence")
         "projector": projector.init(jax.random.key(3), encoder_config.state_dim, table),
     }
     return Decoder(model, variables, Bytes(), CATALOGUE, VOCABULARY, batch, max_new_tokens)
+
+
+def history_of(length: int, seed: int) -> History:
+    rng = np.random.default_rng(seed)
+    zeros = np.zeros(length, np.int32)
+    return History(
+        day=zeros,
+        weekday=zeros,
+        slot=np.sort(rng.integers(0, 24, length)).astype(np.int32),
+        behaviour=rng.integers(0, len(LABELS), length).astype(np.int32),
+        place=np.ones(length, np.int32),
+        place_seen=np.ones(length, np.int32),
+        gap=np.zeros(length, bool),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def whole_forward(model, variables, batch, positions):
+    embeddings = aligned.input_embeddings(model, variables, batch)
+    states = aligned.hidden(model, variables, embeddings, positions, jnp.ones_like(positions))
+    return aligned.unembed(model, variables, states)[0]
+
+
+def recomputed(model, variables, tokens, events, shift: int = 0):
+    """Logits of the whole token sequence in one forward, positions shifted after the soft tokens.
+
+    Placeholders beyond the number of events stand for the last events again. Padded at the end, which
+    no earlier token attends to, so that it compiles once.
+    """
+    length, slots = -(-len(tokens) // 256) * 256, 64
+    placeholders = np.flatnonzero(np.asarray(tokens) == model.soft_id)
+    again = len(placeholders) - len(events)
+    soft_index = np.zeros(length, np.int32)
+    soft_index[placeholders] = [*range(len(events)), *range(len(events) - again, len(events))]
+    ids, fields = np.zeros(length, np.int32), np.zeros((slots, 4), np.int32)
+    ids[: len(tokens)], fields[: len(events)] = tokens, events
+    event = np.arange(slots)
+    batch = {
+        "tokens": ids,
+        "soft_index": soft_index,
+        "events": fields,
+        "event_segments": (event < len(events)).astype(np.int32),
+        "event_positions": np.where(event < len(events), event, 0),
+    }
+    rows = {key: jnp.asarray(value)[None] for key, value in batch.items()}
+    positions = jnp.arange(length)[None] + shift * (jnp.arange(length)[None] > 50)
+    return whole_forward(model, variables, rows, positions)[: len(tokens)]

@@ -16,8 +16,7 @@ from bua_jax.models import aligned
 from bua_jax.models.kernels import cpu
 from bua_jax.models.quantization import quantize
 from bua_jax.models.qwen2 import Qwen2
-from tests.decoding.fakes import decoder
-from tests.decoding.test_rounds import ROUNDS, history_of, recomputed
+from tests.decoding.fakes import ROUNDS, decoder, history_of, recomputed
 from tests.support.helpers import require_kernels
 
 # Mixed lengths; 70 are no multiple of any batch below.

@@ -1,10 +1,8 @@
 """Multi-round decoding: batches equal single rows, the cache equals recomputation."""
 
 import dataclasses
-import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,26 +11,7 @@ from bua_jax.decoding import engine, rounds
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import label_tokens, next_turn, opening
 from bua_jax.dialogue.text import history_text, parse_day
-from bua_jax.events.schema import History
-from bua_jax.models import aligned
-from tests.decoding.fakes import CATALOGUE, LABELS, decoder
-
-ROUNDS = [("key_behaviours", "Key?"), ("patterns", "Which?")]
-
-
-def history_of(length: int, seed: int) -> History:
-    rng = np.random.default_rng(seed)
-    zeros = np.zeros(length, np.int32)
-    return History(
-        day=zeros,
-        weekday=zeros,
-        slot=np.sort(rng.integers(0, 24, length)).astype(np.int32),
-        behaviour=rng.integers(0, len(LABELS), length).astype(np.int32),
-        place=np.ones(length, np.int32),
-        place_seen=np.ones(length, np.int32),
-        gap=np.zeros(length, bool),
-    )
-
+from tests.decoding.fakes import CATALOGUE, LABELS, ROUNDS, decoder, history_of, recomputed
 
 HISTORIES = [history_of(length, seed) for seed, length in enumerate((12, 10, 40, 17, 33, 11, 25))]
 FINAL = ["Next?"] * len(HISTORIES)
@@ -54,39 +33,6 @@ def test_batched_equals_single_token_for_token(single, batch):
 
 def test_probabilities_are_normalised_over_labels(single):
     assert np.allclose(np.exp(single[0]).sum(1), 1, atol=1e-5)
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def whole_forward(model, variables, batch, positions):
-    embeddings = aligned.input_embeddings(model, variables, batch)
-    states = aligned.hidden(model, variables, embeddings, positions, jnp.ones_like(positions))
-    return aligned.unembed(model, variables, states)[0]
-
-
-def recomputed(model, variables, tokens, events, shift: int = 0):
-    """Logits of the whole token sequence in one forward, positions shifted after the soft tokens.
-
-    Placeholders beyond the number of events stand for the last events again. Padded at the end, which
-    no earlier token attends to, so that it compiles once.
-    """
-    length, slots = -(-len(tokens) // 256) * 256, 64
-    placeholders = np.flatnonzero(np.asarray(tokens) == model.soft_id)
-    again = len(placeholders) - len(events)
-    soft_index = np.zeros(length, np.int32)
-    soft_index[placeholders] = [*range(len(events)), *range(len(events) - again, len(events))]
-    ids, fields = np.zeros(length, np.int32), np.zeros((slots, 4), np.int32)
-    ids[: len(tokens)], fields[: len(events)] = tokens, events
-    event = np.arange(slots)
-    batch = {
-        "tokens": ids,
-        "soft_index": soft_index,
-        "events": fields,
-        "event_segments": (event < len(events)).astype(np.int32),
-        "event_positions": np.where(event < len(events), event, 0),
-    }
-    rows = {key: jnp.asarray(value)[None] for key, value in batch.items()}
-    positions = jnp.arange(length)[None] + shift * (jnp.arange(length)[None] > 50)
-    return whole_forward(model, variables, rows, positions)[: len(tokens)]
 
 
 def scored_alone(one, prompt, events) -> np.ndarray:

@@ -5,32 +5,10 @@ import pytest
 
 from bua_jax.basics.errors import DataError
 from bua_jax.dialogue.prompts import encode_dialogue
-from bua_jax.dialogue.rounds import Dialogue, Round
 from bua_jax.dialogue.text import history_text
 from bua_jax.events.windows import history
 from bua_jax.feed.records import Encoding, token_records
-from tests.dialogue.stores import make_store
-
-STORE = make_store([[(day, 4 * day, day % 3, day % 5, False) for day in range(12)]])
-
-
-class Letters:
-    """A tokenizer with one token per character."""
-
-    im_start, im_end, soft_start, soft, soft_end, vocab_size = 256, 257, 258, 259, 260, 264
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def decode(self, ids) -> str:
-        return bytes(ids).decode()
-
-
-def dialogues(lengths: list[int]) -> list[Dialogue]:
-    return [
-        Dialogue(f"u0:{i}", "train", 1, "hobbies", 0, 10, (Round("hobbies", "What?", "x" * n),))
-        for i, n in enumerate(lengths)
-    ]
+from tests.feed.made import STORE, Letters, dialogues
 
 
 def records(lengths: list[int], row_length: int, soft_tokens: str = "sequence"):

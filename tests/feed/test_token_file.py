@@ -9,7 +9,7 @@ from bua_jax.basics.errors import DataError
 from bua_jax.feed.packing import batches, plan_packing
 from bua_jax.feed.records import Encoding, kept_records, token_records
 from bua_jax.feed.token_file import TokenFile
-from tests.feed.test_records import STORE, Letters, dialogues
+from tests.feed.made import STORE, Letters, dialogues
 
 
 class Counting(Letters):

@@ -16,7 +16,7 @@ import pytest
 
 from bua_jax.feed import packing, token_file
 from bua_jax.feed.token_file import TokenFile
-from tests.feed.test_packing import dialogues_of, random_records
+from tests.feed.made import dialogues_of, random_records
 from tests.support.helpers import ROOT
 
 RECORDS = random_records(81, 1)  # an odd number, so that the workers' shares change by epoch
@@ -159,25 +159,10 @@ def test_large_rows_do_not_keep_workers_from_ending() -> None:
     assert time.monotonic() - begin < 10  # grain kills a worker after 25 s
 
 
-SCRIPT = """
-import multiprocessing, sys, time
-from pathlib import Path
-from bua_jax.feed.packing import batches, plan_packing
-from bua_jax.feed.token_file import TokenFile
-
-records = TokenFile(Path(sys.argv[1]))
-plan = plan_packing(records, row_length=64, batch_dialogues=10, seed=1, workers=2)
-data = batches(records, plan, 1)
-next(data)
-print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
-time.sleep(60)
-"""
-
-
 def test_workers_end_with_a_killed_main_process(tmp_path: Path) -> None:
     token_file.write(tmp_path / "t.arrow", RECORDS, {})
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "t.arrow")],
+        [sys.executable, "-m", "tests.programs.feed_by_workers", str(tmp_path / "t.arrow")],
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         text=True,

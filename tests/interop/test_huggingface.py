@@ -192,28 +192,6 @@ def test_a_damaged_index_is_refused(folder, index, message):
         huggingface.load(path)
 
 
-# Loads sys.argv[1] over sys.argv[2] devices; prints what the process held at most over the weights.
-_LOADING = """
-import json, re, sys
-import jax, jax.numpy as jnp
-from bua_jax.interop import huggingface
-from bua_jax.parallel.sharding import make_mesh, shardings
-
-def mib(key):
-    return int(re.search(key + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
-
-jnp.zeros(3).block_until_ready()
-before, mesh = mib("VmRSS"), make_mesh(sys.argv[2])
-placement = lambda shapes: shardings({"base": shapes}, mesh)["base"]
-_, params = huggingface.load(sys.argv[1], "float32", placement)
-digest = huggingface.tree_hash(params)
-leaves = jax.tree.leaves(params)
-weights = sum(leaf.nbytes for leaf in leaves) / 2**20
-shards = max(leaf.addressable_shards[0].data.nbytes / leaf.nbytes for leaf in leaves if leaf.ndim > 2)
-print(json.dumps([weights, mib("VmHWM") - before - weights, digest, shards]))
-"""
-
-
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """(folder, hash) of 532 MiB in four shards; the stacked MLP kernels are 160 MiB each."""
@@ -242,7 +220,7 @@ def test_tensors_stream_to_their_devices(large):
     for devices in ("1", "8"):
         flags = f"--xla_force_host_platform_device_count={devices}"
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-        command = [sys.executable, "-c", _LOADING, str(large), devices]
+        command = [sys.executable, "-m", "tests.programs.load_weights", str(large), devices]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         found[devices] = json.loads(done.stdout)

@@ -24,51 +24,9 @@ from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partit
 from bua_jax.training.state import create
 from tests.support import tiny
 from tests.support.helpers import ROOT
-from tests.support.runs import REDUCED, verb
-from tests.training.test_resume import wait_for_step
+from tests.support.runs import REDUCED, verb, wait_for_step
 
-STEPS = 8  # as in test_resume
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from bua_jax.basics.console import run_verb
-from bua_jax.parallel import processes, sharding
-from bua_jax.training import loop
-from bua_jax.training.optimizer import OptimizerSettings
-
-folder, cache, mesh_text, pause, count, index, port = sys.argv[1:]
-
-def main():
-    import jax
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    if count != "1":
-        processes.start(f"127.0.0.1:{port}", int(count), int(index))
-    from tests.training import tiny
-
-    put = sharding.shard_batch
-
-    def slowly(*args):
-        time.sleep(float(pause))  # so that a signal finds the run in its middle
-        return put(*args)
-
-    model, variables = tiny.model()
-    records, mesh = tiny.records(60), sharding.make_mesh(mesh_text)
-    rows = mesh.shape["data"] * mesh.shape["fsdp"] * 2
-    settings = loop.TrainSettings(
-        total_steps=8, microbatches=2, evaluate_every=4, checkpoint_every=2, log_every=3,
-        task_weights=True, optimizer=OptimizerSettings(peak_lr=1e-2))
-    sharding.shard_batch = slowly
-    with jax.set_mesh(mesh):
-        trained, _ = loop.train(
-            model, variables, ("projector", "adapter"), records, tiny.records(8, 1),
-            tiny.plan(records, rows_multiple=rows), settings, Path(folder), {"stage": "stage2"}, mesh)
-    q = trained["adapter"]["layers"]["self_attn"]["q_proj"]["b"]
-    print(q.addressable_shards[0].data.shape, sharding.to_host(q).shape, flush=True)
-
-with processes.ending_together():
-    run_verb(main)
-"""
+STEPS = 8
 
 
 def free_port() -> int:
@@ -87,7 +45,14 @@ def start(
     arguments = [str(x) for x in (folder, cache, mesh, pause, count)]
     return [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, *arguments, str(index), str(port)],
+            [
+                sys.executable,
+                "-m",
+                "tests.programs.train_together",
+                *arguments,
+                str(index),
+                str(port),
+            ],
             cwd=ROOT,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,

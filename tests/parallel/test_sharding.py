@@ -22,7 +22,7 @@ from bua_jax.training.state import create
 from tests.support import tiny
 from tests.support.helpers import ROOT, on_eight_devices
 
-GOLDEN = ROOT / "tests" / "training" / "golden_specs.txt"
+GOLDEN = ROOT / "tests" / "parallel" / "golden_specs.txt"
 HEADER = """\
 # PartitionSpec of every array that training has: replicated kernels are gigabytes at 72B. Written by
 #   python -m tests.parallel.test_sharding
@@ -122,71 +122,11 @@ def test_rows_are_padded_to_microbatches() -> None:
     assert not padded["tokens"][3].any()
 
 
-SCRIPT = """
-import dataclasses, json, sys
-import jax, jax.numpy as jnp, numpy as np
-from bua_jax.feed.packing import batches
-from bua_jax.models import quantization
-from bua_jax.parallel import sharding
-from bua_jax.training import loop
-from tests.training import tiny
-
-records = tiny.records(60)
-plan = tiny.plan(records, batch_dialogues=20)
-batch = next(batches(records, plan, 0))
-batch = {key: value[: len(batch["tokens"]) // 8 * 8 + 3] for key, value in batch.items()}
-
-def gradient_of(dtype, kind, text, microbatches, batch):
-    model, variables = tiny.model(dataclasses.replace(tiny.QWEN, dtype=dtype))
-    variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
-    variables["base"] = quantization.quantize(variables["base"], kind)
-    trainable, frozen = loop.partition(variables, ("projector", "adapter"))
-    mesh = sharding.make_mesh(text)
-    gradient = loop.make_gradient(model, plan, loop.TrainSettings(microbatches=microbatches))
-    with jax.set_mesh(mesh):
-        trainable, frozen = (
-            sharding.place(x, sharding.shardings(x, mesh)) for x in (trainable, frozen))
-        compiled = jax.jit(lambda *args: gradient(*args)[:3])
-        ones = jnp.ones(9, dtype)
-        if isinstance(batch, list):
-            return [jax.device_get(compiled(trainable, frozen, some, ones)) for some in batch]
-        data = sharding.shard_batch(batch, mesh, microbatches)
-        found = compiled(trainable, frozen, data, ones)
-    q = jax.tree.leaves(frozen["base"]["layers"]["self_attn"]["q_proj"]["kernel"])[0]
-    return jax.device_get(found), data, q
-
-for dtype, cases in json.loads(sys.argv[1]).items():
-    with jax.enable_x64(dtype == "float64"):
-        alone = {
-            kind: gradient_of(dtype, kind, "1", 1, batch)[0] for kind in {kind for kind, *_ in cases}}
-        for kind, text, microbatches in cases:
-            value, count, grads = alone[kind]
-            found, data, q = gradient_of(dtype, kind, text, microbatches, batch)
-            rows = data["tokens"]
-            print(json.dumps({
-                "case": [dtype, kind, text, microbatches],
-                "alone": float(value), "same_count": bool(found[1] == count),
-                "loss": tiny.relative(found[0], value), "gradient": tiny.relative(found[2], grads),
-                "devices": len(q.sharding.device_set), "shard": q.addressable_shards[0].data.shape,
-                "rows": rows.shape[0], "row_shard": rows.addressable_shards[0].data.shape[0],
-            }))
-        if dtype == "float32":  # the negative control: every device divides by its own count
-            value, count, grads = alone["none"]
-            rows = sharding.shard_batch(batch, sharding.make_mesh("8x1x1"))
-            parts = gradient_of(dtype, "none", "1", 1, [
-                {k: np.asarray(x.addressable_shards[i].data) for k, x in rows.items()}
-                for i in range(8)])
-            wrong = jax.tree.map(lambda *x: sum(x) / 8, *[grads for _, _, grads in parts])
-            right = jax.tree.map(lambda *x: sum(x) / count, *[
-                jax.tree.map(lambda x, n=n: x * n, grads) for _, n, grads in parts])
-            control = {"wrong": tiny.relative(wrong, grads), "right": tiny.relative(right, grads)}
-print(json.dumps(control))
-"""
-
-
 def compare(cases: dict[str, list[tuple[str, str, int]]]) -> tuple[list[dict], dict]:
     """What one device and meshes of eight fake ones compute: (a record per case, the control)."""
-    printed = on_eight_devices(SCRIPT, json.dumps(cases), timeout=1800)  # the long test's
+    printed = on_eight_devices(
+        "gradients_on_meshes", json.dumps(cases), timeout=1800
+    )  # the long test's
     *results, control = map(json.loads, printed.splitlines())
     return results, control
 

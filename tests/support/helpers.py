@@ -58,12 +58,12 @@ def shared_data(name: str) -> Path:
     return path
 
 
-def on_eight_devices(script: str, *arguments: str, timeout: float = 500) -> str:
-    """What a Python script prints in a process with eight fake CPU devices; it must succeed."""
+def on_eight_devices(program: str, *arguments: str, timeout: float = 500) -> str:
+    """What a module of tests/programs prints in a process with eight fake CPU devices; it must succeed."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
+        [sys.executable, "-m", f"tests.programs.{program}", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,

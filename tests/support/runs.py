@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.support.helpers import ROOT
@@ -50,3 +51,13 @@ def curriculum(workdir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return verb(
         "curriculum", "--config=configs/quickstart.py", f"--workdir={workdir}", *REDUCED, *flags
     )
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """Returns when the checkpoint of `step` is in `folder`; fails if the process ends before."""
+    for _ in range(1200):
+        if (folder / "checkpoints" / str(step)).exists():
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    raise AssertionError(f"no checkpoint of step {step}")

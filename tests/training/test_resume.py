@@ -4,51 +4,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint as ocp
 
 from tests.support.helpers import ROOT
+from tests.support.runs import wait_for_step
 
 STEPS = 8
-SCRIPT = """
-import sys, time
-from pathlib import Path
-import jax
-from bua_jax.basics.console import run_verb
-from bua_jax.parallel import sharding
-from bua_jax.training import loop
-from bua_jax.training.optimizer import OptimizerSettings
-from tests.training import tiny
-
-jax.config.update("jax_compilation_cache_dir", sys.argv[2])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-put, pause = sharding.shard_batch, float(sys.argv[3])
-
-def slowly(*args):
-    time.sleep(pause)  # so that a signal finds the run in its middle
-    return put(*args)
-
-def main():
-    model, variables = tiny.model()
-    records, mesh = tiny.records(60), sharding.make_mesh("1")
-    settings = loop.TrainSettings(
-        total_steps=8, evaluate_every=4, checkpoint_every=2, log_every=3, task_weights=True,
-        optimizer=OptimizerSettings(peak_lr=1e-2))
-    sharding.shard_batch = slowly
-    with jax.set_mesh(mesh):
-        loop.train(model, variables, ("projector", "adapter"), records, tiny.records(8, 1),
-                   tiny.plan(records), settings, Path(sys.argv[1]), {"stage": "stage2"}, mesh)
-
-run_verb(main)
-"""
 
 
 def start(folder: Path, cache: Path, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder), str(cache), str(pause)],
+        [sys.executable, "-m", "tests.programs.train_alone", str(folder), str(cache), str(pause)],
         cwd=ROOT,
         env={
             **os.environ,
@@ -59,15 +28,6 @@ def start(folder: Path, cache: Path, pause: float) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
-    for _ in range(1200):
-        if (folder / "checkpoints" / str(step)).exists():
-            return
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.1)
-    raise AssertionError(f"no checkpoint of step {step}")
 
 
 def final_state(folder: Path) -> dict:

@@ -14,8 +14,9 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.models.kernels import cpu
 from bua_jax.models.qwen2 import Qwen2, attend, causal_mask
 from bua_jax.models.qwen2_config import Qwen2Config
-from tests.models.attention import check_meshes, value_and_gradients
 from tests.support import tiny
+from tests.support.attention import check_meshes, value_and_gradients
+from tests.support.attention import cpu_inputs as inputs
 from tests.support.helpers import require_kernels
 
 # Roundings of 2^-24 in sums over up to 300 keys, and in exponents; of norms of float64's values.
@@ -27,18 +28,6 @@ OURS = functools.partial(attend, implementation="cpu")
 @pytest.fixture(autouse=True)
 def kernels() -> None:
     require_kernels()
-
-
-def inputs(rows: int, length: int = 70, group: int = 2, width: int = 32) -> tuple[np.ndarray, ...]:
-    """q, k, v of two key heads, and segments: packed with padding, interleaved, one, all padding."""
-    rng = np.random.default_rng(0)
-    heads = 2 * group, 2, 2
-    place = np.arange(length)
-    packed = np.where(place < length - 5, place // 37 + 1, 0)
-    kinds = [packed, rng.integers(0, 3, length), 0 * place + 1, 0 * place]
-    segments = np.stack([kinds[row % len(kinds)] for row in range(rows)]).astype(np.int32)
-    arrays = [rng.normal(size=(rows, length, n, width)) for n in heads]
-    return *(x.astype(np.float32) for x in arrays), segments
 
 
 def of_jax_nn(q, k, v, segments):
@@ -119,7 +108,7 @@ def test_a_model_with_it(remat: str, kernels: int) -> None:
 
 
 def test_meshes_compute_what_one_device_does() -> None:
-    check_meshes("tests.models.kernels.test_cpu_training", "OURS", 70, 32, TOLERANCE)
+    check_meshes("cpu", 70, 32, TOLERANCE)
 
 
 def test_auto_is_ours_where_it_runs(monkeypatch) -> None:

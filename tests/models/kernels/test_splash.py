@@ -14,29 +14,14 @@ from bua_jax.models import qwen2
 from bua_jax.models.kernels.splash import check_splash, splash_attention
 from bua_jax.models.qwen2 import Qwen2, attend
 from bua_jax.models.qwen2_config import Qwen2Config
-from tests.models.attention import check_meshes, value_and_gradients
 from tests.support import tiny
+from tests.support.attention import SPLASH_LENGTH as LENGTH
+from tests.support.attention import check_meshes, interpreted, value_and_gradients
+from tests.support.attention import splash_inputs as inputs
 
-LENGTH = 384  # three blocks
 # The same float32 sums in another order, over up to 384 keys, and exponentials block by block.
 TOLERANCE = 1e-5
 XLA = functools.partial(attend, implementation="xla")
-
-
-def inputs(rows: int) -> tuple[jax.Array, ...]:
-    """q, k, v of 4 heads in 2 groups, and segments, whose borders are no blocks'; the last row is padding."""
-    rng = np.random.default_rng(0)
-    shapes = (rows, LENGTH, 4, 8), (rows, LENGTH, 2, 8), (rows, LENGTH, 2, 8)
-    segments = np.ones((rows, LENGTH), np.int32)
-    segments[:, 150:] = 2
-    segments[0, 200:] = 3
-    segments[0, 350:] = 0
-    segments[-1] = 0
-    return *(jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes), jnp.asarray(segments)
-
-
-def interpreted(q, k, v, segments):
-    return splash_attention(q, k, v, segments, interpret=True)
 
 
 def test_values_and_gradients_are_those_of_xla() -> None:
@@ -79,7 +64,7 @@ def test_a_model_with_splash(remat: str, kernels: int, monkeypatch) -> None:
 
 
 def test_meshes_compute_what_one_device_does() -> None:
-    check_meshes("tests.models.kernels.test_splash", "interpreted", LENGTH, 8, TOLERANCE)
+    check_meshes("splash", LENGTH, 8, TOLERANCE)
 
 
 def test_what_is_refused_says_what_to_set() -> None:
