@@ -22,8 +22,9 @@ from bua_jax.parallel import processes, sharding
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues, split_windows
 from bua_jax.pipeline.steps import Run, plain
+from bua_jax.training.dialogues import TrainSettings
 from bua_jax.training.events import segments_of
-from bua_jax.training.loop import TrainSettings, train
+from bua_jax.training.loop import train
 from bua_jax.training.optimizer import OptimizerSettings, print_groups, trained_groups
 
 TRAINED = "trained.safetensors"

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
-from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS
 from bua_jax.events.schema import Catalogue
 from bua_jax.feed.packing import PackingPlan
 from bua_jax.models import lora, quantization
@@ -31,7 +30,7 @@ from bua_jax.parallel import sharding
 from bua_jax.pipeline.encoder import encoder_config
 from bua_jax.pipeline.stages import train_settings
 from bua_jax.pipeline.steps import Run
-from bua_jax.training import loop
+from bua_jax.training import dialogues
 from bua_jax.training.optimizer import make_optimizer, partition, trained_groups
 from bua_jax.training.state import create
 
@@ -144,15 +143,15 @@ def lower_step(
     trainable, frozen = partition(variables, stage_groups(config, stage))
     settings = train_settings(Run(config, Path()), stage, plan)
     optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
-    weighted = TASKS if settings.task_weight_unit == "task" else ROUND_KINDS
-    state = jax.eval_shape(lambda tree: create(tree, optimizer, len(weighted)), trainable)
+    weighted = len(dialogues.weighted_units(settings))
+    state = jax.eval_shape(lambda tree: create(tree, optimizer, weighted), trainable)
     placement, everywhere = sharding.shardings(state, mesh), sharding.replicated(mesh)
     state, frozen = _placed(state, placement), _placed(frozen, sharding.shardings(frozen, mesh))
-    sums = jax.eval_shape(loop.zero_sums)
+    sums = jax.eval_shape(dialogues.zero_sums)
     sums = _placed(sums, jax.tree.map(lambda _: everywhere, sums))
     batch = _batch(plan, mesh)
     step = jax.jit(
-        loop.make_step(model, optimizer, plan, settings),
+        dialogues.make_step(model, optimizer, plan, settings),
         donate_argnums=(0, 3),
         out_shardings=(placement, everywhere),
     )

@@ -31,7 +31,7 @@ import numpy as np
 from bua_jax.basics.errors import CheckpointError
 from bua_jax.feed.packing import batches
 from bua_jax.parallel import sharding
-from bua_jax.training import checkpoint, loop, losses
+from bua_jax.training import checkpoint, dialogues, loop, losses
 from bua_jax.training.optimizer import OptimizerSettings, trained_groups
 from tests.support import tiny
 
@@ -132,7 +132,7 @@ def fill_disk(say: Callable[..., None], saves: int, limit: int, late: bool) -> N
 
 
 def light_losses(model: Any, variables: Any, batch: Any, plan: Any) -> Any:
-    """`loop.batch_losses` where the loss of a token is an entry of the parameters: all have a gradient."""
+    """`batch_losses` where the loss of a token is an entry of the parameters: all have a gradient."""
     leaves = jax.tree.leaves([variables["projector"], variables["adapter"]])
     table = jnp.concatenate([leaf.ravel() for leaf in leaves])
     place = batch["tokens"] * 31 + batch["positions"] * 7 + batch["events"].sum((1, 2))[:, None]
@@ -195,7 +195,7 @@ def child(folder: Path, pipe: int, dropped: str, full: Any) -> None:
     if full:
         fill_disk(say, *full)
     if LIGHT:
-        loop.batch_losses = light_losses
+        dialogues.batch_losses = light_losses
     code = 0
     try:
         train_stages(folder, say, dropped=dropped)
