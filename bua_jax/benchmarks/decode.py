@@ -225,6 +225,28 @@ def _their_generate(peer: Any, model: Any, tokens: np.ndarray, new: int) -> list
     return out[:, ids.shape[1] :].tolist()
 
 
+def _label_programs(model: Aligned, prompt: int) -> tuple[Callable[..., Any], ...]:
+    """Compiled: the prompt read, a tree scored on rows, both at once, a plain forward on rows."""
+
+    def read(weights, rows, tokens):
+        embedded = aligned.embed(model, weights, tokens)
+        return extend(model, weights, rows, embedded, jnp.asarray([prompt]))
+
+    def score(weights, rows, tree):
+        return score_labels(model, weights, rows, tree, stop=0).log_p
+
+    def scratch(weights, rows, tokens, tree):
+        return score(weights, read(weights, rows, tokens), tree)
+
+    def plain(weights, rows, tokens):
+        count = tokens.shape[1]
+        embedded = aligned.embed(model, weights, tokens)
+        room = with_room(rows, count)
+        return extend(model, weights, room, embedded, jnp.asarray([count])).hidden
+
+    return jax.jit(read), jax.jit(score), jax.jit(scratch), jax.jit(plain)
+
+
 def compare_labels(
     folder: Path, *, labels: int, prompt: int, repeats: int
 ) -> dict[str, dict[str, float]]:
@@ -243,27 +265,7 @@ def compare_labels(
     tokens = jnp.asarray(rng.integers(0, vocabulary, (1, prompt)), jnp.int32)
     slots = -(-prompt // 32) * 32
 
-    @jax.jit
-    def read(weights, rows, tokens):
-        embedded = aligned.embed(model, weights, tokens)
-        return extend(model, weights, rows, embedded, jnp.asarray([prompt]))
-
-    @jax.jit
-    def score(weights, rows, tree):
-        return score_labels(model, weights, rows, tree, stop=0).log_p
-
-    @jax.jit
-    def scratch(weights, rows, tokens, tree):
-        rows = read(weights, rows, tokens)
-        return score_labels(model, weights, rows, tree, stop=0).log_p
-
-    @jax.jit
-    def plain(weights, rows, tokens):
-        count = tokens.shape[1]
-        embedded = aligned.embed(model, weights, tokens)
-        room = with_room(rows, count)
-        return extend(model, weights, room, embedded, jnp.asarray([count])).hidden
-
+    read, score, scratch, plain = _label_programs(model, prompt)
     empty = empty_rows(model, 1, slots, "float32")
     rows = read(weights, empty, tokens)
     as_many = jnp.asarray(whole.tokens)[None]
