@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bua_jax.basics import files
 from bua_jax.basics.console import out
-from bua_jax.benchmarks import decode, train
+from bua_jax.benchmarks import decode, packing, train
 from bua_jax.benchmarks.base import compare_base_types
 from bua_jax.benchmarks.events import STEPS, bench_events
 from bua_jax.benchmarks.flags import check_names, parts_of, whole
@@ -143,12 +143,12 @@ def measure_train() -> dict[str, Any]:
             title = f"{what}: a step of {batch}"
             found |= _peers(shape, Path(folder), title)
         if "packing" in parts:
-            records = train.stage2_records(shape.config, shape.sizes, FLAGS.dialogues)
-            fill = train.packing_fill(records, shape.config.seed)
+            records = packing.stage2_records(shape.config, shape.sizes, FLAGS.dialogues)
+            fill = packing.packing_fill(records, shape.config.seed)
             _print(f"{len(records)} stage-2 dialogues packed", fill)
-            packing = train.compare_packing(shape, records, FLAGS.repeats)
-            _print(f"{what}: a stage-2 step, dialogues packed and padded", packing)
-            found |= {"fill": fill, "packing": packing}
+            packed = packing.compare_packing(shape, records, FLAGS.repeats)
+            _print(f"{what}: a stage-2 step, dialogues packed and padded", packed)
+            found |= {"fill": fill, "packing": packed}
         if "remat" in parts:
             policies = train.compare_remat(shape, Path(folder), FLAGS.repeats)
             _print(f"{what}: remat policies, {batch}", policies)

@@ -116,7 +116,7 @@ def _bytes(tree: Any) -> int:
 
 
 def _batch(plan: PackingPlan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `feed.packing.batches` gives, as `sharding.shard_batch` places it."""
+    """What `feed.batches.Batches` gives, as `sharding.shard_batch` places it."""
     rows = NamedSharding(mesh, P(("data", "fsdp")))
 
     def array(*shape: int) -> jax.ShapeDtypeStruct:

@@ -14,7 +14,8 @@ import numpy as np
 from bua_jax.basics.console import bar, notice
 from bua_jax.basics.errors import BuaError, CheckpointError
 from bua_jax.dialogue.prompts import TokenRecord
-from bua_jax.feed.packing import THREADS, PackingPlan, batches, fixed_batches, plan_for
+from bua_jax.feed.batches import Batches, fixed_batches
+from bua_jax.feed.packing import THREADS, PackingPlan, plan_for
 from bua_jax.models.aligned import Aligned
 from bua_jax.parallel import processes, sharding
 from bua_jax.training import checkpoint
@@ -152,7 +153,7 @@ def train(
     state = create(trainable, optimizer, len(weighted_units(settings)))
     placement = sharding.shardings(state, mesh)
     state = sharding.place(state, placement)
-    data = batches(records, plan, settings.seed)
+    data = Batches(records, plan, settings.seed)
     feed = {"processes": jax.process_count(), "threads": THREADS, "workers": plan.workers}
     recorded = {**metadata, "feed": feed}  # for the reader: other counts are no other run
     manager = checkpoint.open_manager(folder / "checkpoints")

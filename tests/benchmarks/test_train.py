@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bua_jax.basics.errors import ConfigError, MismatchError
-from bua_jax.benchmarks import train
+from bua_jax.benchmarks import packing, train
 from bua_jax.benchmarks.worker import Worker, WorkerFailed
 from bua_jax.feed.packing import plan_packing
 from bua_jax.interop import huggingface
@@ -77,8 +77,8 @@ def test_the_verb(base: Path, tmp_path: Path) -> None:
 
 def test_rows_of_five_mean_dialogues_are_full(base: Path) -> None:
     shape = shape_of(base)
-    records = train.stage2_records(shape.config, shape.sizes, 300)
-    fill = train.packing_fill(records, 0)
+    records = packing.stage2_records(shape.config, shape.sizes, 300)
+    fill = packing.packing_fill(records, 0)
     assert [row["row_length"] for row in fill] == [1024, 2048, 4096, 8192]
     assert all(row["fill"] >= 0.95 for row in fill)
     assert all(row["mean_dialogues"] >= 5 for row in fill)

@@ -16,7 +16,7 @@ import pytest
 
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.rounds import TASKS
-from bua_jax.feed.packing import batches
+from bua_jax.feed.batches import Batches
 from bua_jax.interop.huggingface import load_tree
 from bua_jax.parallel import processes, sharding
 from bua_jax.training import checkpoint
@@ -77,7 +77,7 @@ def final(folder: Path) -> tuple[dict[str, Any], Any]:
     trainable, _ = partition(variables, ("projector", "adapter"))
     optimizer = make_optimizer(trainable, OptimizerSettings(peak_lr=1e-2), STEPS)
     records, mesh = tiny.records(60), sharding.make_mesh("1")
-    data = batches(records, tiny.plan(records, rows_multiple=4), 42)
+    data = Batches(records, tiny.plan(records, rows_multiple=4), 42)
     state = create(trainable, optimizer, len(TASKS))
     state = sharding.place(state, sharding.shardings(state, mesh))
     manager = checkpoint.open_manager(folder / "checkpoints")

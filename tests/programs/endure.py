@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bua_jax.basics.errors import CheckpointError
-from bua_jax.feed.packing import batches
+from bua_jax.feed.batches import Batches
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, dialogues, loop, losses
 from bua_jax.training.optimizer import OptimizerSettings, trained_groups
@@ -76,7 +76,7 @@ class Recorded:
 
     def __init__(self, records: list, plan: Any, seed: int, say: Callable[..., None]) -> None:
         self.inner, self.records, self.say, self.step = (
-            batches(records, plan, seed),
+            Batches(records, plan, seed),
             records,
             say,
             0,
@@ -110,7 +110,7 @@ def watch(say: Callable[..., None], dropped: str) -> None:
         SAVE(manager, step, *rest)
         say("saved", step=step)
 
-    loop.batches = lambda records, plan, seed: Recorded(records, plan, seed, say)
+    loop.Batches = lambda records, plan, seed: Recorded(records, plan, seed, say)
     checkpoint.restore, checkpoint.save = restoring, saving
 
 

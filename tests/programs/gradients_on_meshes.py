@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.feed.packing import batches
+from bua_jax.feed.batches import Batches
 from bua_jax.models import quantization
 from bua_jax.parallel import sharding
 from bua_jax.training.dialogues import TrainSettings, make_gradient
@@ -84,7 +84,7 @@ def negative_control(dtype: str, batch: Any, alone: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    batch = next(batches(RECORDS, PLAN, 0))
+    batch = next(Batches(RECORDS, PLAN, 0))
     batch = {key: value[: len(batch["tokens"]) // 8 * 8 + 3] for key, value in batch.items()}
     control: dict[str, Any] = {}
     for dtype, cases in json.loads(sys.argv[1]).items():

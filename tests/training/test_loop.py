@@ -13,7 +13,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from bua_jax.basics.errors import CheckpointError, WriteError
-from bua_jax.feed.packing import batches
+from bua_jax.feed.batches import Batches
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, loop
 from bua_jax.training.optimizer import OptimizerSettings, trained_groups
@@ -149,7 +149,7 @@ def test_frozen_leaves_stay_bit_for_bit(stage: str) -> None:
         compiler_options=tiny.FAST,
     )
     state, sums = create(trainable, optimizer, 8), loop.zero_sums()
-    data = batches(RECORDS, PLAN, 0)
+    data = Batches(RECORDS, PLAN, 0)
     for _ in range(2):
         state, sums = step(state, frozen, next(data), sums)
     assert set(state.trainable) == set(groups)
@@ -195,7 +195,7 @@ def test_a_batch_without_supervision_is_counted() -> None:
     settings = dataclasses.replace(settings, microbatches=1)
     step = jax.jit(loop.make_step(model, optimizer, PLAN, settings), compiler_options=tiny.FAST)
     state, sums = create(trainable, optimizer, 11), loop.zero_sums()
-    batch = next(batches(RECORDS, PLAN, 0))
+    batch = next(Batches(RECORDS, PLAN, 0))
     state, sums = step(state, frozen, batch, sums)
     seen = np.isin(np.arange(12), batch["kinds"]) & (np.arange(12) > 0)
     np.testing.assert_array_equal(state.weighting.initial > 0, seen)  # one per round kind
@@ -215,7 +215,7 @@ def test_best_of_a_run_killed_while_it_saved_one(tmp_path) -> None:
         manager = checkpoint.open_manager(folder, keep=5)
         for step in steps:
             record = {"validation_loss": step / 10}
-            checkpoint.save(manager, step, {"a": jnp.ones(3)}, batches(RECORDS, PLAN, 0), record)
+            checkpoint.save(manager, step, {"a": jnp.ones(3)}, Batches(RECORDS, PLAN, 0), record)
         for step in damaged:
             shutil.rmtree(folder / str(step) / "metadata")
         for _ in range(2):  # the process may be killed again, and looks again
