@@ -37,7 +37,7 @@ def _stage(peak_lr: float) -> ConfigDict:
     return config
 
 
-def get_config(arg: str = "") -> ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:  # noqa: PLR0915 (a field a line)
     args = parse_arg(arg, {"model": "nano", "data": "simulated", "mesh": "1"})
     config = ConfigDict()
     config.step = "curriculum"  # what the config is for: curriculum, encoder, stage1 ... joint

@@ -147,7 +147,7 @@ def _placed(slots: _Slots) -> _Slots:
 
 
 @functools.partial(jax.jit, static_argnames="model", donate_argnums=2)
-def _read(
+def _read(  # noqa: PLR0913 (jit donates one of them; a structure would hide which)
     model: Aligned,
     weights: Weights,
     slots: _Slots,
@@ -179,7 +179,7 @@ def _read(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "stop"))
-def _score(
+def _score(  # noqa: PLR0913 (as `_read`)
     model: Aligned, weights: Weights, rows: Rows, which, lengths, chunk: Chunk, tree, stop
 ) -> LabelScores:
     """Scores after rows which int32[n] of lengths int32[n] read a chunk; the rows stay as they are."""
@@ -191,7 +191,7 @@ def _score(
 @functools.partial(
     jax.jit, static_argnames=("model", "stop", "max_new", "limits", "greedy"), donate_argnums=2
 )
-def _decode(
+def _decode(  # noqa: PLR0913 (as `_read`)
     model: Aligned,
     weights: Weights,
     slots: _Slots,
@@ -291,7 +291,9 @@ def run(engine: Engine, jobs: Sequence[Callable[[], Job]]) -> Iterator[tuple[int
         notice(f"out of memory: decoding goes on with {engine.batch} rows at a time")
 
 
-def _run(engine: Engine, jobs: dict[int, Callable[[], Job]]) -> Iterator[tuple[int, Any]]:
+def _run(  # noqa: C901 (one queue: its branches are what a row can want next)
+    engine: Engine, jobs: dict[int, Callable[[], Job]]
+) -> Iterator[tuple[int, Any]]:
     queue = iter(list(jobs.items()))
     rows: list[_Row | None] = [None] * engine.batch
     asking: list[int] = []  # rows whose turn is to be read

@@ -275,7 +275,7 @@ class GeneratedDay:
     truncated: bool = False
 
 
-def generate(
+def generate(  # noqa: PLR0913 (how a day is drawn is said by name)
     decoder: Decoder,
     histories: Sequence[History],
     rounds: Rounds,

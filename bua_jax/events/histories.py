@@ -45,7 +45,9 @@ def _behaviour(where: str, value: Any, catalogue: Catalogue) -> int:
     raise _error(where, "behaviour", value, f"one that the model was trained on{hint}: {known}")
 
 
-def _parse_line(where: str, record: Any, catalogue: Catalogue) -> dict[str, np.ndarray]:
+def _parse_line(  # noqa: C901 (a check per field, each with its message)
+    where: str, record: Any, catalogue: Catalogue
+) -> dict[str, np.ndarray]:
     """Columns of one person's events. Raises `DataError` naming line, event, field and value."""
     if not isinstance(record, dict) or not isinstance(record.get("events"), list):
         raise DataError(f'{where}: expected an object with "id" and "events", see predict --help.')

@@ -209,7 +209,9 @@ def _place(persona: Persona, plan: _Plan, phase: str, name: str, rng: np.random.
     return persona.home
 
 
-def _person(seed: int, index: int, days: int) -> tuple[Persona, dict[str, np.ndarray]]:
+def _person(  # noqa: C901 (one stream of draws: their order is the population)
+    seed: int, index: int, days: int
+) -> tuple[Persona, dict[str, np.ndarray]]:
     """One person's persona and events as columns day, weekday, slot, location, behaviour."""
     rng = np.random.default_rng([seed, index])
     persona = _persona(rng, index, days)

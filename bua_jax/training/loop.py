@@ -126,7 +126,7 @@ def catch_sigterm() -> Iterator[list[bool]]:
 # ---------------------------------------------------------------------------------------- the loop
 
 
-def train(
+def train(  # noqa: PLR0913, PLR0915 (the loop, in sections)
     model: Aligned,
     variables: Mapping[str, Any],
     groups: tuple[str, ...],
