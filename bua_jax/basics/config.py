@@ -54,6 +54,21 @@ def load(path: str, arg: str = "") -> ConfigDict:
     return config
 
 
+def based_on(path: str, arg: str) -> ConfigDict:
+    """A config file's config to be changed: unlocked, its references resolved."""
+    config = load(path, arg).copy_and_resolve_references()
+    config.unlock()
+    return config
+
+
+def of_stage(stage: str, arg: str) -> ConfigDict:
+    """The curriculum's config for one stage, whose part is also called `config.train`."""
+    config = based_on("configs/curriculum.py", arg)
+    config.step = stage
+    config.train = config[stage]
+    return config
+
+
 def part(kind: str, name: str, arg: str = "") -> ConfigDict:
     """Loads `configs/KIND/NAME.py`, e.g. `part("data", "foursquare_nyc")`.
 
