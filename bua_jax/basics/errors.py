@@ -23,3 +23,7 @@ class CheckpointError(BuaError):
 
 class WriteError(BuaError):
     """A file could not be written, most often because the disk is full."""
+
+
+class UndeclaredError(BuaError):
+    """A step reads a config field or another step that it did not declare: a fault of the program."""
