@@ -41,21 +41,32 @@ def get_config(arg: str = "") -> ConfigDict:  # noqa: PLR0915 (a field a line)
     args = parse_arg(arg, {"model": "nano", "data": "simulated", "mesh": "1"})
     config = ConfigDict()
     config.step = "curriculum"  # what the config is for: curriculum, encoder, stage1 ... joint
-    config.seed = 42  # of everything that is drawn: splits have their own (data.split_seed)
-    config.mesh = args["mesh"]  # devices: N (fsdp=N) or DATAxFSDPxTENSOR
+    config.seed = 42  # of all that is drawn but splits (data.split_seed) and windows (windows.seed)
+
+    # -- execution: how things are computed, not what; recorded, and never a reason to build anew
+    config.execution = ConfigDict()
+    config.execution.mesh = args["mesh"]  # devices: N (fsdp=N) or DATAxFSDPxTENSOR
+    config.execution.attention = "auto"  # of training: xla, cpu, cudnn, splash; auto: cpu or xla
+    config.execution.remat = "full"  # none, dots or full
+    config.execution.merge_adapter = False  # into the base, once per step: small models on CPU
     # Processes beside each that trains, which pack its rows ahead. Raise it where train/input_share is
     # more than a few percent and CPU cores are idle; another number changes the order of dialogues.
-    config.feed_workers = 0  # 0 = rows are packed between steps
+    config.execution.feed_workers = 0  # 0 = rows are packed between steps
+    config.execution.decode_batch = 32  # histories decoded together
+    config.execution.mix = False  # go on with a half-built step that was started otherwise
 
     config.data = part("data", args["data"])
 
     # -- windows: which parts of which records the runs use
     config.windows = ConfigDict()
+    config.windows.seed = 42  # of the windows drawn: runs with other seeds keep their test windows
     config.windows.prediction_history = 40  # events before a prediction (Appendix H)
     config.windows.generation_history = 100  # events before a generated day (Appendix H)
     config.windows.min_history = 10  # events before the first target of a record
     config.windows.train = 100_000  # training windows drawn for dialogues (Appendix C); 0 = all
     config.windows.validation = 2_000  # validation windows drawn for the validation loss
+    # Of training people on whom no stage is trained, for methods that read what it says about them.
+    config.windows.cross = 0  # windows set apart; 0 = none
     config.windows.test = 0  # test windows drawn for evaluation; 0 = all
     config.windows.generation_test = 500  # test days generated
 
@@ -97,12 +108,9 @@ def get_config(arg: str = "") -> ConfigDict:  # noqa: PLR0915 (a field a line)
     config.model.path = ""  # Hugging Face directory, .gguf file or hub id NAME@REVISION
     config.model.dtype = "float32"  # of the frozen base: float32 on CPU, bfloat16 on accelerators
     config.model.base_quantization = "none"  # of the frozen projections: none, int8 or nf4
-    config.model.attention = "auto"  # of training: xla, cpu, cudnn, splash; auto: cpu or xla
-    config.model.remat = "full"  # none, dots or full
     config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled, none or text
     config.model.recall = 0  # last events whose soft tokens the final user turn repeats
     config.model.warm_start = True  # fit a fresh projector to the words of events first
-    config.model.merge_adapter = False  # into the base, once per step: small models on CPU
     config.model.adapter = ""  # PEFT folder to start from, with its projector if that lies beside
     config.model.lora_rank = 16  # of the adapter's low-rank products
     config.model.lora_alpha = 32.0  # the adapter is scaled by alpha / rank
@@ -118,7 +126,6 @@ def get_config(arg: str = "") -> ConfigDict:  # noqa: PLR0915 (a field a line)
 
     # -- decoding and evaluation
     config.decoding = ConfigDict()
-    config.decoding.batch = 32  # histories decoded together
     config.decoding.max_new_tokens = 256  # per understanding round
     config.decoding.cache_dtype = "float32"  # of the KV cache: float32, bfloat16 or int8
     config.decoding.refine = False  # run the refinement round before the final one (stage 3)
@@ -140,8 +147,10 @@ def get_config(arg: str = "") -> ConfigDict:  # noqa: PLR0915 (a field a line)
     config.evaluation.zero_shot = False  # a row for the base as it comes, history in words
     config.evaluation.oracle = False  # predictions with reference answers too (Appendix J)
     config.evaluation.bootstrap = 2_000  # resamples of users for the intervals
-    config.evaluation.examples = 3  # dialogues shown in report.html
     config.evaluation.lightgbm_windows = 60_000  # training windows LightGBM may use at most
+
+    config.report = ConfigDict()
+    config.report.examples = 3  # dialogues shown in report.html
 
     config.update(part("models", args["model"].split("-")[0].replace(".", "_"), args["model"]))
     return config

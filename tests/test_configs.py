@@ -36,7 +36,7 @@ def test_data_configs_compose(data: str) -> None:
 def test_model_configs_compose(model: str) -> None:
     config = configs.load("configs/curriculum.py", f"model={model},mesh=8")
     assert config.model.name == model
-    assert config.mesh == "8"
+    assert config.execution.mesh == "8"
 
 
 def test_train_is_another_name_for_the_stage() -> None:
@@ -93,10 +93,10 @@ def test_leaves_are_dotted() -> None:
             "config.dialogues.rounds=False leaves out",
         ),
         ("--config.model.recall=-1", "config.model.recall=-1 is negative"),
-        ("--config.model.attention=flash", "is none of auto, xla, cpu, cudnn, splash"),
-        ("--config.model.remat=half", "is none of none, full, dots"),
+        ("--config.execution.attention=flash", "is none of auto, xla, cpu, cudnn, splash"),
+        ("--config.execution.remat=half", "is none of none, full, dots"),
         ("--config.model.base_quantization=int3", "is none of none, int8, nf4"),
-        ("--config.model.base_quantization=int8", "add --config.model.merge_adapter=False"),
+        ("--config.model.base_quantization=int8", "add --config.execution.merge_adapter=False"),
         ("--config=configs/stage7.py", "configs/stage2.py"),
         ("--nonsense=1", "nonsense"),
     ],

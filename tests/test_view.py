@@ -56,7 +56,7 @@ def test_what_was_not_declared_is_an_error(fields, read, named: str) -> None:
 
 
 def test_a_view_is_not_written() -> None:
-    with pytest.raises(TypeError, match="read, not written: a.e"):
+    with pytest.raises(TypeError, match=r"read, not written: a\.e"):
         view("a").a.e = 1
     assert CONFIG.a.e == (5, 6)
 

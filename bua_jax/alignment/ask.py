@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from bua_jax.alignment.parts import Parts
 from bua_jax.basics import files
+from bua_jax.basics.config import Settings
 from bua_jax.basics.version import __version__
 from bua_jax.decoding import rounds as decoding
-from bua_jax.decoding.rounds import Decoder, Instruction
+from bua_jax.decoding.rounds import Decoder, Instruction, Understanding
 from bua_jax.dialogue.critic import critique, refinement_instruction
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.prompts import first_instruction, num_placeholders, opening
@@ -38,16 +39,18 @@ class Bua:
     """A trained model and how it is asked.
 
     `shares`: training users' behaviour shares float64[C], which the critic of the refine round needs.
-    `windows`: lengths of the histories it was trained on.
+    `decoding`, `windows`: these parts of a config; `windows` has the lengths of the histories that it was
+    trained on, for those who read them from a file.
     """
 
     parts: Parts
-    decoding: ConfigDict
+    decoding: Settings
     shares: np.ndarray
-    windows: ConfigDict
+    windows: Settings = field(default_factory=ConfigDict)
     with_rounds: bool = True
     refine: bool = False
     seed: int = 42
+    batch: int = 32  # histories decoded together
 
     @property
     def catalogue(self) -> Catalogue:
@@ -62,7 +65,7 @@ class Bua:
             parts.tokenizer,
             parts.catalogue,
             token_bytes(parts.tokenizer),
-            self.decoding.batch,
+            self.batch,
             self.decoding.max_new_tokens,
             self.decoding.cache_dtype,
             parts.mesh,
@@ -110,7 +113,7 @@ class Bua:
         *,
         decode: str = "labels",
         given: Sequence[Mapping[str, str]] | None = None,
-    ) -> tuple[np.ndarray, list[decoding.Understanding]]:
+    ) -> tuple[np.ndarray, list[Understanding]]:
         """(log-probabilities float32[n, C], understanding texts); see `decoding.rounds.predict`."""
         final = final or [prediction_instruction(self.catalogue)] * len(histories)
         asked = self.rounds(histories)

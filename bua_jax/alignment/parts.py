@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from bua_jax.alignment.encoder import load_encoder
+from bua_jax.basics.config import Settings
 from bua_jax.basics.errors import CheckpointError, ConfigError, MismatchError
 from bua_jax.events.schema import Catalogue
 from bua_jax.interop import gguf, hub, huggingface, peft
@@ -40,7 +40,7 @@ class Parts:
     mesh: Mesh | None = None  # over which the base is spread
 
 
-def base_folder(config: ConfigDict) -> Path:
+def base_folder(config: Settings) -> Path:
     """The language model's Hugging Face directory: local, converted from GGUF, or from the hub.
 
     Raises `ConfigError` if the config does not say, or names nothing that exists.
@@ -65,6 +65,17 @@ def base_folder(config: ConfigDict) -> Path:
     )
 
 
+def model_sources(config: Settings) -> dict[str, str]:
+    """The files of the base, and of the adapter that training starts from, by config field.
+
+    A hub's NAME@REVISION says itself what it holds, so nothing is fetched to know it.
+    """
+    model = config.model
+    base = str(NANO) if model.name == "nano" and not model.path else model.path
+    named = {"model.path": base, "model.adapter": model.adapter}
+    return {field: path for field, path in named.items() if path}
+
+
 def training_attention(name: str, sizes: Qwen2Config) -> str:
     """`name`, and what "auto" is here: "cpu" where its kernels run, else "xla". Raises `ConfigError`."""
     if name not in ("auto", "cpu"):
@@ -74,25 +85,25 @@ def training_attention(name: str, sizes: Qwen2Config) -> str:
     if name == "auto":
         return "xla"
     raise ConfigError(
-        "model.attention='cpu' takes a CPU, a C++ compiler, a base in float32 and heads of a multiple of "
+        "execution.attention='cpu' takes a CPU, a C++ compiler, a base in float32 and heads of a multiple of "
         f"32, but here it is {jax.default_backend()}, {sizes.dtype} and {sizes.head_dim}: set "
-        "--config.model.attention=xla."
+        "--config.execution.attention=xla."
     )
 
 
 def assemble(
-    config: ConfigDict, encoder_folder: Path, seed: int, mesh: Mesh | None = None
+    config: Settings, how: Settings, encoder_folder: Path, seed: int, mesh: Mesh | None = None
 ) -> Parts:
     """Loads base and encoder, and makes a fresh projector and adapter.
 
-    config: the run's `model` part; mesh: over which the base is spread.
+    config, how: the parts `model` and `execution`; mesh: over which the base is spread.
     Raises `CheckpointError` or `ConfigError`.
     """
     folder = base_folder(config)
     placement = (lambda shapes: shardings({"base": shapes}, mesh)["base"]) if mesh else None
     llm_config, base = huggingface.load(folder, config.dtype, placement)
-    attention = training_attention(config.attention, llm_config)
-    llm_config = dataclasses.replace(llm_config, remat=config.remat, attention=attention)
+    attention = training_attention(how.attention, llm_config)
+    llm_config = dataclasses.replace(llm_config, remat=how.remat, attention=attention)
     base_hash = huggingface.tree_hash(base)
     tokenizer = load_tokenizer(folder, llm_config.vocab_size)
     encoder_config, encoder, metadata = load_encoder(encoder_folder)
@@ -103,7 +114,7 @@ def assemble(
         projector=Projector(llm_config.hidden_size),
         soft_tokens=config.soft_tokens,
         soft_id=tokenizer.soft,
-        merge_adapter=config.merge_adapter,
+        merge_adapter=how.merge_adapter,
         recall=config.recall,
     )
     projector_key, adapter_key = jax.random.split(jax.random.key(seed))

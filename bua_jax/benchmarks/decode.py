@@ -303,10 +303,7 @@ def compare_predictions(
     within a round, re-prefilled between rounds, and the answer decoded greedily. `same` is the share
     of histories whose understanding texts are all equal.
     """
-    bua = finished.load(run)
-    bua = dataclasses.replace(bua, decoding=bua.decoding.copy_and_resolve_references())
-    with bua.decoding.unlocked():
-        bua.decoding.batch = batch
+    bua = dataclasses.replace(finished.load(run), batch=batch)
     store = EventStore.load(run / "data" / "events.parquet")
     windows = sample_windows(prediction_windows(store, "test"), count, 0)
     spans = zip(windows.start, windows.end, strict=True)

@@ -22,9 +22,10 @@ from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.qwen2_config import Qwen2Config
-from bua_jax.pipeline.dialogues import groups, write_group, writer_of
+from bua_jax.pipeline.dialogues import SETS, groups, write_group, writer_of
 from bua_jax.pipeline.stages import train_settings
 from bua_jax.pipeline.steps import Run
+from bua_jax.pipeline.windows import draw_set
 from bua_jax.planning.step import abstract_model, stage_groups
 
 _ROW_LENGTHS = (1024, 2048, 4096, 8192)
@@ -37,11 +38,12 @@ def stage2_records(config: ConfigDict, sizes: Qwen2Config, dialogues: int) -> li
     with config.unlocked():
         config.windows.train = dialogues
     run, store = Run(config, Path()), simulated_store(*_POPULATION)
+    sets = {name: draw_set(config.windows, store, name) for name in SETS}
     tokenizer = load_tokenizer(NANO, sizes.vocab_size)
     writer, model = writer_of(run, store), config.model
     shape = (model.soft_tokens, model.recall, config.stage2.row_length)
     encoding = Encoding(store, tokenizer, *shape)
-    wanted = [g for g in groups(run, store) if (g.stage, g.split) == (2, "train")]
+    wanted = [g for g in groups(run, sets) if (g.stage, g.split) == (2, "train")]
     written = [dialogue for group in wanted for dialogue in write_group(run, writer, group)[0]]
     return token_records(written, encoding)
 

@@ -126,8 +126,8 @@ def measure_train() -> dict[str, Any]:
         remat=FLAGS.remat,
         merge_adapter=FLAGS.merge_adapter,
     )
-    model = shape.config.model
-    what = f"{FLAGS.base or 'nano'} ({model.dtype})"
+    config = shape.config
+    what = f"{FLAGS.base or 'nano'} ({config.model.dtype})"
     batch = (
         f"{shape.rows} rows of {shape.length} tokens, {shape.supervised} of them supervised, "
         f"{shape.microbatches} microbatches"
@@ -135,7 +135,7 @@ def measure_train() -> dict[str, Any]:
     found: dict[str, Any] = {
         "sizes": dataclasses.asdict(shape.sizes),
         **{name: getattr(shape, name) for name in ("rows", "length", "supervised", "microbatches")},
-        "merge_adapter": model.merge_adapter,
+        "merge_adapter": config.execution.merge_adapter,
     }
     with tempfile.TemporaryDirectory() as folder:
         train.write_inputs(shape, Path(folder))
@@ -159,8 +159,8 @@ def measure_train() -> dict[str, Any]:
 def _peers(shape: train.Shape, folder: Path, title: str) -> dict[str, Any]:
     """Prints and returns a step beside its peers."""
     rows, facts, left_out = train.compare_peers(shape, folder, FLAGS.peers, FLAGS.repeats)
-    model = shape.config.model
-    ours = f"ours with remat {model.remat}, {'' if model.merge_adapter else 'no '}merging"
+    how = shape.config.execution
+    ours = f"ours with remat {how.remat}, {'' if how.merge_adapter else 'no '}merging"
     _print_part(f"{title}; {ours}", rows, SPEED)
     _print_part(
         "Memory of each process, compiling, and the losses of the first steps", rows, MEMORY

@@ -91,13 +91,13 @@ def make_shape(
         )
     config = configs.load("configs/stage2.py", f"model={name}").copy_and_resolve_references()
     with config.unlocked():
-        config.model.remat = remat or config.model.remat
+        how = config.execution
+        how.remat = remat or how.remat
         if merge_adapter is not None:
-            config.model.merge_adapter = merge_adapter
+            how.merge_adapter = merge_adapter
         sizes = dataclasses.replace(sizes, dtype=config.model.dtype)
-        config.model.attention = training_attention(config.model.attention, sizes)
-    model = config.model
-    sizes = dataclasses.replace(sizes, remat=model.remat, attention=model.attention)
+        how.attention = training_attention(how.attention, sizes)
+    sizes = dataclasses.replace(sizes, remat=how.remat, attention=how.attention)
     return Shape(config, sizes, rows, length, supervised, microbatches)
 
 
@@ -135,13 +135,14 @@ def write_inputs(shape: Shape, folder: Path, seed: int = 0) -> None:
 
 def our_job(shape: Shape, folder: Path) -> dict[str, Any]:
     """What `step` is told."""
-    model = shape.config.model
+    config = shape.config
     return {
         "folder": str(folder),
         "supervised": shape.supervised,
         "microbatches": shape.microbatches,
         **_OPTIMIZER,
-        **{name: model[name] for name in ("dtype", "remat", "attention", "merge_adapter")},
+        "dtype": config.model.dtype,
+        **{name: config.execution[name] for name in ("remat", "attention", "merge_adapter")},
     }
 
 

@@ -60,7 +60,7 @@ def make_mesh(text: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
     if count < len(devices) and processes > 1:
         raise ConfigError(
             f"mesh={text!r} is of {count} devices, but the {processes} processes have {len(devices)} "
-            f"and must all take part: for example --config.mesh={len(devices)}."
+            f"and must all take part: for example --config.execution.mesh={len(devices)}."
         )
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:count])
 

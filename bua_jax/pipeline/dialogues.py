@@ -4,14 +4,13 @@ import dataclasses
 import functools
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from ml_collections import ConfigDict
 
 from bua_jax.basics import files
 from bua_jax.basics.console import notice, progress
@@ -19,16 +18,25 @@ from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.dialogue.store import describe, read_dialogues, write_dialogues
 from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, write_stage1
 from bua_jax.events.schema import EventStore
-from bua_jax.events.windows import (
-    WindowIndex,
-    generation_windows,
-    prediction_windows,
-    sample_windows,
-)
+from bua_jax.events.sets import WindowSet
+from bua_jax.events.windows import WindowIndex, sample_windows
 from bua_jax.pipeline import ray_shards
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.steps import Run, plain
+from bua_jax.pipeline.steps import Run, nested, settings
+from bua_jax.pipeline.windows import load_set
 
+SETS = ("train", "days_train", "validation", "days_validation")
+FIELDS = (
+    "seed",
+    "dialogues.stage1_tasks",
+    "dialogues.stage1_share",
+    "dialogues.generation_share",
+    "dialogues.nothing_share",
+    "dialogues.rounds",
+    "dialogues.shortened_share",
+    "dialogues.target_time_revealed",
+)
+"""What the step reads of the config, and the sets that it draws from."""
 SHARDS = 64  # blocks of people, at most, that workers share
 
 
@@ -44,26 +52,6 @@ def writer_of(run: Run, store: EventStore) -> Writer:
     )
 
 
-def split_windows(run: Run, store: EventStore, split: str, task: str, count: int) -> WindowIndex:
-    """`count` windows of a split for "prediction" or "generation", drawn by the config's seed."""
-    config = run.config.windows
-    if task == "prediction":
-        windows = prediction_windows(
-            store,
-            split,
-            history_length=config.prediction_history,
-            min_history=config.min_history,
-        )
-    else:
-        windows = generation_windows(
-            store,
-            split,
-            history_length=config.generation_history,
-            min_history=config.min_history,
-        )
-    return sample_windows(windows, count, run.config.seed)
-
-
 @dataclass(frozen=True)
 class Group:
     """Windows whose dialogues stand together in a file."""
@@ -74,22 +62,26 @@ class Group:
     windows: WindowIndex
 
 
-def groups(run: Run, store: EventStore) -> list[Group]:
-    """All windows that dialogues are written about, in the order of the files."""
-    config = run.config
-    found = []
-    for split, count in (
-        ("train", config.windows.train),
-        ("validation", config.windows.validation),
-    ):
-        total = len(split_windows(run, store, split, "prediction", count))
-        first = max(1, round(total * config.dialogues.stage1_share))
-        found.append(Group(1, split, "", split_windows(run, store, split, "prediction", first)))
-        generated = round(total * config.dialogues.generation_share)
-        for task, number in (("prediction", total - generated), ("generation", generated)):
+def groups(run: Run, sets: Mapping[str, WindowSet]) -> list[Group]:
+    """All windows that dialogues are written about, drawn from the sets, in the order of the files."""
+    config, found = run.config, []
+    for split in ("train", "validation"):
+        whole, days = sets[split].windows, sets[f"days_{split}"].windows
+        first = max(1, round(len(whole) * config.dialogues.stage1_share))
+        found.append(Group(1, split, "", sample_windows(whole, first, config.seed)))
+        generated = round(len(whole) * config.dialogues.generation_share)
+        for task, windows, number in (
+            ("prediction", whole, len(whole) - generated),
+            ("generation", days, generated),
+        ):
             if number:
-                found.append(Group(2, split, task, split_windows(run, store, split, task, number)))
+                found.append(Group(2, split, task, sample_windows(windows, number, config.seed)))
     return found
+
+
+def load_sets(run: Run, store: EventStore) -> dict[str, WindowSet]:
+    """The frozen sets that dialogues are drawn from."""
+    return {name: load_set(run, name, store) for name in SETS}
 
 
 def write_group(run: Run, writer: Writer, group: Group) -> tuple[list[Dialogue], Counter[str]]:
@@ -129,7 +121,8 @@ def build_dialogues(run: Run) -> dict[str, Any]:
     """Writes dialogues/stage1.parquet and dialogues/stage2.parquet (training and validation)."""
     store = load_store(run)
     writer = writer_of(run, store)
-    written = ((group, *write_group(run, writer, group)) for group in groups(run, store))
+    chosen = groups(run, load_sets(run, store))
+    written = ((group, *write_group(run, writer, group)) for group in chosen)
     return _finish(run, store, written)
 
 
@@ -140,10 +133,11 @@ def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
     """
     store = load_store(run)
     number = min(SHARDS, len(store.users))
-    work = shard_work(plain(run.config), run.workdir.resolve(), number)
-    folder = shard_folder(run, store)
+    sets, values = load_sets(run, store), settings(run.config, FIELDS)
+    work = shard_work(values, run.workdir.resolve(), number)
+    folder = shard_folder(run, store, sets)
     paths = ray_shards.run_shards(work, number, folder, ".parquet", **cluster)
-    whole = groups(run, store)
+    whole = groups(run, sets)
     found: list[list[Dialogue]] = [[] for _ in whole]
     skipped = Counter[str]()
     places = {(group.stage, group.split, group.task): i for i, group in enumerate(whole)}
@@ -158,11 +152,11 @@ def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
     return result
 
 
-def shard_folder(run: Run, store: EventStore) -> Path:
-    """Where the shards of this config, data and annotator lie."""
-    values = plain(run.config)
-    shaped = {key: values[key] for key in ("windows", "dialogues", "seed")}
-    identity = files.sha256_text(json.dumps([shaped, describe(store)], sort_keys=True))
+def shard_folder(run: Run, store: EventStore, sets: Mapping[str, WindowSet]) -> Path:
+    """Where the shards of this config, data, annotator and these windows lie."""
+    drawn = {name: one.fingerprint for name, one in sets.items()}
+    shaped = [settings(run.config, FIELDS), drawn, describe(store)]
+    identity = files.sha256_text(json.dumps(shaped, sort_keys=True))
     return run.folder("dialogues") / "shards" / identity
 
 
@@ -190,9 +184,9 @@ def write_shard(
 
 @functools.lru_cache(maxsize=1)  # once per worker
 def _loaded(config: str, workdir: Path) -> tuple[Run, EventStore, Writer, list[Group]]:
-    run = Run(ConfigDict(json.loads(config)), workdir)
+    run = Run(nested(json.loads(config)), workdir)
     store = load_store(run)
-    return run, store, writer_of(run, store), groups(run, store)
+    return run, store, writer_of(run, store), groups(run, load_sets(run, store))
 
 
 def load_dialogues(run: Run, stage: str, store: EventStore) -> list[Dialogue]:

@@ -35,8 +35,8 @@ def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
     Raises `MismatchError` for a run of an older version, which lacks fields that asking it needs.
     """
     config, today = ConfigDict(record["config"]), load_config("configs/base.py")
-    for group in ("model", "decoding", "dialogues"):
-        missing = sorted(set(today[group]) - set(config[group]))
+    for group in ("execution", "model", "decoding", "dialogues", "windows"):
+        missing = sorted(set(today[group]) - set(config.get(group, ())))
         if missing:
             made_by = record["versions"]
             raise MismatchError(
@@ -56,9 +56,10 @@ def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
     folder = Path(folder)
     stage, record = finished_stage(folder)
     config = recorded_config(folder, record)
-    parts = assemble(config.model, folder / "encoder", config.seed, make_mesh(mesh))
+    how = config.execution
+    parts = assemble(config.model, how, folder / "encoder", config.seed, make_mesh(mesh))
     parts = with_trained(parts, folder / stage / TRAINED)
     card = files.read_json(folder / "data" / "record.json")["result"]
     shares = np.asarray(card["shares"])
     asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
-    return Bua(parts, *asked, refine, config.seed)
+    return Bua(parts, *asked, refine, config.seed, how.decode_batch)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,25 @@ from bua_jax.alignment.warm_start import warm_start, word_targets
 from bua_jax.basics.console import notice
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.events.schema import EventStore
-from bua_jax.events.windows import window_arrays
+from bua_jax.events.windows import sample_windows, window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import Encoding, kept_records
 from bua_jax.models import aligned
 from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import processes, sharding
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.dialogues import load_dialogues, split_windows
-from bua_jax.pipeline.steps import Run, plain
+from bua_jax.pipeline.dialogues import load_dialogues
+from bua_jax.pipeline.steps import Run, plain, recorded
+from bua_jax.pipeline.windows import load_set
 from bua_jax.training.dialogues import TrainSettings
 from bua_jax.training.events import segments_of
 from bua_jax.training.loop import train
-from bua_jax.training.optimizer import OptimizerSettings, print_groups, trained_groups
+from bua_jax.training.optimizer import (
+    STAGE_TABLE,
+    OptimizerSettings,
+    print_groups,
+    trained_groups,
+)
 
 TRAINED = "trained.safetensors"
 _WARM_WINDOWS = 1500
@@ -37,18 +44,16 @@ def trained_path(run: Run, stage: str) -> Path:
 
 
 def load_stage(run: Run, stage: str) -> Parts:
-    """The model after a finished stage."""
-    mesh = sharding.own_mesh(run.config.mesh)
-    parts = assemble(run.config.model, run.folder("encoder"), run.config.seed, mesh)
+    """The model after a finished stage, as it was trained; how it is computed is today's config's."""
+    had, how = recorded(run, stage), run.config.execution
+    mesh = sharding.own_mesh(how.mesh)
+    parts = assemble(had.model, how, run.folder("encoder"), had.seed, mesh)
     return with_trained(parts, trained_path(run, stage))
 
 
-def previous_stage(run: Run, stage: str) -> str | None:
-    """The stage whose result this one starts from; joint training starts from scratch."""
-    if stage == "joint":
-        return None
-    earlier = [f"stage{n}" for n in run.config.stages if n < int(stage[-1])]
-    return earlier[-1] if earlier else None
+def previous_stage(needs: Iterable[str]) -> str | None:
+    """The stage among the steps that a stage needs: the one whose result it starts from."""
+    return next((need for need in needs if need in STAGE_TABLE), None)
 
 
 def train_settings(run: Run, stage: str, plan: PackingPlan) -> TrainSettings:
@@ -85,17 +90,18 @@ def _starts_cold(run: Run) -> bool:
 def build_stage(run: Run, stage: str) -> dict[str, Any]:
     """Trains a stage from the one before it; writes checkpoints, metrics and trained.safetensors."""
     config, store = run.config[stage], load_store(run)
-    mesh = sharding.make_mesh(run.config.mesh)
-    if run.config.model.attention == "splash":
+    how, model = run.config.execution, run.config.model
+    mesh = sharding.make_mesh(how.mesh)
+    if how.attention == "splash":
         check_splash(config.row_length, mesh.devices.flat[0].platform)
-    parts = assemble(run.config.model, run.folder("encoder"), run.config.seed, mesh)
-    before = previous_stage(run, stage)
+    parts = assemble(model, how, run.folder("encoder"), run.config.seed, mesh)
+    before = previous_stage(run.needs)
     if before is not None:
         parts = with_trained(parts, trained_path(run, before))
     elif _starts_cold(run):
         parts = _warm(run, parts, store)
     groups = trained_groups(stage, full_finetuning=config.full_finetuning)
-    if run.config.model.soft_tokens in WITHOUT_ENCODER:
+    if model.soft_tokens in WITHOUT_ENCODER:
         groups = tuple(g for g in groups if g != "projector")
     if not groups:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")
@@ -103,7 +109,6 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         return {"skipped": True}
     print_groups(parts.variables, groups, stage)
     dialogues = load_dialogues(run, stage, store)
-    model = run.config.model
     shape = (model.soft_tokens, model.recall, config.row_length)
     encoding = Encoding(store, parts.tokenizer, *shape)
     with processes.first_alone():
@@ -121,7 +126,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         batch_dialogues=config.batch_dialogues,
         seed=run.config.seed,
         rows_multiple=config.microbatches * mesh.shape["data"] * mesh.shape["fsdp"],
-        workers=run.config.feed_workers,
+        workers=how.feed_workers,
     )
     settings = train_settings(run, stage, plan)
     notice(
@@ -157,7 +162,8 @@ def _save(run: Run, stage: str, trained: dict[str, Any], parts: Parts) -> None:
 
 def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
     """A fresh projector fitted to the words of training users' events."""
-    windows = split_windows(run, store, "train", "prediction", _WARM_WINDOWS)
+    whole = load_set(run, "train", store).windows
+    windows = sample_windows(whole, _WARM_WINDOWS, run.config.seed)
     arrays = window_arrays(store, windows, length=run.config.windows.prediction_history)
     fields, segments = arrays["fields"], segments_of(arrays["n_events"], arrays["fields"].shape[1])
     positions = np.broadcast_to(np.arange(segments.shape[1]), segments.shape)

@@ -158,14 +158,14 @@ def _resolved(
     if config.model.dtype == "float32" and not config[stage].full_finetuning:
         config.model.dtype = "bfloat16"
         notes.append("the frozen base in bfloat16: run with --config.model.dtype=bfloat16")
-    attention = config.model.attention
+    attention = config.execution.attention
     if attention == "splash":
         check_splash(config[stage].row_length, platform)
     if attention in ("cpu", "cudnn") or (attention == "splash" and not own):
         needed = "the target's own compiler" if attention == "splash" else "its device"
         notes.append(f"attention by xla: {attention} is not compiled without {needed}")
     if attention != "splash" or not own:
-        config.model.attention = "xla"
+        config.execution.attention = "xla"
     return config
 
 
@@ -236,7 +236,7 @@ def make_plan(
     extra = compiler_missing(target)
     config = _resolved(config, stage, target.device.platform, extra is None, notes)
     notes += _about_target(target, extra)
-    mesh = sharding.make_mesh(config.mesh, compile_devices(target, own=extra is None))
+    mesh = sharding.make_mesh(config.execution.mesh, compile_devices(target, own=extra is None))
     planned = _Planned(config, target, mesh, dialogues or ASSUMED[stage], *abstract_model(config))
     packing = planned.packing(rows)
     lowered = planned.lower(packing)
@@ -248,8 +248,8 @@ def make_plan(
         "stage": stage,
         "model": config.model.name,
         "dtype": config.model.dtype,
-        "remat": config.model.remat,
-        "attention": config.model.attention,
+        "remat": config.execution.remat,
+        "attention": config.execution.attention,
         "mesh": dict(mesh.shape),
         "microbatches": planned.microbatches,
         "dialogues": asdict(planned.dialogues),
@@ -270,11 +270,12 @@ def _check(config: ConfigDict, target: Target, target_text: str) -> None:
         raise ConfigError(
             f"A plan is of a stage: --config=configs/STAGE.py, one of {[*STAGE_TABLE]}."
         )
-    wanted = math.prod(sharding.parse_mesh(config.mesh))
+    wanted = math.prod(sharding.parse_mesh(config.execution.mesh))
     if wanted != target.count:
         raise ConfigError(
-            f"mesh={config.mesh!r} has {wanted} devices, but --target={target_text} has {target.count}: "
-            f"--config=configs/{config.step}.py:model={config.model.name},mesh={target.count}."
+            f"mesh={config.execution.mesh!r} has {wanted} devices, but --target={target_text} has "
+            f"{target.count}: --config=configs/{config.step}.py:model={config.model.name},"
+            f"mesh={target.count}."
         )
 
 

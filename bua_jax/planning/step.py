@@ -52,14 +52,14 @@ def abstract_model(
 
     sizes: of the language model, by default its preset's; soft_id: by default the last token.
     """
-    model = config.model
+    model, how = config.model, config.execution
     if model.name not in PRESETS:
         raise ConfigError(f"model={model.name!r} is none of {', '.join(PRESETS)}.")
     llm = dataclasses.replace(
         sizes or PRESETS[model.name],
         dtype=model.dtype,
-        remat=model.remat,
-        attention=model.attention,
+        remat=how.remat,
+        attention=how.attention,
     )
     labels = config.data.get("behaviours") or tuple(f"behaviour {i}" for i in range(_BEHAVIOURS))
     catalogue = Catalogue(tuple(labels), config.data.get("slots_per_day", 48), True)
@@ -71,7 +71,7 @@ def abstract_model(
         projector=Projector(llm.hidden_size),
         soft_tokens=model.soft_tokens,
         soft_id=llm.vocab_size - 1 if soft_id is None else soft_id,
-        merge_adapter=model.merge_adapter,
+        merge_adapter=how.merge_adapter,
         recall=model.recall,
     )
 

@@ -180,7 +180,7 @@ def test_flops_are_those_of_the_layers_and_the_answers(attention: str, keys: int
     shape = train.make_shape(
         "nano", rows=2, length=64, share=0.25, microbatches=1, merge_adapter=True
     )
-    shape.config.model.attention = attention
+    shape.config.execution.attention = attention
     kernels = 5 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 512)
     ranks = 5 * 16 * (2 * (128 + 128) + 2 * (128 + 64) + 3 * (128 + 512))
     scores = 3 * 4 * 128 * keys * 5 * 128
@@ -204,4 +204,4 @@ def test_presets_bring_their_configs_settings() -> None:
     assert (shape.sizes.dtype, shape.sizes.remat) == ("bfloat16", "dots")
     assert shape.sizes.hidden_size == PRESETS["qwen2.5-7b"].hidden_size
     nano = train.make_shape("", rows=1, length=64, share=0.25, microbatches=1)
-    assert nano.config.model.merge_adapter
+    assert nano.config.execution.merge_adapter

@@ -1,0 +1,151 @@
+"""What a finished evaluation left, as tables on the terminal and as report.html.
+
+Nothing is predicted or scored here, so that how results are shown is no part of what they are.
+"""
+
+from typing import Any
+
+from bua_jax.basics import files
+from bua_jax.basics.console import out
+from bua_jax.evaluation import plots, tables
+from bua_jax.evaluation.prediction import Calibration, calibration
+from bua_jax.evaluation.report import Conversation, Report, Section, write_report
+from bua_jax.events.schema import EventStore
+from bua_jax.events.windows import sample_id, target_day
+from bua_jax.methods.protocol import histories_of
+from bua_jax.parallel import processes
+from bua_jax.pipeline import kept
+from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.kept import Predicted
+from bua_jax.pipeline.predictions import day_of
+from bua_jax.pipeline.steps import Run, recorded
+from bua_jax.pipeline.windows import load_set
+from bua_jax.training.optimizer import STAGE_TABLE
+from bua_jax.training.writers import read_scalars
+
+_UNCALIBRATED = ("zero_shot",)  # whose reliability is not drawn
+
+
+def _curves(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """Validation loss per task and stage; staged and joint in one picture (Appendix S)."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for stage in STAGE_TABLE:
+        for record in read_scalars(run.folder(stage)):
+            for name, value in record.items():
+                if name.startswith("validation/task/"):
+                    key = f"{stage} {name.rsplit('/', 1)[1]}"
+                    curves.setdefault(key, []).append((int(record["step"]), value))
+    return curves
+
+
+def _sections(metrics: dict[str, Any]) -> list[Section]:
+    sections = [
+        Section("Prediction (test users)", tables.HEADER, tables.rows(metrics["prediction"])),
+        Section(
+            "Generation", tables.GENERATION_HEADER, tables.generation_rows(metrics["generation"])
+        ),
+        Section(
+            "Paper (private data, 7B model): not comparable, printed for its orderings",
+            ("method", *tables.METRICS[:6]),
+            [[name, *(f"{100 * v:.1f}" for v in row)] for name, row in tables.PAPER.items()],
+        ),
+    ]
+    if "originality" in metrics:
+        originals = tables.originality_rows(metrics["originality"])
+        sections.insert(2, Section("Are days copies?", tables.ORIGINALITY_HEADER, originals))
+    if oracle := tables.oracle_rows(metrics.get("oracle", [])):
+        sections.insert(1, Section("Reference answers given", tables.ORACLE_HEADER, oracle))
+    return sections
+
+
+def _pictures_of_days(
+    run: Run, store: EventStore, made: list[dict[str, Any]]
+) -> list[tuple[str, bytes]]:
+    if not made:
+        return []
+    windows = load_set(run, "days", store).windows
+    real = [target_day(store, windows, i) for i in range(len(windows))]
+    sides = {"generated": [day_of(one) for one in made], "real": real}
+    first = {name: days[0] for name, days in sides.items()}
+    return [
+        ("A generated day beside the real one", plots.timeline(first, store.catalogue)),
+        (
+            "When behaviours happen: share of all events",
+            plots.hours_by_behaviour(sides, store.catalogue),
+        ),
+    ]
+
+
+def report_results(run: Run) -> None:
+    """Writes report.html of a finished evaluation into the workdir, by one process."""
+    if not processes.is_first():
+        return
+    folder, store = run.folder("evaluation"), load_store(run)
+    metrics = files.read_json(run.workdir / "metrics.json")
+    windows, labels = load_set(run, "test", store).windows, store.catalogue.behaviours
+    _, targets = histories_of(store, windows, run.config.windows.prediction_history)
+    predicted = {
+        name: kept.read_predictions(path)
+        for name in metrics["prediction"]
+        if (path := folder / "kept" / f"{name}.parquet").is_file()
+    }
+    bua = predicted["bua"]
+    path = folder / "kept" / "days.json"
+    made = files.read_json(path)["values"] if metrics["generation"] else []
+
+    def calibrated(one: Predicted) -> Calibration:
+        return calibration(one.probabilities.max(1), one.labels == targets)
+
+    drawn = {
+        name: calibrated(one)
+        for name, one in predicted.items()
+        if name not in _UNCALIBRATED and "log_loss" in metrics["prediction"][name]
+    }
+    dialogues = [
+        Conversation(
+            sample_id(store, windows, i),
+            [*bua.texts[i].items(), ("predicted", labels[bua.labels[i]])]
+            + [("true", labels[targets[i]])],
+        )
+        for i in range(min(run.config.report.examples, len(bua.texts)))
+    ]
+    pictures = [
+        ("Validation losses", plots.loss_curves(_curves(run), "per stage and task")),
+        ("Reliability of confidences", plots.reliability(drawn)),
+        ("Confusion", plots.confusion(targets, bua.labels, labels)),
+        *_pictures_of_days(run, store, made),
+    ]
+    counted = f"{len(windows)} test windows, {len(made)} generated days. Percent; log-loss in nats."
+    write_report(
+        run.workdir / "report.html",
+        Report(
+            f"BUA on {recorded(run, 'data').data.name}",
+            [counted],
+            _sections(metrics),
+            pictures,
+            dialogues,
+            metrics["signature"],
+        ),
+    )
+
+
+def print_results(run: Run) -> None:
+    """Prints the tables of a finished evaluation."""
+    metrics = files.read_json(run.workdir / "metrics.json")
+    count = metrics["prediction"]["bua"]["n"]
+    out.print(tables.rich_table(metrics["prediction"], f"Prediction, {count} test windows"))
+    for name, pair in metrics["prediction"]["bua"].get("against", {}).items():
+        low, high = 100 * pair["low"], 100 * pair["high"]
+        out.print(
+            f"bua - {name}: {100 * pair['difference']:+.1f} points (95 % {low:+.1f} to {high:+.1f})"
+        )
+    body = tables.generation_rows(metrics["generation"])
+    if body:
+        out.print(tables.markdown(tables.GENERATION_HEADER, body))
+    if "originality" in metrics:
+        originals = tables.originality_rows(metrics["originality"])
+        out.print(tables.markdown(tables.ORIGINALITY_HEADER, originals))
+    if "oracle" in metrics:
+        out.print(tables.markdown(tables.ORACLE_HEADER, tables.oracle_rows(metrics["oracle"])))
+    out.print(metrics["signature"])
+    out.print(f"{run.workdir / 'metrics.json'}  {run.workdir / 'report.html'}")
