@@ -110,6 +110,7 @@ def get_config(arg: str = "") -> ConfigDict:  # noqa: PLR0915 (a field a line)
     config.model.base_quantization = "none"  # of the frozen projections: none, int8 or nf4
     config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled, none or text
     config.model.recall = 0  # last events whose soft tokens the final user turn repeats
+    config.model.drill = ""  # question that the prediction instruction begins with; empty = none
     config.model.warm_start = True  # fit a fresh projector to the words of events first
     config.model.adapter = ""  # PEFT folder to start from, with its projector if that lies beside
     config.model.lora_rank = 16  # of the adapter's low-rank products

@@ -118,3 +118,9 @@ def test_a_typo_is_one_paragraph_and_exit_code_2(flag: str, message: str, tmp_pa
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_only_nano_is_asked_its_drill_first() -> None:
+    for model in ("smollm2-135m", "qwen2.5-7b"):
+        assert configs.load("configs/curriculum.py", f"model={model}").model.drill == ""
+    assert configs.load("configs/curriculum.py").model.drill == "What was last?"

@@ -51,6 +51,7 @@ class Bua:
     refine: bool = False
     seed: int = 42
     batch: int = 32  # histories decoded together
+    drill: str = ""  # what the prediction instruction began with in training
 
     @property
     def catalogue(self) -> Catalogue:
@@ -70,6 +71,11 @@ class Bua:
             self.decoding.cache_dtype,
             parts.mesh,
         )
+
+    @property
+    def final_instruction(self) -> str:
+        """What asks for the next behaviour, its time not told."""
+        return prediction_instruction(self.catalogue, drill=self.drill)
 
     def rounds(self, histories: Sequence[History]) -> list[tuple[str, Instruction]]:
         """The understanding rounds; with `refine` the critic's feedback on the drafted summary too."""
@@ -115,7 +121,7 @@ class Bua:
         given: Sequence[Mapping[str, str]] | None = None,
     ) -> tuple[np.ndarray, list[Understanding]]:
         """(log-probabilities float32[n, C], understanding texts); see `decoding.rounds.predict`."""
-        final = final or [prediction_instruction(self.catalogue)] * len(histories)
+        final = final or [self.final_instruction] * len(histories)
         asked = self.rounds(histories)
         return decoding.predict(self.decoder, histories, asked, final, decode=decode, given=given)
 
@@ -186,7 +192,7 @@ class Bua:
         """
         weekdays = [(int(h.weekday[-1]) + 1) % 7 for h in histories]
         if predictions:
-            asked = [prediction_instruction(self.catalogue)] * len(histories)
+            asked = [self.final_instruction] * len(histories)
             options = {**options, "predict_first": asked}
         days, texts, log_p = self.days(histories, weekdays, **options)
         predicted = [self._prediction(row) for row in log_p] if predictions else [{}] * len(days)

@@ -33,7 +33,6 @@ from bua_jax.decoding.cache import (
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.decoding.labels import build_tree, score_labels
 from bua_jax.dialogue.prompts import next_turn
-from bua_jax.dialogue.tasks import prediction_instruction
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import history, prediction_windows, sample_windows
 from bua_jax.interop import gguf, huggingface
@@ -342,7 +341,7 @@ def _their_predictions(
     torch, _ = peer
     tokenizer, embed = bua.parts.tokenizer, model.get_input_embeddings()
     rounds = bua.rounds(histories)
-    instructions = [str(text) for _, text in rounds] + [prediction_instruction(bua.catalogue)]
+    instructions = [str(text) for _, text in rounds] + [bua.final_instruction]
     texts: list[dict[str, str]] = []
     for begin in range(0, len(histories), batch):
         some = histories[begin : begin + batch]

@@ -66,6 +66,10 @@ OTHER_LABELS = (
     "Park",
     "Bank",
 )
+DRILL = "What was last?"
+"""The drill that the prediction instruction of nano begins with (configs/models/nano.py): its answer
+starts from the same event. One control without it ended at a validation loss of 1.07 instead of 1.04: too
+little to tell."""
 _SPLIT = Regex(r" ?\d\d:\d\d| ?L\d\d?\b| ?\p{L}+| ?\d+| ?[^\s\p{L}\d]+|\s+(?!\S)|\s+")
 
 
@@ -94,7 +98,7 @@ def drill(window: Window, rng: np.random.Generator) -> Round:
             catalogue, window.slots[last], window.places[last], window.behaviours[last]
         )
         day = int(window.history.weekday[last])
-        return Round("drill", "What was last?", f"{WEEKDAYS[day][:3]} {event}")
+        return Round("drill", DRILL, f"{WEEKDAYS[day][:3]} {event}")
     if kind == 1:
         same = (window.history.weekday == day) & (window.history.slot == slot)
         labels = [window.label(window.behaviours[j]) for j in np.flatnonzero(same)]
@@ -182,7 +186,10 @@ def train_tokenizer(count: int = 6000) -> tokenizers.Tokenizer:
                 yield history_text(window.catalogue, window.history)
                 for turn in dialogue.rounds:
                     yield from (turn.instruction, turn.answer)
-        fixed = [*INSTRUCTIONS.values(), *NOTHING, prediction_instruction(store.catalogue, 0, 0)]
+        hidden, told = (
+            prediction_instruction(store.catalogue, *at, drill=DRILL) for at in ((), (0, 0))
+        )
+        fixed = [*{**INSTRUCTIONS, "prediction": hidden}.values(), *NOTHING, told]
         fixed += [generation_instruction(day) for day in range(7)]
         fixed += [f" {label}" for label in (*OTHER_LABELS, *store.catalogue.behaviours)]
         clocks = [f"{h:02d}:{m:02d}" for h in range(24) for m in (0, 30)]

@@ -35,6 +35,7 @@ FIELDS = (
     "dialogues.rounds",
     "dialogues.shortened_share",
     "dialogues.target_time_revealed",
+    "model.drill",
 )
 """What the step reads of the config, and the sets that it draws from."""
 SHARDS = 64  # blocks of people, at most, that workers share
@@ -49,6 +50,7 @@ def writer_of(run: Run, store: EventStore) -> Writer:
         shortened_share=config.shortened_share,
         target_time_revealed=config.target_time_revealed,
         seed=run.config.seed,
+        drill=run.config.model.drill,
     )
 
 

@@ -62,4 +62,4 @@ def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
     card = files.read_json(folder / "data" / "record.json")["result"]
     shares = np.asarray(card["shares"])
     asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
-    return Bua(parts, *asked, refine, config.seed, how.decode_batch)
+    return Bua(parts, *asked, refine, config.seed, how.decode_batch, config.model.drill)

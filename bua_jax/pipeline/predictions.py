@@ -43,6 +43,7 @@ FIELDS = (
     "dialogues.rounds",
     "dialogues.generation_share",
     "dialogues.target_time_revealed",
+    "model.drill",
     "windows.seed",
     "windows.min_history",
     "windows.prediction_history",
@@ -58,6 +59,7 @@ PREDICTIONS_READ = (
     "decoding.decode",
     "dialogues.rounds",
     "dialogues.target_time_revealed",
+    "model.drill",
 )
 VALIDATION_WINDOWS = 4000
 _FIELDS = ("weekday", "slot", "place", "behaviour")
@@ -83,8 +85,8 @@ def asked_of(run: Run, store: EventStore) -> Asked:
     """The frozen test windows of a run."""
     frozen = load_set(run, "test", store)
     seen, targets = histories_of(store, frozen.windows, run.config.windows.prediction_history)
-    revealed = run.config.dialogues.target_time_revealed
-    writer = Writer.of(store, target_time_revealed=revealed)
+    revealed, drill = run.config.dialogues.target_time_revealed, run.config.model.drill
+    writer = Writer.of(store, target_time_revealed=revealed, drill=drill)
     final = [revealed_instruction(writer, int(end)) for end in frozen.windows.end]
     return Asked(frozen, seen, histories_of_windows(store, frozen.windows), targets, final)
 

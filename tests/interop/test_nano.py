@@ -8,6 +8,7 @@ import pytest
 
 from bua_jax.alignment.parts import NANO
 from bua_jax.alignment.warm_start import CONTEXT, event_words
+from bua_jax.basics import config as configs
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rules import ANNOTATORS
 from bua_jax.dialogue.tasks import INSTRUCTIONS, Writer
@@ -76,7 +77,10 @@ def test_shipped_weights_are_small_and_safe() -> None:
 
 
 def test_corpus_holds_no_answer_of_the_final_tasks(store: EventStore) -> None:
-    forbidden = {INSTRUCTIONS["prediction"], INSTRUCTIONS["future_scene"]}
+    drilled = configs.load("configs/base.py").model.drill
+    assert drilled == nano.DRILL
+    asked = INSTRUCTIONS["prediction"]
+    forbidden = {asked, f"{drilled} {asked}", INSTRUCTIONS["future_scene"]}
     seen: set[str] = set()
     for _, dialogue in nano.dialogues(store, 200, 0, length=20):
         for turn in dialogue.rounds:
