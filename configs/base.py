@@ -37,24 +37,49 @@ def _stage(peak_lr: float) -> ConfigDict:
     return config
 
 
+def _execution(mesh: str) -> ConfigDict:
+    """How things are computed, not what: recorded, and never a reason to build anew."""
+    config = ConfigDict()
+    config.mesh = mesh  # devices: N (fsdp=N) or DATAxFSDPxTENSOR
+    config.attention = "auto"  # of training: xla, cpu, cudnn, splash; auto: cpu or xla
+    config.remat = "full"  # none, dots or full
+    config.merge_adapter = False  # into the base, once per step: small models on CPU
+    # Processes beside each that trains, which pack its rows ahead. Raise it where train/input_share is
+    # more than a few percent and CPU cores are idle; another number changes the order of dialogues.
+    config.feed_workers = 0  # 0 = rows are packed between steps
+    config.decode_batch = 32  # histories decoded together
+    config.mix = False  # go on with a half-built step that was started otherwise
+    return config
+
+
+def _dialogues() -> ConfigDict:
+    config = ConfigDict()
+    config.stage1_tasks = (  # tasks of stage 1; leave some out to ablate
+        "reconstruction",
+        "current_scene",
+        "future_scene",
+        "home_work",
+        "hobbies",
+    )
+    config.stage1_share = 0.5  # stage-1 dialogues per training window
+    config.generation_share = 0.25  # of stage-2 dialogues that end in a generated day
+    config.nothing_share = 0.2  # cap on "nothing recorded" scene answers, training only
+    config.rounds = True  # understanding rounds before the final one (off: ablation)
+    config.shortened_share = 0.0  # of stage-2 training dialogues lacking the first ones
+    config.target_time_revealed = False  # give the target's weekday and time
+    config.reflect_train = 2_000  # training windows whose summaries are drafted
+    config.reflect_validation = 100  # validation windows, likewise
+    config.reflect_share = 0.5  # lowest-scored drafts that become stage-3 dialogues
+    return config
+
+
 def get_config(arg: str = "") -> ConfigDict:  # noqa: PLR0915 (a field a line)
     args = parse_arg(arg, {"model": "nano", "data": "simulated", "mesh": "1"})
     config = ConfigDict()
     config.step = "curriculum"  # what the config is for: curriculum, encoder, stage1 ... joint
     config.seed = 42  # of all that is drawn but splits (data.split_seed) and windows (windows.seed)
 
-    # -- execution: how things are computed, not what; recorded, and never a reason to build anew
-    config.execution = ConfigDict()
-    config.execution.mesh = args["mesh"]  # devices: N (fsdp=N) or DATAxFSDPxTENSOR
-    config.execution.attention = "auto"  # of training: xla, cpu, cudnn, splash; auto: cpu or xla
-    config.execution.remat = "full"  # none, dots or full
-    config.execution.merge_adapter = False  # into the base, once per step: small models on CPU
-    # Processes beside each that trains, which pack its rows ahead. Raise it where train/input_share is
-    # more than a few percent and CPU cores are idle; another number changes the order of dialogues.
-    config.execution.feed_workers = 0  # 0 = rows are packed between steps
-    config.execution.decode_batch = 32  # histories decoded together
-    config.execution.mix = False  # go on with a half-built step that was started otherwise
-
+    config.execution = _execution(args["mesh"])  # how things are computed
     config.data = part("data", args["data"])
 
     # -- windows: which parts of which records the runs use
@@ -83,24 +108,7 @@ def get_config(arg: str = "") -> ConfigDict:  # noqa: PLR0915 (a field a line)
     config.encoder.weight_decay = 0.1  # AdamW, on matrices
     config.encoder.dro_lambda = 0.0  # share of the distributionally robust loss; 0 = cross-entropy
 
-    # -- dialogues (Appendix B)
-    config.dialogues = ConfigDict()
-    config.dialogues.stage1_tasks = (  # tasks of stage 1; leave some out to ablate
-        "reconstruction",
-        "current_scene",
-        "future_scene",
-        "home_work",
-        "hobbies",
-    )
-    config.dialogues.stage1_share = 0.5  # stage-1 dialogues per training window
-    config.dialogues.generation_share = 0.25  # of stage-2 dialogues that end in a generated day
-    config.dialogues.nothing_share = 0.2  # cap on "nothing recorded" scene answers, training only
-    config.dialogues.rounds = True  # understanding rounds before the final one (off: ablation)
-    config.dialogues.shortened_share = 0.0  # of stage-2 training dialogues lacking the first ones
-    config.dialogues.target_time_revealed = False  # give the target's weekday and time
-    config.dialogues.reflect_train = 2_000  # training windows whose summaries are drafted
-    config.dialogues.reflect_validation = 100  # validation windows, likewise
-    config.dialogues.reflect_share = 0.5  # lowest-scored drafts that become stage-3 dialogues
+    config.dialogues = _dialogues()  # (Appendix B)
 
     # -- model
     config.model = ConfigDict()

@@ -18,6 +18,8 @@ from bua_jax.basics import files
 from bua_jax.basics.version import __version__
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.dialogue.tasks import Writer, understanding_rounds
+from bua_jax.evaluation import kept
+from bua_jax.evaluation.kept import Predicted
 from bua_jax.evaluation.oracle import flips
 from bua_jax.evaluation.prediction import bootstrap_interval, paired_bootstrap, prediction_metrics
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
@@ -28,9 +30,7 @@ from bua_jax.events.windows import sample_id, target_day
 from bua_jax.methods import logit_adjustment
 from bua_jax.methods.last_day import last_day
 from bua_jax.methods.protocol import histories_of
-from bua_jax.pipeline import kept
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.kept import Predicted
 from bua_jax.pipeline.predictions import (
     PREDICTIONS_READ,
     VALIDATION_WINDOWS,

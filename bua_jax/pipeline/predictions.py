@@ -17,6 +17,8 @@ from bua_jax.basics import files
 from bua_jax.basics.console import notice
 from bua_jax.basics.version import __version__
 from bua_jax.dialogue.tasks import Writer, revealed_instruction, zero_shot_instruction
+from bua_jax.evaluation import kept
+from bua_jax.evaluation.kept import Predicted
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore, History
 from bua_jax.events.sets import WindowSet
@@ -28,9 +30,7 @@ from bua_jax.methods.markov_counts import fit_markov_counts
 from bua_jax.methods.protocol import Histories, Predictor, histories_of
 from bua_jax.methods.window_majority import fit_window_majority
 from bua_jax.parallel.sharding import own_mesh
-from bua_jax.pipeline import kept
 from bua_jax.pipeline.encoder import encoder_config, encoder_settings
-from bua_jax.pipeline.kept import Predicted
 from bua_jax.pipeline.stages import load_stage, previous_stage
 from bua_jax.pipeline.steps import Run, read_record, recorded, settings
 from bua_jax.pipeline.windows import draw, load_set

@@ -7,16 +7,15 @@ from typing import Any
 
 from bua_jax.basics import files
 from bua_jax.basics.console import out
-from bua_jax.evaluation import plots, tables
+from bua_jax.evaluation import kept, plots, tables
+from bua_jax.evaluation.kept import Predicted
 from bua_jax.evaluation.prediction import Calibration, calibration
 from bua_jax.evaluation.report import Conversation, Report, Section, write_report
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import sample_id, target_day
 from bua_jax.methods.protocol import histories_of
 from bua_jax.parallel import processes
-from bua_jax.pipeline import kept
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.kept import Predicted
 from bua_jax.pipeline.predictions import day_of
 from bua_jax.pipeline.steps import Run, recorded
 from bua_jax.pipeline.windows import load_set

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from bua_jax.alignment.parts import Parts, assemble, save_trained, with_trained
 from bua_jax.alignment.warm_start import warm_start, word_targets
 from bua_jax.basics.console import notice
-from bua_jax.dialogue.prompts import WITHOUT_ENCODER
+from bua_jax.dialogue.prompts import WITHOUT_ENCODER, TokenRecord
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import sample_windows, window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
@@ -94,12 +94,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     mesh = sharding.make_mesh(how.mesh)
     if how.attention == "splash":
         check_splash(config.row_length, mesh.devices.flat[0].platform)
-    parts = assemble(model, how, run.folder("encoder"), run.config.seed, mesh)
-    before = previous_stage(run.needs)
-    if before is not None:
-        parts = with_trained(parts, trained_path(run, before))
-    elif _starts_cold(run):
-        parts = _warm(run, parts, store)
+    parts = _start(run, store, mesh)
     groups = trained_groups(stage, full_finetuning=config.full_finetuning)
     if model.soft_tokens in WITHOUT_ENCODER:
         groups = tuple(g for g in groups if g != "projector")
@@ -108,18 +103,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         _save(run, stage, _kept(parts, groups), parts)
         return {"skipped": True}
     print_groups(parts.variables, groups, stage)
-    dialogues = load_dialogues(run, stage, store)
-    shape = (model.soft_tokens, model.recall, config.row_length)
-    encoding = Encoding(store, parts.tokenizer, *shape)
-    with processes.first_alone():
-        records = {
-            split: kept_records(
-                run.folder(stage) / f"tokens_{split}.arrow",
-                [d for d in dialogues if d.split == split],
-                encoding,
-            )
-            for split in ("train", "validation")
-        }
+    records = _records(run, stage, store, parts)
     plan = plan_packing(
         records["train"],
         row_length=config.row_length,
@@ -151,6 +135,34 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     _save(run, stage, {**_kept(parts, groups), **trained}, parts)
     attention = parts.model.llm.config.attention  # what "auto" was here
     return {**measured, "dialogues": len(records["train"]), "attention": attention}
+
+
+def _start(run: Run, store: EventStore, mesh: jax.sharding.Mesh) -> Parts:
+    """The model as the stage before left it, else fresh, its projector warmed up if the config says so."""
+    config = run.config
+    parts = assemble(config.model, config.execution, run.folder("encoder"), config.seed, mesh)
+    before = previous_stage(run.needs)
+    if before is not None:
+        return with_trained(parts, trained_path(run, before))
+    return _warm(run, parts, store) if _starts_cold(run) else parts
+
+
+def _records(
+    run: Run, stage: str, store: EventStore, parts: Parts
+) -> dict[str, Sequence[TokenRecord]]:
+    """The stage's dialogues as token records, by split; they are kept in its folder."""
+    dialogues, model = load_dialogues(run, stage, store), run.config.model
+    shape = (model.soft_tokens, model.recall, run.config[stage].row_length)
+    encoding = Encoding(store, parts.tokenizer, *shape)
+    with processes.first_alone():
+        return {
+            split: kept_records(
+                run.folder(stage) / f"tokens_{split}.arrow",
+                [d for d in dialogues if d.split == split],
+                encoding,
+            )
+            for split in ("train", "validation")
+        }
 
 
 def _save(run: Run, stage: str, trained: dict[str, Any], parts: Parts) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bua_jax.basics.errors import DataError
-from bua_jax.pipeline.kept import Predicted, predictions, read_predictions, values
+from bua_jax.evaluation.kept import Predicted, predictions, read_predictions, values
 
 ONE = Predicted(
     np.asarray([[0.1, 0.9], [0.0, 0.0], [1 / 3, 2 / 3]]),
