@@ -42,7 +42,7 @@ def test_metrics_and_report(quickstart: Path) -> None:
     assert metrics["signature"].startswith("bua|data:")
     page = (quickstart / "report.html").read_text()
     assert "<h2>Confusion</h2>" in page
-    assert "Executed with mesh 1, attention auto, remat dots" in page
+    assert "Executed with attention auto, decode_batch 16, feed_workers 0, merge_adapter" in page
 
 
 def test_every_step_records_what_it_was(quickstart: Path) -> None:
