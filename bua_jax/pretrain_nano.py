@@ -24,7 +24,8 @@ from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.nano import tokenizer as nano_tokenizer
-from bua_jax.nano.pretraining import SIZES, Settings, draw_batch, pretrain
+from bua_jax.nano.batches import draw_batch
+from bua_jax.nano.pretraining import SIZES, Settings, pretrain
 from bua_jax.pipeline.model import training_attention
 
 FLAGS = flags.FLAGS

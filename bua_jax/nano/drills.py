@@ -118,7 +118,9 @@ def on_day(window: Window, rng: Random) -> Round:
 
 def at_hour(window: Window, rng: Random) -> Round:
     slot, width = rng.choice(window.slots), window.catalogue.slots_per_day // 24
-    near = [b for b, s in zip(window.behaviours, window.slots, strict=True) if abs(s - slot) <= width]
+    near = [
+        b for b, s in zip(window.behaviours, window.slots, strict=True) if abs(s - slot) <= width
+    ]
     return _round(f"What happens around {window.clock(slot)}?", _counted(window, Counter(near), 3))
 
 
@@ -156,7 +158,11 @@ def is_true(window: Window, rng: Random) -> Round:
     label = window.label(b)
     form = rng.randrange(4)
     if form == 0:
-        said = window.counts[b] if rng.random() < 0.5 else max(0, window.counts[b] + rng.choice((-2, -1, 1, 2)))
+        said = (
+            window.counts[b]
+            if rng.random() < 0.5
+            else max(0, window.counts[b] + rng.choice((-2, -1, 1, 2)))
+        )
         question, truth = f"{label} {said} times", said == window.counts[b]
     elif form == 1:
         question = f"more {label} than {window.label(other)}"

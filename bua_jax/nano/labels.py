@@ -28,7 +28,13 @@ SCRIPTS = (
     (0xAC00, 0xD7A3, 1, 3),  # Hangul
     (0x4E00, 0x9FA5, 1, 4),  # Chinese characters
 )
-_EMOJI = ((0x1F600, 0x1F64F), (0x1F300, 0x1F5FF), (0x1F680, 0x1F6C5), (0x1F950, 0x1F9FF), (0x2600, 0x26FF))
+_EMOJI = (
+    (0x1F600, 0x1F64F),
+    (0x1F300, 0x1F5FF),
+    (0x1F680, 0x1F6C5),
+    (0x1F950, 0x1F9FF),
+    (0x2600, 0x26FF),
+)
 _PLANES = (
     *((0x00A1, 0x024F), (0x0250, 0x07FF), (0x0800, 0x1FFF), (0x2190, 0x2BFF), (0xE000, 0xFFFD)),
     *((0x10000, 0x1FFFD), (0x40000, 0x7FFFD), (0x80000, 0xBFFFD), (0xC0000, 0xFFFFD)),
@@ -38,7 +44,7 @@ _PLANES = (
 
 @cache
 def lexicon() -> dict[str, tuple[str, ...]]:
-    """Words by category: verb, noun, modifier, people, trait."""
+    """Words by category: verb, noun, modifier."""
     text = (Path(__file__).parent / "lexicon.txt").read_text(encoding="utf-8")
     lines = (line.partition(":") for line in text.splitlines() if line)
     return {name: tuple(dict.fromkeys(words.split())) for name, _, words in lines}
@@ -58,7 +64,9 @@ def _phrase(rng: Random) -> str:
         return f"{rng.choice(words['modifier'])} {noun}"
     if form == 6:
         return f"{verb} {rng.choice(words['modifier'])} {noun}"
-    return f"{noun} {rng.choice(('&', 'and', 'or', 'with', 'at', 'for'))} {rng.choice(words['noun'])}"
+    return (
+        f"{noun} {rng.choice(('&', 'and', 'or', 'with', 'at', 'for'))} {rng.choice(words['noun'])}"
+    )
 
 
 @cache

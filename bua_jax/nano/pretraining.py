@@ -26,7 +26,7 @@ from bua_jax.errors import CheckpointError, MismatchError
 from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.models.aligned import cross_entropy
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
-from bua_jax.nano.corpus import draw_batch
+from bua_jax.nano.batches import draw_batch
 from bua_jax.nano.tokenizer import pieces
 
 FALL = 0.2  # share of the steps over which the rate falls to zero
@@ -99,7 +99,9 @@ def losses(model: Qwen2, soft_id: int, noise: float, params: Any, batch: Any, ke
     hidden: Any = model.apply(
         {"params": params}, embeddings, batch["positions"], batch["segments"], method="hidden"
     )
-    before = hidden.reshape(-1, hidden.shape[-1])[wanted - 1]  # no segment begins with a wanted token
+    before = hidden.reshape(-1, hidden.shape[-1])[
+        wanted - 1
+    ]  # no segment begins with a wanted token
     logits: Any = model.apply({"params": params}, before, method="unembed")
     targets = tokens.reshape(-1)[wanted]
     nll, answer = cross_entropy(logits, targets), batch["is_answer"]
@@ -116,7 +118,9 @@ def batches(
 
     def make(step: int) -> dict[str, np.ndarray]:
         name = f"{settings.seed}|{step}"
-        return draw_batch(name, tokenizer, texts, (settings.rows, settings.length), settings.vectors)[0]
+        return draw_batch(
+            name, tokenizer, texts, (settings.rows, settings.length), settings.vectors
+        )[0]
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(make, first)
@@ -138,7 +142,10 @@ def accuracies(evaluate: Any, params: Any, held: list[Any]) -> dict[str, float]:
         for kind, row, span in answers:
             right[kind].append(bool(hit[row, span].all()))
         total.append(float(loss))
-    return {"loss": float(np.mean(total)), **{k: float(np.mean(v)) for k, v in sorted(right.items())}}
+    return {
+        "loss": float(np.mean(total)),
+        **{k: float(np.mean(v)) for k, v in sorted(right.items())},
+    }
 
 
 def _flat(tree: Any) -> dict[str, np.ndarray]:
@@ -171,7 +178,9 @@ def restore_state(folder: Path, state: Any, settings: Settings) -> tuple[int, An
             found = load_file(path)
             said = json.loads(_metadata(path)["settings"])
         except Exception as error:
-            raise CheckpointError(f"{path} is damaged ({error}). Remove it and run again.") from error
+            raise CheckpointError(
+                f"{path} is damaged ({error}). Remove it and run again."
+            ) from error
         for name, value in asdict(settings).items():
             if name != "steps" and said[name] != value:
                 raise MismatchError(
@@ -212,9 +221,7 @@ def pretrain(
     evaluate = jax.jit(functools.partial(of, 0.0))
     texts = pieces(tokenizer.tokenizer)
     shape = (settings.rows, settings.length)
-    held = [
-        draw_batch(f"held|{i}", tokenizer, texts, shape, settings.vectors) for i in range(HELD)
-    ]
+    held = [draw_batch(f"held|{i}", tokenizer, texts, shape, settings.vectors) for i in range(HELD)]
     # -- loop
     loss = None
     with bar() as display:

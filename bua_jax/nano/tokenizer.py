@@ -49,7 +49,9 @@ def _lines(count: int) -> Iterator[str]:
     clocks = [f"{hour:02d}:{minute:02d}" for hour in range(24) for minute in (0, 30)]
     fixed += [f"Mon {clock} L{i} other; {clock}" for clock in clocks for i in range(1, 11)]
     fixed += [f" {n} {n}; {n}" for n in range(100)]
-    fixed += [f"{chr(c)} {chr(c)}" for first, last, *_ in SCRIPTS[:9] for c in range(first, last + 1)]
+    fixed += [
+        f"{chr(c)} {chr(c)}" for first, last, *_ in SCRIPTS[:9] for c in range(first, last + 1)
+    ]
     for text in fixed:
         yield from [text] * max(1, count // 40)
     for words in lexicon().values():
@@ -81,5 +83,7 @@ def train_tokenizer(rows: int, count: int = 4000) -> tokenizers.Tokenizer:
 
 def pieces(tokenizer: tokenizers.Tokenizer) -> tuple[str, ...]:
     """Texts of the ids that are whole characters, in the order of the ids; no line breaks."""
-    found = (tokenizer.decode([i]) for i in range(tokenizer.get_vocab_size(with_added_tokens=False)))
+    found = (
+        tokenizer.decode([i]) for i in range(tokenizer.get_vocab_size(with_added_tokens=False))
+    )
     return tuple(text for text in found if text.strip() and "\ufffd" not in text)

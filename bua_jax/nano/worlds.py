@@ -70,7 +70,13 @@ def draw_world(rng: Random, length: int, pieces: Sequence[str] = ()) -> World:
             last = follow[last]
         else:
             last = rng.choices(everyone, weights)[0]
-        place = rng.randrange(14) if rng.random() < 0.1 else homes[last] if rng.random() < moved else main
+        place = (
+            rng.randrange(14)
+            if rng.random() < 0.1
+            else homes[last]
+            if rng.random() < moved
+            else main
+        )
         columns.append((day, slot, place, last, gap and bool(columns)))
         slot += rng.choice((0, 0, 1, 1, 2, 3))
     days, slots_, places, behaviours, gaps = (list(column) for column in zip(*columns, strict=True))
