@@ -19,14 +19,15 @@ import jax
 import numpy as np
 from absl import flags
 
-from bua_jax import cli, files
+from bua_jax import cli
+from bua_jax.alignment.parts import training_attention
+from bua_jax.basics import files
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.nano import tokenizer as nano_tokenizer
 from bua_jax.nano.batches import draw_batch
 from bua_jax.nano.pretraining import SIZES, Settings, pretrain
-from bua_jax.pipeline.model import training_attention
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "runs/nano", "Folder to write.")

@@ -6,7 +6,7 @@ questions about earlier answers. No answer is about an event after the window: t
 no generated day and no future scene.
 
 A vector may hold, faintly, the labels of a distribution drawn at random; the drill `FAINT` reads one
-off the last vector. A fitted projector leaves such mixtures (`training/warm_start.py`).
+off the last vector. A fitted projector leaves such mixtures (`alignment/warm_start.py`).
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from random import Random
 
 import numpy as np
 
-from bua_jax.dialogue.annotators import ANNOTATORS, summary
 from bua_jax.dialogue.critic import build_refinement, critique
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.prompts import Tokenizer, label_tokens, next_turn, opening
 from bua_jax.dialogue.rounds import UNDERSTANDING, Round
+from bua_jax.dialogue.rules import ANNOTATORS, summary
 from bua_jax.dialogue.tasks import INSTRUCTIONS
 from bua_jax.dialogue.text import history_text
 from bua_jax.events.schema import History

@@ -17,12 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
-from bua_jax import files
-from bua_jax.console import bar, notice
-from bua_jax.errors import CheckpointError, MismatchError
+from bua_jax.basics.console import bar, notice
+from bua_jax.basics.errors import MismatchError
+from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.models.aligned import cross_entropy
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
@@ -148,20 +146,13 @@ def accuracies(evaluate: Any, params: Any, held: list[Any]) -> dict[str, float]:
     }
 
 
-def _flat(tree: Any) -> dict[str, np.ndarray]:
-    leaves, _ = jax.tree.flatten(tree)
-    return {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-
-
 def save_state(folder: Path, step: int, state: Any, settings: Settings) -> None:
     """Writes parameters and optimizer after `step` steps; keeps the newest two and the fall's beginning."""
-    folder.mkdir(parents=True, exist_ok=True)
-    said = {"step": str(step), "settings": json.dumps(asdict(settings))}
-    with files.atomic_write(folder / f"{step:07d}.safetensors") as temporary:
-        save_file(_flat(state), temporary, said)
-    kept = {f"{settings.fall_begin:07d}"}
+    leaves = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    said = {"settings": json.dumps(asdict(settings))}
+    huggingface.save_tree(folder / f"{step:07d}.safetensors", leaves, said)
     for path in sorted(folder.glob("*.safetensors"))[:-2]:
-        if path.stem not in kept:
+        if int(path.stem) != settings.fall_begin:
             path.unlink()
 
 
@@ -171,33 +162,20 @@ def restore_state(folder: Path, state: Any, settings: Settings) -> tuple[int, An
     One in which the rate already fell towards another number of steps is passed over.
     Raises `MismatchError` for another batch, rate, noise or seed, `CheckpointError` for a damaged file.
     """
-    leaves, tree = jax.tree.flatten(state)
     for path in sorted(folder.glob("*.safetensors"), reverse=True):
-        step = int(path.stem)
-        try:
-            found = load_file(path)
-            said = json.loads(_metadata(path)["settings"])
-        except Exception as error:
-            raise CheckpointError(
-                f"{path} is damaged ({error}). Remove it and run again."
-            ) from error
+        found, metadata = huggingface.load_tree(path)
+        said, step = json.loads(metadata["settings"]), int(path.stem)
         for name, value in asdict(settings).items():
             if name != "steps" and said[name] != value:
                 raise MismatchError(
                     f"{path} was made with {name}={said[name]!r}, but now it is {value!r}. Use another "
                     "--output, or the same settings."
                 )
-        begin = Settings(**said).fall_begin
-        if step > settings.steps or (said["steps"] != settings.steps and step > begin):
-            continue
-        restored = [found[f"{i:05d}"] for i in range(len(leaves))]
-        return step, jax.tree.unflatten(tree, [jnp.asarray(x) for x in restored])
+        other = said["steps"] != settings.steps and step > Settings(**said).fall_begin
+        if not other and step <= settings.steps:
+            leaves = [jnp.asarray(found[name]) for name in sorted(found)]
+            return step, jax.tree.unflatten(jax.tree.structure(state), leaves)
     return 0, state
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, "numpy") as file:
-        return file.metadata()
 
 
 def pretrain(

@@ -10,7 +10,7 @@ from random import Random
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
-from bua_jax.dialogue.annotators import ANNOTATORS, NOTHING
+from bua_jax.dialogue.rules import ANNOTATORS, NOTHING
 from bua_jax.dialogue.tasks import INSTRUCTIONS, generation_instruction
 from bua_jax.dialogue.text import history_text
 from bua_jax.events.schema import WEEKDAYS

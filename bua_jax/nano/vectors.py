@@ -5,11 +5,11 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import softmax
 
+from bua_jax.alignment.warm_start import CONTEXT
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.prompts import Tokenizer, label_tokens
 from bua_jax.dialogue.text import place_text
 from bua_jax.events.schema import WEEKDAYS
-from bua_jax.training.warm_start import CONTEXT
 
 _FADING = 0.75  # weight of a text's token, relative to the one before it
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from bua_jax.errors import MismatchError
+from bua_jax.basics.errors import MismatchError
 from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 from bua_jax.nano.pretraining import Settings, make_optimizer, pretrain, restore_state
