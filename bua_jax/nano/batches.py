@@ -4,13 +4,13 @@ from random import Random
 
 import numpy as np
 
-from bua_jax.dialogue.prompts import Tokenizer
+from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.nano.corpus import draw_dialogue
 
 
 def draw_batch(
     seed: str,
-    tokenizer: Tokenizer,
+    tokenizer: HFTokenizer,
     pieces: tuple[str, ...],
     shape: tuple[int, int],
     most_vectors: int,
@@ -24,7 +24,7 @@ def draw_batch(
     rng = Random(seed)
     rows, length = shape
     names = ("tokens", "segments", "positions", "answer", "shown")
-    batch = {name: np.zeros(shape, np.int32) for name in names}
+    batch: dict[str, np.ndarray] = {name: np.zeros(shape, np.int32) for name in names}
     batch["vectors"] = np.zeros((most_vectors, tokenizer.vocab_size), np.float32)
     answers: list[tuple[str, int, slice]] = []
     taken = 0

@@ -18,12 +18,13 @@ import numpy as np
 
 from bua_jax.dialogue.critic import build_refinement, critique
 from bua_jax.dialogue.facts import Window
-from bua_jax.dialogue.prompts import Tokenizer, label_tokens, next_turn, opening
+from bua_jax.dialogue.prompts import label_tokens, next_turn, opening
 from bua_jax.dialogue.rounds import UNDERSTANDING, Round
 from bua_jax.dialogue.rules import ANNOTATORS, summary
 from bua_jax.dialogue.tasks import INSTRUCTIONS
 from bua_jax.dialogue.text import history_text
 from bua_jax.events.schema import History
+from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.nano.drills import DRILLS, FAINT, echo
 from bua_jax.nano.vectors import event_vectors, faint_labels
 from bua_jax.nano.worlds import World, draw_world, window_of
@@ -113,7 +114,7 @@ def _draw_prompt(rng: Random, form: str, window: Window) -> _Prompt:
     return _Prompt(given, words + "\n", vectors_first)
 
 
-def _first_turn(tokenizer: Tokenizer, prompt: _Prompt, instruction: str) -> list[int]:
+def _first_turn(tokenizer: HFTokenizer, prompt: _Prompt, instruction: str) -> list[int]:
     """The opening with the history as vectors, in words, or both in one of the two orders."""
     if prompt.vectors_first:
         return opening(tokenizer, len(prompt.given), prompt.words + instruction)
@@ -123,7 +124,7 @@ def _first_turn(tokenizer: Tokenizer, prompt: _Prompt, instruction: str) -> list
 
 
 def _append(
-    encoded: Encoded, tokenizer: Tokenizer, prompt: _Prompt, turn: Round, again: range
+    encoded: Encoded, tokenizer: HFTokenizer, prompt: _Prompt, turn: Round, again: range
 ) -> bool:
     """Adds a round whose user turn shows the vectors `again`; False, and nothing, where it is too long."""
     if encoded.rounds:
@@ -143,7 +144,9 @@ def _append(
     return True
 
 
-def draw_dialogue(rng: Random, tokenizer: Tokenizer, pieces: tuple[str, ...], room: int) -> Encoded:
+def draw_dialogue(
+    rng: Random, tokenizer: HFTokenizer, pieces: tuple[str, ...], room: int
+) -> Encoded:
     """A dialogue of at most `room` tokens, with as many of its rounds as fit."""
     form = rng.choices(("vectors", "words", "mixed"), (0.66, 0.17, 0.17))[0]
     longest = {"vectors": LONGEST, "words": 16, "mixed": 28}[form]

@@ -7,9 +7,10 @@ from scipy.special import softmax
 
 from bua_jax.alignment.warm_start import CONTEXT
 from bua_jax.dialogue.facts import Window
-from bua_jax.dialogue.prompts import Tokenizer, label_tokens
+from bua_jax.dialogue.prompts import label_tokens
 from bua_jax.dialogue.text import place_text
 from bua_jax.events.schema import WEEKDAYS
+from bua_jax.interop.tokenizer import HFTokenizer
 
 _FADING = 0.75  # weight of a text's token, relative to the one before it
 
@@ -26,14 +27,14 @@ def word_weights(count: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=512)
-def _context(tokenizer: Tokenizer, text: str) -> tuple[list[int], np.ndarray]:
+def _context(tokenizer: HFTokenizer, text: str) -> tuple[list[int], np.ndarray]:
     """Ids of a weekday, time or place, and their weights in an event's vector."""
     ids = label_tokens(tokenizer, text)
     return ids, CONTEXT * word_weights(len(ids))
 
 
 def event_vectors(
-    tokenizer: Tokenizer, window: Window, faint: np.ndarray | None
+    tokenizer: HFTokenizer, window: Window, faint: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(ids int64[U] of the table's rows that occur, their weights in each event's vector float32[L, U]).
 
