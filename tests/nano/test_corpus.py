@@ -2,8 +2,10 @@
 
 import dataclasses
 import itertools
+import json
 import re
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -12,8 +14,9 @@ import pytest
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.tasks import INSTRUCTIONS
 from bua_jax.events.schema import WEEKDAYS
+from bua_jax.events.simulate import BEHAVIOURS
 from bua_jax.interop.tokenizer import HFTokenizer
-from bua_jax.nano import drills, vectors
+from bua_jax.nano import drills, labels, vectors
 from bua_jax.nano.batches import draw_batch
 from bua_jax.nano.corpus import draw_dialogue, draw_rounds
 from bua_jax.nano.labels import LONGEST, label_set, lexicon
@@ -63,15 +66,15 @@ def answers_of(seen: Window, drill) -> list[tuple[str, str]]:
 def test_drills_are_true(seed: int) -> None:
     """Recomputed from the columns, not with the drills' helpers."""
     seen = window(f"true{seed}")
-    labels = [seen.catalogue.behaviours[b] for b in seen.history.behaviour]
+    names = [seen.catalogue.behaviours[b] for b in seen.history.behaviour]
     days = [WEEKDAYS[d][:3] for d in seen.history.weekday]
     clocks = [seen.catalogue.clock(int(s)) for s in seen.history.slot]
-    counted = Counter(labels)
+    counted = Counter(names)
 
     def event(i: int) -> str:
         place = int(seen.history.place[i])
         where = f"L{place} " if place else "other "
-        return f"{days[i]} {clocks[i]} {where * seen.catalogue.has_places}{labels[i]}"
+        return f"{days[i]} {clocks[i]} {where * seen.catalogue.has_places}{names[i]}"
 
     assert answers_of(seen, drills.last)[0][1] == event(-1)
     for question, answer in answers_of(seen, drills.nth):
@@ -87,16 +90,16 @@ def test_drills_are_true(seed: int) -> None:
         assert int(said[0][1]) == max(counted.values())
     for question, answer in answers_of(seen, drills.tally):
         begin = int(re.findall(r"\d+", question)[0]) - 1
-        expected = [f"{x} {labels[: i + 1].count(x)}" for i, x in enumerate(labels)]
+        expected = [f"{x} {names[: i + 1].count(x)}" for i, x in enumerate(names)]
         assert answer == "; ".join(expected[begin : begin + 8])
     for question, answer in answers_of(seen, drills.after):
         if question.startswith("What came after "):
             asked = question.removeprefix("What came after ").removesuffix("?")
-            following = [b for a, b in itertools.pairwise(labels) if a == asked][:6]
+            following = [b for a, b in itertools.pairwise(names) if a == asked][:6]
             assert answer == ("; ".join(following) or "nothing")
     for question, answer in answers_of(seen, drills.on_day):
         day, clock = re.fullmatch(r"What was on (\w+) at (.*)\?", question).groups()
-        pairs = zip(days, clocks, labels, strict=True)
+        pairs = zip(days, clocks, names, strict=True)
         assert answer.split("; ") == [x for d, c, x in pairs if (d, c) == (day, clock)][:6]
 
 
@@ -189,7 +192,19 @@ def test_text_survives(tokenizer: HFTokenizer, text: str) -> None:
 
 
 def test_the_lexicon_has_the_built_in_populations_words() -> None:
-    from bua_jax.events.simulate import BEHAVIOURS
-
     known = {word for words in lexicon().values() for word in words}
     assert {word for label in BEHAVIOURS for word in label.split()} <= known
+
+
+def test_no_word_of_the_other_namings_is_known() -> None:
+    known = {word for words in lexicon().values() for word in words}
+    path = Path(labels.__file__).parent / "namings.json"
+    namings = json.loads(path.read_text(encoding="utf-8"))
+    assert len(namings) == 5
+    for name, mapping in namings.items():
+        assert tuple(mapping) == BEHAVIOURS, name
+        assert len(set(mapping.values())) == len(BEHAVIOURS), name
+        words = {
+            word for label in mapping.values() for word in re.findall(r"[^\W\d_]+", label.lower())
+        }
+        assert not words & known, name
