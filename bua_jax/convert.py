@@ -13,6 +13,7 @@ not given. Nothing is overwritten: `--output` is a new or empty folder.
 from absl import flags
 
 from bua_jax import cli
+from bua_jax.basics.console import out
 from bua_jax.basics.errors import ConfigError
 from bua_jax.pipeline.export import export
 
@@ -27,9 +28,9 @@ def main() -> None:
     if not FLAGS.output:
         raise ConfigError("--output is needed: a new folder, for example --output=adapter.")
     difference = export(FLAGS.model, FLAGS.output, merge=FLAGS.merge, base=FLAGS.base)
-    print(f"Wrote {FLAGS.output}.")
+    out.print(f"Wrote {FLAGS.output}.")
     for dtype, value in difference.items():
-        print(f"Merged and unmerged logits differ by at most {value:.2g} ({dtype} base).")
+        out.print(f"Merged and unmerged logits differ by at most {value:.2g} ({dtype} base).")
 
 
 if __name__ == "__main__":
