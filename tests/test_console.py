@@ -3,7 +3,7 @@
 import pytest
 from rich.table import Table
 
-from bua_jax.basics.console import bar, err, notice, out, run_verb, visible
+from bua_jax.basics.console import bar, err, in_markdown, notice, out, run_verb, visible
 from bua_jax.basics.errors import DataError
 
 HOSTILE = "[/red] [bold]a :smile: \x1b[31m\x07\x9b2J\u202eb"
@@ -39,3 +39,7 @@ def test_ordinary_text_stays_as_it_is() -> None:
     text = "schläft 睡觉 \N{ZERO WIDTH NON-JOINER}👩\N{ZERO WIDTH JOINER}🚀\tx\n"
     assert visible(text) == text
     assert visible("a\ud800") == r"a\ud800"
+
+
+def test_a_label_is_one_cell_of_a_markdown_table() -> None:
+    assert in_markdown("a|b\n<i> [x](y) $z$ e_f") == r"a\|b \<i\> \[x\](y) \$z\$ e\_f"

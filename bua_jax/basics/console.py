@@ -4,6 +4,7 @@ Labels, paths and texts of models are printed as they are: no markup is read in 
 terminal would obey is spelled out.
 """
 
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +41,11 @@ def visible(text: str) -> str:
         return c.encode("unicode_escape").decode() if obeyed else c
 
     return "".join(map(shown, text))
+
+
+def in_markdown(text: str) -> str:
+    """`text` as Markdown, also in a cell of a table, that shows it as it is, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|$&])", r"\\\1", " ".join(visible(text).split()))
 
 
 class _Plain(Console):
