@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from bua_jax.basics.errors import BuaError
+from bua_jax.basics.errors import BuaError, Interrupted
 
 T = TypeVar("T")
 
@@ -52,9 +52,7 @@ class _Plain(Console):
     """A console that prints strings as `visible` text without markup; wraps nothing in files and pipes."""
 
     def __init__(self, *, stderr: bool) -> None:
-        super().__init__(
-            stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False
-        )
+        super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
         if not self.is_terminal:
             self.width = 160
 
@@ -97,13 +95,20 @@ def mute() -> None:
 
 
 def run_verb(main: Callable[[], None]) -> None:
-    """Runs a verb: a `BuaError` becomes one paragraph on stderr and exit code 2."""
+    """Runs a verb: a `BuaError` becomes one paragraph on stderr and exit code 2, Ctrl-C exit code 130."""
     try:
         main()
+    except Interrupted as stop:
+        err.quiet = False
+        err.print(str(stop))
+        sys.exit(stop.exit_code)
     except BuaError as error:
         err.quiet = False
         err.print(f"{type(error).__name__}: {error}", style="red")
         sys.exit(2)
     except KeyboardInterrupt:
-        notice("Interrupted. Finished work is on disk; run the same command again to resume.")
+        notice(
+            "Interrupted. Steps, checkpoints and parts that were finished are on disk; the same command "
+            "goes on after them."
+        )
         sys.exit(130)

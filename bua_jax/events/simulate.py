@@ -26,6 +26,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bua_jax.basics import interrupts
 from bua_jax.basics.console import out, progress
 from bua_jax.basics.files import atomic_write
 from bua_jax.events.schema import Catalogue, EventStore
@@ -361,6 +362,7 @@ def write_population(
 
 
 if __name__ == "__main__":
+    interrupts.as_usual()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

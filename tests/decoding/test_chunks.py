@@ -120,9 +120,13 @@ def whole(one: rounds.Decoder, prompt: Sequence[int], events: np.ndarray) -> np.
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@example(layouts=[[(PLAIN, 40), (SOFT, 20)], [(SOFT, 20), (PLAIN, 40)]])  # soft tokens in one first chunk
+@example(
+    layouts=[[(PLAIN, 40), (SOFT, 20)], [(SOFT, 20), (PLAIN, 40)]]
+)  # soft tokens in one first chunk
 @example(layouts=[[(SOFT, 20), (PLAIN, 40)], [(PLAIN, 40), (SOFT, 20)]])
-@example(layouts=[[(PLAIN, 60)], [(PLAIN, 20), (SOFT, 30), (PLAIN, 20)], [(SOFT, 30)], [(PLAIN, 1)]])
+@example(
+    layouts=[[(PLAIN, 60)], [(PLAIN, 20), (SOFT, 30), (PLAIN, 20)], [(SOFT, 30)], [(PLAIN, 1)]]
+)
 @given(layouts=st.lists(runs, min_size=2, max_size=5))
 def test_any_mixture_of_turns_is_read_as_each_whole(kernels: bool, layouts, monkeypatch) -> None:
     """As one forward over the turn and each label: 2e-4, float32 sums of values down to -60."""
