@@ -8,7 +8,8 @@ Examples:
 Beside either lie encoder.safetensors and projector.safetensors, which make soft tokens from events, and
 soft_tokens.json with their token ids; generation_config.json says where an answer ends, and the merged
 directory's chat template writes the dialogues of the training. `--base` is the name that PEFT loads the
-base by: if not given its hub id, its path where it lies below this folder, else its folder's name. Nothing is overwritten: `--output` is a new or empty folder.
+base by: if not given its hub id, its path where it lies below this folder, else its folder's name.
+Nothing is overwritten: `--output` is a new or empty folder.
 """
 
 from absl import flags

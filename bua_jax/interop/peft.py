@@ -60,7 +60,8 @@ def save(
     """Writes a PEFT folder.
 
     adapter: as `models.lora.init` makes it; base: name or path of the model that it belongs to, which
-    PEFT's `AutoPeftModel` loads, in its `revision` on the hub; base_hash: `huggingface.tree_hash` of the base; card: README.md.
+    PEFT's `AutoPeftModel` loads, in its `revision` on the hub; base_hash: `huggingface.tree_hash` of
+    the base; card: README.md.
     """
     folder = Path(folder)
     config = {

@@ -84,9 +84,10 @@ def export(
 
     A PEFT folder with a model card; with `merge` a Hugging Face directory whose kernels hold the
     adapter (added in float32, rounded once), with the base's tokenizer and the template of our
-    dialogues. Encoder, projector, the soft tokens' ids and where an answer ends lie beside them.
-    base: what PEFT and the card call the base; `base_name` if empty. Returns what merging changes (`merge_difference`), nothing without `merge`. Raises `ConfigError`
-    if `output` holds anything, `MismatchError` if `run` holds no finished stage.
+    dialogues. Encoder, projector, the soft tokens' ids and where an answer ends lie beside them. base:
+    what PEFT and the card call the base; `base_name` if empty. Returns what merging changes
+    (`merge_difference`), nothing without `merge`. Raises `ConfigError` if `output` holds anything,
+    `MismatchError` if `run` holds no finished stage.
     """
     run, output = Path(run), Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
