@@ -16,10 +16,10 @@ from scipy.special import log_softmax
 from bua_jax.decoding import engine, rounds
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import label_tokens
-from bua_jax.models import aligned, cpu
-from tests.decoding.fakes import LABELS, decoder
-from tests.decoding.test_rounds import history_of
-from tests.helpers import require_kernels
+from bua_jax.models import aligned
+from bua_jax.models.kernels import cpu
+from tests.decoding.fakes import LABELS, decoder, history_of
+from tests.support.helpers import require_kernels
 
 CHUNK = 32  # so that short turns are cut, and few shapes are compiled
 PLAIN, SOFT = False, True
