@@ -52,7 +52,7 @@ def main() -> None:
     result = anonymise_file(spec, FLAGS.output, load_key(FLAGS.key_file, FLAGS.output), report)
     for reason, count in report.counts.items():
         notice(f"{spec.path}: skipped {count} rows ({reason})")
-    out.print(f"{FLAGS.output}: {result.events} events of {result.people} people", markup=False)
+    out.print(f"{FLAGS.output}: {result.events} events of {result.people} people")
     if result.renewed:
         out.print(
             f"ids: {result.ids}, renewed every {PERIOD_DAYS} days from the first date of the data"
@@ -64,7 +64,7 @@ def main() -> None:
         out.print(
             f"areas: each person's {KEPT_AREAS} most visited kept ({share}), the rest dropped"
         )
-    out.print(f"key: {FLAGS.key_file or 'kept nowhere'}", markup=False)
+    out.print(f"key: {FLAGS.key_file or 'kept nowhere'}")
 
 
 if __name__ == "__main__":

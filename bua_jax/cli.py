@@ -12,6 +12,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from bua_jax.basics import config as configs
+from bua_jax.basics import interrupts
 from bua_jax.basics.console import notice, run_verb
 from bua_jax.basics.errors import ConfigError
 
@@ -103,6 +104,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
         warn_cpu_only()
         main()
 
+    interrupts.as_usual()
     app.define_help_flags()
     # absl answers --help (module docstring and flags) while parsing.
     if not distributed:

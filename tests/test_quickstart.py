@@ -1,6 +1,7 @@
 """The whole chain at reduced size, through the verbs, as a new user runs it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -100,11 +101,25 @@ def test_predict_and_generate(quickstart: Path, tmp_path: Path) -> None:
     assert all(row["prediction"] in row["probabilities"] for row in rows)
 
 
+def test_what_is_shown_to_others_names_no_user(quickstart: Path) -> None:
+    store = EventStore.load(quickstart / "data" / "events.parquet")
+    found = set()
+    for name in ("evaluation/predictions", "evaluation/generated", "reflect/drafts"):
+        lines = (quickstart / f"{name}.jsonl").read_text().splitlines()
+        found |= {json.loads(line)["sample_id"] for line in lines}
+    page = (quickstart / "report.html").read_text()
+    found |= set(re.findall("<strong>(.*?)</strong>", page))
+    assert len(found) > 40
+    users = {name.partition(":")[0] for name in found}
+    assert users <= set(store.shown_users)
+    assert not users & set(store.users.tolist())
+
+
 @pytest.mark.long
 def test_two_shards_of_predictions_are_those_of_the_local_run(
     quickstart: Path, tmp_path: Path
 ) -> None:
-    """A shard is 8 batches of 16."""
+    """A shard is 2 batches of 16."""
     require("ray")
     store = EventStore.load(quickstart / "data" / "events.parquet")
     histories = tmp_path / "histories.jsonl"

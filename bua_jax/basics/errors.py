@@ -23,3 +23,11 @@ class CheckpointError(BuaError):
 
 class WriteError(BuaError):
     """A file could not be written, most often because the disk is full."""
+
+
+class Interrupted(BuaError):
+    """A signal asked to stop: what was done is saved, and the same command goes on from there."""
+
+    def __init__(self, by: str, saved: str) -> None:
+        super().__init__(f"{by}: {saved}")
+        self.exit_code = 130 if by == "SIGINT" else 2

@@ -305,8 +305,7 @@ def _run(engine: Engine, jobs: dict[int, Callable[[], Job]]) -> Iterator[tuple[i
         again: list[int] = []
         freed = False
         while long := [at for at in asking if len(_row(rows, at).turn.tokens) > _CHUNK]:
-            for some in _together(engine, rows, long):
-                slots = _read_on(engine, slots, rows, some)
+            slots = _read_on(engine, slots, rows, long)
         for some in _together(engine, rows, asking):
             turns = [_row(rows, at) for at in some]
             if turns[0].turn.wants == "labels":
@@ -403,34 +402,46 @@ def _next_chunk(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
             raise ConfigError(
                 f"A dialogue needs {row.length + room} tokens of cache, and a row has {engine.slots}."
             )
-    if turns[0].events is None:
+    with_events = [turn.events for turn in turns if turn.events is not None]
+    if not with_events:
         return which, lengths, Chunk(tokens, counts)
-    longest = _bucket(max(len(turn.events) for turn in turns if turn.events is not None))
+    longest = _bucket(max(map(len, with_events)))
     events, event_counts = np.zeros((size, longest, 4), np.int32), np.zeros(size, np.int32)
     soft_index = np.zeros_like(tokens)
     for i, turn in enumerate(turns):
-        assert turn.events is not None
+        if turn.events is None:
+            continue
         event_counts[i] = len(turn.events)
         events[i, : event_counts[i]] = turn.events
         soft_index[i, tokens[i] == engine.model.soft_id] = turn.shown
     return which, lengths, Chunk(tokens, counts, soft_index, events, event_counts)
 
 
-def _read_on(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: list[int]) -> _Slots:
+def _read_on(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], long: list[int]) -> _Slots:
     """The rows read the first chunk of their turns, and have the rest before them."""
-    rest = []
-    for at in some:
+    rest: list[Turn] = []
+    for at in long:
         row = _row(rows, at)
-        front, turn = row.turn.tokens[:_CHUNK], row.turn
-        shown = sum(token == engine.model.soft_id for token in front)
-        left = turn.shown[shown:]
-        events = turn.events if len(left) else None
-        rest.append(replace(turn, tokens=turn.tokens[_CHUNK:], shown=left, events=events))
-        row.turn = Turn(front, "nothing", turn.shown[:shown], turn.events if shown else None)
-    slots = _begin(engine, slots, rows, some)
-    for at, turn in zip(some, rest, strict=True):
+        row.turn, after = _split(row.turn, engine.model.soft_id)
+        rest.append(after)
+    for some in _together(engine, rows, long):  # by what the chunks hold, not the whole turns
+        slots = _begin(engine, slots, rows, some)
+    for at, turn in zip(long, rest, strict=True):
         _row(rows, at).turn = turn
     return slots
+
+
+def _split(turn: Turn, soft_id: int) -> tuple[Turn, Turn]:
+    """A turn's first chunk, after which nothing is wanted, and the rest; each with its soft tokens."""
+    front = turn.tokens[:_CHUNK]
+    shown = sum(token == soft_id for token in front)
+
+    def part(tokens: Sequence[int], shown: Sequence[int], wants: str) -> Turn:
+        events = turn.events if len(shown) else None
+        return replace(turn, tokens=tokens, wants=wants, shown=shown, events=events)
+
+    first = replace(part(front, turn.shown[:shown], "nothing"), day=None)
+    return first, part(turn.tokens[_CHUNK:], turn.shown[shown:], turn.wants)
 
 
 def _begin(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: list[int]) -> _Slots:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.text import Text
 
 from bua_jax.basics.console import out
 from bua_jax.basics.errors import DataError, MismatchError
@@ -81,7 +80,7 @@ def read_dialogues(path: str | Path, expected: Mapping[str, str] | None = None) 
 
 
 def show(dialogues: Sequence[Dialogue], count: int) -> None:
-    """Prints `count` dialogues, in turn over their tasks; no markup is read in their texts."""
+    """Prints `count` dialogues, in turn over their tasks."""
     by_task: dict[str, list[Dialogue]] = {}
     for dialogue in dialogues:
         by_task.setdefault(dialogue.task, []).append(dialogue)
@@ -89,7 +88,7 @@ def show(dialogues: Sequence[Dialogue], count: int) -> None:
     for i, task in turns[:count]:
         dialogue = by_task[task][i]
         title = f"stage {dialogue.stage} {dialogue.task} {dialogue.sample_id} ({dialogue.split})"
-        out.print(Text(f"\n=== {title}", style="bold"))
+        out.print(f"\n=== {title}", style="bold")
         for turn in dialogue.rounds:
-            out.print(Text(f"> {turn.instruction}", style="cyan"))
-            out.print(Text(turn.answer))
+            out.print(f"> {turn.instruction}", style="cyan")
+            out.print(turn.answer)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from bua_jax.basics.console import in_markdown
 from bua_jax.basics.files import atomic_write, write_json, write_text
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import SPLITS, WEEKDAYS, EventStore
@@ -126,7 +127,7 @@ def card_markdown(card: dict[str, Any]) -> str:
     columns = list(card["splits"]["train"])
     splits = [[name, *part.values()] for name, part in card["splits"].items()]
     groups = [
-        [name, label, f"{100 * share:.2f} %"]
+        [name, in_markdown(label), f"{100 * share:.2f} %"]
         for name, members in card["groups"].items()
         for label, share in sorted(members.items(), key=lambda item: -item[1])
     ]

@@ -10,7 +10,7 @@ import numpy as np
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError
 from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore, History
-from bua_jax.events.windows import history, prediction_windows, sample_id, sample_windows
+from bua_jax.events.windows import history, prediction_windows, sample_windows, shown_id
 
 MIN_EVENTS = 10  # as in training (windows.min_history)
 
@@ -160,6 +160,6 @@ def example_lines(store: EventStore, count: int, length: int = 40) -> list[str]:
             if seen.gap[i]:
                 event["gap"] = True
             events.append(event)
-        record = {"id": sample_id(store, windows, row), "events": events}
+        record = {"id": shown_id(store, windows, row), "events": events}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     return lines

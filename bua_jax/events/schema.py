@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,16 @@ class EventStore:
         arrays["users"] = np.frombuffer("\n".join(map(str, self.users)).encode(), np.uint8)
         digest = sha256_text(sha256_arrays(arrays) + self.catalogue.fingerprint())
         return dataclasses.replace(self, fingerprint=digest)
+
+    @cached_property
+    def shown_users(self) -> list[str]:
+        """A name for each user in files that are shown to others.
+
+        It is the same for the same store, and tells nothing to who has not the store's events: a hash of
+        the user's id with all of them.
+        """
+        key = sha256_arrays({**self.columns(), "offsets": self.offsets})
+        return [sha256_text(f"{key}|{user}") for user in self.users]
 
     def user_of(self, positions: np.ndarray) -> np.ndarray:
         """Index of the user who owns each event position."""

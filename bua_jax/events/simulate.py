@@ -26,7 +26,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bua_jax.basics.console import progress
+from bua_jax.basics import interrupts
+from bua_jax.basics.console import out, progress
 from bua_jax.basics.files import atomic_write
 from bua_jax.events.schema import Catalogue, EventStore
 from bua_jax.events.split import split_users
@@ -361,6 +362,7 @@ def write_population(
 
 
 if __name__ == "__main__":
+    interrupts.as_usual()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -374,4 +376,4 @@ if __name__ == "__main__":
     args = parser.parse_args()
     where = args.personas or args.output.with_suffix(".personas.jsonl")
     written = write_population(args.output, args.users, args.days, args.seed, personas=where)
-    print(f"{written} events of {args.users} people in {args.output}, ground truth in {where}")
+    out.print(f"{written} events of {args.users} people in {args.output}, ground truth in {where}")

@@ -124,9 +124,18 @@ def sample_windows(windows: WindowIndex, count: int, seed: int) -> WindowIndex:
 
 
 def sample_id(store: EventStore, windows: WindowIndex, row: int) -> str:
-    """Stable name of a window: user and number of events before its target."""
+    """Stable name of a window: user and number of events before its target.
+
+    Draws depend on it. It names the user: what is shown to others has `shown_id`.
+    """
     user = int(windows.user[row])
     return f"{store.users[user]}:{int(windows.end[row] - store.offsets[user])}"
+
+
+def shown_id(store: EventStore, windows: WindowIndex, row: int) -> str:
+    """The window's name in files that are shown to others: `sample_id` without the user's own id."""
+    user = int(windows.user[row])
+    return f"{store.shown_users[user]}:{int(windows.end[row] - store.offsets[user])}"
 
 
 def _places(location: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -55,17 +55,20 @@ def save(
     base: str,
     base_hash: str,
     card: str,
+    revision: str | None = None,
 ) -> None:
     """Writes a PEFT folder.
 
     adapter: as `models.lora.init` makes it; base: name or path of the model that it belongs to, which
-    PEFT's `AutoPeftModel` loads; base_hash: `huggingface.tree_hash` of the base; card: README.md.
+    PEFT's `AutoPeftModel` loads, in its `revision` on the hub; base_hash: `huggingface.tree_hash` of
+    the base; card: README.md.
     """
     folder = Path(folder)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
+        "revision": revision,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,

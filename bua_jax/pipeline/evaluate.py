@@ -33,7 +33,7 @@ from bua_jax.evaluation.report import Conversation, Report, Section, write_repor
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore
-from bua_jax.events.windows import WindowIndex, history, sample_id, target_day
+from bua_jax.events.windows import WindowIndex, history, sample_id, shown_id, target_day
 from bua_jax.methods import lightgbm, logit_adjustment, neural
 from bua_jax.methods.last_day import last_day
 from bua_jax.methods.majority import fit_majority
@@ -214,7 +214,7 @@ def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], di
     lines = [
         json.dumps(
             {
-                "sample_id": sample_id(store, windows, i),
+                "sample_id": shown_id(store, windows, i),
                 "target": labels[targets[i]],
                 "predicted": {n: labels[p[i]] if p[i] >= 0 else None for n, p in predicted.items()},
                 "understanding": texts[i].texts if texts else {},
@@ -308,7 +308,7 @@ def generate_all(
     lines = [
         json.dumps(
             {
-                "sample_id": sample_id(store, windows, i),
+                "sample_id": shown_id(store, windows, i),
                 "text": made[i].text,
                 "invalid_pieces": made[i].invalid,
                 "understanding": said[i].texts,
@@ -360,7 +360,7 @@ def build_evaluation(run: Run) -> dict[str, Any]:
     windows, labels = shown["windows"], store.catalogue.behaviours
     dialogues = [
         Conversation(
-            sample_id(store, windows, i),
+            shown_id(store, windows, i),
             [*shown["texts"][i].texts.items(), ("predicted", labels[shown["predicted"][i]])]
             + [("true", labels[shown["targets"][i]])],
         )

@@ -13,7 +13,7 @@ from bua_jax.dialogue.critic import critique, refinement_dialogue
 from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.dialogue.store import describe, write_dialogues
 from bua_jax.events.groups import training_shares
-from bua_jax.events.windows import sample_id
+from bua_jax.events.windows import sample_id, shown_id
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import split_windows, writer_of
 from bua_jax.pipeline.stages import load_stage
@@ -48,7 +48,7 @@ def build_reflection(run: Run) -> dict[str, Any]:
         weak = set(order[: max(1, round(len(order) * config.dialogues.reflect_share))].tolist())
         for i, (window, draft, critic) in enumerate(zip(seen, drafts, found, strict=True)):
             record = {
-                "sample_id": window.sample_id,
+                "sample_id": shown_id(store, windows, i),
                 "split": split,
                 "draft": draft,
                 "score": critic.score,

@@ -3,9 +3,8 @@
 import contextlib
 import functools
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 import optax
 
 from bua_jax.basics.console import bar, notice
-from bua_jax.basics.errors import BuaError, CheckpointError
+from bua_jax.basics.errors import BuaError, CheckpointError, Interrupted
+from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS
 from bua_jax.feed.packing import THREADS, PackingPlan, batches, fixed_batches, plan_for
@@ -35,10 +35,6 @@ _CHUNK = 1024  # supervised tokens per vocabulary projection of a device, about
 
 class TrainingStopped(BuaError):
     """Training cannot or must not go on: NaN, nothing supervised; says what to do."""
-
-
-class TrainingInterrupted(TrainingStopped):
-    """SIGTERM: the state is saved, and the same command goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -243,25 +239,6 @@ def evaluate(
     return named(jax.tree.map(lambda *x: np.sum(x, axis=0), *jax.device_get(sums)), "validation")
 
 
-@contextlib.contextmanager
-def catch_sigterm() -> Iterator[list[bool]]:
-    """A one-element list that turns True when SIGTERM arrives (main thread only)."""
-    asked = [False]
-
-    def ask(*_: object) -> None:
-        asked[0] = True
-
-    try:
-        previous = signal.signal(signal.SIGTERM, ask)
-    except ValueError:  # not the main thread: signals are somebody else's
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 # ---------------------------------------------------------------------------------------- the loop
 
 
@@ -283,7 +260,7 @@ def train(
     Resumes from the newest checkpoint in folder/checkpoints: N steps equal k steps, a kill, and
     N - k steps, bit for bit on CPU with as many feed workers; with another number the epoch of the
     data starts anew. Metrics go to folder/metrics.jsonl and folder/tensorboard.
-    SIGTERM saves and raises `TrainingInterrupted`; NaN, zero loss and missing supervision raise
+    SIGTERM and Ctrl-C save and raise `Interrupted`; NaN, zero loss and missing supervision raise
     `TrainingStopped` before anything of them is saved.
     """
     # -- state: what is trained, and where the run stands
@@ -330,7 +307,7 @@ def train(
     with (
         MetricWriter(folder if processes.is_first() else None, start=step) as writer,
         bar() as display,
-        catch_sigterm() as asked,
+        asked_to_stop("the step at hand") as asked,
         contextlib.closing(data),
     ):
         task = display.add_task(description, total=settings.total_steps, completed=step)
@@ -348,7 +325,7 @@ def train(
             save = last or step % settings.checkpoint_every == 0
             log = validate or save or step == 1 or step % settings.log_every == 0
             # Several processes stop at the same step, and agree on it only when they wait anyway.
-            stop = (log or not processes.several()) and processes.any_of(asked[0])
+            stop = (log or not processes.several()) and processes.any_of(bool(asked))
             save, log = save or stop, log or stop
 
             if log:
@@ -378,9 +355,10 @@ def train(
             if save:
                 checkpoint.save(manager, step, state, data, recorded)
             if stop and not last:
-                raise TrainingInterrupted(
-                    f"SIGTERM: saved step {step} of {settings.total_steps} in {folder}. Run the "
-                    "same command again to go on."
+                raise Interrupted(
+                    asked[0] if asked else "SIGTERM",  # of another process
+                    f"saved step {step} of {settings.total_steps} in {folder}. Run the same command "
+                    "again to go on.",
                 )
             if log:
                 begin, waiting = time.monotonic(), 0.0

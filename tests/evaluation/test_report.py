@@ -1,6 +1,7 @@
 """The report is one self-contained page and escapes what comes from data and models."""
 
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from bua_jax.basics import files
@@ -41,6 +42,17 @@ def test_plots_are_png():
         plots.loss_curves({}, "empty"),
     ):
         assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("label", ["$a_$", "a\\$b$_$", "\x1b[31m", "\ud800"])
+def test_plots_take_any_label(label: str) -> None:
+    """Also with an odd dollar, a control character or half a surrogate pair in it."""
+    catalogue = Catalogue((label, "b"), 24, True)
+    day = Day(0, (1, 2), (1, 1), (0, 1))
+    plots.confusion(np.array([0, 1]), np.array([0, -1]), catalogue.behaviours)
+    plots.timeline({"real": day}, catalogue)
+    plots.hours_by_behaviour({"real": [day]}, catalogue)
 
 
 def test_results_without_baselines_print(tmp_path, capsys) -> None:

@@ -15,6 +15,7 @@ from bua_jax.events.windows import (
     prediction_windows,
     sample_id,
     sample_windows,
+    shown_id,
     target_day,
     window_arrays,
 )
@@ -269,6 +270,18 @@ def test_sample_ids_are_unique_and_stable() -> None:
     assert ids[0] == "u0:10"
     assert ids[10] == "u1:10"
     assert sample_id(store, windows.take(np.asarray([10])), 0) == "u1:10"
+
+
+def test_shown_ids_hide_the_user_from_who_has_not_the_events() -> None:
+    events = [[(0, s, 1, 0) for s in range(20)]] * 2
+    store, windows = store_of(events), prediction_windows(store_of(events), "test")
+    ids = [shown_id(store, windows, row) for row in range(len(windows))]
+    assert len(set(ids)) == len(ids) == 20
+    assert [name.partition(":")[2] for name in ids] == [str(n) for n in range(10, 20)] * 2
+    assert ids == [shown_id(store_of(events), windows, row) for row in range(len(windows))]
+    assert not any(user in name for name in ids for user in store.users)
+    others = store_of([[(0, s, 1, 0) for s in range(19)] + [(0, 20, 1, 0)]] * 2)
+    assert not set(ids) & {shown_id(others, windows, row) for row in range(len(windows))}
 
 
 @pytest.mark.parametrize(("history_length", "min_history"), [(5, 6), (10, 0)])

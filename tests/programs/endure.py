@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.basics.errors import CheckpointError
+from bua_jax.basics.errors import CheckpointError, Interrupted
 from bua_jax.feed.packing import batches
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, loop, losses
@@ -199,7 +199,7 @@ def child(folder: Path, pipe: int, dropped: str, full: Any) -> None:
     code = 0
     try:
         train_stages(folder, say, dropped=dropped)
-    except loop.TrainingInterrupted:
+    except Interrupted:
         code = INTERRUPTED
     except CheckpointError:
         code = REFUSED
