@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError
-from bua_jax.events.clock import add_clock, days_from_order, days_from_weeks, integer
+from bua_jax.events.clock import CLOCK_CHANGE, add_clock, days_from_order, days_from_weeks, integer
 from bua_jax.events.rows import ROW, BadRows, Checker, check_file, is_parquet, read_rows
 from bua_jax.events.schema import SPLITS, Catalogue, EventStore
 from bua_jax.events.spec import DataSpec
@@ -127,6 +127,18 @@ def _check_rows(check: Checker) -> pl.DataFrame:
     return frame.with_columns(pl.col("^_(user|behaviour|location)$").cast(pl.Categorical))
 
 
+def _require_days(check: Checker, role: str) -> None:
+    """Days follow each other also where the clocks of several time zones are read as they stand."""
+    legal = pl.col("_day") >= pl.col("_day").cum_max().over("_user")
+    expected = (
+        "no earlier local date than that of the event before it (--config.data.time_zone=ZONE reads "
+        "all times in one zone)"
+    )
+    date = pl.col("_day").cast(pl.Date) if role == "time" else pl.col(role)
+    check.frame = check.frame.with_columns(date.alias(role))
+    check.require(role, legal, expected)
+
+
 def _sort(check: Checker) -> None:
     """Rows by person and time, with gaps and, in the form `order`, days; checks the order."""
     spec, form = check.spec, check.spec.time_form()
@@ -135,16 +147,20 @@ def _sort(check: Checker) -> None:
         check.require("split", pl.col("split") == first, "one split for all rows of a person")
     if form == "week":
         check.frame = days_from_weeks(check.frame)
-    if "order" in spec.columns:
+    if "_order" in check.frame.columns:
         check.frame = check.frame.sort("_user", "_order", maintain_order=True)
         if form != "order":
             latest = pl.col("_moment").cum_max().over("_user")
-            legal = pl.col("_moment") == latest
-            check.require("order", legal, "an order in which time does not go back")
+            legal = pl.col("_moment") >= latest - CLOCK_CHANGE
+            expected = "an order in which time does not go back, but by an hour in autumn"
+            check.require("order", legal, expected)
+            _require_days(check, "order")
     else:
         # Two stable sorts by one column take half the memory of one by two.
         in_time = check.frame.sort("_moment", maintain_order=True).drop("_moment")
         check.frame = in_time.sort("_user", maintain_order=True)
+        if form == "time":
+            _require_days(check, "time")
     if form == "week":
         new_week = (pl.col("_week") != pl.col("_week").shift(1)).fill_null(False)
         check.frame = check.frame.with_columns(_gap=pl.col("_gap") | new_week)
@@ -168,13 +184,15 @@ def read_frame(spec: DataSpec, report: BadRows) -> pl.DataFrame:
 
     Raises `DataError` (file, row, column, value, expectation) or `ConfigError` (mapping).
     """
-    spec = _resolved(spec)
+    given, spec = spec, _resolved(spec)
     rows = read_rows(spec, report)
     parts = rows.iter_slices(_CHUNK) if len(rows) else [rows]
     checked = [_check_rows(Checker(spec, part, report)) for part in parts]
     del rows
     check = Checker(spec, pl.concat(checked), report)
     del checked
+    if spec is not given:  # the anonymiser left its rows in order, and minutes out
+        check.frame = check.frame.with_columns(_order=pl.col(ROW), order=pl.col(ROW))
     ids = pl.Series("id", sorted_ids(_values(check.frame["_user"])), pl.String)
     check.frame = check.frame.with_columns(
         _codes(check.frame["_user"], ids.to_list(), pl.Int32).alias("_user")

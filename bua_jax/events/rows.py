@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,12 +25,14 @@ class BadRows:
         self.counts[reason] = self.counts.get(reason, 0) + count
 
 
-def bad_row(spec: DataSpec, number: int, column: str, value: object, expected: str) -> DataError:
+def bad_row(
+    spec: DataSpec, number: int, column: str, value: object, expected: str, hint: str = ""
+) -> DataError:
     """The error for one row; `number` counts data rows from 1."""
     line = f" (line {number + 1})" if spec.format != "parquet" else ""
     return DataError(
-        f"{spec.path}, row {number}{line}, column {column}: value {value!r}, expected {expected}. "
-        "Mend the row, or skip and count such rows with --config.data.on_bad_row=skip."
+        f"{spec.path}, row {number}{line}, column {column}: value {value!r}, expected {expected}."
+        f"{hint} Mend the row, or skip and count such rows with --config.data.on_bad_row=skip."
     )
 
 
@@ -39,15 +42,21 @@ class Checker:
     def __init__(self, spec: DataSpec, frame: pl.DataFrame, report: BadRows) -> None:
         self.spec, self.frame, self.report = spec, frame, report
 
-    def require(self, role: str, good: pl.Expr, expected: str) -> None:
-        """Keeps the rows where `good` (null counts as bad); the error shows the value of `role`."""
+    def require(
+        self, role: str, good: pl.Expr, expected: str, hint: Callable[[object], str] | None = None
+    ) -> None:
+        """Keeps the rows where `good` (null counts as bad); the error shows the value of `role`.
+
+        hint: what to say about that value beyond what was expected.
+        """
         passed = self.frame.select(good.fill_null(False).alias("good")).to_series()
         if passed.all():
             return
         column = self.spec.columns.get(role, role)
         if self.spec.on_bad_row == "error":
             row = self.frame.row(int(passed.not_().arg_true()[0]), named=True)
-            raise bad_row(self.spec, row[ROW], column, row[role], expected)
+            more = hint(row[role]) if hint else ""
+            raise bad_row(self.spec, row[ROW], column, row[role], expected, more)
         self.report.add(f"{column}: expected {expected}", int((~passed).sum()))
         self.frame = self.frame.filter(passed)
 

@@ -103,7 +103,7 @@ def test_bad_rows_are_skipped_and_counted(tmp_path, capsys) -> None:
         "(whole line): expected 4 fields as in the header": 1,
         "user_id: expected a value that is not empty": 2,
         "behavior: expected a value that is not empty": 2,
-        "time: expected ISO 8601 such as 2024-03-01T18:30, or epoch seconds, between 1970 and "
+        "time: expected ISO 8601 such as 2024-03-01T18:30, or epoch seconds, between 1973 and "
         "2200": 2,
     }
     clean = read_rows(tmp_path, good_rows())
@@ -216,6 +216,38 @@ def test_an_order_decides_between_equal_times_and_may_not_go_back(tmp_path) -> N
     assert report.fingerprint == store.fingerprint  # both rows that lie before what came earlier
     with pytest.raises(DataError, match="column n: value 'x', expected a whole number"):
         ordered(tmp_path, [*rows, "x,p0,2024-05-01T08:00,x,chat\n"])
+
+
+AUTUMN = {  # 27 October 2024 in Berlin: at 3:00 clocks went back to 2:00
+    "UTC": ["2024-10-27T00:50:00Z", "2024-10-27 01:10:00+00", "1730000000"],
+    "offsets": ["2024-10-27 02:50+02:00", "2024-10-27T02:10:00+0100", "2024-10-27 04:33:20+01"],
+}
+
+
+@pytest.mark.parametrize("form", AUTUMN)
+def test_events_of_the_autumn_clock_change_are_in_order(tmp_path, form: str) -> None:
+    days = [f"p{i},2024-03-01T08:00Z,x,subway\n" for i in (1, 2)]
+    rows = [f"p0,{t},x,{b}\n" for t, b in zip(AUTUMN[form], LABELS, strict=True)]
+    mixed = [rows[2], rows[0], rows[1], *days]
+    store = read_rows(tmp_path, mixed, time_zone="Europe/Berlin")
+    assert [LABELS[b] for b in store.behaviour[:3]] == list(LABELS)
+    assert store.slot[:3].tolist() == [5, 4, 9]
+    assert np.diff(store.day[:3]).tolist() == [0, 0]
+    rows = [f"{i},{row}" for i, row in enumerate([*rows, *days])]
+    assert ordered(tmp_path, rows, time_zone="Europe/Berlin").fingerprint == store.fingerprint
+
+
+def test_local_clocks_order_by_the_instant(tmp_path) -> None:
+    days = [f"p{i},2024-03-01T08:00,x,subway\n" for i in (1, 2)]
+    offsets = [f"p0,{t},x,chat\n" for t in AUTUMN["offsets"]]
+    assert read_rows(tmp_path, [*offsets[::-1], *days]).slot[:3].tolist() == [5, 4, 9]
+    walls = ["1,p0,2024-10-27T02:50,x,chat\n", "2,p0,2024-10-27T02:10,x,pay\n"]
+    store = ordered(tmp_path, [*walls, *(f"3,{row}" for row in days)])
+    assert store.slot[:2].tolist() == [5, 4]
+    east = ["p0,2024-03-02T08:00+09:00,x,chat\n", "p0,2024-03-01T16:00-08:00,x,pay\n"]
+    with pytest.raises(DataError, match=r"row 2 .*column time: .*2024, 3, 1.*data.time_zone=ZONE"):
+        read_rows(tmp_path, [*east, *days])
+    assert len(read_rows(tmp_path, [*east, *days], time_zone="Asia/Tokyo").day) == 4
 
 
 def weekly(tmp_path: Path, rows: list[str], **columns: str) -> EventStore:
