@@ -58,9 +58,7 @@ def _times(column: pl.Series, zone: str) -> tuple[pl.Series, pl.Series]:
     text = column.str.strip_chars()
     moment = _parsed(text)
     if moment.null_count():
-        moment = moment.zip_with(
-            moment.is_not_null(), _epoch(text.cast(pl.Float64, strict=False))
-        )
+        moment = moment.zip_with(moment.is_not_null(), _epoch(text.cast(pl.Float64, strict=False)))
     local = _shift(moment, zone)
     if local.null_count():
         known = local.is_not_null()

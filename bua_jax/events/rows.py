@@ -88,7 +88,8 @@ def _mended(spec: DataSpec, report: BadRows, path: Path) -> tuple[bytes, list[in
 
 
 def _scan_text(spec: DataSpec, source: Path | io.BytesIO) -> pl.LazyFrame:
-    return pl.scan_csv(source, separator="\t" if spec.format == "tsv" else ",", infer_schema=False)
+    separator = "\t" if spec.format == "tsv" else ","
+    return pl.scan_csv(source, separator=separator, infer_schema=False, glob=False)
 
 
 def _select(spec: DataSpec, frame: pl.LazyFrame) -> pl.DataFrame:
@@ -138,7 +139,7 @@ def read_rows(spec: DataSpec, report: BadRows) -> pl.DataFrame:
     path = check_file(spec)
     if spec.format == "parquet":
         try:
-            return _select(spec, pl.scan_parquet(path))
+            return _select(spec, pl.scan_parquet(path, glob=False, hive_partitioning=False))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(
                 f"{path} cannot be read as parquet ({str(error).splitlines()[0]}). It is truncated "

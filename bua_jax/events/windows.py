@@ -183,7 +183,9 @@ def target_day(store: EventStore, windows: WindowIndex, row: int) -> Day:
         place = tuple(ranks.get(code, 0) for code in store.location[end:stop].tolist())
     else:
         place = (1,) * (stop - end)
-    events = zip(store.slot[end:stop].tolist(), place, store.behaviour[end:stop].tolist(), strict=True)
+    events = zip(
+        store.slot[end:stop].tolist(), place, store.behaviour[end:stop].tolist(), strict=True
+    )
     slots, places, behaviours = zip(*sorted(events, key=lambda event: event[0]), strict=True)
     return Day(int(store.weekday[end]), slots, places, behaviours)
 

@@ -338,3 +338,22 @@ def test_a_saved_store_keeps_what_was_read(tmp_path) -> None:
     store.save(tmp_path / "events.parquet")
     assert EventStore.load(tmp_path / "events.parquet").fingerprint == store.fingerprint
     assert "location" in pq.read_schema(tmp_path / "events.parquet").names
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("name", "other"), [("ev[1]", "ev1"), ("e*", "ev"), ("e?", "ev"), ("d[1]=x/ev", "d1=x/ev")]
+)
+def test_names_are_no_patterns(tmp_path, suffix: str, name: str, other: str) -> None:
+    """Not the file that the name would match as a pattern, and not both."""
+    rows = {name: good_rows(), other: good_rows(people=4)}
+    for stem in rows:
+        path = tmp_path / f"{stem}.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        write_csv(tmp_path / "rows.csv", rows[stem])
+        if suffix == "csv":
+            (tmp_path / "rows.csv").rename(path)
+        else:
+            pl.read_csv(tmp_path / "rows.csv").write_parquet(path)
+    for stem, people in ((name, 5), (other, 4)):
+        assert len(read_events(spec_of(tmp_path / f"{stem}.{suffix}")).users) == people
