@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bua_jax.basics.errors import ConfigError, DataError
-from bua_jax.events.readers import read_events, read_store
+from bua_jax.events.readers import read_events, read_frame, read_store
 from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import EventStore
 from bua_jax.events.spec import DataSpec
@@ -79,7 +80,7 @@ BAD = {
     "short line": ("p0,2024-03-05T08:00\n", "behavior: value None"),
     "bad time": ("p0,05.03.2024 8:00,x,chat\n", "time: value '05.03.2024 8:00', expected ISO 8601"),
     "no time": ("p0,,x,chat\n", "time: value None"),
-    "long line": ("p0,2024-03-05T08:00,x,chat,9\n", r".whole line.: value .*expected 4 fields"),
+    "long line": ("p0,2024-03-05T08:00,x,chat,9\n", r".whole record.: value .*expected 4 fields"),
 }
 
 
@@ -100,7 +101,7 @@ def test_bad_rows_are_skipped_and_counted(tmp_path, capsys) -> None:
     report = BadRows()
     store = read_events(spec_of(path, on_bad_row="skip"), report)
     assert report.counts == {
-        "(whole line): expected 4 fields as in the header": 1,
+        "(whole record): expected 4 fields as in the header": 1,
         "user_id: expected a value that is not empty": 2,
         "behavior: expected a value that is not empty": 2,
         "time: expected ISO 8601 such as 2024-03-01T18:30, or epoch seconds, between 1973 and "
@@ -123,7 +124,7 @@ def test_text_that_is_not_utf8(tmp_path) -> None:
         read_events(spec_of(path))
     report = BadRows()
     store = read_events(spec_of(path, on_bad_row="skip"), report)
-    assert report.counts == {"(whole line): expected UTF-8 text": 1}
+    assert report.counts == {"(whole record): expected UTF-8 text": 1}
     assert store.fingerprint == read_rows(tmp_path, rows).fingerprint
 
 
@@ -357,3 +358,55 @@ def test_names_are_no_patterns(tmp_path, suffix: str, name: str, other: str) -> 
             pl.read_csv(tmp_path / "rows.csv").write_parquet(path)
     for stem, people in ((name, 5), (other, 4)):
         assert len(read_events(spec_of(tmp_path / f"{stem}.{suffix}")).users) == people
+
+
+def test_records_not_lines(tmp_path) -> None:
+    """Fields over several lines, and quotes within a field, as spreadsheets and people write them."""
+    rows = ['p0,2024-03-30T08:00,"two\nlines",chat\n', 'p1,2024-03-30T08:00,5" screen,chat\n']
+    frame = read_frame(spec_of(write_csv(tmp_path / "mine.csv", [*rows, *good_rows()])), BadRows())
+    assert {"two\nlines", '5" screen'} <= set(frame["location"].to_list())
+    bad = {
+        "p2,never,x,chat\n": "column time",
+        "p2,2024-03-30T08:00,x,chat,9\n": r"column .whole record.*expected 4 fields",
+        'p2,2024-03-30T08:00,"x,chat\n': r"column .whole record.*none that stays open",
+        'p2,2024-03-30T08:00,"5" x,chat\n': r"column .whole record.*doubled inside",
+    }
+    clean = read_rows(tmp_path, [*rows, *good_rows()])
+    for row, message in bad.items():
+        damaged = [*rows, row, *good_rows()]
+        with pytest.raises(DataError, match=rf"row 3 \(line 5\), {message}"):
+            read_rows(tmp_path, damaged)
+        report = BadRows()
+        path = write_csv(tmp_path / "mine.csv", damaged)
+        assert (
+            read_events(spec_of(path, on_bad_row="skip"), report).fingerprint == clean.fingerprint
+        )
+        assert sum(report.counts.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "user_id;time;location;behavior\np0;2024-03-30T08:00;x;chat\n",
+            "separated by ';'.*commas",
+        ),
+        ("user_id\ttime\tlocation\tbehavior\n", "separated by '.t'.*format=tsv"),
+        ("user_id,time,location,location,behavior\n", "several columns 'location'"),
+        ("user_id,time,location,behavior\rp0,2024-03-30T08:00,x,chat\r", "line 1.*carriage return"),
+        ('user_id,time,"location,behavior\np0,2024-03-30T08:00,x,chat\n', "line 1.*stays open"),
+    ],
+)
+def test_headers_that_cannot_be_read(tmp_path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_events(spec_of(write_csv(tmp_path / "mine.csv", [], text)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_other_encodings(tmp_path, encoding: str) -> None:
+    (tmp_path / "mine.csv").write_bytes((HEADER + "".join(good_rows())).encode(encoding))
+    with pytest.raises(DataError, match=r"mine\.csv is UTF-16"):
+        read_events(spec_of(tmp_path / "mine.csv"))
+    (tmp_path / "mine.csv").write_bytes(gzip.compress(HEADER.encode()))
+    with pytest.raises(DataError, match=r"mine\.csv is gzip; .*unpack"):
+        read_events(spec_of(tmp_path / "mine.csv"))
