@@ -6,10 +6,8 @@ import polars as pl
 
 from bua_jax.basics.errors import DataError
 from bua_jax.events.rows import Checker
-from bua_jax.events.schema import WEEKDAYS
+from bua_jax.events.values import WEEKDAY_NUMBERS, text_column
 
-_NAMES = {name.lower(): i for i, name in enumerate(WEEKDAYS)}
-_NAMES |= {name[:3].lower(): i for i, name in enumerate(WEEKDAYS)} | {str(i): i for i in range(7)}
 _ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M")
 _OFFSET = r"^(.*\d)\s?(?:[zZ]|([+-])(\d{2}):?(\d{2})?)$"
 """Wall time, sign, hours and minutes of a text with an offset: Z, +02, +0200 or +02:00."""
@@ -19,7 +17,7 @@ _FIRST, _END = 100_000_000, 7_258_118_400
 of spreadsheets, above milliseconds."""
 _DATE = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
 _HOURS = _DATE + r"([01]\d|2[0-3])$"
-_LARGEST_DAY = 10_000_000
+LARGEST_DAY = 10_000_000
 _MINUTE = 60_000_000
 """In the unit of `_moment`, microseconds."""
 CLOCK_CHANGE = 60 * _MINUTE
@@ -166,8 +164,8 @@ def _slots(check: Checker) -> None:
 
 
 def _weekdays(check: Checker) -> None:
-    text = pl.col("weekday").cast(pl.String).str.strip_chars().str.to_lowercase()
-    weekday = text.replace_strict(_NAMES, default=None, return_dtype=pl.Int8)
+    text = text_column("weekday").str.to_lowercase()
+    weekday = text.replace_strict(WEEKDAY_NUMBERS, default=None, return_dtype=pl.Int8)
     check.frame = check.frame.with_columns(_weekday=weekday)
     check.require(
         "weekday", pl.col("_weekday").is_not_null(), "a weekday's name, or 0 (Monday) to 6"
@@ -187,7 +185,7 @@ def add_clock(check: Checker) -> None:
     if "weekday" in check.spec.columns:
         _weekdays(check)
     if form == "day":
-        legal = integer("day").is_between(0, _LARGEST_DAY)
+        legal = integer("day").is_between(0, LARGEST_DAY)
         check.require("day", legal, "an elapsed-day number, 0 or more")
         check.frame = check.frame.with_columns(_day=integer("day").cast(pl.Int32))
         if "weekday" not in check.spec.columns:

@@ -17,7 +17,8 @@ _ENCODINGS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
     b"\x1f\x8b": "gzip",
-    b"(\xb5\x2f\xfd": "zstd",
+    b"(\xb5/\xfd": "zstd",
+    b"PAR1": "parquet",
 }
 
 

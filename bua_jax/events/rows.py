@@ -31,8 +31,9 @@ def bad_row(
     line = ""
     if spec.format != "parquet":
         line = f" (line {line_of(Path(spec.path), spec.format, number)})"
+    shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]} ..."
     return DataError(
-        f"{spec.path}, row {number}{line}, column {column}: value {value!r}, expected {expected}."
+        f"{spec.path}, row {number}{line}, column {column}: value {shown}, expected {expected}."
         f"{hint} Mend the row, or skip and count such rows with --config.data.on_bad_row=skip."
     )
 
@@ -151,7 +152,7 @@ def read_rows(spec: DataSpec, report: BadRows) -> pl.DataFrame:
             return _select(spec, frame)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(
-                f"{path} cannot be read as parquet ({str(error).splitlines()[0]}). It is truncated "
+                f"{path} cannot be read as parquet ({str(error).partition(chr(10))[0]}). It is truncated "
                 "or of another format; copy it again or set --config.data.format."
             ) from error
     _check_columns(spec, header(path, spec.format))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bua_jax.basics.errors import DataError
+from bua_jax.events.names import WRITABLE, writable
 from bua_jax.basics.files import atomic_write, sha256_arrays, sha256_text
 
 NUM_PLACES = 10
@@ -45,10 +46,11 @@ class Catalogue:
         if not self.behaviours:
             raise DataError("The label set is empty; expected at least one behaviour.")
         for label in self.behaviours:
-            if label != label.strip() or not label or any(c in label for c in ";\n\r\t<>|"):
+            spaced = label != label.strip() or not label
+            if spaced or any(c in label for c in ";<>|") or not writable(label):
                 raise DataError(
-                    f"Behaviour label {label!r} cannot be written in a dialogue: expected text "
-                    "without surrounding spaces, line breaks, ';', '<', '>' or '|'. Rename it."
+                    f"Behaviour label {label[:80]!r} cannot be written in a dialogue: expected "
+                    f"{WRITABLE}, without surrounding spaces, ';', '<', '>' or '|'. Rename it."
                 )
         if len(set(self.behaviours)) != len(self.behaviours):
             raise DataError("The label set names a behaviour twice.")
