@@ -49,14 +49,21 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
 def read_json(path: str | Path) -> Any:
-    """Reads a JSON file. Raises `DataError` naming the file and the position if it is malformed."""
+    """Reads a JSON file. Raises `DataError` naming the file and what is wrong with it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path} is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})."
-        ) from error
+        wrong = f"line {error.lineno}, column {error.colno}: {error.msg}"
+    except RecursionError:
+        wrong = "nested too deep"
+    except ValueError as error:  # not UTF-8, NaN, or a number with too many digits
+        wrong = str(error).partition(";")[0]
+    raise DataError(f"{path} is not valid JSON ({wrong}).")
 
 
 def sha256_text(text: str) -> str:

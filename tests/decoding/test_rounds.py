@@ -11,7 +11,27 @@ from bua_jax.decoding import engine, rounds
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import label_tokens, next_turn, opening
 from bua_jax.dialogue.text import history_text, parse_day
-from tests.decoding.fakes import CATALOGUE, LABELS, ROUNDS, decoder, history_of, recomputed
+from bua_jax.basics.errors import CheckpointError, ConfigError
+from bua_jax.events.schema import History
+from bua_jax.models import aligned
+from tests.decoding.fakes import CATALOGUE, LABELS, decoder
+
+ROUNDS = [("key_behaviours", "Key?"), ("patterns", "Which?")]
+
+
+def history_of(length: int, seed: int) -> History:
+    rng = np.random.default_rng(seed)
+    zeros = np.zeros(length, np.int32)
+    return History(
+        day=zeros,
+        weekday=zeros,
+        slot=np.sort(rng.integers(0, 24, length)).astype(np.int32),
+        behaviour=rng.integers(0, len(LABELS), length).astype(np.int32),
+        place=np.ones(length, np.int32),
+        place_seen=np.ones(length, np.int32),
+        gap=np.zeros(length, bool),
+    )
+
 
 HISTORIES = [history_of(length, seed) for seed, length in enumerate((12, 10, 40, 17, 33, 11, 25))]
 FINAL = ["Next?"] * len(HISTORIES)
@@ -257,3 +277,12 @@ def test_free_days_are_parsed_leniently():
         max_events=2,
     )
     assert all(day.invalid > 0 for day in days)  # random bytes are no events
+
+
+def test_log_probabilities_that_are_not_finite_make_no_prediction():
+    """Weights may be finite and yet too large: here the products overflow."""
+    one = decoder(2)
+    base = {**one.variables["base"], "norm": {"scale": jnp.full(32, 3e38)}}
+    large = dataclasses.replace(one, variables={**one.variables, "base": base})
+    with pytest.raises(CheckpointError, match="log-probabilities of history 1 are not finite"):
+        rounds.predict(large, HISTORIES[:1], [], FINAL[:1])
