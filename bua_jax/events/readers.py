@@ -164,7 +164,7 @@ def _sort(check: Checker) -> None:
             _require_days(check, "order")
     else:
         # Two stable sorts by one column take half the memory of one by two.
-        in_time = check.frame.sort("_moment", maintain_order=True).drop("_moment")
+        in_time = check.frame.sort("_moment", maintain_order=True)
         check.frame = in_time.sort("_user", maintain_order=True)
         if form == "time":
             _require_days(check, "time")
@@ -181,6 +181,16 @@ def _sort(check: Checker) -> None:
         check.frame = check.frame.with_columns(_segment=pl.col("_gap").cum_sum().over("_user"))
         legal = offset == offset.first().over("_user", "_segment")
         check.require("weekday", legal, "a weekday that fits the day number of the rows before it")
+
+
+def _duplicates(frame: pl.DataFrame) -> int:
+    """Rows of a sorted frame that equal an earlier one in all that was read."""
+    moment = "_moment" if "_moment" in frame.columns else "_slot"
+    same = pl.all_horizontal(
+        pl.col("_user", "_day", moment) == pl.col("_user", "_day", moment).shift(1)
+    )
+    near = frame.filter((same | same.shift(-1)).fill_null(False)).select(pl.col("^_.*$"))
+    return len(near) - near.n_unique()
 
 
 def read_frame(spec: DataSpec, report: BadRows) -> pl.DataFrame:
@@ -212,6 +222,10 @@ def read_frame(spec: DataSpec, report: BadRows) -> pl.DataFrame:
         _codes(check.frame["_user"], ids.to_list(), pl.Int32).alias("_user")
     )
     _sort(check)
+    if spec is given:
+        report.duplicates = _duplicates(check.frame)
+    else:
+        report.duplicates = (anonymised_mark(Path(spec.path)) or {}).get("duplicates")
     if check.frame.is_empty():
         raise DataError(
             f"{spec.path} holds no usable row ({sum(report.counts.values())} skipped); expected "
@@ -265,10 +279,14 @@ def read_events(spec: DataSpec, report: BadRows | None = None) -> EventStore:
     return store_from_frame(_resolved(spec), frame)
 
 
-def read_store(spec: DataSpec) -> EventStore:
+def read_store(spec: DataSpec, report: BadRows | None = None) -> EventStore:
     """`read_events`, telling the person who asked for it which rows were skipped and why."""
-    report = BadRows()
+    report = report if report is not None else BadRows()
     store = read_events(spec, report)
     for reason, count in report.counts.items():
         notice(f"{spec.path}: skipped {count} rows ({reason})")
+    if report.duplicates:
+        notice(
+            f"{spec.path}: {report.duplicates} rows repeat an earlier one exactly; they are kept"
+        )
     return store

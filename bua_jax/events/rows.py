@@ -16,9 +16,13 @@ ROW = "row"
 
 @dataclass
 class BadRows:
-    """Counts of skipped rows by reason; filled while a file is read with on_bad_row=skip."""
+    """Counts of skipped rows by reason; filled while a file is read with on_bad_row=skip.
+
+    `duplicates`: kept rows that say in all mapped columns what an earlier one says.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
+    duplicates: int | None = None
 
     def add(self, reason: str, count: int) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + count

@@ -41,6 +41,10 @@ class TokenFile(Sequence[TokenRecord]):
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def longest(self) -> int:
+        """Tokens of the longest record."""
+        return int(np.diff(self._offsets["tokens"]).max(initial=0))
+
     @overload
     def __getitem__(self, index: int) -> TokenRecord: ...
     @overload

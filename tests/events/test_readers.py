@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bua_jax.basics.errors import ConfigError, DataError
+from bua_jax.events.anonymise import anonymise_file
+from bua_jax.events.card import card_markdown, write_card
 from bua_jax.events.readers import read_events, read_frame, read_store
 from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import EventStore
@@ -481,3 +483,23 @@ def test_a_limit_of_labels(tmp_path) -> None:
     frame.write_parquet(tmp_path / "mine.parquet")
     with pytest.raises(DataError, match=r"column 'behavior' holds 10001 .*at most 10000"):
         read_events(spec_of(tmp_path / "mine.parquet"))
+
+
+def test_exact_duplicates_are_counted_and_kept(tmp_path, capsys) -> None:
+    """Of one person, in all columns, to the second; also where another event lies between them."""
+    again = [
+        f"p0,2024-03-01T08:30:0{s},cell0,{b}\n" for s, b in ((1, "chat"), (1, "pay"), (2, "chat"))
+    ]
+    rows = [*good_rows(), *again, good_rows()[0], good_rows()[13], again[0], again[0]]
+    spec = spec_of(write_csv(tmp_path / "mine.csv", rows))
+    report = BadRows()
+    store = read_store(spec, report)
+    assert (len(store.day), report.duplicates) == (67, 4)
+    assert "4 rows repeat an earlier one exactly" in capsys.readouterr().err
+    card = write_card(store, tmp_path, report.duplicates)
+    assert "| exact duplicates | 4 |" in card_markdown(card)
+    anonymise_file(spec, tmp_path / "a.parquet", b"k" * 32)
+    assert read_store(spec_of(tmp_path / "a.parquet"), report).fingerprint
+    assert report.duplicates == 4
+    read_events(spec_of(write_csv(tmp_path / "mine.csv", good_rows())), report)
+    assert report.duplicates == 0
