@@ -323,7 +323,6 @@ def test_a_split_column_decides(tmp_path) -> None:
         ({"time_zone": "Mars/Olympus"}, "time_zone is 'Mars/Olympus'"),
         ({"columns": COLUMNS | {"venue": "v"}}, "data.columns has 'venue'"),
         ({"columns": COLUMNS | {"user": ""}}, "no column for the field 'user'"),
-        ({"columns": COLUMNS | {"location": ""}}, "has_places=False"),
         ({"columns": COLUMNS | {"time": ""}}, "does not say when events happen"),
         (
             {"columns": COLUMNS | {"time": "", "week": "w", "weekday": "d", "hour": "h"}},
@@ -503,3 +502,19 @@ def test_exact_duplicates_are_counted_and_kept(tmp_path, capsys) -> None:
     assert report.duplicates == 4
     read_events(spec_of(write_csv(tmp_path / "mine.csv", good_rows())), report)
     assert report.duplicates == 0
+
+
+def test_places_are_left_out_by_either_field(tmp_path) -> None:
+    path = write_csv(tmp_path / "mine.csv", good_rows())
+    without = COLUMNS | {"location": ""}
+    stores = [
+        read_events(spec_of(path, **fields))
+        for fields in (
+            {"columns": without},
+            {"has_places": False},
+            {"columns": without, "has_places": False},
+            {"columns": COLUMNS | {"location": "no such column"}, "has_places": False},
+        )
+    ]
+    assert len({store.fingerprint for store in stores}) == 1
+    assert not stores[0].catalogue.has_places
