@@ -44,8 +44,12 @@ def main() -> None:
             "--config=configs/curriculum.py:data=behavior."
         )
     if FLAGS.input:
-        suffix = Path(FLAGS.input).suffix[1:]
+        if not Path(FLAGS.input).is_file():
+            raise ConfigError(f"There is no file --input={FLAGS.input}.")
+        suffix = Path(FLAGS.input).suffix[1:].lower()
         values |= {"path": FLAGS.input} | ({"format": suffix} if suffix in FORMATS else {})
+    elif not values["path"]:
+        raise ConfigError(f"Data set {values['name']!r} has no file yet: give --input=FILE.")
     if not FLAGS.output:
         raise ConfigError("Give --output=FILE.parquet.")
     spec, report = DataSpec.from_mapping(values), BadRows()

@@ -52,6 +52,8 @@ flags.adopt_module_key_flags(bench_flags)
 
 
 def main(task: str) -> None:
+    if task not in TASKS:
+        raise ConfigError(f"There is no benchmark {task!r}; there are: {', '.join(TASKS)}.")
     if task == "events":
         tasks.measure_events()
         return
@@ -72,7 +74,7 @@ def main(task: str) -> None:
 
 
 if __name__ == "__main__":
-    task = sys.argv.pop(1) if sys.argv[1:2] and sys.argv[1] in bench_flags.TASKS else "base"
+    task = sys.argv.pop(1) if sys.argv[1:2] and sys.argv[1][:1] != "-" else "base"
     if task == "train":
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # peers use the device too
     cli.run(lambda: main(task))

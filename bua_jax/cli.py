@@ -94,7 +94,10 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{error} Run with --help for the flags and examples.") from error
         if len(rest) > 1:
-            raise ConfigError(f"Unexpected argument {rest[1]!r}; flags start with --.")
+            raise ConfigError(
+                f"Unexpected argument {rest[1]!r}: every argument is a flag, --NAME=VALUE. Run with "
+                "--help for the flags and examples."
+            )
         _use_compilation_cache()
         if distributed and (FLAGS.distributed or FLAGS.coordinator) and not FLAGS.dry_run:
             from bua_jax.parallel import processes
@@ -144,7 +147,11 @@ def config_argument() -> str:
 def workdir() -> Path:
     """The run's folder: --workdir, or runs/<name of the config>."""
     given = FLAGS.workdir
-    return Path(given) if given else Path("runs") / config_name(config_argument())
+    path = Path(given) if given else Path("runs") / config_name(config_argument())
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise ConfigError(f"--workdir={path}: {part} is a file. Choose a folder for the run.")
+    return path
 
 
 def define_engine() -> None:
@@ -176,5 +183,5 @@ def warn_cpu_only() -> None:
         if jax.default_backend() == "cpu":
             notice(
                 "This machine has an NVIDIA GPU but the installed jax is CPU-only. "
-                "Install the GPU build: pip install 'bua-jax[cuda12]'."
+                "Install the GPU build: pip install 'jax[cuda12]'."
             )

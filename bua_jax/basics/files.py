@@ -22,9 +22,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Raises `DataError` for a full disk or a missing permission.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -35,7 +35,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             "Free disk space or choose another --workdir, then run the same command again."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -135,7 +135,10 @@ def read_histories(
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"There is no file {path}. Make one with predict --example=3 > {path}.")
+        raise DataError(
+            f"There is no file {path}. Make one with: "
+            f"python -m bua_jax.predict --model=RUN --example=3 > {path}"
+        )
     ids, histories, longer = [], [], 0
     for number, record in json_lines(path):
         name, events = _parse_line(f"{path}, line {number}", record, catalogue)

@@ -133,7 +133,8 @@ def check_file(spec: DataSpec) -> Path:
         raise ConfigError(f"Data set {spec.name!r} has no file yet: give --config.data.path=FILE.")
     path = Path(spec.path)
     if not path.is_file():
-        raise DataError(f"There is no file {path}; set --config.data.path=FILE.")
+        source = f" Where data set {spec.name!r} is from: {spec.cite}." if spec.cite else ""
+        raise DataError(f"There is no file {path}; set --config.data.path=FILE.{source}")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty; expected events, one per row.")
     if spec.format != "parquet" and is_parquet(path):

@@ -56,6 +56,7 @@ class DataSpec:
     on_bad_row: str = "error"
     split_seed: int = 42
     time_zone: str = ""
+    cite: str = ""
 
     def __post_init__(self) -> None:
         self._expect("format", self.format, FORMATS)
@@ -112,7 +113,7 @@ class DataSpec:
     def from_mapping(cls, values: Mapping[str, Any]) -> "DataSpec":
         """Builds it from the plain-dict form of a config.
 
-        Fields that only the config knows (`cite`) are ignored; columns mapped to "" are absent.
+        Fields that only the config knows are ignored; columns mapped to "" are absent.
         """
         names = {f.name for f in dataclasses.fields(cls)}
         known = {k: v for k, v in values.items() if k in names}

@@ -96,7 +96,7 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         import gguf
     except ImportError as error:
         raise CheckpointError(
-            f"Reading {path} needs the package gguf: pip install 'bua_jax[gguf]'."
+            f"Reading {path} needs the package gguf: pip install gguf."
         ) from error
 
     class Reader(gguf.GGUFReader):
