@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from bua_jax import cli, files
-from bua_jax import config as configs
-from bua_jax.errors import ConfigError, DataError, MismatchError
+from bua_jax import cli
+from bua_jax.basics import config as configs
+from bua_jax.basics import files
+from bua_jax.basics.errors import ConfigError, DataError, MismatchError
 from bua_jax.events.readers import read_events
 from bua_jax.events.spec import DataSpec
-from bua_jax.pipeline.inference import finished_stage
-from tests.runs import verb
+from bua_jax.pipeline.finished import finished_stage
+from tests.support.runs import verb
 
 
 @pytest.mark.parametrize(

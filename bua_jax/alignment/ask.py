@@ -1,8 +1,6 @@
 """Asking a trained model: describe, predict, generate. The Python API and the verbs use this."""
 
 import dataclasses
-import difflib
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -218,59 +216,3 @@ class Bua:
 
 def _events(day) -> list[tuple[int, int, int]]:
     return list(zip(day.slot, day.place, day.behaviour, strict=True))
-
-
-def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
-    """(name, record) of a workdir's stage 3 where it is done, else of the last one that is.
-
-    Raises `MismatchError` if the folder holds no finished stage.
-    """
-    if not folder.is_dir():
-        beside = [
-            p.name for p in folder.parent.glob("*/") if (p / "stage2" / "record.json").is_file()
-        ]
-        near = difflib.get_close_matches(folder.name, beside, n=1, cutoff=0.5)
-        hint = f" Did you mean {folder.parent / near[0]}?" if near else ""
-        raise MismatchError(f"There is no folder {folder}, expected that of a trained run.{hint}")
-    done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
-    if not done:
-        raise MismatchError(
-            f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
-            f"--workdir={folder}"
-        )
-    return done[0], files.read_json(folder / done[0] / "record.json")
-
-
-def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
-    """The config that a stage was trained with.
-
-    Raises `MismatchError` for a run of an older version, which lacks fields that asking it needs.
-    """
-    config, today = ConfigDict(record["config"]), load_config("configs/base.py")
-    for group in ("model", "decoding", "dialogues"):
-        missing = sorted(set(today[group]) - set(config[group]))
-        if missing:
-            made_by = record["versions"]
-            raise MismatchError(
-                f"{folder} was trained by version {made_by.get('bua_jax')} (git {made_by.get('git')}), "
-                f"whose configs had no config.{group}.{missing[0]} yet. Use that version with it, or train "
-                "it again in another --workdir."
-            )
-    return config
-
-
-def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
-    """The trained model of a workdir, after `finished_stage`; needs no training data.
-
-    mesh: devices to ask it on, N (fsdp=N) or DATAxFSDPxTENSOR: histories are shared out over data and
-    fsdp, heads over tensor.
-    """
-    folder = Path(folder)
-    stage, record = finished_stage(folder)
-    config = recorded_config(folder, record)
-    parts = assemble(config.model, folder / "encoder", config.seed, make_mesh(mesh))
-    parts = with_trained(parts, folder / stage / TRAINED)
-    card = files.read_json(folder / "data" / "record.json")["result"]
-    shares = np.asarray(card["shares"])
-    asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
-    return Bua(parts, *asked, refine, config.seed)

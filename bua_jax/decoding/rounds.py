@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from scipy.special import log_softmax
 
 from bua_jax.basics.console import progress
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding import engine, grammar
 from bua_jax.decoding.cache import Weights, prepare
 from bua_jax.decoding.engine import Answer, DayTurn, Drawing, Engine, Job, Turn
@@ -31,7 +31,6 @@ from bua_jax.dialogue.prompts import (
     opening,
 )
 from bua_jax.dialogue.text import parse_day, parse_day_lenient, parse_label
-from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.events.schema import Catalogue, History
 from bua_jax.events.windows import Day
 from bua_jax.models.aligned import Aligned

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 from bua_jax.events.records import check_encoding
 
 

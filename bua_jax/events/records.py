@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 _HEADER = 2**20  # bytes

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bua_jax.basics.errors import DataError
-from bua_jax.events.names import WRITABLE, writable
 from bua_jax.basics.files import atomic_write, sha256_arrays, sha256_text
+from bua_jax.events.names import WRITABLE, writable
 
 NUM_PLACES = 10
 """Places a model can tell apart in a history: ids 1..10 (L1..L10); 0 is "other"."""

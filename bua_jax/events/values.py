@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
 from bua_jax.events.schema import WEEKDAYS
 from bua_jax.events.spec import DataSpec
 

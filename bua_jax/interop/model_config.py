@@ -10,9 +10,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from bua_jax import files
-from bua_jax.errors import CheckpointError, DataError
-from bua_jax.models.qwen2 import Qwen2Config
+from bua_jax.basics import files
+from bua_jax.basics.errors import CheckpointError, DataError
+from bua_jax.models.qwen2_config import Qwen2Config
 
 _ARCHITECTURES = {"Qwen2ForCausalLM": True, "LlamaForCausalLM": False}  # name -> qkv bias
 _READ = {

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from bua_jax.console import notice
-from bua_jax.errors import CheckpointError
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import CheckpointError
 from bua_jax.interop.model_config import json_object
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -3,35 +3,16 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding import engine, rounds
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import label_tokens, next_turn, opening
 from bua_jax.dialogue.text import history_text, parse_day
-from bua_jax.basics.errors import CheckpointError, ConfigError
-from bua_jax.events.schema import History
-from bua_jax.models import aligned
-from tests.decoding.fakes import CATALOGUE, LABELS, decoder
-
-ROUNDS = [("key_behaviours", "Key?"), ("patterns", "Which?")]
-
-
-def history_of(length: int, seed: int) -> History:
-    rng = np.random.default_rng(seed)
-    zeros = np.zeros(length, np.int32)
-    return History(
-        day=zeros,
-        weekday=zeros,
-        slot=np.sort(rng.integers(0, 24, length)).astype(np.int32),
-        behaviour=rng.integers(0, len(LABELS), length).astype(np.int32),
-        place=np.ones(length, np.int32),
-        place_seen=np.ones(length, np.int32),
-        gap=np.zeros(length, bool),
-    )
-
+from tests.decoding.fakes import CATALOGUE, LABELS, ROUNDS, decoder, history_of, recomputed
 
 HISTORIES = [history_of(length, seed) for seed, length in enumerate((12, 10, 40, 17, 33, 11, 25))]
 FINAL = ["Next?"] * len(HISTORIES)

@@ -304,28 +304,6 @@ def test_values_that_are_not_finite_are_named(folder, kind, value):
         huggingface.load_tree(path / "tree")
 
 
-# Loads sys.argv[1] over sys.argv[2] devices; prints what the process held at most over the weights.
-_LOADING = """
-import json, re, sys
-import jax, jax.numpy as jnp
-from bua_jax.interop import huggingface
-from bua_jax.parallel.sharding import make_mesh, shardings
-
-def mib(key):
-    return int(re.search(key + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
-
-jnp.zeros(3).block_until_ready()
-before, mesh = mib("VmRSS"), make_mesh(sys.argv[2])
-placement = lambda shapes: shardings({"base": shapes}, mesh)["base"]
-_, params = huggingface.load(sys.argv[1], "float32", placement)
-digest = huggingface.tree_hash(params)
-leaves = jax.tree.leaves(params)
-weights = sum(leaf.nbytes for leaf in leaves) / 2**20
-shards = max(leaf.addressable_shards[0].data.nbytes / leaf.nbytes for leaf in leaves if leaf.ndim > 2)
-print(json.dumps([weights, mib("VmHWM") - before - weights, digest, shards]))
-"""
-
-
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """(folder, hash) of 532 MiB in four shards; the stacked MLP kernels are 160 MiB each."""

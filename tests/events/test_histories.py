@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bua_jax.errors import DataError
+from bua_jax.basics.errors import DataError
+from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.readers import read_events
 from bua_jax.events.schema import WEEKDAYS, Catalogue, History
 from bua_jax.events.spec import DataSpec
 from bua_jax.events.windows import history
-from bua_jax.pipeline.histories import example_lines, read_histories
 from tests.events.stores import LABELS, store_of
 
 CATALOGUE = Catalogue(LABELS, 48, has_places=True)
