@@ -32,6 +32,7 @@ def test_metrics_and_report(quickstart: Path) -> None:
     for name in METHODS:
         row = metrics["prediction"][name]
         assert row["n"] == 40
+        assert 1 <= row["people"] <= 3
         assert 0 <= row["rec_w_interval"][0] <= row["rec_w"] <= row["rec_w_interval"][1] <= 1
         assert row["log_loss"] > 0
         assert row["training_windows"] > 0
