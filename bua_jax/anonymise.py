@@ -72,6 +72,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if not any(item.lstrip("-").startswith("config=") or item == "--config" for item in sys.argv):
+    if not cli.names_config(sys.argv):
         sys.argv.insert(1, "--config=configs/curriculum.py:data=behavior")
     cli.run(main, config="configs/curriculum.py")

@@ -12,6 +12,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from bua_jax.basics import config as configs
+from bua_jax.basics import files
 from bua_jax.basics.console import notice, run_verb
 from bua_jax.basics.errors import ConfigError
 
@@ -137,6 +138,33 @@ def _use_compilation_cache() -> None:
         import jax
 
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "bua_jax"))
+
+
+def names_config(argv: list[str]) -> bool:
+    """Whether a command line says which config file it means."""
+    return any(item.lstrip("-").startswith("config=") or item == "--config" for item in argv)
+
+
+def config_of(workdir: Path) -> ConfigDict:
+    """The config of an earlier command in a workdir (its run.json), with this command's overrides.
+
+    Without such a file, the config of this command.
+    """
+    path = workdir / "run.json"
+    if not path.is_file():
+        return FLAGS.config
+    config = ConfigDict(_with_tuples(files.read_json(path)["config"]))
+    for name, value in FLAGS["config"].override_values.items():  # type: ignore[attr-defined]
+        config.update_from_flattened_dict({name: value})
+    config.lock()
+    return config
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that configs have."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def config_argument() -> str:

@@ -60,6 +60,18 @@ def test_running_again_repeats_nothing(quickstart: Path) -> None:
     assert (quickstart / "evaluation" / "test_log.jsonl").read_text() == before
 
 
+def test_evaluate_takes_the_config_of_the_run(quickstart: Path) -> None:
+    """And none of its dozen overrides again."""
+    before = json.loads((quickstart / "run.json").read_text())["config"]
+    done = verb("evaluate", f"--workdir={quickstart}")
+    assert done.returncode == 0, done.stderr
+    assert "bua - markov" in done.stdout
+    assert json.loads((quickstart / "run.json").read_text())["config"] == before
+    done = verb("evaluate", f"--workdir={quickstart}", "--config.encoder.kind=sasrec")
+    assert done.returncode == 2
+    assert "'sasrec'" in done.stderr
+
+
 def test_another_config_is_an_error_with_both_values(quickstart: Path) -> None:
     done = curriculum(quickstart, "--config.encoder.kind=sasrec")
     assert done.returncode == 2
