@@ -39,7 +39,7 @@ def plain_columns(spec: DataSpec, frame: pl.DataFrame) -> pl.DataFrame:
         ):
             raise DataError(
                 f"{spec.path}: column {column!r} ({role}) has type {kind}, expected text or numbers. "
-                "Write it as text, or map another column."
+                "Write it as text (UUIDs too), or map another column."
             )
     return frame.with_columns(
         pl.col(pl.Categorical, pl.Enum).cast(pl.String),
