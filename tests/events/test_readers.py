@@ -1,5 +1,4 @@
 import dataclasses
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bua_jax.basics.errors import ConfigError, DataError
-from bua_jax.events.anonymise import anonymise_file
-from bua_jax.events.card import card_markdown, write_card
-from bua_jax.events.readers import read_events, read_frame, read_store
+from bua_jax.events.readers import read_events, read_store
 from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import EventStore
-from bua_jax.events.spec import DataSpec
-from tests.events.stores import COLUMNS, HEADER, LABELS, good_rows, write_csv
-
-
-def spec_of(path: Path, **fields) -> DataSpec:
-    values = {"name": "mine", "path": str(path), "format": path.suffix[1:], "columns": COLUMNS}
-    return DataSpec.from_mapping(values | fields)
-
-
-def read_rows(tmp_path: Path, rows: list[str], **fields) -> EventStore:
-    return read_events(spec_of(write_csv(tmp_path / "mine.csv", rows), **fields))
+from tests.events.stores import COLUMNS, HEADER, LABELS, good_rows, read_rows, spec_of, write_csv
 
 
 def test_csv_tsv_and_parquet_give_the_same_store(tmp_path) -> None:
@@ -340,168 +327,6 @@ def test_a_saved_store_keeps_what_was_read(tmp_path) -> None:
     store.save(tmp_path / "events.parquet")
     assert EventStore.load(tmp_path / "events.parquet").fingerprint == store.fingerprint
     assert "location" in pq.read_schema(tmp_path / "events.parquet").names
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-@pytest.mark.parametrize(
-    ("name", "other"), [("ev[1]", "ev1"), ("e*", "ev"), ("e?", "ev"), ("d[1]=x/ev", "d1=x/ev")]
-)
-def test_names_are_no_patterns(tmp_path, suffix: str, name: str, other: str) -> None:
-    """Not the file that the name would match as a pattern, and not both."""
-    rows = {name: good_rows(), other: good_rows(people=4)}
-    for stem in rows:
-        path = tmp_path / f"{stem}.{suffix}"
-        path.parent.mkdir(exist_ok=True)
-        write_csv(tmp_path / "rows.csv", rows[stem])
-        if suffix == "csv":
-            (tmp_path / "rows.csv").rename(path)
-        else:
-            pl.read_csv(tmp_path / "rows.csv").write_parquet(path)
-    for stem, people in ((name, 5), (other, 4)):
-        assert len(read_events(spec_of(tmp_path / f"{stem}.{suffix}")).users) == people
-
-
-def test_records_not_lines(tmp_path) -> None:
-    """Fields over several lines, and quotes within a field, as spreadsheets and people write them."""
-    rows = ['p0,2024-03-30T08:00,"two\nlines",chat\n', 'p1,2024-03-30T08:00,5" screen,chat\n']
-    frame = read_frame(spec_of(write_csv(tmp_path / "mine.csv", [*rows, *good_rows()])), BadRows())
-    assert {"two\nlines", '5" screen'} <= set(frame["location"].to_list())
-    bad = {
-        "p2,never,x,chat\n": "column time",
-        "p2,2024-03-30T08:00,x,chat,9\n": r"column .whole record.*expected 4 fields",
-        'p2,2024-03-30T08:00,"x,chat\n': r"column .whole record.*none that stays open",
-        'p2,2024-03-30T08:00,"5" x,chat\n': r"column .whole record.*doubled inside",
-    }
-    clean = read_rows(tmp_path, [*rows, *good_rows()])
-    for row, message in bad.items():
-        damaged = [*rows, row, *good_rows()]
-        with pytest.raises(DataError, match=rf"row 3 \(line 5\), {message}"):
-            read_rows(tmp_path, damaged)
-        report = BadRows()
-        path = write_csv(tmp_path / "mine.csv", damaged)
-        assert (
-            read_events(spec_of(path, on_bad_row="skip"), report).fingerprint == clean.fingerprint
-        )
-        assert sum(report.counts.values()) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "user_id;time;location;behavior\np0;2024-03-30T08:00;x;chat\n",
-            "separated by ';'.*commas",
-        ),
-        ("user_id\ttime\tlocation\tbehavior\n", "separated by '.t'.*format=tsv"),
-        ("user_id,time,location,location,behavior\n", "several columns 'location'"),
-        ("user_id,time,location,behavior\rp0,2024-03-30T08:00,x,chat\r", "line 1.*carriage return"),
-        ('user_id,time,"location,behavior\np0,2024-03-30T08:00,x,chat\n', "line 1.*stays open"),
-    ],
-)
-def test_headers_that_cannot_be_read(tmp_path, text: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        read_events(spec_of(write_csv(tmp_path / "mine.csv", [], text)))
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
-def test_other_encodings(tmp_path, encoding: str) -> None:
-    (tmp_path / "mine.csv").write_bytes((HEADER + "".join(good_rows())).encode(encoding))
-    with pytest.raises(DataError, match=r"mine\.csv is UTF-16"):
-        read_events(spec_of(tmp_path / "mine.csv"))
-    (tmp_path / "mine.csv").write_bytes(gzip.compress(HEADER.encode()))
-    with pytest.raises(DataError, match=r"mine\.csv is gzip; .*unpack"):
-        read_events(spec_of(tmp_path / "mine.csv"))
-
-
-def parquet(tmp_path: Path, **columns: pl.Series) -> DataSpec:
-    """60 good events with some columns replaced."""
-    frame = pl.read_csv(write_csv(tmp_path / "mine.csv", good_rows()))
-    path = tmp_path / "mine.parquet"
-    frame.with_columns(**columns).write_parquet(path)
-    return spec_of(path)
-
-
-def test_columns_are_read_as_their_text(tmp_path) -> None:
-    numbers = pl.Series([i // 12 for i in range(60)])
-    store = read_events(parquet(tmp_path, user_id=numbers.cast(pl.String)))
-    assert read_events(parquet(tmp_path, user_id=numbers)).fingerprint == store.fingerprint
-    for kind in (pl.Categorical, pl.Enum([str(i) for i in range(9, -1, -1)])):
-        column = numbers.cast(pl.String).cast(kind)
-        assert read_events(parquet(tmp_path, user_id=column)).fingerprint == store.fingerprint
-    times = pl.Series([f"2024-03-{i % 12 + 1:02d}T{8 + i // 12:02d}:30" for i in range(60)])
-    spec = parquet(tmp_path, user_id=numbers, time=times.cast(pl.Categorical))
-    assert read_events(spec).fingerprint == store.fingerprint
-    areas = [float("nan") if i % 2 else None for i in range(60)]
-    assert (read_events(parquet(tmp_path, location=pl.Series(areas))).location == -1).all()
-
-
-@pytest.mark.parametrize(
-    "column",
-    [
-        pl.Series([bytes([i % 7]) * 16 for i in range(60)]),
-        pl.Series([[i % 7] for i in range(60)]),
-        pl.Series([{"a": i % 7} for i in range(60)]),
-        pl.Series([i % 2 == 0 for i in range(60)]),
-    ],
-)
-@pytest.mark.parametrize("name", ["user_id", "behavior", "location"])
-def test_columns_without_a_text(tmp_path, name: str, column: pl.Series) -> None:
-    with pytest.raises(DataError, match=rf"column '{name}' .*has type .*expected text or numbers"):
-        read_events(parquet(tmp_path, **{name: column}))
-
-
-def test_a_missing_number_is_nobody(tmp_path) -> None:
-    users = pl.Series([float("nan") if i == 7 else float(i // 12) for i in range(60)])
-    with pytest.raises(DataError, match="row 8, column user_id: value None"):
-        read_events(parquet(tmp_path, user_id=users))
-    for text in ("NaN", "nan"):
-        with pytest.raises(DataError, match=r"column user_id: value .*expected a value"):
-            read_rows(tmp_path, [*good_rows(), f"{text},2024-03-05T08:00,x,chat\n"])
-
-
-@pytest.mark.parametrize(
-    "name", ["a\u2028b", "a\x85b", "\x1b[31m", "\u202ex", "a\x00b", '"a\nb"', "a\rb", "x" * 257]
-)
-@pytest.mark.parametrize("column", ["user_id", "behavior"])
-def test_names_that_cannot_be_written(tmp_path, name: str, column: str) -> None:
-    row = (
-        f"{name},2024-03-05T08:00,x,chat\n"
-        if column == "user_id"
-        else f"p0,2024-03-05T08:00,x,{name}\n"
-    )
-    with pytest.raises(DataError, match=rf"row 61 .*column {column}: .*at most 256 char") as caught:
-        read_rows(tmp_path, [*good_rows(), row])
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 1000
-    assert len(read_rows(tmp_path, [*good_rows(), row], on_bad_row="skip").day) == 60
-
-
-def test_a_limit_of_labels(tmp_path) -> None:
-    labels = [f"b{i}" for i in range(10_001)]
-    frame = pl.DataFrame({"user_id": 1, "time": 1709318400, "location": "x", "behavior": labels})
-    frame.write_parquet(tmp_path / "mine.parquet")
-    with pytest.raises(DataError, match=r"column 'behavior' holds 10001 .*at most 10000"):
-        read_events(spec_of(tmp_path / "mine.parquet"))
-
-
-def test_exact_duplicates_are_counted_and_kept(tmp_path, capsys) -> None:
-    """Of one person, in all columns, to the second; also where another event lies between them."""
-    again = [
-        f"p0,2024-03-01T08:30:0{s},cell0,{b}\n" for s, b in ((1, "chat"), (1, "pay"), (2, "chat"))
-    ]
-    rows = [*good_rows(), *again, good_rows()[0], good_rows()[13], again[0], again[0]]
-    spec = spec_of(write_csv(tmp_path / "mine.csv", rows))
-    report = BadRows()
-    store = read_store(spec, report)
-    assert (len(store.day), report.duplicates) == (67, 4)
-    assert "4 rows repeat an earlier one exactly" in capsys.readouterr().err
-    card = write_card(store, tmp_path, report.duplicates)
-    assert "| exact duplicates | 4 |" in card_markdown(card)
-    anonymise_file(spec, tmp_path / "a.parquet", b"k" * 32)
-    assert read_store(spec_of(tmp_path / "a.parquet"), report).fingerprint
-    assert report.duplicates == 4
-    read_events(spec_of(write_csv(tmp_path / "mine.csv", good_rows())), report)
-    assert report.duplicates == 0
 
 
 def test_places_are_left_out_by_either_field(tmp_path) -> None:
