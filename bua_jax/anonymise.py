@@ -44,8 +44,12 @@ def main() -> None:
             "--config=configs/curriculum.py:data=behavior."
         )
     if FLAGS.input:
-        suffix = Path(FLAGS.input).suffix[1:]
+        if not Path(FLAGS.input).is_file():
+            raise ConfigError(f"There is no file --input={FLAGS.input}.")
+        suffix = Path(FLAGS.input).suffix[1:].lower()
         values |= {"path": FLAGS.input} | ({"format": suffix} if suffix in FORMATS else {})
+    elif not values["path"]:
+        raise ConfigError(f"Data set {values['name']!r} has no file yet: give --input=FILE.")
     if not FLAGS.output:
         raise ConfigError("Give --output=FILE.parquet.")
     spec, report = DataSpec.from_mapping(values), BadRows()
@@ -68,6 +72,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if not any(item.lstrip("-").startswith("config=") or item == "--config" for item in sys.argv):
+    if not cli.names_config(sys.argv):
         sys.argv.insert(1, "--config=configs/curriculum.py:data=behavior")
     cli.run(main, config="configs/curriculum.py")

@@ -1,12 +1,15 @@
 """Scores a trained run on its test users: prediction and generation, BUA beside the baselines.
 
 Examples:
-  python -m bua_jax.evaluate --config=configs/quickstart.py --workdir=runs/quickstart
+  python -m bua_jax.evaluate --workdir=runs/quickstart
 
-Prints the table and writes metrics.json and report.html into the workdir. It trains no stage: where
-one is missing it says which command does that. A finished evaluation is printed again, not repeated,
-because test windows are scored once per checkpoint.
+The config is that of the run, unless --config names another. Prints the table and writes metrics.json
+and report.html into the workdir. It trains no stage: where one is missing it says which command does
+that. A finished evaluation is printed again, not repeated, because test windows are scored once per
+checkpoint.
 """
+
+import sys
 
 from absl import flags
 
@@ -17,10 +20,12 @@ from bua_jax.pipeline.evaluate import print_results
 from bua_jax.pipeline.steps import ensure, read_record
 
 FLAGS = flags.FLAGS
+OF_THE_RUN = not cli.names_config(sys.argv)
 
 
 def main() -> None:
-    run = start(FLAGS.config, cli.workdir())
+    workdir = cli.workdir()
+    run = start(cli.config_of(workdir) if OF_THE_RUN else FLAGS.config, workdir)
     missing = [s for s in STEPS["evaluation"].needs(run.config) if read_record(run, s) is None]
     if missing:
         raise MismatchError(

@@ -7,7 +7,8 @@ Examples:
 A line of the input is one person, oldest event first:
   {"id": "anna", "events": [
     {"weekday": "Tuesday", "time": "18:30", "location": "cafe", "behaviour": "pay"}, ...]}
-`day` (a running day number) may stand beside `weekday` where records have holes of a week or more;
+`day` (a running day number) may stand beside `weekday` where records have holes of a week or more, and where
+a clock that is put back in autumn goes back by an hour;
 "gap": true marks an event before which an unknown time passed. Locations are any names; only their ranks
 within the history reach the model. `--example=N` prints N histories of the run's test users in this form.
 A line of the output: id, prediction, probabilities of every behaviour, understanding (the texts of the

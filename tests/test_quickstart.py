@@ -33,6 +33,7 @@ def test_metrics_and_report(quickstart: Path) -> None:
     for name in METHODS:
         row = metrics["prediction"][name]
         assert row["n"] == 40
+        assert 1 <= row["people"] <= 3
         assert 0 <= row["rec_w_interval"][0] <= row["rec_w"] <= row["rec_w_interval"][1] <= 1
         assert row["log_loss"] > 0
         assert row["training_windows"] > 0
@@ -58,6 +59,18 @@ def test_running_again_repeats_nothing(quickstart: Path) -> None:
     assert "-- " not in done.stderr
     assert "bua - markov" in done.stdout
     assert (quickstart / "evaluation" / "test_log.jsonl").read_text() == before
+
+
+def test_evaluate_takes_the_config_of_the_run(quickstart: Path) -> None:
+    """And none of its dozen overrides again."""
+    before = json.loads((quickstart / "run.json").read_text())["config"]
+    done = verb("evaluate", f"--workdir={quickstart}")
+    assert done.returncode == 0, done.stderr
+    assert "bua - markov" in done.stdout
+    assert json.loads((quickstart / "run.json").read_text())["config"] == before
+    done = verb("evaluate", f"--workdir={quickstart}", "--config.encoder.kind=sasrec")
+    assert done.returncode == 2
+    assert "'sasrec'" in done.stderr
 
 
 def test_another_config_is_an_error_with_both_values(quickstart: Path) -> None:

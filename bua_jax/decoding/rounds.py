@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from scipy.special import log_softmax
 
 from bua_jax.basics.console import progress
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding import engine, grammar
 from bua_jax.decoding.cache import Weights, prepare
 from bua_jax.decoding.engine import Answer, DayTurn, Drawing, Engine, Job, Turn
@@ -214,6 +214,16 @@ def _tree(decoder: Decoder) -> LabelTree:
     return build_tree([label_tokens(decoder.tokenizer, label) for label in labels])
 
 
+def _check_finite(log_p: np.ndarray, i: int) -> None:
+    """Raises `CheckpointError` for log-probabilities of which no prediction can be made."""
+    if not np.isfinite(log_p).all():
+        raise CheckpointError(
+            f"The log-probabilities of history {i + 1} are not finite. The weights of base, adapter or "
+            "projector are too large for the model's type: choose another checkpoint, or "
+            "--config.model.dtype=float32."
+        )
+
+
 def predict(
     decoder: Decoder,
     histories: Sequence[History],
@@ -243,6 +253,7 @@ def predict(
         turn = _joined(unread, turn)
         if not free:
             log_p, label = yield dataclasses.replace(turn, wants="labels")
+            _check_finite(log_p, i)
             if decode == "labels":
                 return log_softmax(log_p), said
         else:
@@ -319,6 +330,7 @@ def generate(
         if predict_first:
             turn = _final_turn(decoder, histories[i], predict_first[i], first=not rounds)
             log_p, _ = yield dataclasses.replace(turn, wants="labels")
+            _check_finite(log_p, i)
         turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
         day = DayTurn(weekdays[i], tuple(histories[i].place.tolist()), first_row + i)
         answer = yield dataclasses.replace(turn, wants="day", day=day)

@@ -14,6 +14,27 @@ PAPER = {
 }
 
 
+FEW_PEOPLE = 20
+"""Below so many test people a bootstrap over them gives intervals that are too narrow."""
+
+
+def scope(metrics: Mapping[str, Any]) -> str:
+    """What a method was scored on: windows, and the people they are of where that was counted."""
+    people = metrics.get("people")
+    return f"{metrics['n']:,} test windows" + ("" if people is None else f" of {people:,} people")
+
+
+def caution(metrics: Mapping[str, Any]) -> str:
+    """A warning about intervals that rest on few people, or nothing."""
+    people = metrics.get("people")
+    if people is None or people >= FEW_PEOPLE:
+        return ""
+    return (
+        f"The intervals resample only {people} test people: with fewer than {FEW_PEOPLE} they are too "
+        "narrow, and differences between methods mean little."
+    )
+
+
 def cell(value: float | None, metric: str) -> str:
     """Percent with one decimal; log-loss in nats with three."""
     if value is None:

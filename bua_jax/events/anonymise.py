@@ -175,13 +175,15 @@ def anonymise_file(
         raise DataError(f"--output is the input {output}; choose another file.")
     if Path(spec.path).is_file() and anonymised_mark(Path(spec.path)) is not None:
         raise DataError(f"{spec.path} is anonymised already; give the original file.")
-    frame = read_frame(spec, report if report is not None else BadRows())
+    report = report if report is not None else BadRows()
+    frame = read_frame(spec, report)
     result = anonymise(frame, key, renew=spec.has_dates, split_seed=spec.split_seed)
     has_places = "location" in result.columns
     mark = {
         "slots_per_day": spec.slots_per_day,
         "has_dates": spec.has_dates,
         "has_places": has_places,
+        "duplicates": report.duplicates,
         "renewed_every_days": PERIOD_DAYS if spec.has_dates else None,
     }
     _write(result, output, mark)

@@ -181,7 +181,10 @@ def history(store: EventStore, start: int, end: int) -> History:
 
 
 def target_day(store: EventStore, windows: WindowIndex, row: int) -> Day:
-    """The target day of a generation window, its places ranked by the history alone."""
+    """The target day of a generation window, its places ranked by the history alone.
+
+    Its events are in the order of the clock, also where clocks are put back.
+    """
     start, end, stop = (int(x[row]) for x in (windows.start, windows.end, windows.target_end))
     if store.catalogue.has_places:
         seen = history(store, start, end).place.tolist()
@@ -189,12 +192,11 @@ def target_day(store: EventStore, windows: WindowIndex, row: int) -> Day:
         place = tuple(ranks.get(code, 0) for code in store.location[end:stop].tolist())
     else:
         place = (1,) * (stop - end)
-    return Day(
-        int(store.weekday[end]),
-        tuple(store.slot[end:stop].tolist()),
-        place,
-        tuple(store.behaviour[end:stop].tolist()),
+    events = zip(
+        store.slot[end:stop].tolist(), place, store.behaviour[end:stop].tolist(), strict=True
     )
+    slots, places, behaviours = zip(*sorted(events, key=lambda event: event[0]), strict=True)
+    return Day(int(store.weekday[end]), slots, places, behaviours)
 
 
 def future_events(store: EventStore, end: int, hours: int) -> slice | None:

@@ -122,7 +122,7 @@ def write_answers_on_ray(
 def part_lines(ids: Sequence[str], answers: Sequence[dict[str, Any]]) -> list[str]:
     """A JSON line for each answer."""
     named = zip(ids, answers, strict=True)
-    return [json.dumps({"id": i, **a}, ensure_ascii=False) for i, a in named]
+    return [json.dumps({"id": i, **a}, ensure_ascii=False, allow_nan=False) for i, a in named]
 
 
 def write_prediction_shard(

@@ -146,7 +146,8 @@ def score(
         count=run.config.evaluation.bootstrap,
         seed=run.config.seed,
     )
-    return {**metrics, "rec_w_interval": interval}
+    people = len(np.unique(windows.user))
+    return {**metrics, "rec_w_interval": interval, "people": people}
 
 
 def predict_all(run: Run, store: EventStore, folder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -398,8 +399,9 @@ def build_evaluation(run: Run) -> dict[str, Any]:
         Report(
             f"BUA on {run.config.data.name}",
             [
-                f"{prediction['bua']['n']} test windows, {len(made)} generated days. "
-                "Percent; log-loss in nats."
+                f"{tables.scope(prediction['bua'])}, {len(made)} generated days. "
+                "Percent; log-loss in nats.",
+                *filter(None, [tables.caution(prediction["bua"])]),
             ],
             sections,
             pictures,
@@ -413,8 +415,10 @@ def build_evaluation(run: Run) -> dict[str, Any]:
 def print_results(run: Run) -> None:
     """Prints the tables of a finished evaluation."""
     metrics = files.read_json(run.workdir / "metrics.json")
-    count = metrics["prediction"]["bua"]["n"]
-    out.print(tables.rich_table(metrics["prediction"], f"Prediction, {count} test windows"))
+    scored = metrics["prediction"]["bua"]
+    out.print(tables.rich_table(metrics["prediction"], f"Prediction, {tables.scope(scored)}"))
+    if tables.caution(scored):
+        notice(tables.caution(scored))
     for name, pair in metrics["prediction"]["bua"].get("against", {}).items():
         low, high = 100 * pair["low"], 100 * pair["high"]
         out.print(

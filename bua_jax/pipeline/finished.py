@@ -1,5 +1,6 @@
 """The trained model of a finished run."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
 
     Raises `MismatchError` if the folder holds no finished stage.
     """
+    if not folder.is_dir():
+        beside = [
+            p.name for p in folder.parent.glob("*/") if (p / "stage2" / "record.json").is_file()
+        ]
+        near = difflib.get_close_matches(folder.name, beside, n=1, cutoff=0.5)
+        hint = f" Did you mean {folder.parent / near[0]}?" if near else ""
+        raise MismatchError(f"There is no folder {folder}, expected that of a trained run.{hint}")
     done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
     if not done:
         raise MismatchError(

@@ -15,7 +15,7 @@ from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
-from bua_jax.feed.records import Encoding, kept_records
+from bua_jax.feed.records import Encoding, check_positions, kept_records
 from bua_jax.models import aligned
 from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import processes, sharding
@@ -114,6 +114,8 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
             )
             for split in ("train", "validation")
         }
+    for found in records.values():
+        check_positions(found, parts.model.llm.config.max_positions)
     plan = plan_packing(
         records["train"],
         row_length=config.row_length,

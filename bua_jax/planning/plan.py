@@ -222,7 +222,7 @@ def make_plan(
         notes.append(
             "temporaries and collectives are the CPU compiler's, on fake devices: an estimate (it "
             "widens bfloat16 to float32). For the target's own compiler: pip install "
-            f"'bua-jax[{extra}]'"
+            f"'{extra}'"
         )
     if target.device.platform == "cuda":
         notes.append(

@@ -64,3 +64,15 @@ def test_results_without_baselines_print(tmp_path, capsys) -> None:
     assert "3 test windows" in printed
     assert "its signature" in printed
     assert "bua - " not in printed
+
+
+def test_results_say_of_how_many_people_they_are(tmp_path, capsys) -> None:
+    """And that intervals over few of them mean little."""
+    for people, warned in ((3, True), (20, False)):
+        bua = {"n": 4321, "rec_w": 0.5, "people": people}
+        metrics = {"prediction": {"bua": bua}, "generation": {}, "signature": "s"}
+        files.write_json(tmp_path / "metrics.json", metrics)
+        print_results(Run(ConfigDict(), tmp_path))
+        printed = capsys.readouterr()
+        assert f"4,321 test windows of {people} people" in printed.out
+        assert ("resample only 3 test people" in printed.err) == warned

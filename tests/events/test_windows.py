@@ -298,3 +298,11 @@ def test_too_few_events_give_no_window() -> None:
     assert len(prediction_windows(store, "train")) == 0
     arrays = window_arrays(store, prediction_windows(store, "test"), length=40)
     assert arrays["fields"].shape == (0, 40, 4)
+
+
+def test_a_target_day_is_in_the_order_of_the_clock() -> None:
+    """In autumn an event at 2:10 may follow one at 2:50."""
+    events = [(0, 20, 1, 0)] * 10 + [(1, 5, 2, 0), (1, 4, 1, 1), (1, 9, 1, 2)]
+    store = store_of([events])
+    day = target_day(store, generation_windows(store, "test"), 0)
+    assert (day.slot, day.place, day.behaviour) == ((4, 5, 9), (1, 0, 1), (1, 0, 2))

@@ -230,7 +230,7 @@ def test_the_verb_plans_on_fake_devices(tmp_path: Path) -> None:
     assert largest_parameter < activations
     sizes = {row["kind"]: row["largest"] for row in found["collectives"]}
     assert max(v for k, v in sizes.items() if k != "all-to-all") <= largest_parameter
-    assert "plan-tpu" in done.stderr or found["compiler"] == "tpu"
+    assert "jax[tpu]" in done.stderr or found["compiler"] == "tpu"
     assert "model.dtype=bfloat16" in done.stderr
 
 
