@@ -129,10 +129,10 @@ def predictor(run: Run, store: EventStore, name: str) -> Predictor:
         trained, params, _ = load_encoder(run.folder("encoder"))
         if trained.kind == kind:
             return neural.from_encoder(trained, params, store)
-        other = encoder_config(run, store.catalogue)
+        other = encoder_config(run.config, store.catalogue)
         width = _SASREC_WIDTH if kind == "sasrec" else other.dim
         other = dataclasses.replace(other, kind=kind, dim=width)
-        return neural.fit(other, store, encoder_settings(run))
+        return neural.fit(other, store, encoder_settings(run.config))
 
     def boosted() -> Predictor:
         training = windows("train", config.evaluation.lightgbm_windows)

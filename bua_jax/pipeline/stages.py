@@ -11,12 +11,14 @@ import numpy as np
 
 from bua_jax.alignment.parts import Parts, assemble, save_trained, with_trained
 from bua_jax.alignment.warm_start import warm_start, word_targets
+from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER, TokenRecord
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import sample_windows, window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import Encoding, kept_records
+from bua_jax.feed.token_file import TokenFile
 from bua_jax.models import aligned
 from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import processes, sharding
@@ -56,9 +58,9 @@ def previous_stage(needs: Iterable[str]) -> str | None:
     return next((need for need in needs if need in STAGE_TABLE), None)
 
 
-def train_settings(run: Run, stage: str, plan: PackingPlan) -> TrainSettings:
+def train_settings(run_config: Settings, stage: str, plan: PackingPlan) -> TrainSettings:
     """The stage's settings with its length from the dry packing."""
-    config = run.config[stage]
+    config = run_config[stage]
     total = max(1, math.ceil(config.epochs * plan.steps_per_epoch))
     if config.max_steps:
         total = min(total, config.max_steps)
@@ -74,9 +76,16 @@ def train_settings(run: Run, stage: str, plan: PackingPlan) -> TrainSettings:
         task_weight_alpha=config.task_weight_alpha,
         task_weight_decay=config.task_weight_decay,
         task_weight_floor=config.task_weight_floor,
-        seed=run.config.seed,
+        seed=run_config.seed,
         optimizer=OptimizerSettings(**{k: v for k, v in config.items() if k in names}),
     )
+
+
+def stage_groups(run_config: Settings, stage: str) -> tuple[str, ...]:
+    """What the stage trains; without soft tokens there is no projector, and stage 1 trains nothing."""
+    groups = trained_groups(stage, full_finetuning=run_config[stage].full_finetuning)
+    reads_soft = run_config.model.soft_tokens not in WITHOUT_ENCODER
+    return tuple(group for group in groups if reads_soft or group != "projector")
 
 
 def _starts_cold(run: Run) -> bool:
@@ -94,16 +103,20 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     mesh = sharding.make_mesh(how.mesh)
     if how.attention == "splash":
         check_splash(config.row_length, mesh.devices.flat[0].platform)
-    parts = _start(run, store, mesh)
-    groups = trained_groups(stage, full_finetuning=config.full_finetuning)
-    if model.soft_tokens in WITHOUT_ENCODER:
-        groups = tuple(g for g in groups if g != "projector")
+    parts = assemble(model, how, run.folder("encoder"), run.config.seed, mesh)
+    before = previous_stage(run.needs)
+    if before is not None:
+        parts = with_trained(parts, trained_path(run, before))
+    elif _starts_cold(run):
+        parts = _warm(run, parts, store)
+    groups = stage_groups(run.config, stage)
     if not groups:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")
         _save(run, stage, _kept(parts, groups), parts)
         return {"skipped": True}
     print_groups(parts.variables, groups, stage)
-    records = _records(run, stage, store, parts)
+    shape = (model.soft_tokens, model.recall, config.row_length)
+    records = _records(run, stage, Encoding(store, parts.tokenizer, *shape))
     plan = plan_packing(
         records["train"],
         row_length=config.row_length,
@@ -112,7 +125,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         rows_multiple=config.microbatches * mesh.shape["data"] * mesh.shape["fsdp"],
         workers=how.feed_workers,
     )
-    settings = train_settings(run, stage, plan)
+    settings = train_settings(run.config, stage, plan)
     notice(
         f"{stage}: {len(records['train'])} dialogues in {plan.steps_per_epoch:.0f} steps per epoch, "
         f"{plan.rows_per_batch} rows of {plan.row_length} tokens ({plan.fill:.0%} filled), "
@@ -137,23 +150,9 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     return {**measured, "dialogues": len(records["train"]), "attention": attention}
 
 
-def _start(run: Run, store: EventStore, mesh: jax.sharding.Mesh) -> Parts:
-    """The model as the stage before left it, else fresh, its projector warmed up if the config says so."""
-    config = run.config
-    parts = assemble(config.model, config.execution, run.folder("encoder"), config.seed, mesh)
-    before = previous_stage(run.needs)
-    if before is not None:
-        return with_trained(parts, trained_path(run, before))
-    return _warm(run, parts, store) if _starts_cold(run) else parts
-
-
-def _records(
-    run: Run, stage: str, store: EventStore, parts: Parts
-) -> dict[str, Sequence[TokenRecord]]:
-    """The stage's dialogues as token records, by split; they are kept in its folder."""
-    dialogues, model = load_dialogues(run, stage, store), run.config.model
-    shape = (model.soft_tokens, model.recall, run.config[stage].row_length)
-    encoding = Encoding(store, parts.tokenizer, *shape)
+def _records(run: Run, stage: str, encoding: Encoding) -> dict[str, TokenFile]:
+    """The stage's dialogues as tokens, by split, written once."""
+    dialogues = load_dialogues(run, stage, encoding.store)
     with processes.first_alone():
         return {
             split: kept_records(

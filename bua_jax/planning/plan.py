@@ -16,10 +16,11 @@ from bua_jax.feed.packing import PackingPlan
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import sharding
+from bua_jax.pipeline.stages import stage_groups
 from bua_jax.planning import roofline
 from bua_jax.planning.collectives import Collective, collectives
 from bua_jax.planning.roofline import Work
-from bua_jax.planning.step import Lowered, abstract_model, lower_step, stage_groups
+from bua_jax.planning.step import Lowered, abstract_model, lower_step
 from bua_jax.planning.targets import Target, compile_devices, compiler_missing, parse_target
 from bua_jax.training.optimizer import STAGE_TABLE
 
