@@ -84,6 +84,12 @@ def part(kind: str, name: str, arg: str = "") -> ConfigDict:
     return _module(path).get_config(arg)
 
 
+def pages(kind: str) -> ConfigDict:
+    """All of `configs/KIND/`, by name: `pages("methods").lightgbm`."""
+    names = sorted(path.stem for path in (folder() / kind).glob("[a-z]*.py"))
+    return ConfigDict({name: part(kind, name) for name in names})
+
+
 def parse_arg(arg: str, defaults: dict[str, str]) -> dict[str, str]:
     """Parses `"model=nano,data=simulated"` over `defaults`; the keys of `defaults` are the legal ones."""
     values = dict(defaults)

@@ -33,7 +33,6 @@ from bua_jax.methods.protocol import histories_of
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.predictions import (
     PREDICTIONS_READ,
-    VALIDATION_WINDOWS,
     Asked,
     asked_of,
     bua_of,
@@ -92,11 +91,13 @@ def _adjusted(
 ) -> Predicted:
     """The encoder, logit-adjusted on validation to BUA's rec_w: what a tail gain is held against."""
     config, kind = run.config, run.config.encoder.kind
-    held = draw(config.windows, store, "validation", "prediction", VALIDATION_WINDOWS)
+    count = config.evaluation.validation_windows
+    held = draw(config.windows, store, "validation", "prediction", count)
     seen, targets = histories_of(store, held, asked.seen.fields.shape[1])
     shares = training_shares(store)
     on_validation = predictor(run, store, kind).predict(seen)
-    tau = logit_adjustment.match_tau(on_validation, targets, shares, rec_w)
+    settings = config.methods.encoder_adjusted
+    tau = logit_adjustment.match_tau(on_validation, targets, shares, rec_w, settings)
     probabilities = logit_adjustment.adjust(predicted[kind].probabilities, shares, tau)
     return Predicted(probabilities, facts={"tau": tau, **predicted[kind].facts})
 

@@ -37,7 +37,6 @@ from bua_jax.training.optimizer import (
 )
 
 TRAINED = "trained.safetensors"
-_WARM_WINDOWS = 1500
 
 
 def trained_path(run: Run, stage: str) -> Path:
@@ -174,7 +173,8 @@ def _save(run: Run, stage: str, trained: dict[str, Any], parts: Parts) -> None:
 def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
     """A fresh projector fitted to the words of training users' events."""
     whole = load_set(run, "train", store).windows
-    windows = sample_windows(whole, _WARM_WINDOWS, run.config.seed)
+    settings = run.config.methods.bua
+    windows = sample_windows(whole, settings.warm_windows, run.config.seed)
     arrays = window_arrays(store, windows, length=run.config.windows.prediction_history)
     fields, segments = arrays["fields"], segments_of(arrays["n_events"], arrays["fields"].shape[1])
     positions = np.broadcast_to(np.arange(segments.shape[1]), segments.shape)
@@ -189,7 +189,14 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
         fields[real],
         np.asarray(output.logits)[real],
     )
-    params, explained = warm_start(parts.variables["projector"], np.asarray(states)[real], targets)
+    params, explained = warm_start(
+        parts.variables["projector"],
+        np.asarray(states)[real],
+        targets,
+        steps=settings.warm_steps,
+        batch=settings.warm_batch,
+        peak_lr=settings.warm_lr,
+    )
     notice(f"projector: starts from words, {explained:.0%} of their variance explained")
     return dataclasses.replace(parts, variables={**parts.variables, "projector": params})
 
