@@ -19,9 +19,9 @@ from bua_jax.basics.version import __version__
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.dialogue.tasks import Writer, understanding_rounds
 from bua_jax.evaluation import kept
-from bua_jax.evaluation.kept import Predicted
 from bua_jax.evaluation.oracle import flips
 from bua_jax.evaluation.prediction import bootstrap_interval, paired_bootstrap, prediction_metrics
+from bua_jax.evaluation.results import Predicted
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore

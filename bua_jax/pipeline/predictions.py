@@ -18,7 +18,7 @@ from bua_jax.basics.console import notice
 from bua_jax.basics.version import __version__
 from bua_jax.dialogue.tasks import Writer, revealed_instruction, zero_shot_instruction
 from bua_jax.evaluation import kept
-from bua_jax.evaluation.kept import Predicted
+from bua_jax.evaluation.results import Predicted
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore, History
 from bua_jax.events.sets import WindowSet

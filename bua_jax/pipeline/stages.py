@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from bua_jax.alignment.parts import Parts, assemble, save_trained, with_trained
 from bua_jax.alignment.warm_start import warm_start, word_targets
 from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
-from bua_jax.dialogue.prompts import WITHOUT_ENCODER, TokenRecord
+from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import sample_windows, window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
