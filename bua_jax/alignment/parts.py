@@ -202,8 +202,8 @@ def with_trained(parts: Parts, path: Path) -> Parts:
                 f"{path} was trained with {name} {metadata.get(name)!r}, but here it is {value!r}. Use "
                 "the config that it was trained with, or another --workdir."
             )
-    for group, value in tree.items():
-        fresh = jax.tree.map(lambda x: x.shape, parts.variables[group])
+    for name, value in tree.items():
+        fresh = jax.tree.map(lambda x: x.shape, parts.variables[name])
         if jax.tree.map(lambda x: x.shape, value) != fresh:
-            raise CheckpointError(f"{path}: the shapes of {group} do not fit the model.")
+            raise CheckpointError(f"{path}: the shapes of {name} do not fit the model.")
     return dataclasses.replace(parts, variables={**parts.variables, **tree})

@@ -22,7 +22,7 @@ from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.pipeline.dialogues import SETS, portions, write_portion, writer_of
-from bua_jax.pipeline.stages import stage_groups, train_settings
+from bua_jax.pipeline.stages import stage_parts, train_settings
 from bua_jax.pipeline.windows import draw_set
 from bua_jax.planning.step import abstract_model
 
@@ -106,7 +106,7 @@ def compare_packing(
         ("packed", plan, packed),
         ("padded", padded_plan, padded),
     ):
-        step = OurStep(model, variables, stage_groups(config, "stage2"), one, settings)
+        step = OurStep(model, variables, stage_parts(config, "stage2"), one, settings)
         runs.append(functools.partial(step, step.place(batch)))
         rows.append(
             {

@@ -38,13 +38,13 @@ class OurStep:
         self,
         model: Aligned,
         variables: Mapping[str, Any],
-        groups: tuple[str, ...],
+        parts: tuple[str, ...],
         plan: PackingPlan,
         settings: TrainSettings,
     ) -> None:
         self.mesh = sharding.make_mesh("1")
         self.microbatches = settings.microbatches
-        trainable, frozen = partition(variables, groups)
+        trainable, frozen = partition(variables, parts)
         self.frozen = jax.device_put(frozen, sharding.shardings(frozen, self.mesh))
         optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
         state = create(trainable, optimizer, len(TASKS))

@@ -100,7 +100,7 @@ class Engine:
     drawing: Drawing | None = None
 
     @property
-    def group(self) -> int:
+    def at_once(self) -> int:
         """Rows that are prefilled together, and for which decoding is interrupted."""
         return max(1, self.batch // 4)
 
@@ -190,7 +190,7 @@ def _run(  # noqa: C901 (one queue: its branches are what a row can want next)
         live = [at for at, row in enumerate(rows) if row is not None]
         if not live:
             return
-        slots = _answer(engine, slots, min(engine.group, len(live)))
+        slots = _answer(engine, slots, min(engine.at_once, len(live)))
         done = ~np.asarray(slots.live)
         tokens, counts = np.asarray(slots.tokens), np.asarray(slots.counts)
         for at in live:
@@ -236,15 +236,15 @@ def _row(rows: Sequence[_Row | None], at: int) -> _Row:
 def _together(
     engine: Engine, rows: Sequence[_Row | None], asking: list[int]
 ) -> Iterator[list[int]]:
-    """Rows in groups that one call can serve: of one kind, and of about the same length."""
+    """Rows that one call can serve together: of one kind, and of about the same length."""
     kinds: dict[tuple, list[int]] = {}
     for at in asking:
         turn = _row(rows, at).turn
         soft = turn.events is not None
         kinds.setdefault((turn.wants == "labels", soft, _bucket(len(turn.tokens))), []).append(at)
     for members in kinds.values():
-        for begin in range(0, len(members), engine.group):
-            yield members[begin : begin + engine.group]
+        for begin in range(0, len(members), engine.at_once):
+            yield members[begin : begin + engine.at_once]
 
 
 def _bucket(n: int) -> int:
@@ -253,12 +253,12 @@ def _bucket(n: int) -> int:
 
 
 def _next_chunk(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
-    """(row numbers int32[n], their lengths int32[n], chunk), padded to one of two sizes of group.
+    """(row numbers int32[n], their lengths int32[n], chunk), padded to one of two numbers of rows.
 
     The rows' lengths grow by it. Raises `ConfigError` if one outgrows its slots.
     """
-    group = engine.group
-    size = max(1, group // 4) if len(some) <= group // 4 else group
+    most = engine.at_once
+    size = max(1, most // 4) if len(some) <= most // 4 else most
     which = np.full(size, engine.batch, np.int32)
     lengths, counts = np.zeros(size, np.int32), np.zeros(size, np.int32)
     turns = [_row(rows, at).turn for at in some]

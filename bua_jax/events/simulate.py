@@ -337,7 +337,7 @@ def _dated(persona: Persona, events: dict[str, np.ndarray]) -> pa.Table:
 def write_population(
     path: Path, num_users: int, num_days: int, seed: int, *, personas: Path, chunk: int = 500
 ) -> int:
-    """Streams a population to parquet in groups of `chunk` people; returns the number of events.
+    """Streams a population to parquet `chunk` people at a time; returns the number of events.
 
     Columns user, time (ISO 8601), location, behaviour. The ground truth goes to `personas` as JSON
     lines. Memory does not grow with `num_users`; both files appear only when they are complete.
@@ -349,16 +349,16 @@ def write_population(
         pq.ParquetWriter(temporary, _FILE) as writer,
         open(truth_path, "w", encoding="utf-8") as truth,
     ):
-        group: list[pa.Table] = []
+        block: list[pa.Table] = []
         everyone = people(num_users, num_days, seed)
         for number, (persona, events) in enumerate(progress(everyone, "simulating", num_users), 1):
             truth.write(json.dumps(asdict(persona)) + "\n")
-            group.append(_dated(persona, events))
+            block.append(_dated(persona, events))
             if number % chunk == 0 or number == num_users:
-                table = pa.concat_tables(group)
+                table = pa.concat_tables(block)
                 writer.write_table(table)
                 count += len(table)
-                group = []
+                block = []
     return count
 
 

@@ -16,7 +16,7 @@ from bua_jax.basics import files
 from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice, progress
 from bua_jax.dialogue.rounds import Dialogue
-from bua_jax.dialogue.store import describe, read_dialogues, write_dialogues
+from bua_jax.dialogue.store import provenance, read_dialogues, write_dialogues
 from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, write_stage1
 from bua_jax.events.schema import EventStore
 from bua_jax.events.sets import WindowSet
@@ -117,7 +117,7 @@ def _finish(
         notice(f"stage 1: left out {number} windows ({reason})")
     for stage, dialogues in stages.items():
         path = run.folder("dialogues") / f"stage{stage}.parquet"
-        write_dialogues(path, dialogues, describe(store))
+        write_dialogues(path, dialogues, provenance(store))
     notice(f"dialogues: {len(stages[1])} of stage 1, {len(stages[2])} of stage 2")
     return {"stage1": len(stages[1]), "stage2": len(stages[2])}
 
@@ -147,7 +147,7 @@ def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
     skipped = Counter[str]()
     places = {(portion.stage, portion.split, portion.task): i for i, portion in enumerate(whole)}
     for path in paths:
-        for dialogue in read_dialogues(path, describe(store)):
+        for dialogue in read_dialogues(path, provenance(store)):
             task = dialogue.task if dialogue.stage == 2 else ""
             found[places[dialogue.stage, dialogue.split, task]].append(dialogue)
         skipped += Counter(json.loads(pq.read_schema(path).metadata[b"skipped"]))
@@ -160,7 +160,7 @@ def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
 def shard_folder(run: Run, store: EventStore, sets: Mapping[str, WindowSet]) -> Path:
     """Where the shards of this config, data, annotator and these windows lie."""
     drawn = {name: one.fingerprint for name, one in sets.items()}
-    shaped = [settings(run.config, FIELDS), drawn, describe(store)]
+    shaped = [settings(run.config, FIELDS), drawn, provenance(store)]
     identity = files.sha256_text(json.dumps(shaped, sort_keys=True))
     return run.folder("dialogues") / "shards" / identity
 
@@ -186,7 +186,7 @@ def write_shard(
         )
         found += written
         skipped += left_out
-    write_dialogues(path, found, {**describe(store), "skipped": json.dumps(skipped)})
+    write_dialogues(path, found, {**provenance(store), "skipped": json.dumps(skipped)})
 
 
 @functools.lru_cache(maxsize=1)  # once per worker
@@ -201,4 +201,4 @@ def load_dialogues(run: Run, stage: str, store: EventStore) -> list[Dialogue]:
     if stage == "joint":
         return [d for s in ("stage1", "stage2", "stage3") for d in load_dialogues(run, s, store)]
     folder = run.folder("reflect" if stage == "stage3" else "dialogues")
-    return read_dialogues(folder / f"{stage}.parquet", describe(store))
+    return read_dialogues(folder / f"{stage}.parquet", provenance(store))

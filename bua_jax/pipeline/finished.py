@@ -35,13 +35,13 @@ def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
     Raises `MismatchError` for a run of an older version, which lacks fields that asking it needs.
     """
     config, today = ConfigDict(record["config"]), load_config("configs/base.py")
-    for group in ("execution", "model", "decoding", "dialogues", "windows"):
-        missing = sorted(set(today[group]) - set(config.get(group, ())))
+    for part in ("execution", "model", "decoding", "dialogues", "windows"):
+        missing = sorted(set(today[part]) - set(config.get(part, ())))
         if missing:
             made_by = record["versions"]
             raise MismatchError(
                 f"{folder} was trained by version {made_by.get('bua_jax')} (git {made_by.get('git')}), "
-                f"whose configs had no config.{group}.{missing[0]} yet. Use that version with it, or train "
+                f"whose configs had no config.{part}.{missing[0]} yet. Use that version with it, or train "
                 "it again in another --workdir."
             )
     return config

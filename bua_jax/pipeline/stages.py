@@ -32,8 +32,8 @@ from bua_jax.training.loop import train
 from bua_jax.training.optimizer import (
     STAGE_TABLE,
     OptimizerSettings,
-    print_groups,
-    trained_groups,
+    print_parts,
+    trained_parts,
 )
 
 TRAINED = "trained.safetensors"
@@ -80,11 +80,11 @@ def train_settings(run_config: Settings, stage: str, plan: PackingPlan) -> Train
     )
 
 
-def stage_groups(run_config: Settings, stage: str) -> tuple[str, ...]:
+def stage_parts(run_config: Settings, stage: str) -> tuple[str, ...]:
     """What the stage trains; without soft tokens there is no projector, and stage 1 trains nothing."""
-    groups = trained_groups(stage, full_finetuning=run_config[stage].full_finetuning)
+    names = trained_parts(stage, full_finetuning=run_config[stage].full_finetuning)
     reads_soft = run_config.model.soft_tokens not in WITHOUT_ENCODER
-    return tuple(group for group in groups if reads_soft or group != "projector")
+    return tuple(name for name in names if reads_soft or name != "projector")
 
 
 def _starts_cold(run: Run) -> bool:
@@ -108,12 +108,12 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         parts = with_trained(parts, trained_path(run, before))
     elif _starts_cold(run):
         parts = _warm(run, parts, store)
-    groups = stage_groups(run.config, stage)
-    if not groups:
+    names = stage_parts(run.config, stage)
+    if not names:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")
-        _save(run, stage, _kept(parts, groups), parts)
+        _save(run, stage, _kept(parts, names), parts)
         return {"skipped": True}
-    print_groups(parts.variables, groups, stage)
+    print_parts(parts.variables, names, stage)
     shape = (model.soft_tokens, model.recall, config.row_length)
     records = _records(run, stage, Encoding(store, parts.tokenizer, *shape))
     plan = plan_packing(
@@ -134,7 +134,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         trained, measured = train(
             parts.model,
             parts.variables,
-            groups,
+            names,
             records["train"],
             records["validation"],
             plan,
@@ -144,7 +144,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
             mesh,
             stage,
         )
-    _save(run, stage, {**_kept(parts, groups), **trained}, parts)
+    _save(run, stage, {**_kept(parts, names), **trained}, parts)
     attention = parts.model.llm.config.attention  # what "auto" was here
     return {**measured, "dialogues": len(records["train"]), "attention": attention}
 
@@ -201,6 +201,6 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
     return dataclasses.replace(parts, variables={**parts.variables, "projector": params})
 
 
-def _kept(parts: Parts, groups: tuple[str, ...]) -> dict[str, Any]:
-    """Projector and adapter as they are, for groups that the stage does not train."""
-    return {g: parts.variables[g] for g in ("projector", "adapter") if g not in groups}
+def _kept(parts: Parts, trained: tuple[str, ...]) -> dict[str, Any]:
+    """Projector and adapter as they are, where the stage does not train them."""
+    return {n: parts.variables[n] for n in ("projector", "adapter") if n not in trained}

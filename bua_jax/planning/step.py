@@ -23,7 +23,7 @@ from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel import sharding
 from bua_jax.pipeline.encoder import encoder_config
-from bua_jax.pipeline.stages import stage_groups, train_settings
+from bua_jax.pipeline.stages import stage_parts, train_settings
 from bua_jax.training import dialogues
 from bua_jax.training.optimizer import make_optimizer, partition
 from bua_jax.training.state import create
@@ -33,7 +33,7 @@ _BEHAVIOURS = 37  # labels of the paper's Behavior set, where the config names n
 
 @dataclass(frozen=True)
 class Lowered:
-    """A step before it is compiled, and the bytes per device of what it is given, by group."""
+    """A step before it is compiled, and the bytes per device of what it is given, by part."""
 
     step: jax.stages.Lowered
     given: dict[str, int]
@@ -109,10 +109,10 @@ def _batch(plan: PackingPlan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _trained(config: ConfigDict, stage: str) -> tuple[str, ...]:
-    groups = stage_groups(config, stage)
-    if not groups:
+    parts = stage_parts(config, stage)
+    if not parts:
         raise ConfigError(f"{stage} trains nothing without soft tokens, so there is no plan.")
-    return groups
+    return parts
 
 
 def lower_step(
@@ -142,7 +142,7 @@ def lower_step(
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         lowered = step.lower(state, frozen, batch, sums)
     everything = {**frozen, **state.trainable}
-    given = {group: _bytes(everything[group]) for group in everything}
+    given = {part: _bytes(everything[part]) for part in everything}
     return Lowered(
         lowered, {**given, "optimizer state": _bytes(state.opt_state), "batch": _bytes(batch)}
     )

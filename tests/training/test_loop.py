@@ -16,7 +16,7 @@ from bua_jax.basics.errors import CheckpointError, WriteError
 from bua_jax.feed.batches import Batches
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, loop
-from bua_jax.training.optimizer import OptimizerSettings, trained_groups
+from bua_jax.training.optimizer import OptimizerSettings, trained_parts
 from bua_jax.training.state import create
 from bua_jax.training.writers import MetricWriter, read_scalars
 from tests.support import tiny
@@ -137,7 +137,7 @@ def test_a_finished_run_is_not_trained_again(trained) -> None:
 
 @pytest.mark.parametrize("stage", ["stage1", "stage3", "full"])  # stage 2 is the run above
 def test_frozen_leaves_stay_bit_for_bit(stage: str) -> None:
-    groups = trained_groups("stage3" if stage == "full" else stage, full_finetuning=stage == "full")
+    groups = trained_parts("stage3" if stage == "full" else stage, full_finetuning=stage == "full")
     model, variables = tiny.model()
     trainable, frozen = loop.partition(variables, groups)
     before = jax.device_get(frozen)
