@@ -130,7 +130,7 @@ def from_tiktoken(path: str | Path) -> tokenizers.Tokenizer:
             raise CheckpointError(
                 f"{path}, line {number}: {error}; expected a token in base64 and its rank."
             ) from error
-    text = {byte: character for character, byte in _byte_of_character().items()}
+    text = {byte: character for character, byte in byte_of_character().items()}
 
     def spelled(token: bytes) -> str:
         return "".join(text[byte] for byte in token)
@@ -164,7 +164,7 @@ def _merged(token: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
     return parts
 
 
-def _byte_of_character() -> dict[str, int]:
+def byte_of_character() -> dict[str, int]:
     """Inverse of the byte-level alphabet: printable Latin-1 stands for itself, the rest is shifted."""
     kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
     shifted = [b for b in range(256) if b not in kept]
@@ -174,7 +174,7 @@ def _byte_of_character() -> dict[str, int]:
 
 def token_bytes(tokenizer: HFTokenizer) -> list[bytes | None]:
     """Bytes that each embedding row stands for; None for special tokens and unused rows."""
-    table = _byte_of_character()
+    table = byte_of_character()
     found: list[bytes | None] = [None] * tokenizer.vocab_size
     added = set(tokenizer.tokenizer.get_added_tokens_decoder())
     for text, number in tokenizer.tokenizer.get_vocab(with_added_tokens=True).items():
