@@ -97,7 +97,7 @@ def synthetic_batch(tokens: np.ndarray, supervised: int) -> dict[str, np.ndarray
 
 
 def synthetic_step(job: Mapping[str, Any], remat: str) -> tuple[OurStep, dict[str, jax.Array]]:
-    """The step of a job (`bench_train.our_job`) under a remat policy, and the batch that it trains on."""
+    """The step of a job (`train.our_job`) under a remat policy, and the batch that it trains on."""
     folder = Path(job["folder"])
     config, base = huggingface.load(folder, job["dtype"])
     config = dataclasses.replace(config, remat=remat, attention=job["attention"])

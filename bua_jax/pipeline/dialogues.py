@@ -161,7 +161,7 @@ def shard_folder(run: Run, store: EventStore, sets: Mapping[str, WindowSet]) -> 
     """Where the shards of this config, data, annotator and these windows lie."""
     drawn = {name: one.fingerprint for name, one in sets.items()}
     shaped = [settings(run.config, FIELDS), drawn, provenance(store)]
-    identity = files.sha256_text(json.dumps(shaped, sort_keys=True))
+    identity = files.sha256_json(shaped)
     return run.folder("dialogues") / "shards" / identity
 
 

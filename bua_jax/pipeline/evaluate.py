@@ -15,13 +15,13 @@ import numpy as np
 
 from bua_jax.alignment.ask import Bua
 from bua_jax.basics import files
-from bua_jax.basics.version import __version__
+from bua_jax.basics.version import signature
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.dialogue.tasks import Writer, understanding_rounds
 from bua_jax.evaluation import kept
+from bua_jax.evaluation.kept import Predicted
 from bua_jax.evaluation.oracle import flips
 from bua_jax.evaluation.prediction import bootstrap_interval, paired_bootstrap, prediction_metrics
-from bua_jax.evaluation.results import Predicted
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore
@@ -187,16 +187,19 @@ def build_evaluation(run: Run) -> dict[str, Any]:
     _write_predictions(folder / "predictions.jsonl", store, asked, predicted)
     made, frozen = generate_all(run, store)
     files.write_text(folder / "generated.jsonl", _lines(made))
-    split = files.sha256_text(json.dumps(store.split.tolist()))
-    signature = (
-        f"bua|data:{store.fingerprint}|split:{split}|test:{asked.frozen.fingerprint}|"
-        f"decode:{run.config.decoding.decode}|invalid:wrong|bleu:{bleu_signature()}|"
-        f"seed:{run.config.seed}|v{__version__}"
+    depends_on = signature(
+        data=store.fingerprint,
+        split=files.sha256_json(store.split.tolist()),
+        test=asked.frozen.fingerprint,
+        decode=run.config.decoding.decode,
+        invalid="wrong",
+        bleu=bleu_signature(),
+        seed=run.config.seed,
     )
     metrics = {
         "prediction": prediction,
         **score_days(run, store, made, frozen),
-        "signature": signature,
+        "signature": depends_on,
     }
     if run.config.evaluation.oracle:
         fields = ("seed", *PREDICTIONS_READ)

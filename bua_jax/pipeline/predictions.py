@@ -18,7 +18,7 @@ from bua_jax.basics.console import notice
 from bua_jax.basics.version import __version__
 from bua_jax.dialogue.tasks import Writer, revealed_instruction, zero_shot_instruction
 from bua_jax.evaluation import kept
-from bua_jax.evaluation.results import Predicted
+from bua_jax.evaluation.kept import Predicted
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore, History
 from bua_jax.events.sets import WindowSet
@@ -117,7 +117,7 @@ def identity(run: Run, about: WindowSet, made_from: str, fields: Sequence[str]) 
     record = read_record(run, made_from)
     assert record is not None
     content = [about.fingerprint, record["id"], read, __version__]
-    return files.sha256_text(json.dumps(content, sort_keys=True))
+    return files.sha256_json(content)
 
 
 def final_stage(needs: Sequence[str]) -> str:

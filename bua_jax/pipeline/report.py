@@ -8,9 +8,9 @@ from typing import Any
 from bua_jax.basics import files
 from bua_jax.basics.console import out
 from bua_jax.evaluation import kept, plots, tables
+from bua_jax.evaluation.kept import Predicted
 from bua_jax.evaluation.prediction import Calibration, calibration
 from bua_jax.evaluation.report import Conversation, Report, sections, write_report
-from bua_jax.evaluation.results import Predicted
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import sample_id, target_day
 from bua_jax.methods.protocol import histories_of
