@@ -14,7 +14,7 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.pipeline.chain import STEPS, show_outline, start
-from bua_jax.pipeline.evaluate import print_results
+from bua_jax.pipeline.report import print_results, report_results
 from bua_jax.pipeline.steps import ensure
 
 FLAGS = flags.FLAGS
@@ -26,6 +26,7 @@ def main() -> None:
         return
     run = start(FLAGS.config, cli.workdir())
     ensure(run, "evaluation", STEPS)
+    report_results(run)
     print_results(run)
 
 

@@ -5,8 +5,8 @@ Examples:
 
 The config is that of the run, unless --config names another. Prints the table and writes metrics.json
 and report.html into the workdir. It trains no stage: where one is missing it says which command does
-that. A finished evaluation is printed again, not repeated, because test windows are scored once per
-checkpoint.
+that. Predictions are kept, because test windows are scored once per checkpoint: a finished evaluation is
+printed again, and one more baseline is added to it.
 """
 
 import sys
@@ -15,8 +15,8 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics.errors import MismatchError
-from bua_jax.pipeline.chain import STEPS, start
-from bua_jax.pipeline.evaluate import print_results
+from bua_jax.pipeline.chain import STAGES, STEPS, start
+from bua_jax.pipeline.report import print_results, report_results
 from bua_jax.pipeline.steps import ensure, read_record
 
 FLAGS = flags.FLAGS
@@ -26,7 +26,8 @@ OF_THE_RUN = not cli.names_config(sys.argv)
 def main() -> None:
     workdir = cli.workdir()
     run = start(cli.config_of(workdir) if OF_THE_RUN else FLAGS.config, workdir)
-    missing = [s for s in STEPS["evaluation"].needs(run.config) if read_record(run, s) is None]
+    needs = STEPS["evaluation"].needs(run.config)
+    missing = [s for s in needs if s in STAGES and read_record(run, s) is None]
     if missing:
         raise MismatchError(
             f"{run.workdir} lacks {', '.join(missing)}, so there is nothing to score yet. Build it with: "
@@ -34,6 +35,7 @@ def main() -> None:
             f"--workdir={run.workdir}"
         )
     ensure(run, "evaluation", STEPS)
+    report_results(run)
     print_results(run)
 
 

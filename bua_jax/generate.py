@@ -53,7 +53,7 @@ def main() -> None:
         histories,
         lambda some, begin: bua.generate(some, first_row=begin, **options),
         identity=bua.identity(FLAGS.input, f"{options}"),
-        part=PARTS * bua.decoding.batch,
+        part=PARTS * bua.batch,
     )
 
 

@@ -60,7 +60,7 @@ def main() -> None:
         start_ray(cluster["address"])
     bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
     ids, histories = read_histories(FLAGS.input, bua.catalogue, bua.windows.prediction_history)
-    identity, part = bua.identity(FLAGS.input, "labels"), PARTS * bua.decoding.batch
+    identity, part = bua.identity(FLAGS.input, "labels"), PARTS * bua.batch
     if cluster is None:
         write_answers(
             FLAGS.output,

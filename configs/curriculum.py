@@ -5,10 +5,8 @@ python -m bua_jax.curriculum --config=configs/curriculum.py:data=foursquare_nyc
 
 from ml_collections import ConfigDict
 
-from bua_jax.basics.config import load
+from bua_jax.basics.config import based_on
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    config = load("configs/base.py", arg).copy_and_resolve_references()
-    config.unlock()
-    return config
+    return based_on("configs/base.py", arg)

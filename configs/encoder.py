@@ -7,11 +7,10 @@ python -m bua_jax.pretrain --config=configs/encoder.py:data=foursquare_nyc \\
 
 from ml_collections import ConfigDict
 
-from bua_jax.basics.config import load
+from bua_jax.basics.config import based_on
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    config = load("configs/curriculum.py", arg).copy_and_resolve_references()
-    config.unlock()
+    config = based_on("configs/curriculum.py", arg)
     config.step = "encoder"
     return config

@@ -5,13 +5,12 @@ python -m bua_jax.curriculum --config=configs/foursquare_nyc.py --workdir=runs/f
 
 from ml_collections import ConfigDict
 
-from bua_jax.basics.config import load
+from bua_jax.basics.config import based_on
 
 
 def get_config(arg: str = "") -> ConfigDict:
     arg = f"data=foursquare_nyc,{arg}"  # what the caller says comes later and wins
-    config = load("configs/curriculum.py", arg).copy_and_resolve_references()
-    config.unlock()
+    config = based_on("configs/curriculum.py", arg)
     config.windows.train = 24_000
     config.windows.validation = 200
     config.windows.test = 0

@@ -6,12 +6,11 @@ python -m bua_jax.curriculum --config=configs/quickstart.py --workdir=runs/quick
 
 from ml_collections import ConfigDict
 
-from bua_jax.basics.config import load
+from bua_jax.basics.config import based_on
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    config = load("configs/curriculum.py", arg).copy_and_resolve_references()
-    config.unlock()
+    config = based_on("configs/curriculum.py", arg)
     config.encoder.epochs = 4
     # four epochs: a high rate and little dropout do best on validation users (2.01 -> 1.86 nats)
     config.encoder.dropout = 0.05

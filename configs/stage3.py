@@ -10,12 +10,8 @@ What the stage needs (encoder, dialogues, earlier stages) is built first where i
 
 from ml_collections import ConfigDict
 
-from bua_jax.basics.config import load
+from bua_jax.basics.config import of_stage
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    config = load("configs/curriculum.py", arg).copy_and_resolve_references()
-    config.unlock()
-    config.step = "stage3"
-    config.train = config.stage3
-    return config
+    return of_stage("stage3", arg)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's run on one node of GPUs (NVIDIA, by default 8): all stages and the evaluation.
 #   launch/train_gpus.sh checkpoints/Qwen2.5-7B foursquare_nyc
-#   launch/train_gpus.sh checkpoints/Qwen2.5-7B foursquare_nyc --dry-run --config.mesh=4
+#   launch/train_gpus.sh checkpoints/Qwen2.5-7B foursquare_nyc --dry-run --config.execution.mesh=4
 # CHECKPOINT is a Hugging Face directory, a .gguf file or NAME@REVISION on the hub; DATA a name in
 # configs/data. MODEL=qwen2.5-0.5b ... qwen2.5-72b, by default qwen2.5-7b. What follows goes to
 # `python -m bua_jax.curriculum`; the same command again goes on where it was cut.

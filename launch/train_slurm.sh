@@ -14,7 +14,7 @@
 #   sbatch --nodes=1 launch/train_slurm.sh checkpoints/Qwen2.5-7B foursquare_nyc
 #   launch/train_slurm.sh checkpoints/Qwen2.5-7B foursquare_nyc --dry-run
 source "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}/launch/setup.sh"
-command=(launch/train_gpus.sh "${@:1:2}" --distributed "--config.mesh=${SLURM_NNODES:-2}x8x1" "${@:3}")
+command=(launch/train_gpus.sh "${@:1:2}" --distributed "--config.execution.mesh=${SLURM_NNODES:-2}x8x1" "${@:3}")
 if [[ " $* " == *" --dry-run "* ]]; then
   exec "${command[@]}"
 fi

@@ -16,6 +16,11 @@ from bua_jax.pipeline.steps import settings
 from tests.support.helpers import ROOT
 
 FILES = sorted(p.name for p in (ROOT / "configs").glob("[a-z]*.py"))
+PAGES = sorted(
+    f"{kind}/{path.stem}"
+    for kind in ("data", "methods")
+    for path in (ROOT / "configs" / kind).glob("[a-z]*.py")
+)
 DATA = sorted(p.stem for p in (ROOT / "configs" / "data").glob("[a-z]*.py"))
 
 
@@ -36,7 +41,7 @@ def test_data_configs_compose(data: str) -> None:
 def test_model_configs_compose(model: str) -> None:
     config = configs.load("configs/curriculum.py", f"model={model},mesh=8")
     assert config.model.name == model
-    assert config.mesh == "8"
+    assert config.execution.mesh == "8"
 
 
 def test_train_is_another_name_for_the_stage() -> None:
@@ -58,7 +63,7 @@ def test_docstrings_have_a_command(name: str) -> None:
     assert "python -m bua_jax." in docstring
 
 
-@pytest.mark.parametrize("path", ["base.py", *(f"data/{name}.py" for name in DATA)])
+@pytest.mark.parametrize("path", ["base.py", *(f"{part}.py" for part in PAGES)])
 def test_every_field_is_commented(path: str) -> None:
     """A leaf is set on a line with a comment (name and citation say what they are)."""
     for line in (ROOT / "configs" / path).read_text().splitlines():
@@ -93,10 +98,10 @@ def test_leaves_are_dotted() -> None:
             "config.dialogues.rounds=False leaves out",
         ),
         ("--config.model.recall=-1", "config.model.recall=-1 is negative"),
-        ("--config.model.attention=flash", "is none of auto, xla, cpu, cudnn, splash"),
-        ("--config.model.remat=half", "is none of none, full, dots"),
+        ("--config.execution.attention=flash", "is none of auto, xla, cpu, cudnn, splash"),
+        ("--config.execution.remat=half", "is none of none, full, dots"),
         ("--config.model.base_quantization=int3", "is none of none, int8, nf4"),
-        ("--config.model.base_quantization=int8", "add --config.model.merge_adapter=False"),
+        ("--config.model.base_quantization=int8", "add --config.execution.merge_adapter=False"),
         ("--config=configs/stage7.py", "configs/stage2.py"),
         ("--nonsense=1", "nonsense"),
     ],
@@ -118,3 +123,9 @@ def test_a_typo_is_one_paragraph_and_exit_code_2(flag: str, message: str, tmp_pa
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_only_nano_is_asked_its_drill_first() -> None:
+    for model in ("smollm2-135m", "qwen2.5-7b"):
+        assert configs.load("configs/curriculum.py", f"model={model}").model.drill == ""
+    assert configs.load("configs/curriculum.py").model.drill == "What was last?"

@@ -41,7 +41,12 @@ def test_training_scripts_are_short(script: str) -> None:
 
 @pytest.mark.parametrize("script", TRAINING)
 def test_a_dry_run_prints_the_command_and_checks_the_config(script: str, tmp_path: Path) -> None:
-    arguments = ("checkpoints/Qwen2.5-7B", "simulated", "--dry-run", "--config.mesh=1x4x2")
+    arguments = (
+        "checkpoints/Qwen2.5-7B",
+        "simulated",
+        "--dry-run",
+        "--config.execution.mesh=1x4x2",
+    )
     done = run(script, *arguments, tmp_path=tmp_path)
     assert done.returncode == 0, done.stderr
     command, about, *steps = done.stdout.splitlines()
@@ -50,13 +55,10 @@ def test_a_dry_run_prints_the_command_and_checks_the_config(script: str, tmp_pat
     assert [line.split(":")[0] for line in steps] == [
         f"to build {step}"
         for step in (
-            "data",
-            "encoder",
-            "dialogues",
-            "stage1",
-            "stage2",
-            "reflect",
-            "stage3",
+            *("data", "encoder"),
+            *("windows/test", "windows/days", "windows/days_train"),
+            *("windows/train", "windows/validation", "windows/days_validation"),
+            *("dialogues", "stage1", "stage2", "reflect", "stage3"),
             "evaluation",
         )
     ]
@@ -64,7 +66,7 @@ def test_a_dry_run_prints_the_command_and_checks_the_config(script: str, tmp_pat
 
 
 def test_a_dry_run_finds_a_bad_value(tmp_path: Path) -> None:
-    arguments = ("checkpoints/x", "simulated", "--dry-run", "--config.mesh=2x2")
+    arguments = ("checkpoints/x", "simulated", "--dry-run", "--config.execution.mesh=2x2")
     done = run("train_gpus.sh", *arguments, tmp_path=tmp_path)
     assert done.returncode == 2
     assert "neither N nor" in done.stderr
@@ -90,7 +92,7 @@ def test_slurm_starts_a_process_per_node(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
         "0,1,2,3,4,5,6,7 --kill-on-bad-exit=1 launch/train_gpus.sh weights simulated --distributed "
-        "--config.mesh=4x8x1 --config.seed=7\n"
+        "--config.execution.mesh=4x8x1 --config.seed=7\n"
     )
 
 

@@ -236,7 +236,7 @@ def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None
         (
             "--config.stages=(2,)",
             "--config.model.base_quantization=nf4",
-            "--config.model.merge_adapter=False",
+            "--config.execution.merge_adapter=False",
         ),
     ],
     ids=[

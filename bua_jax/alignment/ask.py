@@ -1,9 +1,8 @@
 """Asking a trained model: describe, predict, generate. The Python API and the verbs use this."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from ml_collections import ConfigDict
 
 from bua_jax.alignment.parts import Parts
 from bua_jax.basics import files
-from bua_jax.basics.version import __version__
+from bua_jax.basics.config import Settings
+from bua_jax.basics.version import signature
 from bua_jax.decoding import rounds as decoding
-from bua_jax.decoding.rounds import Decoder, Instruction
+from bua_jax.decoding.rounds import Decoder, Instruction, Understanding
 from bua_jax.dialogue.critic import critique, refinement_instruction
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.prompts import first_instruction, num_placeholders, opening
@@ -38,16 +38,19 @@ class Bua:
     """A trained model and how it is asked.
 
     `shares`: training users' behaviour shares float64[C], which the critic of the refine round needs.
-    `windows`: lengths of the histories it was trained on.
+    `decoding`, `windows`: these parts of a config; `windows` has the lengths of the histories that it was
+    trained on, for those who read them from a file.
     """
 
     parts: Parts
-    decoding: ConfigDict
+    decoding: Settings
     shares: np.ndarray
-    windows: ConfigDict
+    windows: Settings = field(default_factory=ConfigDict)
     with_rounds: bool = True
     refine: bool = False
     seed: int = 42
+    batch: int = 32  # histories decoded together
+    drill: str = ""  # what the prediction instruction began with in training
 
     @property
     def catalogue(self) -> Catalogue:
@@ -62,11 +65,16 @@ class Bua:
             parts.tokenizer,
             parts.catalogue,
             token_bytes(parts.tokenizer),
-            self.decoding.batch,
+            self.batch,
             self.decoding.max_new_tokens,
             self.decoding.cache_dtype,
             parts.mesh,
         )
+
+    @property
+    def final_instruction(self) -> str:
+        """What asks for the next behaviour, its time not told."""
+        return prediction_instruction(self.catalogue, drill=self.drill)
 
     def rounds(self, histories: Sequence[History]) -> list[tuple[str, Instruction]]:
         """The understanding rounds; with `refine` the critic's feedback on the drafted summary too."""
@@ -86,11 +94,9 @@ class Bua:
         return asked
 
     def signature(self, decode: str) -> str:
-        """What a result depends on, in the manner of sacreBLEU."""
+        """What an answer depends on."""
         data = self.parts.identity["data"]
-        return (
-            f"bua|data:{data}|decode:{decode}|refine:{self.refine}|seed:{self.seed}|v{__version__}"
-        )
+        return signature(data=data, decode=decode, refine=self.refine, seed=self.seed)
 
     def identity(self, path: str | Path, how: str) -> str:
         """What the answers to a file of histories depend on: its content, the model, the settings."""
@@ -101,7 +107,7 @@ class Bua:
             "base": self.parts.identity["base"],
             "decoding": self.decoding.to_dict(),
         }
-        return f"{self.signature(how)}|{files.sha256_text(json.dumps(said, sort_keys=True))}"
+        return f"{self.signature(how)}|{files.sha256_json(said)}"
 
     def probabilities(
         self,
@@ -110,9 +116,9 @@ class Bua:
         *,
         decode: str = "labels",
         given: Sequence[Mapping[str, str]] | None = None,
-    ) -> tuple[np.ndarray, list[decoding.Understanding]]:
+    ) -> tuple[np.ndarray, list[Understanding]]:
         """(log-probabilities float32[n, C], understanding texts); see `decoding.rounds.predict`."""
-        final = final or [prediction_instruction(self.catalogue)] * len(histories)
+        final = final or [self.final_instruction] * len(histories)
         asked = self.rounds(histories)
         return decoding.predict(self.decoder, histories, asked, final, decode=decode, given=given)
 
@@ -183,7 +189,7 @@ class Bua:
         """
         weekdays = [(int(h.weekday[-1]) + 1) % 7 for h in histories]
         if predictions:
-            asked = [prediction_instruction(self.catalogue)] * len(histories)
+            asked = [self.final_instruction] * len(histories)
             options = {**options, "predict_first": asked}
         days, texts, log_p = self.days(histories, weekdays, **options)
         predicted = [self._prediction(row) for row in log_p] if predictions else [{}] * len(days)

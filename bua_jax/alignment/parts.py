@@ -7,16 +7,16 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from bua_jax.alignment.encoder import load_encoder
+from bua_jax.basics.config import Settings
 from bua_jax.basics.errors import CheckpointError, ConfigError, MismatchError
 from bua_jax.events.schema import Catalogue
 from bua_jax.interop import gguf, hub, huggingface, peft
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
 from bua_jax.models import lora, projector, quantization
 from bua_jax.models.aligned import Aligned
-from bua_jax.models.encoders import build
+from bua_jax.models.encoders import EncoderConfig, build
 from bua_jax.models.kernels import cpu
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
@@ -40,7 +40,7 @@ class Parts:
     mesh: Mesh | None = None  # over which the base is spread
 
 
-def base_folder(config: ConfigDict) -> Path:
+def base_folder(config: Settings) -> Path:
     """The language model's Hugging Face directory: local, converted from GGUF, or from the hub.
 
     Raises `ConfigError` if the config does not say, or names nothing that exists.
@@ -65,6 +65,17 @@ def base_folder(config: ConfigDict) -> Path:
     )
 
 
+def model_sources(config: Settings) -> dict[str, str]:
+    """The files of the base, and of the adapter that training starts from, by config field.
+
+    A hub's NAME@REVISION says itself what it holds, so nothing is fetched to know it.
+    """
+    model = config.model
+    base = str(NANO) if model.name == "nano" and not model.path else model.path
+    named = {"model.path": base, "model.adapter": model.adapter}
+    return {field: path for field, path in named.items() if path}
+
+
 def training_attention(name: str, sizes: Qwen2Config) -> str:
     """`name`, and what "auto" is here: "cpu" where its kernels run, else "xla". Raises `ConfigError`."""
     if name not in ("auto", "cpu"):
@@ -74,38 +85,50 @@ def training_attention(name: str, sizes: Qwen2Config) -> str:
     if name == "auto":
         return "xla"
     raise ConfigError(
-        "model.attention='cpu' takes a CPU, a C++ compiler, a base in float32 and heads of a multiple of "
+        "execution.attention='cpu' takes a CPU, a C++ compiler, a base in float32 and heads of a multiple of "
         f"32, but here it is {jax.default_backend()}, {sizes.dtype} and {sizes.head_dim}: set "
-        "--config.model.attention=xla."
+        "--config.execution.attention=xla."
+    )
+
+
+def lora_of(config: Settings) -> LoraConfig:
+    """The adapter's shape; config: the part `model`."""
+    return LoraConfig(config.lora_rank, config.lora_alpha, tuple(config.lora_targets))
+
+
+def compose(
+    config: Settings, how: Settings, llm: Qwen2Config, encoder: EncoderConfig, soft_id: int
+) -> Aligned:
+    """The model of a config, without parameters; config, how: the parts `model` and `execution`."""
+    return Aligned(
+        llm=Qwen2(llm, lora_of(config)),
+        encoder=build(encoder),
+        projector=Projector(llm.hidden_size),
+        soft_tokens=config.soft_tokens,
+        soft_id=soft_id,
+        merge_adapter=how.merge_adapter,
+        recall=config.recall,
     )
 
 
 def assemble(
-    config: ConfigDict, encoder_folder: Path, seed: int, mesh: Mesh | None = None
+    config: Settings, how: Settings, encoder_folder: Path, seed: int, mesh: Mesh | None = None
 ) -> Parts:
     """Loads base and encoder, and makes a fresh projector and adapter.
 
-    config: the run's `model` part; mesh: over which the base is spread.
+    config, how: the parts `model` and `execution`; mesh: over which the base is spread.
     Raises `CheckpointError` or `ConfigError`.
     """
     folder = base_folder(config)
     placement = (lambda shapes: shardings({"base": shapes}, mesh)["base"]) if mesh else None
     llm_config, base = huggingface.load(folder, config.dtype, placement)
-    attention = training_attention(config.attention, llm_config)
-    llm_config = dataclasses.replace(llm_config, remat=config.remat, attention=attention)
+    attention = training_attention(how.attention, llm_config)
+    llm_config = dataclasses.replace(llm_config, remat=how.remat, attention=attention)
     base_hash = huggingface.tree_hash(base)
     tokenizer = load_tokenizer(folder, llm_config.vocab_size)
     encoder_config, encoder, metadata = load_encoder(encoder_folder)
-    lora_config = LoraConfig(config.lora_rank, config.lora_alpha, tuple(config.lora_targets))
-    model = Aligned(
-        llm=Qwen2(llm_config, lora_config),
-        encoder=build(encoder_config),
-        projector=Projector(llm_config.hidden_size),
-        soft_tokens=config.soft_tokens,
-        soft_id=tokenizer.soft,
-        merge_adapter=config.merge_adapter,
-        recall=config.recall,
-    )
+    lora_config = lora_of(config)
+    model = compose(config, how, llm_config, encoder_config, tokenizer.soft)
     projector_key, adapter_key = jax.random.split(jax.random.key(seed))
     table = base["embed_tokens"]["embedding"]
     variables = {
@@ -179,8 +202,8 @@ def with_trained(parts: Parts, path: Path) -> Parts:
                 f"{path} was trained with {name} {metadata.get(name)!r}, but here it is {value!r}. Use "
                 "the config that it was trained with, or another --workdir."
             )
-    for group, value in tree.items():
-        fresh = jax.tree.map(lambda x: x.shape, parts.variables[group])
+    for name, value in tree.items():
+        fresh = jax.tree.map(lambda x: x.shape, parts.variables[name])
         if jax.tree.map(lambda x: x.shape, value) != fresh:
-            raise CheckpointError(f"{path}: the shapes of {group} do not fit the model.")
+            raise CheckpointError(f"{path}: the shapes of {name} do not fit the model.")
     return dataclasses.replace(parts, variables={**parts.variables, **tree})

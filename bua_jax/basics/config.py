@@ -1,4 +1,4 @@
-"""Finding, composing and overriding the config files in `configs/`.
+"""Finding, composing and overriding the config files in `configs/`; the view that a step has of one.
 
 A config file is a Python file with `get_config(arg: str = "") -> ConfigDict`. On the command line:
 `--config=configs/stage2.py:model=nano,data=foursquare_nyc --config.stage2.peak_lr=1e-3`.
@@ -6,13 +6,16 @@ The same files are found from a checkout and from an installed wheel.
 """
 
 import importlib.util
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import ConfigError, UndeclaredError
 
+Settings: TypeAlias = "ConfigDict | View"
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -54,6 +57,21 @@ def load(path: str, arg: str = "") -> ConfigDict:
     return config
 
 
+def based_on(path: str, arg: str) -> ConfigDict:
+    """A config file's config to be changed: unlocked, its references resolved."""
+    config = load(path, arg).copy_and_resolve_references()
+    config.unlock()
+    return config
+
+
+def of_stage(stage: str, arg: str) -> ConfigDict:
+    """The curriculum's config for one stage, whose part is also called `config.train`."""
+    config = based_on("configs/curriculum.py", arg)
+    config.step = stage
+    config.train = config[stage]
+    return config
+
+
 def part(kind: str, name: str, arg: str = "") -> ConfigDict:
     """Loads the shipped `configs/KIND/NAME.py`, e.g. `part("data", "foursquare_nyc")`, or a file of
     one's own by its path: `part("data", "mine.py")`.
@@ -73,6 +91,12 @@ def part(kind: str, name: str, arg: str = "") -> ConfigDict:
     return _module(path).get_config(arg)
 
 
+def pages(kind: str) -> ConfigDict:
+    """All of `configs/KIND/`, by name: `pages("methods").lightgbm`."""
+    names = sorted(path.stem for path in (folder() / kind).glob("[a-z]*.py"))
+    return ConfigDict({name: part(kind, name) for name in names})
+
+
 def parse_arg(arg: str, defaults: dict[str, str]) -> dict[str, str]:
     """Parses `"model=nano,data=simulated"` over `defaults`; the keys of `defaults` are the legal ones."""
     values = dict(defaults)
@@ -85,3 +109,72 @@ def parse_arg(arg: str, defaults: dict[str, str]) -> dict[str, str]:
             )
         values[key] = value
     return values
+
+
+class View:
+    """The part of a config that a step declared: reading any other field raises `UndeclaredError`.
+
+    Attributes and items give values; a part gives a view of itself. Iterating over a part, `items`,
+    `keys`, `in`, `**` and `to_dict` count as reading all of it, so they take a part that is declared as
+    a whole. References and writing have no place here.
+    """
+
+    def __init__(
+        self, config: ConfigDict, fields: Iterable[str], reader: str, prefix: str = ""
+    ) -> None:
+        """fields: dotted names of fields or of whole parts; reader: who declared them, for errors."""
+        self._config, self._fields = config, tuple(fields)
+        self._reader, self._prefix = reader, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # copying and pickling look for such before there is a config
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str) -> Any:
+        full = self._prefix + name
+        below = any(field.startswith(f"{full}.") for field in self._fields)
+        if not (self._is_whole(full) or below):
+            raise self._undeclared(full)
+        value = self._config[name]
+        if isinstance(value, ConfigDict):
+            return View(value, self._fields, self._reader, f"{full}.")
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise TypeError(f"A view is read, not written: {self._prefix}{name}.")
+        object.__setattr__(self, name, value)
+
+    def keys(self) -> list[str]:
+        return list(self._whole().keys())
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(name, self[name]) for name in self.keys()]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self._whole() else default
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._whole().to_dict()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._whole()
+
+    def _whole(self) -> ConfigDict:
+        part = self._prefix.removesuffix(".")
+        if not self._is_whole(part):
+            raise self._undeclared(part or "the whole config")
+        return self._config
+
+    def _is_whole(self, name: str) -> bool:
+        return any(name == field or name.startswith(f"{field}.") for field in self._fields)
+
+    def _undeclared(self, name: str) -> UndeclaredError:
+        return UndeclaredError(
+            f"{self._reader} reads {name}, which it did not declare; it declared "
+            f"{', '.join(self._fields) or 'nothing'}."
+        )

@@ -31,3 +31,7 @@ class Interrupted(BuaError):
     def __init__(self, by: str, saved: str) -> None:
         super().__init__(f"{by}: {saved}")
         self.exit_code = 130 if by == "SIGINT" else 2
+
+
+class UndeclaredError(BuaError):
+    """A step reads a config field or another step that it did not declare: a fault of the program."""

@@ -72,6 +72,11 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def sha256_json(value: Any) -> str:
+    """`sha256_text` of JSON values, whatever the order of their keys."""
+    return sha256_text(json.dumps(value, sort_keys=True))
+
+
 def sha256_file(path: str | Path) -> str:
     """First 16 hex digits of the SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

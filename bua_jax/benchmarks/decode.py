@@ -33,7 +33,6 @@ from bua_jax.decoding.cache import (
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.decoding.labels import build_tree, score_labels
 from bua_jax.dialogue.prompts import next_turn
-from bua_jax.dialogue.tasks import prediction_instruction
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import history, prediction_windows, sample_windows
 from bua_jax.interop import gguf, huggingface
@@ -225,6 +224,28 @@ def _their_generate(peer: Any, model: Any, tokens: np.ndarray, new: int) -> list
     return out[:, ids.shape[1] :].tolist()
 
 
+def _label_programs(model: Aligned, prompt: int) -> tuple[Callable[..., Any], ...]:
+    """Compiled: the prompt read, a tree scored on rows, both at once, a plain forward on rows."""
+
+    def read(weights, rows, tokens):
+        embedded = aligned.embed(model, weights, tokens)
+        return extend(model, weights, rows, embedded, jnp.asarray([prompt]))
+
+    def score(weights, rows, tree):
+        return score_labels(model, weights, rows, tree, stop=0).log_p
+
+    def scratch(weights, rows, tokens, tree):
+        return score(weights, read(weights, rows, tokens), tree)
+
+    def plain(weights, rows, tokens):
+        count = tokens.shape[1]
+        embedded = aligned.embed(model, weights, tokens)
+        room = with_room(rows, count)
+        return extend(model, weights, room, embedded, jnp.asarray([count])).hidden
+
+    return jax.jit(read), jax.jit(score), jax.jit(scratch), jax.jit(plain)
+
+
 def compare_labels(
     folder: Path, *, labels: int, prompt: int, repeats: int
 ) -> dict[str, dict[str, float]]:
@@ -243,27 +264,7 @@ def compare_labels(
     tokens = jnp.asarray(rng.integers(0, vocabulary, (1, prompt)), jnp.int32)
     slots = -(-prompt // 32) * 32
 
-    @jax.jit
-    def read(weights, rows, tokens):
-        embedded = aligned.embed(model, weights, tokens)
-        return extend(model, weights, rows, embedded, jnp.asarray([prompt]))
-
-    @jax.jit
-    def score(weights, rows, tree):
-        return score_labels(model, weights, rows, tree, stop=0).log_p
-
-    @jax.jit
-    def scratch(weights, rows, tokens, tree):
-        rows = read(weights, rows, tokens)
-        return score_labels(model, weights, rows, tree, stop=0).log_p
-
-    @jax.jit
-    def plain(weights, rows, tokens):
-        count = tokens.shape[1]
-        embedded = aligned.embed(model, weights, tokens)
-        room = with_room(rows, count)
-        return extend(model, weights, room, embedded, jnp.asarray([count])).hidden
-
+    read, score, scratch, plain = _label_programs(model, prompt)
     empty = empty_rows(model, 1, slots, "float32")
     rows = read(weights, empty, tokens)
     as_many = jnp.asarray(whole.tokens)[None]
@@ -301,10 +302,7 @@ def compare_predictions(
     within a round, re-prefilled between rounds, and the answer decoded greedily. `same` is the share
     of histories whose understanding texts are all equal.
     """
-    bua = finished.load(run)
-    bua = dataclasses.replace(bua, decoding=bua.decoding.copy_and_resolve_references())
-    with bua.decoding.unlocked():
-        bua.decoding.batch = batch
+    bua = dataclasses.replace(finished.load(run), batch=batch)
     store = EventStore.load(run / "data" / "events.parquet")
     windows = sample_windows(prediction_windows(store, "test"), count, 0)
     spans = zip(windows.start, windows.end, strict=True)
@@ -343,7 +341,7 @@ def _their_predictions(
     torch, _ = peer
     tokenizer, embed = bua.parts.tokenizer, model.get_input_embeddings()
     rounds = bua.rounds(histories)
-    instructions = [str(text) for _, text in rounds] + [prediction_instruction(bua.catalogue)]
+    instructions = [str(text) for _, text in rounds] + [bua.final_instruction]
     texts: list[dict[str, str]] = []
     for begin in range(0, len(histories), batch):
         some = histories[begin : begin + batch]

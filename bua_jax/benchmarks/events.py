@@ -20,8 +20,9 @@ from bua_jax.events.anonymise import anonymise_file
 from bua_jax.events.simulate import write_population
 from bua_jax.events.spec import DataSpec
 from bua_jax.pipeline.data import build_data
-from bua_jax.pipeline.dialogues import build_dialogues
+from bua_jax.pipeline.dialogues import SETS, build_dialogues
 from bua_jax.pipeline.steps import Run
+from bua_jax.pipeline.windows import build_set
 
 EVENTS_PER_PERSON = 2072  # as in the Behavior set: 50 million of 24,133 people
 DAYS = 190  # of the simulated population, in which a person has at least that many events
@@ -72,7 +73,13 @@ def measure(events: Path, workdir: Path, windows: int) -> dict[str, Any]:
     # The key does not matter here; a fixed one gives the same files again.
     done = step("anonymise", lambda: anonymise_file(spec, Path(config.data.path), bytes(32)))
     step("data", lambda: build_data(run))
-    written = step("dialogues", lambda: build_dialogues(run))
+
+    def write() -> dict[str, Any]:
+        for name in SETS:
+            build_set(run, name)
+        return build_dialogues(run)
+
+    written = step("dialogues", write)
     return {
         "rows": done.events,
         "people": done.people,

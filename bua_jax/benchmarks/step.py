@@ -13,14 +13,14 @@ import numpy as np
 
 from bua_jax.benchmarks.timing import peak_mib
 from bua_jax.benchmarks.worker import serve
+from bua_jax.dialogue.rounds import TASKS
 from bua_jax.feed.packing import PackingPlan
 from bua_jax.interop import huggingface, peft
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.parallel import sharding
-from bua_jax.training import loop
-from bua_jax.training.loop import TrainSettings, make_step, zero_sums
+from bua_jax.training.dialogues import TrainSettings, make_step, zero_sums
 from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partition
 from bua_jax.training.state import create
 
@@ -38,16 +38,16 @@ class OurStep:
         self,
         model: Aligned,
         variables: Mapping[str, Any],
-        groups: tuple[str, ...],
+        parts: tuple[str, ...],
         plan: PackingPlan,
         settings: TrainSettings,
     ) -> None:
         self.mesh = sharding.make_mesh("1")
         self.microbatches = settings.microbatches
-        trainable, frozen = partition(variables, groups)
+        trainable, frozen = partition(variables, parts)
         self.frozen = jax.device_put(frozen, sharding.shardings(frozen, self.mesh))
         optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
-        state = create(trainable, optimizer, len(loop.TASKS))
+        state = create(trainable, optimizer, len(TASKS))
         placement = sharding.shardings(state, self.mesh)
         self.state = jax.device_put(state, placement)
         self.run: Any = jax.jit(
@@ -97,7 +97,7 @@ def synthetic_batch(tokens: np.ndarray, supervised: int) -> dict[str, np.ndarray
 
 
 def synthetic_step(job: Mapping[str, Any], remat: str) -> tuple[OurStep, dict[str, jax.Array]]:
-    """The step of a job (`bench_train.our_job`) under a remat policy, and the batch that it trains on."""
+    """The step of a job (`train.our_job`) under a remat policy, and the batch that it trains on."""
     folder = Path(job["folder"])
     config, base = huggingface.load(folder, job["dtype"])
     config = dataclasses.replace(config, remat=remat, attention=job["attention"])

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bua_jax.basics import files
 from bua_jax.basics.console import out
-from bua_jax.benchmarks import decode, train
+from bua_jax.benchmarks import decode, packing, train
 from bua_jax.benchmarks.base import compare_base_types
 from bua_jax.benchmarks.events import STEPS, bench_events
 from bua_jax.benchmarks.flags import check_names, parts_of, whole
@@ -126,8 +126,8 @@ def measure_train() -> dict[str, Any]:
         remat=FLAGS.remat,
         merge_adapter=FLAGS.merge_adapter,
     )
-    model = shape.config.model
-    what = f"{FLAGS.base or 'nano'} ({model.dtype})"
+    config = shape.config
+    what = f"{FLAGS.base or 'nano'} ({config.model.dtype})"
     batch = (
         f"{shape.rows} rows of {shape.length} tokens, {shape.supervised} of them supervised, "
         f"{shape.microbatches} microbatches"
@@ -135,7 +135,7 @@ def measure_train() -> dict[str, Any]:
     found: dict[str, Any] = {
         "sizes": dataclasses.asdict(shape.sizes),
         **{name: getattr(shape, name) for name in ("rows", "length", "supervised", "microbatches")},
-        "merge_adapter": model.merge_adapter,
+        "merge_adapter": config.execution.merge_adapter,
     }
     with tempfile.TemporaryDirectory() as folder:
         train.write_inputs(shape, Path(folder))
@@ -143,12 +143,12 @@ def measure_train() -> dict[str, Any]:
             title = f"{what}: a step of {batch}"
             found |= _peers(shape, Path(folder), title)
         if "packing" in parts:
-            records = train.stage2_records(shape.config, shape.sizes, FLAGS.dialogues)
-            fill = train.packing_fill(records, shape.config.seed)
+            records = packing.stage2_records(shape.config, shape.sizes, FLAGS.dialogues)
+            fill = packing.packing_fill(records, shape.config.seed)
             _print(f"{len(records)} stage-2 dialogues packed", fill)
-            packing = train.compare_packing(shape, records, FLAGS.repeats)
-            _print(f"{what}: a stage-2 step, dialogues packed and padded", packing)
-            found |= {"fill": fill, "packing": packing}
+            packed = packing.compare_packing(shape, records, FLAGS.repeats)
+            _print(f"{what}: a stage-2 step, dialogues packed and padded", packed)
+            found |= {"fill": fill, "packing": packed}
         if "remat" in parts:
             policies = train.compare_remat(shape, Path(folder), FLAGS.repeats)
             _print(f"{what}: remat policies, {batch}", policies)
@@ -159,8 +159,8 @@ def measure_train() -> dict[str, Any]:
 def _peers(shape: train.Shape, folder: Path, title: str) -> dict[str, Any]:
     """Prints and returns a step beside its peers."""
     rows, facts, left_out = train.compare_peers(shape, folder, FLAGS.peers, FLAGS.repeats)
-    model = shape.config.model
-    ours = f"ours with remat {model.remat}, {'' if model.merge_adapter else 'no '}merging"
+    how = shape.config.execution
+    ours = f"ours with remat {how.remat}, {'' if how.merge_adapter else 'no '}merging"
     _print_part(f"{title}; {ours}", rows, SPEED)
     _print_part(
         "Memory of each process, compiling, and the losses of the first steps", rows, MEMORY

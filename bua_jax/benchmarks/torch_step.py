@@ -17,10 +17,28 @@ from bua_jax.benchmarks.timing import peak_mib
 from bua_jax.benchmarks.worker import serve
 
 
+def _losses(model: Any, base: Any, supervised: int) -> dict[str, Callable[[Any], Any]]:
+    """(rows of tokens) -> loss of their last `supervised`: logits everywhere (plain), or only there."""
+    import torch
+
+    def plain(part: Any) -> Any:
+        labels = part.clone()
+        labels[:, :-supervised] = -100
+        return model(input_ids=part, labels=labels, use_cache=False).loss
+
+    def at_supervised(part: Any) -> Any:
+        states = base.model(input_ids=part, use_cache=False).last_hidden_state
+        logits = base.lm_head(states[:, -supervised - 1 : -1])
+        labels = part[:, -supervised:]
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+
+    return {"plain": plain, "supervised": at_supervised}
+
+
 def build(job: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """Calls "step" (-> loss), "compilations", "peak_mib", "device_peak_mib".
 
-    job: as in `bench_train.peer_job`. Raises `ConfigError` without torch, or on a GPU that torch can't use.
+    job: as in `train.peer_job`. Raises `ConfigError` without torch, or on a GPU that torch can't use.
     """
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # compiling is measured too
     try:
@@ -41,27 +59,11 @@ def build(job: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     model = peft.PeftModel.from_pretrained(base, folder / "adapter", is_trainable=True)
     model = model.to(device).train()
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained,
-        lr=job["learning_rate"],
-        weight_decay=job["weight_decay"],
-        fused=True,
-    )
+    rates = {"lr": job["learning_rate"], "weight_decay": job["weight_decay"]}
+    optimizer = torch.optim.AdamW(trained, **rates, fused=True)
     tokens = torch.from_numpy(np.load(folder / "tokens.npy")).long().to(device)
-    supervised = job["supervised"]
-
-    def plain_loss(part: Any) -> Any:
-        labels = part.clone()
-        labels[:, :-supervised] = -100
-        return model(input_ids=part, labels=labels, use_cache=False).loss
-
-    def supervised_loss(part: Any) -> Any:
-        states = base.model(input_ids=part, use_cache=False).last_hidden_state
-        logits = base.lm_head(states[:, -supervised - 1 : -1])
-        labels = part[:, -supervised:]
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
-
-    loss_of: Any = supervised_loss if job["supervised_logits"] else plain_loss
+    kind = "supervised" if job["supervised_logits"] else "plain"
+    loss_of: Any = _losses(model, base, job["supervised"])[kind]
     if job["compiled"]:
         loss_of = torch.compile(loss_of, dynamic=False)
     # microbatch m has rows m, m + M, ..., as ours

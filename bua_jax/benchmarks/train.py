@@ -1,4 +1,4 @@
-"""How fast a training step is here: beside torch and tunix, packed beside padded, and by remat policy.
+"""How fast a training step is here: beside torch and tunix, and by remat policy.
 
 Weights are random and of the model's shape. Ours and each peer run in a process of their own
 (`step`, `torch_step`, `tunix_step`) and take turns, step by step.
@@ -12,31 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.parts import NANO, base_folder, training_attention
+from bua_jax.alignment.parts import base_folder, training_attention
 from bua_jax.basics import config as configs
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, MismatchError
-from bua_jax.benchmarks.step import OurStep, synthetic_step
+from bua_jax.benchmarks.step import synthetic_step
 from bua_jax.benchmarks.timing import alternate, ratios
 from bua_jax.benchmarks.worker import Worker, WorkerFailed
-from bua_jax.dialogue.prompts import TokenRecord
-from bua_jax.events.simulate import simulated_store
-from bua_jax.feed.packing import batches, one_per_row, plan_packing
-from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop import huggingface, peft
-from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2_config import REMAT, Qwen2Config
-from bua_jax.pipeline.dialogues import groups, write_group, writer_of
-from bua_jax.pipeline.stages import train_settings
-from bua_jax.pipeline.steps import Run
 from bua_jax.planning import roofline
 from bua_jax.planning.roofline import Work
-from bua_jax.planning.step import abstract_model, stage_groups
+from bua_jax.planning.step import abstract_model
 from bua_jax.planning.targets import DEVICES
 
 PEERS: dict[str, dict[str, bool]] = {  # how torch's step differs from the plainest
@@ -49,8 +40,6 @@ PEERS: dict[str, dict[str, bool]] = {  # how torch's step differs from the plain
 _OPTIMIZER = {"learning_rate": 1e-3, "weight_decay": 0.01, "clip_norm": 1.0}
 _WARM_UP = 3  # steps that are not timed, and whose losses must agree
 _EXACT, _ROUNDED = 1e-4, 2e-2  # relative tolerance of losses: float32 on a CPU, all else
-_ROW_LENGTHS = (1024, 2048, 4096, 8192)
-_POPULATION = (60, 40, 1)  # people, days, seed of the dialogues
 _KINDS = {"TPU v5 lite": "TPU v5e", "TPU v5": "TPU v5p"}  # JAX's names of devices that have others
 
 
@@ -102,13 +91,13 @@ def make_shape(
         )
     config = configs.load("configs/stage2.py", f"model={name}").copy_and_resolve_references()
     with config.unlocked():
-        config.model.remat = remat or config.model.remat
+        how = config.execution
+        how.remat = remat or how.remat
         if merge_adapter is not None:
-            config.model.merge_adapter = merge_adapter
+            how.merge_adapter = merge_adapter
         sizes = dataclasses.replace(sizes, dtype=config.model.dtype)
-        config.model.attention = training_attention(config.model.attention, sizes)
-    model = config.model
-    sizes = dataclasses.replace(sizes, remat=model.remat, attention=model.attention)
+        how.attention = training_attention(how.attention, sizes)
+    sizes = dataclasses.replace(sizes, remat=how.remat, attention=how.attention)
     return Shape(config, sizes, rows, length, supervised, microbatches)
 
 
@@ -146,13 +135,14 @@ def write_inputs(shape: Shape, folder: Path, seed: int = 0) -> None:
 
 def our_job(shape: Shape, folder: Path) -> dict[str, Any]:
     """What `step` is told."""
-    model = shape.config.model
+    config = shape.config
     return {
         "folder": str(folder),
         "supervised": shape.supervised,
         "microbatches": shape.microbatches,
         **_OPTIMIZER,
-        **{name: model[name] for name in ("dtype", "remat", "attention", "merge_adapter")},
+        "dtype": config.model.dtype,
+        **{name: config.execution[name] for name in ("remat", "attention", "merge_adapter")},
     }
 
 
@@ -293,96 +283,6 @@ def compare_peers(
     rows[0]["of_matmul"] = float(np.median(flops / np.asarray(mine) / np.asarray(rates)))
     facts = {"device": kind, "flops": flops, "matmul_flops_per_second": matmul, "peak": peak}
     return rows, facts, left_out
-
-
-# ------------------------------------------------------------------------- packing, remat policies
-
-
-def stage2_records(config: ConfigDict, sizes: Qwen2Config, dialogues: int) -> list[TokenRecord]:
-    """Stage-2 dialogues of a simulated population, in nano's tokens."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.windows.train = dialogues
-    run, store = Run(config, Path()), simulated_store(*_POPULATION)
-    tokenizer = load_tokenizer(NANO, sizes.vocab_size)
-    writer, model = writer_of(run, store), config.model
-    shape = (model.soft_tokens, model.recall, config.stage2.row_length)
-    encoding = Encoding(store, tokenizer, *shape)
-    wanted = [g for g in groups(run, store) if (g.stage, g.split) == (2, "train")]
-    written = [dialogue for group in wanted for dialogue in write_group(run, writer, group)[0]]
-    return token_records(written, encoding)
-
-
-def packing_fill(records: Sequence[TokenRecord], seed: int) -> list[dict[str, float]]:
-    """The share of rows of 1,024 to 8,192 tokens that is not padding."""
-    mean = float(np.mean([len(record.tokens) for record in records]))
-    found = []
-    for length in _ROW_LENGTHS:
-        plan = plan_packing(records, row_length=length, batch_dialogues=1, seed=seed)
-        row = {"row_length": length, "mean_dialogues": length / mean, "fill": plan.fill}
-        found.append(row)
-    return found
-
-
-def compare_packing(
-    shape: Shape, records: Sequence[TokenRecord], repeats: int
-) -> list[dict[str, Any]]:
-    """Stage-2 dialogues per second: packed as in training, and one to a row as long as the longest.
-
-    Encoder and projector take part. Both batches have as many dialogues as the model's config says,
-    the packed one on average.
-    """
-    config, stage = shape.config, shape.config.stage2
-    plan = plan_packing(
-        records,
-        row_length=stage.row_length,
-        batch_dialogues=stage.batch_dialogues,
-        seed=config.seed,
-        rows_multiple=shape.microbatches,
-    )
-    packed = next(batches(records, plan, config.seed))
-    longest = max(len(record.tokens) for record in records)
-    several = min(stage.batch_dialogues, len(records)) // shape.microbatches * shape.microbatches
-    padded = one_per_row(records, longest)
-    padded_plan = dataclasses.replace(
-        plan,
-        row_length=longest,
-        event_length=padded["events"].shape[1],
-        rows_per_batch=several,
-        dialogues_per_row=1.0,
-        max_supervised=int((padded["round_ids"] > 0).sum(1).max()),
-        fill=float(np.mean([len(record.tokens) for record in records])) / longest,
-    )
-    chosen = np.random.default_rng(config.seed).permutation(len(records))[:several]
-    soft = load_tokenizer(NANO, shape.sizes.vocab_size).soft
-    model, shapes = abstract_model(config, shape.sizes, soft)
-    variables = jax.tree.map(jnp.asarray, random_variables(shapes, 0))
-    settings = dataclasses.replace(
-        train_settings(Run(config, Path()), "stage2", plan), microbatches=shape.microbatches
-    )
-    rows, runs = [], []
-    for name, one, batch in (
-        ("packed", plan, packed),
-        ("padded", padded_plan, {key: value[chosen] for key, value in padded.items()}),
-    ):
-        step = OurStep(model, variables, stage_groups(config, "stage2"), one, settings)
-        runs.append(functools.partial(step, step.place(batch)))
-        rows.append(
-            {
-                "batch": name,
-                "rows": one.rows_per_batch,
-                "row_length": one.row_length,
-                "fill": one.fill,
-                "dialogues": one.rows_per_batch * one.dialogues_per_row,
-            }
-        )
-    seconds = alternate(repeats, *runs)
-    each = [np.asarray(s) / row["dialogues"] for s, row in zip(seconds, rows, strict=True)]
-    for row, times, per_dialogue in zip(rows, seconds, each, strict=True):
-        row["seconds"] = float(np.median(times))
-        row["dialogues_per_second"] = float(1 / np.median(per_dialogue))
-        row |= ratios(per_dialogue, each[0])
-    return rows
 
 
 def compare_remat(shape: Shape, folder: Path, repeats: int) -> list[dict[str, Any]]:

@@ -68,15 +68,28 @@ def _set_adapter(model: Any, adapter: Mapping[str, Any]) -> None:
                     variable.set_value(value.reshape(variable.shape))
 
 
+def _model_input(batch: Any) -> dict[str, jax.Array]:
+    """What tunix' model takes of a batch in which no token is padding."""
+    from tunix.sft import utils
+
+    valid = jnp.ones(batch.input_tokens.shape, bool)
+    return {
+        "input_tokens": batch.input_tokens,
+        "input_mask": batch.input_mask,
+        "positions": utils.build_positions_from_mask(valid),
+        "attention_mask": utils.make_causal_attn_mask(valid),
+    }
+
+
 def build(job: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """Calls "step" (-> loss), "compilations", "peak_mib", "device_peak_mib".
 
-    job: as in `bench_train.peer_job`. Raises `ConfigError` without tunix, or for another type than float32.
+    job: as in `train.peer_job`. Raises `ConfigError` without tunix, or for another type than float32.
     """
     jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured too
     try:
         import qwix
-        from tunix.sft import peft_trainer, utils
+        from tunix.sft import peft_trainer
     except ImportError as error:
         raise ConfigError(f"{error}; pip install google-tunix") from error
     if job["dtype"] != "float32":  # its adapter has the base's type, so updates would be rounded
@@ -100,16 +113,6 @@ def build(job: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         for part in parts
     ]
 
-    def model_input(batch: Any) -> dict[str, jax.Array]:
-        """No token is padding."""
-        valid = jnp.ones(batch.input_tokens.shape, bool)
-        return {
-            "input_tokens": batch.input_tokens,
-            "input_mask": batch.input_mask,
-            "positions": utils.build_positions_from_mask(valid),
-            "attention_mask": utils.make_causal_attn_mask(valid),
-        }
-
     optimizer = optax.chain(
         optax.clip_by_global_norm(job["clip_norm"]),
         optax.adamw(job["learning_rate"], weight_decay=job["weight_decay"]),
@@ -119,7 +122,7 @@ def build(job: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         eval_every_n_steps=1, gradient_accumulation_steps=accumulated
     )
     trainer = peft_trainer.PeftTrainer(model, optimizer, settings)
-    trainer.with_gen_model_input_fn(model_input)
+    trainer.with_gen_model_input_fn(_model_input)
     compilations = count_compilations(_STEP)
     train_step, _ = trainer.jit_train_and_eval_step(cache_nnx_graph=True)  # as its train() does
 

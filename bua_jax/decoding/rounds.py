@@ -20,7 +20,7 @@ from bua_jax.basics.console import progress
 from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding import engine, grammar
 from bua_jax.decoding.cache import Weights, prepare
-from bua_jax.decoding.engine import Answer, DayTurn, Drawing, Engine, Job, Turn
+from bua_jax.decoding.engine import DayTurn, Drawing, Engine, Job, Reply, Turn
 from bua_jax.decoding.labels import LabelTree, build_tree
 from bua_jax.dialogue.prompts import (
     Tokenizer,
@@ -123,7 +123,7 @@ def _joined(unread: Turn | None, turn: Turn) -> Turn:
 
 def _understanding(
     decoder: Decoder, history: History, rounds: Rounds, index: int, given: Mapping[str, str]
-) -> Generator[Turn, Answer, tuple[Understanding, Turn | None]]:
+) -> Generator[Turn, Reply, tuple[Understanding, Turn | None]]:
     """The understanding rounds as turns of a job; the answers of those in `given` are not decoded.
 
     Returns what was said, and what the row has yet to read where the last answer was a given one.
@@ -286,7 +286,7 @@ class GeneratedDay:
     truncated: bool = False
 
 
-def generate(
+def generate(  # noqa: PLR0913 (how a day is drawn is said by name)
     decoder: Decoder,
     histories: Sequence[History],
     rounds: Rounds,
@@ -347,7 +347,7 @@ def generate(
     return list(days), list(texts), log_softmax(scores, axis=1)
 
 
-def _day(decoder: Decoder, answer: Answer, weekday: int, *, constrained: bool) -> GeneratedDay:
+def _day(decoder: Decoder, answer: Reply, weekday: int, *, constrained: bool) -> GeneratedDay:
     line = decoder.tokenizer.decode(answer.tokens)
     parsed = parse_day(line, decoder.catalogue) if constrained else None
     if parsed is not None:

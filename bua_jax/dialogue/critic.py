@@ -7,6 +7,7 @@ must be true of the window. So a score can be explained, and nothing but the his
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bua_jax.dialogue import facts
@@ -40,6 +41,7 @@ _PLACE = re.compile(r"\bL(\d{1,2})\b")
 _OWN_WORDS = re.compile(
     "|".join([*(re.escape(k.trait) for k in KINDS if k.trait), r"\bhome(?= L\d)"])
 )
+_LINKS = ("leading to", "then")  # between the two of a linked pair
 _OPENS = re.compile(r"\bopens the day\s*$")
 _RHYTHMS = ("early riser", "morning starter", "late starter", "evening person", "daytime person")
 _REGULARITIES = ("routine-driven", "balanced", "varied")
@@ -83,31 +85,32 @@ def _links(window: Window, text: str) -> list[tuple[int, int, bool]]:
     return [
         (a, b, (a, b) in happened)
         for (_, stop, a), (start, _, b) in itertools.pairwise(spans)
-        if text[stop:start].strip(" ,") in ("leading to", "then")
+        if text[stop:start].strip(" ,") in _LINKS
     ]
 
 
 def _claims(window: Window, text: str) -> list[bool]:
     """Truth of each count and time, read with the behaviour named last before it."""
     spans = _spans(window, text)
-    opened = facts.opener(window)
+    return [*_counts(window, text, spans), *_times(window, text, spans)]
 
-    def before(position: int) -> list[int]:
-        """What is named last before `position` in its sentence: a behaviour, or a linked pair."""
-        begin = max(text.rfind(mark, 0, position) for mark in (". ", "; ", "\n"))
-        inside = [span for span in spans if begin <= span[0] and span[1] <= position]
-        if not inside:
-            return []
-        if len(inside) > 1 and text[inside[-2][1] : inside[-1][0]].strip(" ,") in (
-            "leading to",
-            "then",
-        ):
-            return [inside[-2][2], inside[-1][2]]
-        return [inside[-1][2]]
 
+def _subject(text: str, spans: Sequence[tuple[int, int, int]], position: int) -> list[int]:
+    """What is named last before `position` in its sentence: a behaviour, or a linked pair."""
+    begin = max(text.rfind(mark, 0, position) for mark in (". ", "; ", "\n"))
+    inside = [span for span in spans if begin <= span[0] and span[1] <= position]
+    if not inside:
+        return []
+    if len(inside) > 1 and text[inside[-2][1] : inside[-1][0]].strip(" ,") in _LINKS:
+        return [inside[-2][2], inside[-1][2]]
+    return [inside[-1][2]]
+
+
+def _counts(window: Window, text: str, spans: Sequence[tuple[int, int, int]]) -> list[bool]:
+    """Truth of "n of m times" and of what is said about weekends."""
     checks = []
     for match in _NUMBER.finditer(text):
-        subject = before(match.start())
+        subject = _subject(text, spans, match.start())
         count, total = int(match[1] or match[2]), int(match[3] or len(window.history))
         if len(subject) == 2:
             true = {len(facts.grams(window, 2).get((subject[0], subject[1]), []))}
@@ -117,10 +120,17 @@ def _claims(window: Window, text: str) -> list[bool]:
     for match in _WEEKEND.finditer(text):
         weekend = sum(day >= 5 for day in window.history.weekday.tolist())
         checks.append((int(match[1]), int(match[2])) == (weekend, len(window.history)))
+    return checks
+
+
+def _times(window: Window, text: str, spans: Sequence[tuple[int, int, int]]) -> list[bool]:
+    """Truth of clock times and parts of the day."""
+    opened = facts.opener(window)
+    checks = []
 
     def slots_before(position: int) -> list[int]:
         """Slots of what is named last; of the days' first events where it "opens the day"."""
-        subject = before(position)
+        subject = _subject(text, spans, position)
         if opened is not None and subject == [opened[0]] and _OPENS.search(text, 0, position):
             return [window.slots[i] for i in opened[1]]
         return facts.slots_of(window, subject[-1]) if subject else []

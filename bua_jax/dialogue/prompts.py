@@ -116,10 +116,6 @@ def label_tokens(tokenizer: Tokenizer, label: str) -> list[int]:
     return tokenizer.encode(f" {label}")
 
 
-def _text_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text)
-
-
 def encode_dialogue(
     dialogue: Dialogue,
     history: History,
@@ -147,8 +143,9 @@ def encode_dialogue(
             count = min(n_soft, recall) if turn.kind in FINAL else 0
             prompt = next_turn(tokenizer, turn.instruction, count)
         shown += range(n_soft - count, n_soft)
-        text = label_tokens if turn.kind == "prediction" else _text_tokens
-        answer = [*text(tokenizer, turn.answer), tokenizer.im_end]
+        label = turn.kind == "prediction"
+        said = label_tokens(tokenizer, turn.answer) if label else tokenizer.encode(turn.answer)
+        answer = [*said, tokenizer.im_end]
         tokens += prompt + answer
         round_ids += [0] * len(prompt) + [number] * len(answer)
         kinds += [0] * len(prompt) + [kind_id(turn.kind)] * len(answer)

@@ -1,10 +1,8 @@
 """Dialogues as parquet that a person can read."""
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,20 +28,19 @@ _SCHEMA = pa.schema(
 )
 
 
-def describe(store: EventStore, settings: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Metadata of dialogues about `store`: label set, data, annotator, and settings as JSON."""
+def provenance(store: EventStore) -> dict[str, str]:
+    """Metadata of dialogues about `store`: label set, data and annotator."""
     return {
         "catalogue": store.catalogue.fingerprint(),
         "data": store.fingerprint,
         "annotator": VERSION,
-        "settings": json.dumps(dict(settings or {}), sort_keys=True),
     }
 
 
 def write_dialogues(
     path: str | Path, dialogues: Iterable[Dialogue], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a row per dialogue with `metadata` (see `describe`), atomically."""
+    """Writes a row per dialogue with `metadata` (see `provenance`), atomically."""
     rows = [dataclasses.asdict(dialogue) for dialogue in dialogues]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(dict(metadata)))
     with atomic_write(path) as temporary:

@@ -38,9 +38,7 @@ INSTRUCTIONS = {
     "key_behaviours": "Which behaviours are key?",
     "patterns": "Which patterns recur?",
     "summary": "Summarise this person.",
-    # Begins with a drill of nano's (interop/nano.py), whose answer starts from the same event. One
-    # control without it ended at a validation loss of 1.07 instead of 1.04: too little to tell.
-    "prediction": "What was last? Which behaviour comes next?",
+    "prediction": "Which behaviour comes next?",
 }
 PLACE_TASKS = ("home_work",)
 """Tasks that sets without places do not have."""
@@ -54,7 +52,7 @@ class Writer:
     leaves only the final round of stage 2; `shortened_share` of the training dialogues lack one or
     more of the first rounds (a small model then sees more final answers per token, at growing
     distances from the history); `target_time_revealed` gives the target's weekday and time in the
-    prediction instruction. `seed` draws tasks and wordings.
+    prediction instruction; `drill` is a question that it begins with. `seed` draws tasks and wordings.
     """
 
     store: EventStore
@@ -63,6 +61,7 @@ class Writer:
     target_time_revealed: bool = False
     seed: int = 0
     shortened_share: float = 0.0
+    drill: str = ""
 
     @classmethod
     def of(
@@ -73,9 +72,10 @@ class Writer:
         target_time_revealed: bool = False,
         seed: int = 0,
         shortened_share: float = 0.0,
+        drill: str = "",
     ) -> "Writer":
         shares = training_shares(store)
-        return cls(store, shares, rounds, target_time_revealed, seed, shortened_share)
+        return cls(store, shares, rounds, target_time_revealed, seed, shortened_share, drill)
 
     def window(self, start: int, end: int, name: str) -> Window:
         """All that an annotator may see of events[start:end]."""
@@ -100,9 +100,14 @@ def generation_instruction(weekday: int) -> str:
     return f"Write the events of the next day, {WEEKDAYS[weekday]}."
 
 
-def prediction_instruction(catalogue: Catalogue, weekday: int | None = None, slot: int = 0) -> str:
-    """The final instruction of a prediction dialogue; with a weekday the target's time is given."""
-    text = INSTRUCTIONS["prediction"]
+def prediction_instruction(
+    catalogue: Catalogue, weekday: int | None = None, slot: int = 0, *, drill: str = ""
+) -> str:
+    """The final instruction of a prediction dialogue; with a weekday the target's time is given.
+
+    drill: a question that the model was pretrained on, which the instruction begins with.
+    """
+    text = f"{drill} {INSTRUCTIONS['prediction']}".strip()
     if weekday is None:
         return text
     return f"{text[:-1]} on {WEEKDAYS[weekday][:3]} at {catalogue.clock(slot)}?"
@@ -119,10 +124,11 @@ def zero_shot_instruction(catalogue: Catalogue) -> str:
 
 def revealed_instruction(writer: Writer, end: int) -> str:
     """The prediction instruction for the target at position `end`, by the writer's switch."""
-    store = writer.store
+    store, drill = writer.store, writer.drill
     if not writer.target_time_revealed:
-        return prediction_instruction(store.catalogue)
-    return prediction_instruction(store.catalogue, int(store.weekday[end]), int(store.slot[end]))
+        return prediction_instruction(store.catalogue, drill=drill)
+    weekday, slot = int(store.weekday[end]), int(store.slot[end])
+    return prediction_instruction(store.catalogue, weekday, slot, drill=drill)
 
 
 def stage1_tasks(catalogue: Catalogue, tasks: Sequence[str] = STAGE1_TASKS) -> tuple[str, ...]:

@@ -210,7 +210,9 @@ def _place(persona: Persona, plan: _Plan, phase: str, name: str, rng: np.random.
     return persona.home
 
 
-def _person(seed: int, index: int, days: int) -> tuple[Persona, dict[str, np.ndarray]]:
+def _person(  # noqa: C901 (one stream of draws: their order is the population)
+    seed: int, index: int, days: int
+) -> tuple[Persona, dict[str, np.ndarray]]:
     """One person's persona and events as columns day, weekday, slot, location, behaviour."""
     rng = np.random.default_rng([seed, index])
     persona = _persona(rng, index, days)
@@ -336,7 +338,7 @@ def _dated(persona: Persona, events: dict[str, np.ndarray]) -> pa.Table:
 def write_population(
     path: Path, num_users: int, num_days: int, seed: int, *, personas: Path, chunk: int = 500
 ) -> int:
-    """Streams a population to parquet in groups of `chunk` people; returns the number of events.
+    """Streams a population to parquet `chunk` people at a time; returns the number of events.
 
     Columns user, time (ISO 8601), location, behaviour. The ground truth goes to `personas` as JSON
     lines. Memory does not grow with `num_users`; both files appear only when they are complete.
@@ -348,16 +350,16 @@ def write_population(
         pq.ParquetWriter(temporary, _FILE) as writer,
         open(truth_path, "w", encoding="utf-8") as truth,
     ):
-        group: list[pa.Table] = []
+        block: list[pa.Table] = []
         everyone = people(num_users, num_days, seed)
         for number, (persona, events) in enumerate(progress(everyone, "simulating", num_users), 1):
             truth.write(json.dumps(asdict(persona)) + "\n")
-            group.append(_dated(persona, events))
+            block.append(_dated(persona, events))
             if number % chunk == 0 or number == num_users:
-                table = pa.concat_tables(group)
+                table = pa.concat_tables(block)
                 writer.write_table(table)
                 count += len(table)
-                group = []
+                block = []
     return count
 
 

@@ -25,6 +25,7 @@ ROLES = (
 )
 """Fields that a column can be mapped to (`--config.data.columns.ROLE=COLUMN`)."""
 FORMATS = ("csv", "tsv", "parquet")
+ON_BAD_ROW = ("error", "skip")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         self._expect("format", self.format, FORMATS)
-        self._expect("on_bad_row", self.on_bad_row, ("error", "skip"))
+        self._expect("on_bad_row", self.on_bad_row, ON_BAD_ROW)
         self._expect("slots_per_day", self.slots_per_day, (24, 48))
         for role in self.columns:
             self._expect("columns", role, ROLES)

@@ -253,12 +253,12 @@ def _write_weights(
             raise CheckpointError(f"{path}: tensor {tensor.name} holds values that are not finite.")
         return np.ascontiguousarray(value)
 
-    groups = list(_by_layer(expected))
+    layers = list(_by_layer(expected))
     weight_map: dict[str, str] = {}
-    for number, group in enumerate(groups, 1):
-        shard = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        save_file({name: array(name) for name in group}, folder / shard, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(group, shard)
+    for number, names in enumerate(layers, 1):
+        shard = f"model-{number:05d}-of-{len(layers):05d}.safetensors"
+        save_file({name: array(name) for name in names}, folder / shard, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(names, shard)
     size = 4 * sum(math.prod(shape) for shape in expected.values())
     index = {"metadata": {"total_size": size}, "weight_map": weight_map}
     files.write_json(folder / "model.safetensors.index.json", index)
@@ -313,12 +313,12 @@ def _gguf_name(name: str) -> str:
 
 
 def _by_layer(names: dict[str, Any]) -> Iterator[list[str]]:
-    """Tensor names in groups: those outside the layers, then each layer's."""
-    groups: dict[str, list[str]] = {}
+    """Tensor names by layer: those outside the layers, then each layer's."""
+    layers: dict[str, list[str]] = {}
     for name in names:
         layer = re.match(r"model\.layers\.(\d+)\.", name)
-        groups.setdefault(layer[1] if layer else "", []).append(name)
-    yield from groups.values()
+        layers.setdefault(layer[1] if layer else "", []).append(name)
+    yield from layers.values()
 
 
 def _tokenizer(path: Path, metadata: dict[str, Any]) -> tokenizers.Tokenizer:

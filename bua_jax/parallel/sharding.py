@@ -60,7 +60,7 @@ def make_mesh(text: str, devices: Sequence[jax.Device] | None = None) -> Mesh:
     if count < len(devices) and processes > 1:
         raise ConfigError(
             f"mesh={text!r} is of {count} devices, but the {processes} processes have {len(devices)} "
-            f"and must all take part: for example --config.mesh={len(devices)}."
+            f"and must all take part: for example --config.execution.mesh={len(devices)}."
         )
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:count])
 
@@ -73,7 +73,7 @@ def own_mesh(text: str) -> Mesh:
 
 
 def spec_of(path: str) -> P:
-    """PartitionSpec of an array by its path, which ends in `group/.../leaf`.
+    """PartitionSpec of an array by its path, which ends in `part/.../leaf`.
 
     Moments of the optimizer carry the path of their parameter at the end of theirs. Raises
     `ConfigError` for a path without a rule, rather than replicating what may be large.

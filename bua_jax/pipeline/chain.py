@@ -1,9 +1,11 @@
 """The steps of the curriculum in their order, as data."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from bua_jax.alignment.parts import model_sources
 from bua_jax.basics import files
 from bua_jax.basics.console import out
 from bua_jax.basics.environment import versions
@@ -11,17 +13,22 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding.cache import CACHE_TYPES
 from bua_jax.decoding.rounds import DECODE
 from bua_jax.dialogue.prompts import SOFT_TOKENS
+from bua_jax.events.spec import ON_BAD_ROW
 from bua_jax.models import quantization
+from bua_jax.models.encoders import KINDS
 from bua_jax.models.qwen2_config import ATTENTION, REMAT
 from bua_jax.parallel import processes
 from bua_jax.parallel.sharding import parse_mesh
-from bua_jax.pipeline.data import build_data
-from bua_jax.pipeline.dialogues import build_dialogues
+from bua_jax.pipeline import dialogues, predictions
+from bua_jax.pipeline.data import build_data, data_sources
 from bua_jax.pipeline.encoder import build_encoder
 from bua_jax.pipeline.evaluate import build_evaluation
 from bua_jax.pipeline.reflection import build_reflection
 from bua_jax.pipeline.stages import build_stage
 from bua_jax.pipeline.steps import Run, Step, outline, plain
+from bua_jax.pipeline.windows import SETS, build_set, fields_of, step_of
+from bua_jax.training.losses import LOSSES
+from bua_jax.training.optimizer import STAGE_TABLE
 
 
 def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
@@ -46,9 +53,10 @@ def show_outline(config: ConfigDict, workdir: Path, name: str) -> None:
     Raises `ConfigError` and `MismatchError` as the run itself would.
     """
     _check(config)
-    parse_mesh(config.mesh)
+    mesh = config.execution.mesh
+    parse_mesh(mesh)
     base = config.model.path or "built in"
-    out.print(f"{config.model.name} ({base}) on {config.data.name}, mesh {config.mesh}, {workdir}:")
+    out.print(f"{config.model.name} ({base}) on {config.data.name}, mesh {mesh}, {workdir}:")
     for step, done in outline(Run(config, workdir), name, STEPS).items():
         out.print(f"{'done' if done else 'to build':8} {step}: {STEPS[step].about}")
 
@@ -60,29 +68,19 @@ def _check(config: ConfigDict) -> None:
             f"stages={stages} cannot work: give an increasing subset of (1, 2, 3) that holds 2, "
             "for example --config.stages='(2, 3)'."
         )
-    if config.feed_workers < 0:
-        raise ConfigError(f"config.feed_workers={config.feed_workers} is less than 0.")
-    choices = {
-        "model.base_quantization": quantization.MODES,
-        "model.attention": ("auto", *ATTENTION),
-        "model.remat": ("none", *REMAT),
-        "model.soft_tokens": SOFT_TOKENS,
-        "encoder.kind": ("behavegpt", "sasrec"),
-        "decoding.decode": DECODE,
-        "decoding.cache_dtype": CACHE_TYPES,
-        "data.on_bad_row": ("error", "skip"),
-        **{f"{s}.loss": ("round_balanced", "token_mean") for s in STAGES},
-    }
-    for name, legal in choices.items():
-        group, _, field = name.partition(".")
-        value = config[group][field]
+    workers = config.execution.feed_workers
+    if workers < 0:
+        raise ConfigError(f"config.execution.feed_workers={workers} is less than 0.")
+    for name, legal in _TABLES.items():
+        part, _, field = name.partition(".")
+        value = config[part][field]
         if value not in legal:
             raise ConfigError(f"config.{name}={value!r} is none of {', '.join(legal)}.")
     if config.model.base_quantization != "none":
-        if config.model.merge_adapter:
+        if config.execution.merge_adapter:
             raise ConfigError(
                 "config.model.base_quantization needs an adapter beside the quantised kernels; add "
-                "--config.model.merge_adapter=False."
+                "--config.execution.merge_adapter=False."
             )
         full = [stage for stage in STAGES if config[stage].full_finetuning]
         if full:
@@ -102,34 +100,49 @@ def _check(config: ConfigDict) -> None:
         )
 
 
-STAGES = ("stage1", "stage2", "stage3", "joint")
-_MODEL = ("model", "seed")
+STAGES = tuple(STAGE_TABLE)
+_CURRICULUM = STAGES[:3]
+_TABLES: dict[str, Collection[str]] = {
+    "model.base_quantization": quantization.MODES,
+    "model.soft_tokens": SOFT_TOKENS,
+    "execution.attention": ("auto", *ATTENTION),
+    "execution.remat": ("none", *REMAT),
+    "encoder.kind": KINDS,
+    "decoding.decode": DECODE,
+    "decoding.cache_dtype": CACHE_TYPES,
+    "data.on_bad_row": ON_BAD_ROW,
+    **{f"{stage}.loss": LOSSES for stage in STAGES},
+}
+"""Fields that name an entry of a table: its keys are the legal values."""
 
 
 def _stage_needs(stage: str, config: ConfigDict) -> tuple[str, ...]:
-    """What a stage is built from: the stage before it in `config.stages`, and its dialogues."""
-    needs = ["encoder", "dialogues"]
-    if stage == "joint":
-        return (*needs, "reflect")
-    number = int(stage[-1])
-    needs += [f"stage{n}" for n in config.stages if n < number][-1:]
-    return (*needs, "reflect") if number == 3 else tuple(needs)
+    """What a stage is built from: among others the stage before it in `config.stages`.
+
+    Where there is none, as for joint training, windows are needed to warm the projector up.
+    """
+    earlier = [f"stage{n}" for n in config.stages if stage in _CURRICULUM and n < int(stage[-1])]
+    drafts = ["reflect"] if stage in ("stage3", "joint") else []
+    start = earlier[-1:] or [step_of("train")]
+    return ("data", "encoder", "dialogues", *start, *drafts)
 
 
-def _final_stages(config: ConfigDict) -> tuple[str, ...]:
-    chain = tuple(f"stage{n}" for n in config.stages)
-    return (*chain, "joint") if config.with_joint else chain
+def _evaluation_needs(config: ConfigDict) -> tuple[str, ...]:
+    sets = (step_of(name) for name in ("test", "days", "days_train"))
+    joint = ("joint",) if config.with_joint else ()
+    return ("data", "encoder", *sets, *(f"stage{n}" for n in config.stages), *joint)
 
 
 def _stage(name: str, about: str) -> Step:
     return Step(
         name,
         about,
-        (name, *_MODEL, "windows.prediction_history", "windows.generation_history"),
+        (name, "model", "methods.bua", "seed", "windows.prediction_history"),
         lambda config: _stage_needs(name, config),
         lambda run: build_stage(run, name),
         lambda config: _stage_minutes(config, name),
         together=True,
+        sources=model_sources,
     )
 
 
@@ -145,6 +158,20 @@ def _stage_minutes(config: ConfigDict, name: str) -> float:
     return dialogues / 50 / 60 + 0.3
 
 
+def _windows(name: str) -> Step:
+    drawn = SETS[name]
+    whose = "training people set apart" if name == "cross" else f"{drawn.split} people"
+    what = "next events" if drawn.task == "prediction" else "next days"
+    return Step(
+        step_of(name),
+        f"histories of {whose} and their {what}, drawn once",
+        fields_of(name),
+        lambda config: ("data",),
+        lambda run: build_set(run, name),
+        lambda config: 0.0,
+    )
+
+
 STEPS: dict[str, Step] = {
     step.name: step
     for step in (
@@ -155,11 +182,19 @@ STEPS: dict[str, Step] = {
             lambda config: (),
             build_data,
             lambda config: 0.2,
+            sources=data_sources,
         ),
+        *(_windows(name) for name in SETS),
         Step(
             "encoder",
             "behaviour encoder pretrained on the training users",
-            ("encoder", "seed", "windows.prediction_history", "windows.min_history"),
+            (
+                "encoder",
+                "seed",
+                "windows.prediction_history",
+                "windows.generation_history",
+                "windows.min_history",
+            ),
             lambda config: ("data",),
             build_encoder,
             lambda config: 1.5,
@@ -167,23 +202,9 @@ STEPS: dict[str, Step] = {
         Step(
             "dialogues",
             "reference answers written for stages 1 and 2",
-            (
-                "seed",
-                "dialogues.stage1_tasks",
-                "dialogues.stage1_share",
-                "dialogues.generation_share",
-                "dialogues.nothing_share",
-                "dialogues.rounds",
-                "dialogues.shortened_share",
-                "dialogues.target_time_revealed",
-                "windows.prediction_history",
-                "windows.generation_history",
-                "windows.min_history",
-                "windows.train",
-                "windows.validation",
-            ),
-            lambda config: ("data",),
-            build_dialogues,
+            dialogues.FIELDS,
+            lambda config: ("data", *(step_of(name) for name in dialogues.SETS)),
+            dialogues.build_dialogues,
             lambda config: (config.windows.train or 1e5) / 60_000,
         ),
         _stage("stage1", "projector aligned with the language model (section 3.4.1)"),
@@ -197,8 +218,15 @@ STEPS: dict[str, Step] = {
                 "dialogues.reflect_validation",
                 "dialogues.reflect_share",
                 "decoding.max_new_tokens",
+                "decoding.cache_dtype",
             ),
-            lambda config: ("dialogues", "stage2"),
+            lambda config: (
+                "data",
+                "encoder",
+                step_of("train"),
+                step_of("validation"),
+                "stage2",
+            ),
             build_reflection,
             lambda config: config.dialogues.reflect_train / 1500 + 0.5,
         ),
@@ -207,18 +235,11 @@ STEPS: dict[str, Step] = {
         Step(
             "evaluation",
             "test users predicted and their next days generated, beside the baselines",
-            (
-                "seed",
-                "stages",
-                "with_joint",
-                "decoding",
-                "evaluation",
-                "windows.test",
-                "windows.generation_test",
-            ),
-            _final_stages,
+            predictions.FIELDS,
+            _evaluation_needs,
             build_evaluation,
             lambda config: (config.windows.test or 2e4) / 800 + 1.0,
+            renew=True,
         ),
     )
 }

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bua_jax.basics.config import Settings
 from bua_jax.basics.errors import ConfigError
 from bua_jax.events.card import write_card
 from bua_jax.events.groups import training_shares
@@ -10,6 +11,12 @@ from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import EventStore
 from bua_jax.events.simulate import RESERVED_SEEDS, simulated_store
 from bua_jax.pipeline.steps import Run
+
+
+def data_sources(config: Settings) -> dict[str, str]:
+    """The file that the events are read from."""
+    path = config.data.get("path")
+    return {"data.path": path} if path else {}
 
 
 def load_store(run: Run) -> EventStore:

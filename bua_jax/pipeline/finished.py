@@ -43,13 +43,13 @@ def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
     Raises `MismatchError` for a run of an older version, which lacks fields that asking it needs.
     """
     config, today = ConfigDict(record["config"]), load_config("configs/base.py")
-    for group in ("model", "decoding", "dialogues"):
-        missing = sorted(set(today[group]) - set(config[group]))
+    for part in ("execution", "model", "decoding", "dialogues", "windows"):
+        missing = sorted(set(today[part]) - set(config.get(part, ())))
         if missing:
             made_by = record["versions"]
             raise MismatchError(
                 f"{folder} was trained by version {made_by.get('bua_jax')} (git {made_by.get('git')}), "
-                f"whose configs had no config.{group}.{missing[0]} yet. Use that version with it, or train "
+                f"whose configs had no config.{part}.{missing[0]} yet. Use that version with it, or train "
                 "it again in another --workdir."
             )
     return config
@@ -64,9 +64,10 @@ def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
     folder = Path(folder)
     stage, record = finished_stage(folder)
     config = recorded_config(folder, record)
-    parts = assemble(config.model, folder / "encoder", config.seed, make_mesh(mesh))
+    how = config.execution
+    parts = assemble(config.model, how, folder / "encoder", config.seed, make_mesh(mesh))
     parts = with_trained(parts, folder / stage / TRAINED)
     card = files.read_json(folder / "data" / "record.json")["result"]
     shares = np.asarray(card["shares"])
     asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
-    return Bua(parts, *asked, refine, config.seed)
+    return Bua(parts, *asked, refine, config.seed, how.decode_batch, config.model.drill)

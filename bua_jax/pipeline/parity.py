@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from bua_jax.alignment.parts import Parts, base_folder
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
-from bua_jax.feed.packing import one_per_row
+from bua_jax.feed.batches import one_per_row
 from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop import huggingface, peft
 from bua_jax.models import aligned

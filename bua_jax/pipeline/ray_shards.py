@@ -52,7 +52,7 @@ def start_ray(address: str = "") -> Any:
     return ray
 
 
-def run_shards(
+def run_shards(  # noqa: PLR0913 (four of them are the cluster, by name)
     work: Work,
     count: int,
     folder: Path,

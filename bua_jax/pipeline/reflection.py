@@ -11,21 +11,28 @@ from bua_jax.basics.console import notice
 from bua_jax.decoding.rounds import understand
 from bua_jax.dialogue.critic import critique, refinement_dialogue
 from bua_jax.dialogue.rounds import Dialogue
-from bua_jax.dialogue.store import describe, write_dialogues
+from bua_jax.dialogue.store import provenance, write_dialogues
+from bua_jax.dialogue.tasks import Writer
 from bua_jax.events.groups import training_shares
-from bua_jax.events.windows import sample_id, shown_id
+from bua_jax.events.windows import sample_id, sample_windows, shown_id
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.dialogues import split_windows, writer_of
 from bua_jax.pipeline.stages import load_stage
 from bua_jax.pipeline.steps import Run
+from bua_jax.pipeline.windows import load_set
 
 
 def build_reflection(run: Run) -> dict[str, Any]:
     """Writes reflect/stage3.parquet and drafts.jsonl (every draft with its score and issues)."""
     config, store = run.config, load_store(run)
     shares = training_shares(store)
-    bua = Bua(load_stage(run, "stage2"), config.decoding, shares, config.windows, seed=config.seed)
-    writer = writer_of(run, store)
+    bua = Bua(
+        load_stage(run, "stage2"),
+        config.decoding,
+        shares,
+        seed=config.seed,
+        batch=config.execution.decode_batch,
+    )
+    writer = Writer.of(store, seed=config.seed)
     counts = {
         "train": config.dialogues.reflect_train,
         "validation": config.dialogues.reflect_validation,
@@ -33,7 +40,7 @@ def build_reflection(run: Run) -> dict[str, Any]:
     kept: list[Dialogue] = []
     lines, scores = [], {}
     for split, count in counts.items():
-        windows = split_windows(run, store, split, "prediction", count)
+        windows = sample_windows(load_set(run, split, store).windows, count, config.seed)
         seen = [
             writer.window(int(windows.start[i]), int(windows.end[i]), sample_id(store, windows, i))
             for i in range(len(windows))
@@ -61,6 +68,6 @@ def build_reflection(run: Run) -> dict[str, Any]:
                 kept.append(refinement_dialogue(window, split, start, end, draft))
     folder = run.folder("reflect")
     files.write_text(folder / "drafts.jsonl", "".join(lines))
-    write_dialogues(folder / "stage3.parquet", kept, describe(store))
+    write_dialogues(folder / "stage3.parquet", kept, provenance(store))
     notice(f"reflect: mean draft score {scores['train']:.2f}, {len(kept)} stage-3 dialogues")
     return {"scores": scores, "dialogues": len(kept)}

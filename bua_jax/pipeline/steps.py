@@ -1,17 +1,20 @@
 """What a workdir has, lacks or holds stale, and the step that comes next.
 
-A step is a folder of the workdir with a `record.json`, written last: the settings that shaped the
-result, the ids of the steps it was built from, versions and seconds. A step without a record is
-unfinished and is built (or resumed); a step whose record differs from the config is an error that
-names both values. `train`, `curriculum` and the other verbs share this.
+A step is a folder of the workdir with a `record.json`, written last: the fields that it declared, the
+steps that it needed and their ids, hashes of the files that it was made from, how it was executed,
+versions and seconds. It reads the config through a `View` of those fields, and finds the folders of the
+steps that it needs and no others. A step without a record is unfinished and is built (or resumed); one
+whose record says something else than the config is an error that names both values, or is built again
+where that is cheap (`Step.renew`). `train`, `curriculum` and the other verbs share this.
 
 Several processes train a stage together; the other steps are built by the first of them, and the rest
 wait for the record in their shared storage.
 """
 
+import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +22,45 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from bua_jax.basics import files
+from bua_jax.basics.config import Settings, View
 from bua_jax.basics.console import notice
 from bua_jax.basics.environment import versions
-from bua_jax.basics.errors import ConfigError, MismatchError
+from bua_jax.basics.errors import ConfigError, MismatchError, UndeclaredError
 from bua_jax.parallel import processes
+
+RECORD = "record.json"
+STARTED = "started.json"  # in an unfinished step's folder: what it was started with
+EXECUTION = "execution"  # the part of the config that says how and not what: recorded, not compared
+_READ_OF_A_FOLDER = (
+    "*config.json",
+    "*.index.json",
+    "tokenizer.json",
+    "*.safetensors",
+    "*.tiktoken",
+)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A config and the folder that its results go to."""
+    """A config and the folder that its results go to; the run of a step shows it what it declared."""
 
-    config: ConfigDict
+    config: Settings
     workdir: Path
+    step: str = ""  # the step whose run it is; empty: nobody's, which sees everything
+    needs: tuple[str, ...] = ()  # what that step is built from
 
     def folder(self, step: str) -> Path:
+        """Where a step lies. Raises `UndeclaredError` for one that this run's step does not need."""
+        if self.step and step not in (self.step, *self.needs):
+            raise UndeclaredError(
+                f"The step {self.step} reads the step {step}, which it does not need; it needs "
+                f"{', '.join(self.needs) or 'none'}."
+            )
         return self.workdir / step
+
+
+def no_sources(config: View) -> dict[str, str]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -42,20 +69,38 @@ class Step:
 
     name: str
     about: str  # what a person reads when it starts
-    fields: tuple[str, ...]  # config fields (or their prefixes) that shape the result
+    fields: tuple[
+        str, ...
+    ]  # config fields (or whole parts) that it may read: they shape the result
     needs: Callable[[ConfigDict], tuple[str, ...]]  # steps it is built from
     build: Callable[[Run], dict[str, Any]]  # does it; returns what the record should also say
     minutes: Callable[[ConfigDict], float]  # rough expectation on 2 CPU cores
     together: bool = False  # whether all processes build it, or the first alone
+    sources: Callable[[View], Mapping[str, str]] = no_sources  # field: file or folder that it names
+    renew: bool = False  # built again, not refused, where the config says something else
+
+    def view(self, config: ConfigDict) -> View:
+        return View(config, (*self.fields, EXECUTION), f"The step {self.name}")
+
+    def run(self, run: Run) -> Run:
+        """`run` as the step sees it. Raises `UndeclaredError` for what is not a run of everything."""
+        if isinstance(run.config, View):
+            raise UndeclaredError(
+                f"The step {self.name} needs a config, not the view of {run.step}."
+            )
+        return Run(self.view(run.config), run.workdir, self.name, self.needs(run.config))
 
 
-def plain(config: ConfigDict) -> Any:
-    """The config as JSON values (tuples become lists)."""
+# ------------------------------------------------------------------------------- fields and keys
+
+
+def plain(config: Settings) -> Any:
+    """The config, or a part of it, as JSON values (tuples become lists)."""
     return json.loads(json.dumps(config.to_dict()))
 
 
-def settings(config: ConfigDict, fields: tuple[str, ...]) -> dict[str, Any]:
-    """The values of `fields`, flattened to dotted names."""
+def settings(config: Settings, fields: Iterable[str]) -> dict[str, Any]:
+    """The values of `fields`, flattened to dotted names, as JSON values."""
     found: dict[str, Any] = {}
 
     def collect(name: str, value: Any) -> None:
@@ -65,102 +110,242 @@ def settings(config: ConfigDict, fields: tuple[str, ...]) -> dict[str, Any]:
         else:
             found[name] = value
 
-    values = plain(config)
     for field in fields:
-        value = values
+        value: Any = config
         for key in field.split("."):
             value = value[key]
-        collect(field, value)
+        whole = value.to_dict() if hasattr(value, "to_dict") else value
+        collect(field, json.loads(json.dumps(whole)))
     return found
+
+
+def nested(values: Mapping[str, Any]) -> ConfigDict:
+    """The config that `settings` flattened."""
+    config: dict[str, Any] = {}
+    for name, value in values.items():
+        *parts, last = name.split(".")
+        place = config
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return ConfigDict(config)
+
+
+def source_hashes(step: Step, config: ConfigDict) -> dict[str, str | None]:
+    """By config field the hash of the file or folder that it names; None where there is none."""
+    named = step.sources(step.view(config))
+    return {field: _hash_of(Path(path)) for field, path in sorted(named.items())}
+
+
+def _hash_of(path: Path) -> str | None:
+    if path.is_file():
+        return _file_hash(path)
+    if not path.is_dir():
+        return None
+    parts = sorted({p for kind in _READ_OF_A_FOLDER for p in path.glob(kind) if p.is_file()})
+    return files.sha256_text(json.dumps([(p.name, _file_hash(p)) for p in parts]))
+
+
+def _file_hash(path: Path) -> str:
+    stat = path.stat()
+    return _hash_once(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _hash_once(path: Path, size: int, changed: int) -> str:
+    return files.sha256_file(path)
+
+
+def key(
+    name: str,
+    config: ConfigDict,
+    table: Mapping[str, Step],
+    known: dict[str, str] | None = None,
+) -> str:
+    """What a step will be, before anything is built: equal keys are equal results.
+
+    A hash of the fields that it declares, the keys of the steps that it needs, and the content of the
+    files that it is made from (a data file, a base's weights). Where a result lies may follow from it.
+    known: keys of the same config that need not be found again; those found are added.
+    """
+    known = {} if known is None else known
+    if name not in known:
+        step = table[name]
+        needs = {need: key(need, config, table, known) for need in step.needs(config)}
+        sources = source_hashes(step, config)
+        known[name] = _identity(name, settings(config, step.fields), needs, sources)
+    return known[name]
+
+
+def _identity(name: str, *content: Any) -> str:
+    return files.sha256_json([name, *content])
+
+
+# ---------------------------------------------------------------------------------------- records
 
 
 def read_record(run: Run, step: str) -> dict[str, Any] | None:
     """The step's record, or None if it is not finished."""
-    path = run.folder(step) / "record.json"
+    path = run.folder(step) / RECORD
     return files.read_json(path) if path.is_file() else None
 
 
-def check_record(run: Run, step: Step, record: dict[str, Any]) -> None:
-    """Raises `MismatchError` if a finished step is not what the config asks for."""
+def recorded(run: Run, step: str) -> ConfigDict:
+    """The fields that a finished step declared, with the values that it was built with."""
+    return nested(_record(run, step)["settings"])
+
+
+def difference(run: Run, step: Step, record: Mapping[str, Any]) -> str:
+    """How a finished step differs from what the config asks for, and what to do; empty if it does not.
+
+    A step that it needs and that is not there is no difference yet: it may come out the same again.
+    Raises `MismatchError` for a record of an older version, which does not say enough.
+    """
+    assert isinstance(run.config, ConfigDict)
+    folder, had = run.folder(step.name), record["settings"]
+    anew = f"build it anew after: rm -r {folder} (and the steps that follow from it)."
     wanted = settings(run.config, step.fields)
-    folder = run.folder(step.name)
-    for name in sorted(wanted.keys() | record["settings"].keys()):
-        had, want = record["settings"].get(name), wanted.get(name)
-        if had != want:
-            raise MismatchError(
-                f"{folder} was built with {name}={had!r}, but the config says {want!r}. Keep it with "
-                f"--config.{name}={had!r}, start another run with --workdir=runs/NAME, or build it "
-                f"anew after: rm -r {folder} (and the steps that follow from it)."
+    for name in (name for name in wanted if name in had):
+        if had[name] != wanted[name]:
+            return (
+                f"{folder} was built with {name}={had[name]!r}, but the config says {wanted[name]!r}. "
+                f"Keep it with --config.{name}={had[name]!r}, start another run with "
+                f"--workdir=runs/NAME, or {anew}"
             )
+    lacking = sorted(wanted.keys() - had.keys())
+    if lacking or EXECUTION not in record:
+        raise MismatchError(_of_another_version(folder, record, [f"config.{n}" for n in lacking]))
+    for name in sorted(had.keys() - wanted.keys()):
+        return (
+            f"{folder} was built with {name}={had[name]!r}, which the config does not have; {anew}"
+        )
+    needs = step.needs(run.config)
+    lost = [f"from {need}" for need in record["inputs"] if need not in needs]
+    lost += [f"without {need}" for need in needs if need not in record["inputs"]]
+    if lost:
+        return (
+            f"{folder} was built {' and '.join(lost)}, but the config asks for the reverse; {anew}"
+        )
     for need, identity in record["inputs"].items():
         current = read_record(run, need)
-        if current is None or current["id"] != identity:
-            now = "missing" if current is None else current["id"]
-            raise MismatchError(
-                f"{folder} was built from {need} {identity}, but {run.folder(need)} is now {now}. "
-                f"Build it anew: rm -r {folder}, then run the same command again."
+        if current is not None and current["id"] != identity:
+            return (
+                f"{folder} was built from {need} {identity}, but {run.folder(need)} is now "
+                f"{current['id']}. Build it anew: rm -r {folder}, then run the same command again."
             )
+    for field, now in source_hashes(step, run.config).items():
+        before = record["sources"].get(field)
+        if now is not None and now != before:  # what is not there any more is not needed any more
+            return (
+                f"{folder} was built from another config.{field}: its content was {before} and is "
+                f"{now}. Bring it back, start another run with --workdir=runs/NAME, or {anew}"
+            )
+    return ""
 
 
-def outline(run: Run, name: str, table: dict[str, Step]) -> dict[str, bool]:
+def _of_another_version(folder: Path, record: Mapping[str, Any], lacking: list[str]) -> str:
+    made_by, what = record.get("versions", {}), (*lacking, "what shaped it and what did not")[0]
+    return (
+        f"{folder} was built by version {made_by.get('bua_jax')} (git {made_by.get('git')}), whose "
+        f"records do not say {what}. Use that version with it, or start another run with "
+        "--workdir=runs/NAME."
+    )
+
+
+def outline(run: Run, name: str, table: Mapping[str, Step]) -> dict[str, bool]:
     """The steps up to `name` in the order in which they are built, and whether each is finished.
 
     Raises `MismatchError` for a finished one that is not what the config asks for.
     """
-    step = table[name]
     found: dict[str, bool] = {}
-    for need in step.needs(run.config):
-        found |= outline(run, need, table)
-    record = read_record(run, name)
-    if record is not None:
-        check_record(run, step, record)
-    return {**found, name: record is not None}
+
+    def visit(name: str) -> None:
+        step = table[name]
+        assert isinstance(run.config, ConfigDict)
+        for need in step.needs(run.config):
+            if need not in found:
+                visit(need)
+        record = read_record(run, name)
+        other = difference(run, step, record) if record is not None else ""
+        if other and not step.renew:
+            raise MismatchError(other)
+        found[name] = record is not None and not other
+
+    visit(name)
+    return found
 
 
-def ensure(run: Run, name: str, table: dict[str, Step]) -> None:
-    """Builds the step `name`, and before it whatever it needs that the workdir lacks."""
+# --------------------------------------------------------------------------------------- building
+
+
+def ensure(run: Run, name: str, table: Mapping[str, Step]) -> None:
+    """Builds the step `name`, and before it whatever it needs that the workdir lacks.
+
+    Raises `MismatchError` for a finished step that is not what the config asks for: before anything is
+    built, unless it is a step built anew that comes out otherwise.
+    """
     if name not in table:
         raise ConfigError(f"There is no step {name!r}; there are: {', '.join(table)}.")
-    step = table[name]
-    needs = step.needs(run.config)
-    for need in needs:
-        ensure(run, need, table)
-    record = read_record(run, name)
-    if record is not None:
-        check_record(run, step, record)
-        return
+    for one, finished in outline(run, name, table).items():
+        step, record = table[one], read_record(run, one)
+        other = difference(run, step, record) if record is not None else ""
+        if other and not step.renew:
+            raise MismatchError(other)
+        if other or not finished:
+            _build(run, step)
+
+
+def _build(run: Run, step: Step) -> None:
+    own = step.run(run)
     if not step.together and not processes.is_first():
-        _wait_for_record(run, name)
+        _wait_for(run, step)
         return
-    minutes = step.minutes(run.config)
-    notice(f"-- {name}: {step.about} (about {max(minutes, 0.1):.1f} min on 2 CPU cores)")
+    assert isinstance(run.config, ConfigDict)
+    folder, minutes = run.folder(step.name), step.minutes(run.config)
+    if minutes >= 0.1:
+        notice(f"-- {step.name}: {step.about} (about {minutes:.1f} min on 2 CPU cores)")
     begin = time.monotonic()
-    run.folder(name).mkdir(parents=True, exist_ok=True)
-    extra = step.build(run)
+    what = {
+        "settings": settings(run.config, step.fields),
+        "inputs": {need: _record(run, need)["id"] for need in own.needs},
+        "sources": source_hashes(step, run.config),
+    }
+    how = {EXECUTION: plain(run.config)[EXECUTION], "versions": versions()}
+    if processes.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)  # of what it was before
+        _note_start(folder / STARTED, what, how)
+    result = step.build(own)
     if not processes.is_first():
-        _wait_for_record(run, name)
+        _wait_for(run, step)
         return
-    inputs = {need: _record(run, need)["id"] for need in needs}
-    shaped = settings(run.config, step.fields)
     seconds = time.monotonic() - begin
-    content = {"settings": shaped, "inputs": inputs, "result": extra}
-    files.write_json(
-        run.folder(name) / "record.json",
-        {
-            "step": name,
-            "id": files.sha256_text(json.dumps(content, sort_keys=True)),
-            **content,
-            "seconds": round(seconds, 1),
-            "versions": versions(),
-            "config": plain(run.config),
-        },
-    )
-    notice(f"-- {name}: done in {seconds / 60:.1f} min")
+    record = {
+        "step": step.name,
+        "id": _identity(step.name, what, result),
+        **what,
+        "result": result,
+        **how,
+        "seconds": round(seconds, 1),
+        "config": plain(run.config),
+    }
+    files.write_json(folder / RECORD, record)
+    (folder / STARTED).unlink(missing_ok=True)
+    notice(f"-- {step.name}: done in {seconds / 60:.1f} min")
 
 
-def _wait_for_record(run: Run, step: str) -> None:
+def _note_start(path: Path, what: Mapping[str, Any], how: Mapping[str, Any]) -> None:
+    """Writes what the step is started with; a note of an earlier start of the same stays."""
+    if path.is_file():
+        before = files.read_json(path)
+        if {name: before.get(name) for name in what} == what:
+            return
+    files.write_json(path, {**what, **how})
+
+
+def _wait_for(run: Run, step: Step) -> None:
     """Returns when process 0 has built the step; if that fails, jax ends this process."""
-    while read_record(run, step) is None:
+    while (record := read_record(run, step.name)) is None or difference(run, step, record):
         time.sleep(1)
 
 

@@ -16,10 +16,11 @@ from bua_jax.feed.packing import PackingPlan
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import sharding
+from bua_jax.pipeline.stages import stage_parts
 from bua_jax.planning import roofline
 from bua_jax.planning.collectives import Collective, collectives
 from bua_jax.planning.roofline import Work
-from bua_jax.planning.step import Lowered, abstract_model, lower_step, stage_groups
+from bua_jax.planning.step import Lowered, abstract_model, lower_step
 from bua_jax.planning.targets import Target, compile_devices, compiler_missing, parse_target
 from bua_jax.training.optimizer import STAGE_TABLE
 
@@ -158,14 +159,14 @@ def _resolved(
     if config.model.dtype == "float32" and not config[stage].full_finetuning:
         config.model.dtype = "bfloat16"
         notes.append("the frozen base in bfloat16: run with --config.model.dtype=bfloat16")
-    attention = config.model.attention
+    attention = config.execution.attention
     if attention == "splash":
         check_splash(config[stage].row_length, platform)
     if attention in ("cpu", "cudnn") or (attention == "splash" and not own):
         needed = "the target's own compiler" if attention == "splash" else "its device"
         notes.append(f"attention by xla: {attention} is not compiled without {needed}")
     if attention != "splash" or not own:
-        config.model.attention = "xla"
+        config.execution.attention = "xla"
     return config
 
 
@@ -174,8 +175,8 @@ def _finite(size: float) -> float | None:
     return size if math.isfinite(size) else None
 
 
-def _sizes(tree: Mapping[str, Any], group: str) -> int:
-    return sum(x.size for x in jax.tree.leaves(tree[group]))
+def _sizes(tree: Mapping[str, Any], part: str) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree[part]))
 
 
 def _work(plan: PackingPlan, variables: Mapping[str, Any]) -> Work:
@@ -188,6 +189,32 @@ def _work(plan: PackingPlan, variables: Mapping[str, Any]) -> Work:
         encoder_size=_sizes(variables, "encoder"),
         projector_size=_sizes(variables, "projector"),
     )
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What all parts of a plan are about: a stage's model, whose step is lowered for a mesh of the target."""
+
+    config: ConfigDict
+    target: Target
+    mesh: Mesh
+    dialogues: Dialogues
+    model: Aligned
+    variables: Mapping[str, Any]
+
+    @property
+    def stage(self) -> str:
+        return self.config.step
+
+    @property
+    def microbatches(self) -> int:
+        return self.config[self.stage].microbatches
+
+    def packing(self, rows: int) -> PackingPlan:
+        return packing_plan(self.config, self.stage, self.dialogues, self.mesh, rows)
+
+    def lower(self, packing: PackingPlan) -> Lowered:
+        return lower_step(self.config, self.stage, self.model, self.variables, packing, self.mesh)
 
 
 def make_plan(
@@ -205,19 +232,57 @@ def make_plan(
     Raises `ConfigError` for a target, stage or mesh that cannot be planned.
     """
     stage, target = config.step, parse_target(target_text)
-    if stage not in STAGE_TABLE:
-        raise ConfigError(
-            f"A plan is of a stage: --config=configs/STAGE.py, one of {[*STAGE_TABLE]}."
-        )
-    wanted = math.prod(sharding.parse_mesh(config.mesh))
-    if wanted != target.count:
-        raise ConfigError(
-            f"mesh={config.mesh!r} has {wanted} devices, but --target={target_text} has {target.count}: "
-            f"--config=configs/{stage}.py:model={config.model.name},mesh={target.count}."
-        )
+    _check(config, target, target_text)
     notes: list[str] = []
     extra = compiler_missing(target)
     config = _resolved(config, stage, target.device.platform, extra is None, notes)
+    notes += _about_target(target, extra)
+    mesh = sharding.make_mesh(config.execution.mesh, compile_devices(target, own=extra is None))
+    planned = _Planned(config, target, mesh, dialogues or ASSUMED[stage], *abstract_model(config))
+    packing = planned.packing(rows)
+    lowered = planned.lower(packing)
+    notice(f"compiling a step of {packing.rows_per_batch} rows for {target_text}")
+    compiled = compile_step(lowered)
+    found: dict[str, Any] = {
+        "target": {"name": target_text, **asdict(target.device), "wire": target.wire},
+        "compiler": "cpu" if extra else target.device.platform,
+        "stage": stage,
+        "model": config.model.name,
+        "dtype": config.model.dtype,
+        "remat": config.execution.remat,
+        "attention": config.execution.attention,
+        "mesh": dict(mesh.shape),
+        "microbatches": planned.microbatches,
+        "dialogues": asdict(planned.dialogues),
+        "packing": asdict(packing),
+        "batch_dialogues": packing.rows_per_batch * packing.dialogues_per_row,
+        "memory": _memory(target, lowered, compiled),
+        "notes": notes,
+    }
+    found |= _times(planned, packing, lowered, compiled, notes)
+    if trials:
+        found["largest_batch"] = _largest_batch(planned, packing, compiled, trials)
+    return found
+
+
+def _check(config: ConfigDict, target: Target, target_text: str) -> None:
+    """Raises `ConfigError` unless the config names a stage and a mesh of the target's devices."""
+    if config.step not in STAGE_TABLE:
+        raise ConfigError(
+            f"A plan is of a stage: --config=configs/STAGE.py, one of {[*STAGE_TABLE]}."
+        )
+    wanted = math.prod(sharding.parse_mesh(config.execution.mesh))
+    if wanted != target.count:
+        raise ConfigError(
+            f"mesh={config.execution.mesh!r} has {wanted} devices, but --target={target_text} has "
+            f"{target.count}: --config=configs/{config.step}.py:model={config.model.name},"
+            f"mesh={target.count}."
+        )
+
+
+def _about_target(target: Target, extra: str | None) -> list[str]:
+    """Notes on the compiler and the memory; extra: what would install the target's own compiler."""
+    notes = []
     if extra:
         notes.append(
             "temporaries and collectives are the CPU compiler's, on fake devices: an estimate (it "
@@ -229,83 +294,64 @@ def make_plan(
             f"JAX takes three quarters of a GPU's memory: for all up to the limit, set "
             f"XLA_PYTHON_CLIENT_MEM_FRACTION={target.device.usable}"
         )
-    devices = compile_devices(target, own=extra is None)
-    mesh = sharding.make_mesh(config.mesh, devices)
-    dialogues = dialogues or ASSUMED[stage]
-    model, variables = abstract_model(config)
-    packing = packing_plan(config, stage, dialogues, mesh, rows)
-    microbatches = config[stage].microbatches
+    return notes
 
-    def lower(packing: PackingPlan) -> Lowered:
-        return lower_step(config, stage, model, variables, packing, mesh)
 
-    lowered = lower(packing)
-    notice(f"compiling a step of {packing.rows_per_batch} rows for {target_text}")
-    compiled = compile_step(lowered)
-    limit = target.device.memory * target.device.usable
-    found: dict[str, Any] = {
-        "target": {"name": target_text, **asdict(target.device), "wire": target.wire},
-        "compiler": "cpu" if extra else target.device.platform,
-        "stage": stage,
-        "model": config.model.name,
-        "dtype": config.model.dtype,
-        "remat": config.model.remat,
-        "attention": config.model.attention,
-        "mesh": dict(mesh.shape),
-        "microbatches": microbatches,
-        "dialogues": asdict(dialogues),
-        "packing": asdict(packing),
-        "batch_dialogues": packing.rows_per_batch * packing.dialogues_per_row,
-        "memory": {
-            **lowered.given,
-            "activations and temporaries": _finite(compiled.temporaries),
-            "total": _finite(compiled.total),
-            "capacity": target.device.memory,
-            "limit": limit,
-            "fits": compiled.total <= limit,
-        },
-        "notes": notes,
+def _limit(target: Target) -> float:
+    return target.device.memory * target.device.usable
+
+
+def _memory(target: Target, lowered: Lowered, compiled: Compiled) -> dict[str, Any]:
+    """Bytes of a device, by what holds them."""
+    return {
+        **lowered.given,
+        "activations and temporaries": _finite(compiled.temporaries),
+        "total": _finite(compiled.total),
+        "capacity": target.device.memory,
+        "limit": _limit(target),
+        "fits": compiled.total <= _limit(target),
     }
-    found |= _times(config, model, variables, packing, mesh, target, lowered, compiled, notes)
-    if trials:
-        unit = microbatches * mesh.shape["data"] * mesh.shape["fsdp"]
 
-        def total_of(n: int) -> float:
-            notice(f"compiling a step of {n * unit} rows")
-            return compile_step(lower(packing_plan(config, stage, dialogues, mesh, n * unit))).total
 
-        known = (packing.rows_per_batch // unit, compiled.total)
-        most, certain = largest(total_of, limit, known, trials)
-        found["largest_batch"] = {
-            "rows_per_device": most * microbatches,
-            "rows": most * unit,
-            "dialogues": most * unit * packing.dialogues_per_row,
-            "certain": certain,
-        }
-    return found
+def _largest_batch(
+    planned: _Planned, packing: PackingPlan, compiled: Compiled, trials: int
+) -> dict[str, Any]:
+    """The largest batch that fits; packing and compiled: of the step that is known."""
+    mesh = planned.mesh
+    unit = planned.microbatches * mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def total_of(n: int) -> float:
+        notice(f"compiling a step of {n * unit} rows")
+        return compile_step(planned.lower(planned.packing(n * unit))).total
+
+    known = (packing.rows_per_batch // unit, compiled.total)
+    most, certain = largest(total_of, _limit(planned.target), known, trials)
+    return {
+        "rows_per_device": most * planned.microbatches,
+        "rows": most * unit,
+        "dialogues": most * unit * packing.dialogues_per_row,
+        "certain": certain,
+    }
 
 
 def _times(
-    config: ConfigDict,
-    model: Aligned,
-    variables: Mapping[str, Any],
+    planned: _Planned,
     packing: PackingPlan,
-    mesh: Mesh,
-    target: Target,
     lowered: Lowered,
     compiled: Compiled,
     notes: list[str],
 ) -> dict[str, Any]:
     """FLOPs, collectives, and the roofline of a step and of an epoch."""
-    stage, microbatches = config.step, config[config.step].microbatches
-    work = _work(packing, variables)
-    flops = roofline.flops(model, stage_groups(config, stage), work)
+    config, target, mesh = planned.config, planned.target, planned.mesh
+    work = _work(packing, planned.variables)
+    flops = roofline.flops(planned.model, stage_parts(config, planned.stage), work)
     if not compiled.text:
         notes.append("the step does not fit, so its collectives are not known and not timed")
     sent, unknown = collectives(compiled.text, target.count) if compiled.text else ([], 0)
     if unknown:
         notes.append(f"{unknown} loops of unknown length: their collectives count once")
-    moved = roofline.traffic(model, lowered.given, work, dict(mesh.shape), microbatches)
+    shape, microbatches = dict(mesh.shape), planned.microbatches
+    moved = roofline.traffic(planned.model, lowered.given, work, shape, microbatches)
     wire = sum(one.wire * one.times for one in sent)
     times = roofline.seconds(target, flops["executed"], moved, wire, config.model.dtype)
     return {
@@ -316,19 +362,19 @@ def _times(
         "hours_per_epoch": {
             name: times[name] * packing.steps_per_epoch / 3600 for name in ("roofline", "in turn")
         },
-        "epochs": config[stage].epochs,
+        "epochs": config[planned.stage].epochs,
     }
 
 
 def _by_kind(sent: list[Collective]) -> list[dict[str, Any]]:
-    """Sums by kind and group size: instructions, executions and bytes per step of one device."""
+    """Sums by kind and devices that take part: instructions, executions and bytes per step of one device."""
     rows = []
-    for kind, group in sorted({(one.kind, one.group) for one in sent}):
-        some = [one for one in sent if (one.kind, one.group) == (kind, group)]
+    for kind, devices in sorted({(one.kind, one.devices) for one in sent}):
+        some = [one for one in sent if (one.kind, one.devices) == (kind, devices)]
         rows.append(
             {
                 "kind": kind,
-                "group": group,
+                "devices": devices,
                 "instructions": len(some),
                 "executions": sum(one.times for one in some),
                 "bytes": sum(one.payload * one.times for one in some),

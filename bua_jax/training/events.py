@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,25 +111,11 @@ def predict_last(
     return np.concatenate(parts)[:n] if parts else np.zeros((0, config.num_behaviours), np.float32)
 
 
-def train_encoder(
-    config: EncoderConfig, store: EventStore, settings: EncoderSettings
-) -> tuple[Any, list[dict[str, float]]]:
-    """Trains on training users, stops early on validation users' log-loss.
-
-    Returns (best parameters, one record per epoch: epoch, train_loss, validation_log_loss,
-    validation_accuracy, seconds). Same seed, same parameters on CPU.
-    """
-    model, length = build(config), settings.history_length
-    rng = np.random.default_rng(settings.seed)
-    key = jax.random.key(settings.seed)
-    example = jnp.zeros((1, length, 4), jnp.int32), jnp.ones((1, length), jnp.int32)
-    positions = jnp.broadcast_to(jnp.arange(length), (settings.batch, length))
-    params = model.init(key, *example, positions[:1])["params"]
-    steps_per_epoch = -(-len(chunk_windows(store, length, 0)) // settings.batch)
-    total = settings.epochs * steps_per_epoch
-    warmup = max(1, min(100, total // 10))
-    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.peak_lr, warmup, total)
-    optimizer = optax.chain(
+def _optimizer(settings: EncoderSettings, steps: int) -> optax.GradientTransformation:
+    """AdamW with warm-up and cosine over `steps`; biases and norm scales do not decay."""
+    warmup = max(1, min(100, steps // 10))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.peak_lr, warmup, steps)
+    return optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.adamw(
             schedule,
@@ -136,29 +123,40 @@ def train_encoder(
             mask=lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree),
         ),
     )
-    shares = jnp.asarray(training_shares(store), jnp.float32)
+
+
+def _make_step(
+    config: EncoderConfig,
+    optimizer: optax.GradientTransformation,
+    shares: jax.Array,
+    dro_lambda: float,
+):
+    """(params, optimizer state, class losses, batch, key, robust) -> (the first three after it, loss)."""
+    model = build(config)
+
+    def loss_of(params, class_loss, batch, key, robust):
+        fields = batch["fields"]
+        positions = jnp.broadcast_to(jnp.arange(fields.shape[1]), fields.shape[:2])
+        output = encode_events(
+            model,
+            params,
+            fields,
+            batch["mask"],
+            positions,
+            deterministic=False,
+            rngs={"dropout": key},
+        )
+        weights = dro_weights(class_loss, shares)
+        plain = encoder_loss(output.logits, batch["targets"], batch["mask"], weights, 0.0)
+        if not dro_lambda:
+            return plain, output.logits
+        dro = encoder_loss(output.logits, batch["targets"], batch["mask"], weights, dro_lambda)
+        return jnp.where(robust, dro, plain), output.logits
 
     @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
     def step(params, state, class_loss, batch, key, robust):
-        def loss_of(params):
-            output = encode_events(
-                model,
-                params,
-                batch["fields"],
-                batch["mask"],
-                positions,
-                deterministic=False,
-                rngs={"dropout": key},
-            )
-            weights = dro_weights(class_loss, shares)
-            share = settings.dro_lambda
-            plain = encoder_loss(output.logits, batch["targets"], batch["mask"], weights, 0.0)
-            if not share:
-                return plain, output.logits
-            dro = encoder_loss(output.logits, batch["targets"], batch["mask"], weights, share)
-            return jnp.where(robust, dro, plain), output.logits
-
-        (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, logits), grads = gradient(params, class_loss, batch, key, robust)
         updates, state = optimizer.update(grads, state, params)
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
         one_hot = jax.nn.one_hot(batch["targets"], config.num_behaviours) * batch["mask"][..., None]
@@ -167,50 +165,84 @@ def train_encoder(
         class_loss = jnp.where(count > 0, 0.98 * class_loss + 0.02 * mean, class_loss)
         return optax.apply_updates(params, updates), state, class_loss, loss
 
+    return step
+
+
+def _epoch(
+    store: EventStore, settings: EncoderSettings, rng: np.random.Generator, steps: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of chunks at a drawn offset in a drawn order; the last is filled up with the first."""
+    length = settings.history_length
+    chunks = chunk_windows(store, length, int(rng.integers(0, length)))
+    chunks = chunks.take(rng.permutation(len(chunks)))
+    arrays = window_arrays(store, chunks, length=length)
+    mask = segments_of(arrays["n_events"], length)
+    after = np.minimum(chunks.start[:, None] + 1 + np.arange(length), chunks.end[:, None])
+    targets = store.behaviour[after].astype(np.int32)
+    for index in range(steps):
+        rows = np.arange(index * settings.batch, (index + 1) * settings.batch) % len(chunks)
+        yield {"fields": arrays["fields"][rows], "mask": mask[rows], "targets": targets[rows]}
+
+
+def _validation(store: EventStore, settings: EncoderSettings) -> dict[str, np.ndarray]:
+    """Windows of validation users as `window_arrays`."""
+    length = settings.history_length
     windows = prediction_windows(
         store, "validation", history_length=length, min_history=settings.min_history
     )
     windows = sample_windows(windows, _VALIDATION_WINDOWS, settings.seed)
-    validation = window_arrays(store, windows, length=length)
+    return window_arrays(store, windows, length=length)
+
+
+def _validate(
+    config: EncoderConfig, params: Any, validation: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    log_p = predict_last(config, params, validation["fields"], validation["n_events"])
+    target = validation["target_behaviour"]
+    return {
+        "validation_log_loss": -float(np.mean(log_p[np.arange(len(target)), target])),
+        "validation_accuracy": float(np.mean(log_p.argmax(1) == target)),
+    }
+
+
+def train_encoder(
+    config: EncoderConfig, store: EventStore, settings: EncoderSettings
+) -> tuple[Any, list[dict[str, float]]]:
+    """Trains on training users, stops early on validation users' log-loss.
+
+    Returns (best parameters, one record per epoch: epoch, train_loss, validation_log_loss,
+    validation_accuracy, seconds). Same seed, same parameters on CPU.
+    """
+    length = settings.history_length
+    rng = np.random.default_rng(settings.seed)
+    key = jax.random.key(settings.seed)
+    example = jnp.zeros((1, length, 4), jnp.int32), jnp.ones((1, length), jnp.int32)
+    params = build(config).init(key, *example, jnp.arange(length)[None])["params"]
+    steps = -(-len(chunk_windows(store, length, 0)) // settings.batch)
+    optimizer = _optimizer(settings, settings.epochs * steps)
+    shares = jnp.asarray(training_shares(store), jnp.float32)
+    step = _make_step(config, optimizer, shares, settings.dro_lambda)
+    validation = _validation(store, settings)
     state, class_loss = optimizer.init(params), jnp.zeros(config.num_behaviours)
     best, best_loss, stale, records = params, np.inf, 0, []
     with bar() as display:
-        task = display.add_task(f"encoder {config.kind}", total=total)
+        task = display.add_task(f"encoder {config.kind}", total=settings.epochs * steps)
         for epoch in range(settings.epochs):
             begin, losses = time.monotonic(), []
-            chunks = chunk_windows(store, length, int(rng.integers(0, length)))
-            chunks = chunks.take(rng.permutation(len(chunks)))
-            arrays = window_arrays(store, chunks, length=length)
-            mask = segments_of(arrays["n_events"], length)
-            after = np.minimum(chunks.start[:, None] + 1 + np.arange(length), chunks.end[:, None])
-            targets = store.behaviour[after].astype(np.int32)
-            for index in range(steps_per_epoch):
-                rows = np.arange(index * settings.batch, (index + 1) * settings.batch) % len(chunks)
-                batch = {
-                    "fields": arrays["fields"][rows],
-                    "mask": mask[rows],
-                    "targets": targets[rows],
-                }
+            for batch in _epoch(store, settings, rng, steps):
                 key, subkey = jax.random.split(key)
                 params, state, class_loss, loss = step(
                     params, state, class_loss, batch, subkey, epoch > 0
                 )
                 losses.append(loss)
                 display.advance(task)
-            log_p = predict_last(config, params, validation["fields"], validation["n_events"])
-            target = validation["target_behaviour"]
-            log_loss = -float(np.mean(log_p[np.arange(len(target)), target]))
+            measured = _validate(config, params, validation)
+            train_loss, seconds = float(np.mean(jax.device_get(losses))), time.monotonic() - begin
             records.append(
-                {
-                    "epoch": epoch + 1,
-                    "train_loss": float(np.mean(jax.device_get(losses))),
-                    "validation_log_loss": log_loss,
-                    "validation_accuracy": float(np.mean(log_p.argmax(1) == target)),
-                    "seconds": time.monotonic() - begin,
-                }
+                {"epoch": epoch + 1, "train_loss": train_loss, **measured, "seconds": seconds}
             )
-            if log_loss < best_loss:
-                best, best_loss, stale = jax.device_get(params), log_loss, 0
+            if measured["validation_log_loss"] < best_loss:
+                best, best_loss, stale = jax.device_get(params), measured["validation_log_loss"], 0
             else:
                 stale += 1
                 if stale >= settings.patience:

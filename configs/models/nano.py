@@ -8,7 +8,9 @@ from ml_collections import ConfigDict
 
 def get_config(arg: str = "nano") -> ConfigDict:
     config = ConfigDict()
-    config.model = ConfigDict({"remat": "dots", "merge_adapter": True, "recall": 8})
+    # the prediction instruction begins with a question that nano was pretrained to answer
+    config.model = ConfigDict({"recall": 8, "drill": "What was last?"})
+    config.execution = ConfigDict({"remat": "dots", "merge_adapter": True, "decode_batch": 64})
     config.encoder = ConfigDict({"dim": 32, "num_layers": 2, "num_heads": 4})
     config.encoder.update({"dropout": 0.2, "epochs": 20, "peak_lr": 2e-3})
     small = {"batch_dialogues": 16, "row_length": 1024, "evaluations": 5, "checkpoints": 5}
@@ -22,5 +24,5 @@ def get_config(arg: str = "nano") -> ConfigDict:
     # nano does not learn the final answer from dialogues with all rounds alone, at this length
     config.dialogues = ConfigDict({"reflect_train": 400, "reflect_validation": 40})
     config.dialogues.shortened_share = 0.75
-    config.decoding = ConfigDict({"batch": 64, "max_new_tokens": 96})
+    config.decoding = ConfigDict({"max_new_tokens": 96})
     return config

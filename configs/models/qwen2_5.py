@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 def get_config(arg: str = "qwen2.5-7b") -> ConfigDict:
     return ConfigDict(
         {
-            "model": {"dtype": "bfloat16", "remat": "full"},
+            "model": {"dtype": "bfloat16"},
             "evaluation": {"zero_shot": True},
             "decoding": {"cache_dtype": "bfloat16"},
         }

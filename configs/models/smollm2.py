@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 def get_config(arg: str = "smollm2-135m") -> ConfigDict:
     config = ConfigDict()
     config.model = ConfigDict({"path": "checkpoints/SmolLM2-135M-Instruct.Q4_1.gguf"})
-    config.model.remat = "dots"  # a fifth faster than full; 0.8 GiB per row of 1,024 tokens
+    # a fifth faster than full; 0.8 GiB per row of 1,024 tokens
+    config.execution = ConfigDict({"remat": "dots"})
     config.encoder = ConfigDict({"dim": 32, "num_layers": 2, "num_heads": 4})
     config.encoder.update({"dropout": 0.2, "epochs": 20, "peak_lr": 2e-3})
     small = {"batch_dialogues": 8, "row_length": 1024, "evaluations": 5, "checkpoints": 5}
@@ -25,5 +26,5 @@ def get_config(arg: str = "smollm2-135m") -> ConfigDict:
     config.dialogues = ConfigDict({"stage1_share": 0.2, "generation_share": 0.15})
     config.dialogues.update({"shortened_share": 0.5, "reflect_train": 64, "reflect_validation": 8})
     config.evaluation = ConfigDict({"zero_shot": True})
-    config.decoding = ConfigDict({"batch": 32, "max_new_tokens": 128})
+    config.decoding = ConfigDict({"max_new_tokens": 128})
     return config

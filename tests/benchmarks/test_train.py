@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bua_jax.basics.errors import ConfigError, MismatchError
-from bua_jax.benchmarks import train
+from bua_jax.benchmarks import packing, train
 from bua_jax.benchmarks.worker import Worker, WorkerFailed
 from bua_jax.feed.packing import plan_packing
 from bua_jax.interop import huggingface
@@ -77,8 +77,8 @@ def test_the_verb(base: Path, tmp_path: Path) -> None:
 
 def test_rows_of_five_mean_dialogues_are_full(base: Path) -> None:
     shape = shape_of(base)
-    records = train.stage2_records(shape.config, shape.sizes, 300)
-    fill = train.packing_fill(records, 0)
+    records = packing.stage2_records(shape.config, shape.sizes, 300)
+    fill = packing.packing_fill(records, 0)
     assert [row["row_length"] for row in fill] == [1024, 2048, 4096, 8192]
     assert all(row["fill"] >= 0.95 for row in fill)
     assert all(row["mean_dialogues"] >= 5 for row in fill)
@@ -180,7 +180,7 @@ def test_flops_are_those_of_the_layers_and_the_answers(attention: str, keys: int
     shape = train.make_shape(
         "nano", rows=2, length=64, share=0.25, microbatches=1, merge_adapter=True
     )
-    shape.config.model.attention = attention
+    shape.config.execution.attention = attention
     kernels = 5 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 512)
     ranks = 5 * 16 * (2 * (128 + 128) + 2 * (128 + 64) + 3 * (128 + 512))
     scores = 3 * 4 * 128 * keys * 5 * 128
@@ -204,4 +204,4 @@ def test_presets_bring_their_configs_settings() -> None:
     assert (shape.sizes.dtype, shape.sizes.remat) == ("bfloat16", "dots")
     assert shape.sizes.hidden_size == PRESETS["qwen2.5-7b"].hidden_size
     nano = train.make_shape("", rows=1, length=64, share=0.25, microbatches=1)
-    assert nano.config.model.merge_adapter
+    assert nano.config.execution.merge_adapter

@@ -177,6 +177,11 @@ def test_switches(simulated):
     told = stage2_dialogue(writer, "prediction", windows, 3, "test").rounds[-1].instruction
     assert simulated.catalogue.clock(int(simulated.slot[windows.end[3]])) in told
     assert not any(c.isdigit() for c in plain.rounds[-1].instruction)
+    assert plain.rounds[-1].instruction == "Which behaviour comes next?"
+    for revealed, without in ((False, plain.rounds[-1].instruction), (True, told)):
+        writer = Writer.of(simulated, target_time_revealed=revealed, drill="What was last?")
+        drilled = stage2_dialogue(writer, "prediction", windows, 3, "test").rounds[-1]
+        assert drilled.instruction == f"What was last? {without}"
 
 
 # -- stage 1 ---------------------------------------------------------------------------------------

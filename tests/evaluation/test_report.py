@@ -9,7 +9,7 @@ from bua_jax.evaluation import plots
 from bua_jax.evaluation.report import Conversation, Report, Section, render
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day
-from bua_jax.pipeline.evaluate import print_results
+from bua_jax.pipeline.report import print_results
 from bua_jax.pipeline.steps import Run
 
 EVIL = "<script>alert('x')</script>"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bua_jax.basics.errors import DataError
-from bua_jax.feed.packing import batches, plan_packing
+from bua_jax.feed.batches import Batches
+from bua_jax.feed.packing import plan_packing
 from bua_jax.feed.records import Encoding, check_positions, kept_records, token_records
 from bua_jax.feed.token_file import TokenFile
 from tests.feed.made import STORE, Letters, dialogues
@@ -44,7 +45,7 @@ def test_equals_the_records_it_was_made_of(tmp_path: Path, soft_tokens: str) -> 
     options = {"row_length": 200, "batch_dialogues": 2, "seed": 0}
     plan = plan_packing(expected, **options)
     assert plan == plan_packing(found, **options)
-    ours, theirs = next(batches(found, plan, 0)), next(batches(expected, plan, 0))
+    ours, theirs = next(Batches(found, plan, 0)), next(Batches(expected, plan, 0))
     for name in theirs:
         np.testing.assert_array_equal(ours[name], theirs[name])
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from bua_jax.feed import packing, token_file
+from bua_jax.feed.batches import Batches
 from bua_jax.feed.token_file import TokenFile
 from tests.feed.made import dialogues_of, random_records
 from tests.support.helpers import ROOT
@@ -46,7 +47,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_whole_epochs_and_exact_resume(capsys) -> None:
-    data = packing.batches(RECORDS, plan(WORKERS), 1)
+    data = Batches(RECORDS, plan(WORKERS), 1)
     per_epoch, seen, drawn = round(plan(WORKERS).steps_per_epoch), Counter(), []
     for epoch in range(1, 4):
         for _ in range(per_epoch):
@@ -67,7 +68,7 @@ def test_whole_epochs_and_exact_resume(capsys) -> None:
     assert not any(map(is_running, workers))
 
     # Another process goes on at that state, and not at its own beginning.
-    again = packing.batches(RECORDS, plan(WORKERS), 1)
+    again = Batches(RECORDS, plan(WORKERS), 1)
     again.set_state(next_to_come)
     assert again.get_state() == next_to_come
     rest = [next(again) for _ in range(2 * per_epoch)]
@@ -75,20 +76,20 @@ def test_whole_epochs_and_exact_resume(capsys) -> None:
     assert not equal(rest[:per_epoch], drawn[:per_epoch])
     again.close()
     assert "worker processes" not in capsys.readouterr().err
-    plain = next(packing.batches(RECORDS, plan(0), 1))
+    plain = next(Batches(RECORDS, plan(0), 1))
     assert {name: value.shape[1:] for name, value in rest[0].items()} == {
         name: value.shape[1:] for name, value in plain.items()
     }
 
 
 def test_resume_with_other_workers_restarts_the_epoch(capsys) -> None:
-    alone, steps = packing.batches(RECORDS, plan(0), 1), round(plan(0).steps_per_epoch)
+    alone, steps = Batches(RECORDS, plan(0), 1), round(plan(0).steps_per_epoch)
     for _ in range(steps + steps // 2):
         next(alone)
     state = alone.get_state()
     assert 1 <= state["dialogues"] / len(RECORDS) < 2
 
-    data = packing.batches(RECORDS, plan(WORKERS), 1)
+    data = Batches(RECORDS, plan(WORKERS), 1)
     data.set_state(state)
     notice = (
         "made by 0 worker processes and now are by 2, which put other dialogues together: epoch 2"
@@ -97,10 +98,10 @@ def test_resume_with_other_workers_restarts_the_epoch(capsys) -> None:
     assert (data.get_state()["workers"], data.get_state()["first_epoch"]) == (WORKERS, 1)
 
     # Back to none: the epoch begins anew once more, in the order that it had.
-    back = packing.batches(RECORDS, plan(0), 1)
+    back = Batches(RECORDS, plan(0), 1)
     back.set_state(data.get_state())
     assert "made by 2 worker processes and now are by 0" in capsys.readouterr().err
-    fresh, numbers = packing.batches(RECORDS, plan(0), 1), []
+    fresh, numbers = Batches(RECORDS, plan(0), 1), []
     while len(numbers) < 2 * len(RECORDS):
         numbers += dialogues_of(next(fresh), RECORDS)
     found = [n for _ in range(steps) for n in dialogues_of(next(back), RECORDS)]
@@ -110,20 +111,20 @@ def test_resume_with_other_workers_restarts_the_epoch(capsys) -> None:
     assert len(set(numbers[:half]) & set(found[:half])) <= 0.8 * half  # it is not the first again
     middle = json.loads(json.dumps(back.get_state()))
     expected = [next(back) for _ in range(3)]
-    third = packing.batches(RECORDS, plan(0), 1)
+    third = Batches(RECORDS, plan(0), 1)
     third.set_state(middle)
     assert equal([next(third) for _ in range(3)], expected)
 
 
 def test_a_state_from_before_there_were_workers() -> None:
-    data = packing.batches(RECORDS, plan(0), 1)
+    data = Batches(RECORDS, plan(0), 1)
     next(data)
     old = {
         name: value
         for name, value in data.get_state().items()
         if name not in ("workers", "first_epoch", "dialogues")
     }
-    again = packing.batches(RECORDS, plan(0), 1)
+    again = Batches(RECORDS, plan(0), 1)
     again.set_state(old)
     assert equal([next(again)], [next(data)])
 
@@ -151,7 +152,7 @@ def test_large_rows_do_not_keep_workers_from_ending() -> None:
     packed = packing.plan_packing(
         records, row_length=4096, batch_dialogues=600, seed=0, workers=WORKERS
     )
-    data = packing.batches(records, packed, 0)
+    data = Batches(records, packed, 0)
     assert sum(value.nbytes for value in next(data).values()) > packed.rows_per_batch * 2**16
     time.sleep(1)  # until they have packed what they may ahead
     begin = time.monotonic()

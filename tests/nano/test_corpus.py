@@ -11,6 +11,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from bua_jax.basics import config as configs
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.tasks import INSTRUCTIONS
 from bua_jax.events.schema import WEEKDAYS
@@ -117,7 +118,10 @@ def test_yes_and_no_are_both_said_and_right() -> None:
 
 
 def test_no_round_is_about_what_comes_after() -> None:
-    forbidden = {INSTRUCTIONS["prediction"], INSTRUCTIONS["future_scene"]}
+    drilled = configs.load("configs/base.py").model.drill
+    assert drilled == drills.DRILL
+    asked = INSTRUCTIONS["prediction"]
+    forbidden = {asked, f"{drilled} {asked}", INSTRUCTIONS["future_scene"]}
     kinds: set[str] = set()
     for i in range(150):
         rng = Random(f"rounds{i}")

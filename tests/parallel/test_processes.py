@@ -16,7 +16,7 @@ import pytest
 
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.rounds import TASKS
-from bua_jax.feed.packing import batches
+from bua_jax.feed.batches import Batches
 from bua_jax.interop.huggingface import load_tree
 from bua_jax.parallel import processes, sharding
 from bua_jax.training import checkpoint
@@ -77,7 +77,7 @@ def final(folder: Path) -> tuple[dict[str, Any], Any]:
     trainable, _ = partition(variables, ("projector", "adapter"))
     optimizer = make_optimizer(trainable, OptimizerSettings(peak_lr=1e-2), STEPS)
     records, mesh = tiny.records(60), sharding.make_mesh("1")
-    data = batches(records, tiny.plan(records, rows_multiple=4), 42)
+    data = Batches(records, tiny.plan(records, rows_multiple=4), 42)
     state = create(trainable, optimizer, len(TASKS))
     state = sharding.place(state, sharding.shardings(state, mesh))
     manager = checkpoint.open_manager(folder / "checkpoints")
@@ -124,7 +124,7 @@ def test_kill_one_and_resume_both(tmp_path: Path) -> None:
 def test_a_mesh_must_cover_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "devices", lambda: [None] * 4)
-    with pytest.raises(ConfigError, match=r"2 processes have 4 .* --config\.mesh=4"):
+    with pytest.raises(ConfigError, match=r"2 processes have 4 .* --config\.execution\.mesh=4"):
         sharding.make_mesh("2")
 
 
@@ -149,7 +149,7 @@ def test_processes_that_nothing_names(tmp_path: Path) -> None:
 
 def slurm(workdir: Path, *, count: int, devices: int) -> list[subprocess.Popen[str]]:
     """Stage 2 of nano by `count` processes in the environment that srun gives to its tasks."""
-    flags = ["--config=configs/stage2.py", "--config.mesh=1x2x2", "--config.stages=(2,)"]
+    flags = ["--config=configs/stage2.py", "--config.execution.mesh=1x2x2", "--config.stages=(2,)"]
     flags += [*REDUCED, "--config.stage2.max_steps=8", "--distributed", f"--workdir={workdir}"]
     xla = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     environment = {
@@ -180,7 +180,7 @@ def test_stage_2_by_two_processes(tmp_path: Path) -> None:
     whole, cut, alone = (tmp_path / name for name in ("whole", "cut", "alone"))
     finished(slurm(whole, count=2, devices=2))
     for folder in (cut, alone):
-        for step in ("data", "encoder", "dialogues"):
+        for step in ("data", "encoder", "windows", "dialogues"):
             shutil.copytree(whole / step, folder / step)
 
     group = slurm(cut, count=2, devices=2)

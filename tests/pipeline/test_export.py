@@ -136,22 +136,23 @@ def test_everything_that_soft_tokens_need_is_there(
 def test_a_run_starts_from_an_exported_adapter(quickstart: Path, bua: Bua, tmp_path: Path) -> None:
     """Adapter and projector come back bit for bit; what does not belong is an error with both values."""
     export(quickstart, tmp_path / "adapter")
-    config = ConfigDict(finished_stage(quickstart)[1]["config"]["model"])
+    had = ConfigDict(finished_stage(quickstart)[1]["config"])
+    config, how, encoder = had.model, had.execution, quickstart / "encoder"
     config.adapter = str(tmp_path / "adapter")
-    parts = assemble(config, quickstart / "encoder", seed=7)
+    parts = assemble(config, how, encoder, seed=7)
     for group in ("adapter", "projector"):
         assert tree_hash(parts.variables[group]) == tree_hash(bua.parts.variables[group])
     with pytest.raises(MismatchError, match=r"rank 16.* but the config says rank 8"):
-        assemble(ConfigDict({**config, "lora_rank": 8}), quickstart / "encoder", seed=7)
+        assemble(ConfigDict({**config, "lora_rank": 8}), how, encoder, seed=7)
     with pytest.raises(MismatchError, match="soft_tokens 'sequence', but here it is 'item'"):
-        assemble(ConfigDict({**config, "soft_tokens": "item"}), quickstart / "encoder", seed=7)
+        assemble(ConfigDict({**config, "soft_tokens": "item"}), how, encoder, seed=7)
 
 
 def test_training_from_an_adapter_starts_where_it_ended(quickstart: Path, tmp_path: Path) -> None:
     """Two steps of stage 2 alone, at a learning rate of nothing, leave the imported adapter."""
     export(quickstart, tmp_path / "adapter")
     workdir = tmp_path / "run"
-    for name in ("data", "encoder", "dialogues"):
+    for name in ("data", "encoder", "windows", "dialogues"):
         shutil.copytree(quickstart / name, workdir / name)
     still = [f"--config.stage2.{name}=0.0" for name in ("peak_lr", "initial_lr", "final_lr")]
     flags = [*REDUCED, *still, "--config.stages=(2,)", f"--config.model.adapter={tmp_path}/adapter"]

@@ -19,6 +19,7 @@ from bua_jax.pipeline.answers import part_lines, write_answers, write_answers_on
 from bua_jax.pipeline.data import build_data, load_store
 from bua_jax.pipeline.dialogues import build_dialogues, build_dialogues_on_ray
 from bua_jax.pipeline.steps import Run
+from bua_jax.pipeline.windows import build_set
 from tests.support.helpers import ROOT, require
 from tests.support.runs import verb
 
@@ -52,6 +53,8 @@ def run_of(workdir: Path) -> Run:
     config.update_from_flattened_dict(SIZES)
     run = Run(config, workdir)
     build_data(run)
+    for name in dialogues.SETS:
+        build_set(run, name)
     return run
 
 
@@ -187,4 +190,7 @@ def test_the_folder_of_shards_depends_on_the_config(local) -> None:
     other = Run(run.config.copy_and_resolve_references(), run.workdir)
     other.config.seed = 1
     store = load_store(run)
-    assert dialogues.shard_folder(run, store) != dialogues.shard_folder(other, store)
+    sets = dialogues.load_sets(run, store)
+    folder = dialogues.shard_folder(run, store, sets)
+    assert folder != dialogues.shard_folder(other, store, sets)
+    assert folder != dialogues.shard_folder(run, store, {**sets, "train": sets["validation"]})

@@ -13,6 +13,6 @@ from bua_jax.pipeline.steps import Run
 def test_splash_without_a_tpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "load_store", lambda run: None)
     config = configs.load("configs/stage2.py")
-    config.model.attention = "splash"
-    with pytest.raises(ConfigError, match=r"on cpu: set --config.model.attention=xla"):
+    config.execution.attention = "splash"
+    with pytest.raises(ConfigError, match=r"on cpu: set --config.execution.attention=xla"):
         stages.build_stage(Run(config, tmp_path), "stage2")

@@ -77,7 +77,7 @@ replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%add
 def test_collectives_count_as_often_as_their_loops_run() -> None:
     found, unknown = collectives(HLO, 8)
     assert unknown == 0
-    assert {(one.kind, one.group, one.times, one.payload, one.wire) for one in found} == {
+    assert {(one.kind, one.devices, one.times, one.payload, one.wire) for one in found} == {
         ("all-gather", 8, 28, 16 * 8 * 2 + 24 * 4, (16 * 8 * 2 + 24 * 4) * 7 / 8),
         ("collective-permute", 8, 28 * 5, 16, 16.0),
         ("reduce-scatter", 2, 1, 2 * 40, 40.0),
@@ -237,11 +237,11 @@ def test_the_verb_plans_on_fake_devices(tmp_path: Path) -> None:
 def test_splash_is_planned_with_the_compiler_of_tpus_only() -> None:
     config = configs.load("configs/stage2.py").copy_and_resolve_references()
     config.unlock()
-    config.model.attention, config.stage2.row_length = "splash", 512
+    config.execution.attention, config.stage2.row_length = "splash", 512
     for own, attention in ((True, "splash"), (False, "xla")):
         notes: list[str] = []
         resolved = _resolved(config, "stage2", "tpu", own, notes)
-        assert resolved.model.attention == attention
+        assert resolved.execution.attention == attention
         assert any("attention by xla: splash" in note for note in notes) != own
     with pytest.raises(ConfigError, match="on cuda"):
         _resolved(config, "stage2", "cuda", True, [])
@@ -253,9 +253,9 @@ def test_splash_is_planned_with_the_compiler_of_tpus_only() -> None:
 @pytest.mark.parametrize(("attention", "said"), [("auto", False), ("xla", False), ("cpu", True)])
 def test_an_accelerator_is_planned_without_a_cpu_s_kernels(attention: str, said: bool) -> None:
     config = configs.load("configs/stage2.py").copy_and_resolve_references()
-    config.model.attention = attention
+    config.execution.attention = attention
     notes: list[str] = []
-    assert _resolved(config, "stage2", "cuda", True, notes).model.attention == "xla"
+    assert _resolved(config, "stage2", "cuda", True, notes).execution.attention == "xla"
     assert any("attention by xla: cpu" in note for note in notes) == said
 
 

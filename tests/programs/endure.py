@@ -29,10 +29,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bua_jax.basics.errors import CheckpointError, Interrupted
-from bua_jax.feed.packing import batches
+from bua_jax.feed.batches import Batches
 from bua_jax.parallel import sharding
-from bua_jax.training import checkpoint, loop, losses
-from bua_jax.training.optimizer import OptimizerSettings, trained_groups
+from bua_jax.training import checkpoint, dialogues, loop, losses
+from bua_jax.training.optimizer import OptimizerSettings, trained_parts
 from tests.support import tiny
 
 INTERVAL = 2  # steps between saves
@@ -76,7 +76,7 @@ class Recorded:
 
     def __init__(self, records: list, plan: Any, seed: int, say: Callable[..., None]) -> None:
         self.inner, self.records, self.say, self.step = (
-            batches(records, plan, seed),
+            Batches(records, plan, seed),
             records,
             say,
             0,
@@ -110,7 +110,7 @@ def watch(say: Callable[..., None], dropped: str) -> None:
         SAVE(manager, step, *rest)
         say("saved", step=step)
 
-    loop.batches = lambda records, plan, seed: Recorded(records, plan, seed, say)
+    loop.Batches = lambda records, plan, seed: Recorded(records, plan, seed, say)
     checkpoint.restore, checkpoint.save = restoring, saving
 
 
@@ -132,7 +132,7 @@ def fill_disk(say: Callable[..., None], saves: int, limit: int, late: bool) -> N
 
 
 def light_losses(model: Any, variables: Any, batch: Any, plan: Any) -> Any:
-    """`loop.batch_losses` where the loss of a token is an entry of the parameters: all have a gradient."""
+    """`batch_losses` where the loss of a token is an entry of the parameters: all have a gradient."""
     leaves = jax.tree.leaves([variables["projector"], variables["adapter"]])
     table = jnp.concatenate([leaf.ravel() for leaf in leaves])
     place = batch["tokens"] * 31 + batch["positions"] * 7 + batch["events"].sum((1, 2))[:, None]
@@ -170,7 +170,7 @@ def train_stages(
             best, _ = loop.train(
                 model,
                 variables,
-                trained_groups(stage),
+                trained_parts(stage),
                 RECORDS[stage],
                 VALIDATION,
                 PLANS[stage],
@@ -195,7 +195,7 @@ def child(folder: Path, pipe: int, dropped: str, full: Any) -> None:
     if full:
         fill_disk(say, *full)
     if LIGHT:
-        loop.batch_losses = light_losses
+        dialogues.batch_losses = light_losses
     code = 0
     try:
         train_stages(folder, say, dropped=dropped)
@@ -299,7 +299,7 @@ def kill_once(folder: Path, kind: str, moment: str, scale: dict, rng: random.Ran
     }
 
 
-def main(folder: Path, kills: int, seed: int) -> None:
+def main(folder: Path, kills: int, seed: int) -> None:  # noqa: C901 (a campaign, told in order)
     rng = random.Random(seed)
     for _ in range(2):  # the first one compiles; the second is as long as all that follow
         shutil.rmtree(folder / "whole", ignore_errors=True)

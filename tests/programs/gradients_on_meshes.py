@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.feed.packing import batches
+from bua_jax.feed.batches import Batches
 from bua_jax.models import quantization
 from bua_jax.parallel import sharding
-from bua_jax.training import loop
+from bua_jax.training.dialogues import TrainSettings, make_gradient
+from bua_jax.training.optimizer import partition
 from tests.support import tiny
 
 RECORDS = tiny.records(60)
@@ -29,9 +30,9 @@ def placed_gradient(dtype: str, kind: str, text: str, microbatches: int):
     model, variables = tiny.model(dataclasses.replace(tiny.QWEN, dtype=dtype))
     variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
     variables["base"] = quantization.quantize(variables["base"], kind)
-    trainable, frozen = loop.partition(variables, ("projector", "adapter"))
+    trainable, frozen = partition(variables, ("projector", "adapter"))
     mesh = sharding.make_mesh(text)
-    gradient = loop.make_gradient(model, PLAN, loop.TrainSettings(microbatches=microbatches))
+    gradient = make_gradient(model, PLAN, TrainSettings(microbatches=microbatches))
     trainable, frozen = (
         sharding.place(x, sharding.shardings(x, mesh)) for x in (trainable, frozen)
     )
@@ -83,7 +84,7 @@ def negative_control(dtype: str, batch: Any, alone: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    batch = next(batches(RECORDS, PLAN, 0))
+    batch = next(Batches(RECORDS, PLAN, 0))
     batch = {key: value[: len(batch["tokens"]) // 8 * 8 + 3] for key, value in batch.items()}
     control: dict[str, Any] = {}
     for dtype, cases in json.loads(sys.argv[1]).items():

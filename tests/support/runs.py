@@ -23,7 +23,7 @@ REDUCED = (
     "--config.stage3.max_steps=2",
     "--config.joint.max_steps=2",
     "--config.decoding.max_new_tokens=16",
-    "--config.decoding.batch=16",
+    "--config.execution.decode_batch=16",
     "--config.evaluation.bootstrap=200",
     "--config.evaluation.lightgbm_windows=1000",
 )

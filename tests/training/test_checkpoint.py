@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bua_jax.basics.errors import CheckpointError, MismatchError
-from bua_jax.feed.packing import batches
+from bua_jax.feed.batches import Batches
 from bua_jax.training import checkpoint
 from tests.support import tiny
 
@@ -24,7 +24,7 @@ def state_of(step: int) -> dict:
 
 
 def data():
-    return batches(RECORDS, PLAN, 0)
+    return Batches(RECORDS, PLAN, 0)
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "make_step", make_step)
     monkeypatch.setattr(loop, "evaluate", lambda *_: losses)
     monkeypatch.setattr(endure, "LIGHT", True)
-    for module, name in ((loop, "batches"), (checkpoint, "restore"), (checkpoint, "save")):
+    for module, name in ((loop, "Batches"), (checkpoint, "restore"), (checkpoint, "save")):
         monkeypatch.setattr(module, name, getattr(module, name))  # `endure.watch` sets them
 
 

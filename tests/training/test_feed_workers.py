@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bua_jax.parallel import sharding
-from bua_jax.training import checkpoint, loop
+from bua_jax.training import checkpoint, dialogues, loop
+from bua_jax.training.optimizer import OptimizerSettings
 from bua_jax.training.writers import read_scalars
 from tests.programs import endure
 from tests.support import tiny
@@ -24,7 +25,7 @@ SETTINGS = loop.TrainSettings(
     total_steps=STEPS,
     evaluate_every=STEPS,
     checkpoint_every=2,
-    optimizer=loop.OptimizerSettings(peak_lr=1e-2),
+    optimizer=OptimizerSettings(peak_lr=1e-2),
 )
 
 
@@ -68,7 +69,7 @@ def train(
     assert plan.workers == workers
     with monkeypatch.context() as patch, jax.set_mesh(mesh):
         patch.setattr(loop, "make_step", lambda *_: make)
-        patch.setattr(loop, "batch_losses", endure.light_losses)
+        patch.setattr(dialogues, "batch_losses", endure.light_losses)
         patch.setattr(sharding, "shard_batch", putting)
         best, _ = loop.train(
             None,  # type: ignore[arg-type]

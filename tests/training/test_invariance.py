@@ -9,7 +9,7 @@ import pytest
 
 from bua_jax.feed.packing import PackingPlan
 from bua_jax.parallel import sharding
-from bua_jax.training import loop
+from bua_jax.training import dialogues, loop
 from tests.support import tiny
 
 RECORDS = tiny.records(12)
@@ -29,7 +29,7 @@ def gradient_of(
     rows, length = batch["tokens"].shape
     plan = PackingPlan(length, 0, rows, 1, 1, rows * length, 1)
     settings = loop.TrainSettings(microbatches=microbatches, loss=loss)
-    gradient = loop.make_gradient(model, plan, settings)
+    gradient = dialogues.make_gradient(model, plan, settings)
     compiled = jax.jit(gradient, compiler_options=tiny.FAST)
     return jax.device_get(compiled(trainable, frozen, batch, jnp.ones(9, dtype))[:3])
 

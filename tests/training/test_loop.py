@@ -14,10 +14,10 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from bua_jax.basics.errors import CheckpointError, Interrupted, WriteError
-from bua_jax.feed.packing import batches
+from bua_jax.feed.batches import Batches
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, loop
-from bua_jax.training.optimizer import OptimizerSettings, trained_groups
+from bua_jax.training.optimizer import OptimizerSettings, trained_parts
 from bua_jax.training.state import create
 from bua_jax.training.writers import MetricWriter, read_scalars
 from tests.support import tiny
@@ -138,7 +138,7 @@ def test_a_finished_run_is_not_trained_again(trained) -> None:
 
 @pytest.mark.parametrize("stage", ["stage1", "stage3", "full"])  # stage 2 is the run above
 def test_frozen_leaves_stay_bit_for_bit(stage: str) -> None:
-    groups = trained_groups("stage3" if stage == "full" else stage, full_finetuning=stage == "full")
+    groups = trained_parts("stage3" if stage == "full" else stage, full_finetuning=stage == "full")
     model, variables = tiny.model()
     trainable, frozen = loop.partition(variables, groups)
     before = jax.device_get(frozen)
@@ -150,7 +150,7 @@ def test_frozen_leaves_stay_bit_for_bit(stage: str) -> None:
         compiler_options=tiny.FAST,
     )
     state, sums = create(trainable, optimizer, 8), loop.zero_sums()
-    data = batches(RECORDS, PLAN, 0)
+    data = Batches(RECORDS, PLAN, 0)
     for _ in range(2):
         state, sums = step(state, frozen, next(data), sums)
     assert set(state.trainable) == set(groups)
@@ -217,7 +217,7 @@ def test_a_batch_without_supervision_is_counted() -> None:
     settings = dataclasses.replace(settings, microbatches=1)
     step = jax.jit(loop.make_step(model, optimizer, PLAN, settings), compiler_options=tiny.FAST)
     state, sums = create(trainable, optimizer, 11), loop.zero_sums()
-    batch = next(batches(RECORDS, PLAN, 0))
+    batch = next(Batches(RECORDS, PLAN, 0))
     state, sums = step(state, frozen, batch, sums)
     seen = np.isin(np.arange(12), batch["kinds"]) & (np.arange(12) > 0)
     np.testing.assert_array_equal(state.weighting.initial > 0, seen)  # one per round kind
@@ -237,7 +237,7 @@ def test_best_of_a_run_killed_while_it_saved_one(tmp_path) -> None:
         manager = checkpoint.open_manager(folder, keep=5)
         for step in steps:
             record = {"validation_loss": step / 10}
-            checkpoint.save(manager, step, {"a": jnp.ones(3)}, batches(RECORDS, PLAN, 0), record)
+            checkpoint.save(manager, step, {"a": jnp.ones(3)}, Batches(RECORDS, PLAN, 0), record)
         for step in damaged:
             shutil.rmtree(folder / str(step) / "metadata")
         for _ in range(2):  # the process may be killed again, and looks again

@@ -19,15 +19,15 @@ def check_splash(row_length: int, platform: str = "tpu") -> None:
     """Raises `ConfigError` for rows that blocks do not divide, and for a platform without the kernels."""
     if platform != "tpu":
         raise ConfigError(
-            f"model.attention='splash' runs on TPUs, but training is to run on {platform}: "
-            "set --config.model.attention=xla."
+            f"execution.attention='splash' runs on TPUs, but training is to run on {platform}: "
+            "set --config.execution.attention=xla."
         )
     if row_length % SMALLEST_BLOCK:
         raise ConfigError(
-            f"model.attention='splash' takes rows of a multiple of {SMALLEST_BLOCK} tokens, but "
+            f"execution.attention='splash' takes rows of a multiple of {SMALLEST_BLOCK} tokens, but "
             f"row_length={row_length}: set row_length in the stage's config to "
             f"{math.ceil(row_length / SMALLEST_BLOCK) * SMALLEST_BLOCK}, or "
-            "--config.model.attention=xla."
+            "--config.execution.attention=xla."
         )
 
 

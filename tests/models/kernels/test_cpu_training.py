@@ -117,7 +117,7 @@ def test_auto_is_ours_where_it_runs(monkeypatch) -> None:
     for lacking in ({"dtype": "bfloat16"}, {"head_dim": 8}):
         sizes = dataclasses.replace(SIZES, **lacking)
         assert training_attention("auto", sizes) == "xla"
-        with pytest.raises(ConfigError, match=r"set --config.model.attention=xla"):
+        with pytest.raises(ConfigError, match=r"set --config.execution.attention=xla"):
             training_attention("cpu", sizes)
         with pytest.raises(ValueError, match="takes float32 and heads of a multiple of 32"):
             dataclasses.replace(sizes, attention="cpu")

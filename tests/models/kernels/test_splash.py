@@ -71,6 +71,6 @@ def test_what_is_refused_says_what_to_set() -> None:
     q, k, v, segments = inputs(1)
     with pytest.raises(ConfigError, match=r"row_length=383: .* to 384"):
         splash_attention(*(x[:, :383] for x in (q, k, v, segments)))
-    with pytest.raises(ConfigError, match=r"on gpu: set --config.model.attention=xla"):
+    with pytest.raises(ConfigError, match=r"on gpu: set --config.execution.attention=xla"):
         check_splash(512, "gpu")
     check_splash(512, "tpu")

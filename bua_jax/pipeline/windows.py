@@ -1,0 +1,125 @@
+"""Steps `windows/SET`: the sets of windows that training draws from and that every method is asked about.
+
+They are drawn by `windows.seed`, apart from `seed`: runs with several seeds share their test windows.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bua_jax.basics.config import Settings
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import ConfigError, DataError
+from bua_jax.events.schema import EventStore
+from bua_jax.events.sets import WindowSet, freeze, read_set, write_set
+from bua_jax.events.windows import (
+    WindowIndex,
+    generation_windows,
+    prediction_windows,
+    sample_windows,
+)
+from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.steps import Run
+
+FILE = "windows.parquet"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a set is drawn from."""
+
+    split: str
+    task: str  # prediction or generation: what follows the history
+    count: str = ""  # field of the config's part `windows`: their number; empty: all there are
+
+
+SETS = {
+    "train": Drawn("train", "prediction", "train"),
+    "validation": Drawn("validation", "prediction", "validation"),
+    "days_train": Drawn("train", "generation"),
+    "days_validation": Drawn("validation", "generation"),
+    "test": Drawn("test", "prediction", "test"),
+    "days": Drawn("test", "generation", "generation_test"),
+    "cross": Drawn("train", "prediction", "cross"),
+}
+"""`cross`: of training people whom `train` and `days_train` leave out, for methods that read what a model
+wrote which was trained on those. The encoder is pretrained on all training people."""
+
+
+def step_of(name: str) -> str:
+    """`test` -> `windows/test`: a set is a step of its own, so that more test windows change no other."""
+    return f"windows/{name}"
+
+
+def fields_of(name: str) -> tuple[str, ...]:
+    """The config fields that a set depends on."""
+    drawn = SETS[name]
+    own = ["seed", "min_history", f"{drawn.task}_history"]
+    own += [drawn.count] if drawn.count else []
+    own += ["cross"] if drawn.split == "train" and drawn.count != "cross" else []
+    return tuple(f"windows.{field}" for field in own)
+
+
+def draw(config: Settings, store: EventStore, split: str, task: str, count: int) -> WindowIndex:
+    """`count` windows of a split for "prediction" or "generation", drawn by the seed; 0: all.
+
+    config: the part `windows`.
+    """
+    least = config.min_history
+    if task == "prediction":
+        length = config.prediction_history
+        windows = prediction_windows(store, split, history_length=length, min_history=least)
+    else:
+        length = config.generation_history
+        windows = generation_windows(store, split, history_length=length, min_history=least)
+    return sample_windows(windows, count, config.seed)
+
+
+def draw_set(config: Settings, store: EventStore, name: str) -> WindowSet:
+    """The set `name`; config: the part `windows`. Raises `DataError` for predictions about nobody."""
+    drawn = SETS[name]
+    windows = draw(config, store, drawn.split, drawn.task, 0)
+    if drawn.split == "train" and config.cross:
+        apart = _apart(store, config.cross, config.min_history, config.seed)
+        windows = windows.take(np.flatnonzero(np.isin(windows.user, apart) == (name == "cross")))
+    elif name == "cross":
+        raise ConfigError(
+            "config.windows.cross=0 sets nobody apart: give the number of windows of people on whom "
+            "the model that describes them is not trained."
+        )
+    windows = sample_windows(windows, config[drawn.count] if drawn.count else 0, config.seed)
+    if drawn.task == "prediction" and not len(windows):
+        raise DataError(
+            f"There is no window for the set {name}: no person of the {drawn.split} split has more than "
+            f"{config.min_history} events (windows.min_history)"
+            f"{' beside those set apart by windows.cross' * (drawn.split == 'train')}."
+        )
+    return freeze(store, windows, config.seed)
+
+
+def _apart(store: EventStore, count: int, min_history: int, seed: int) -> np.ndarray:
+    """Training users, in an order drawn by `seed`, until they have `count` windows."""
+    users = np.random.default_rng(seed).permutation(store.users_of_split("train"))
+    windows = np.maximum(0, np.diff(store.offsets)[users] - min_history)
+    return users[: 1 + int(np.searchsorted(np.cumsum(windows), count))]
+
+
+def build_set(run: Run, name: str) -> dict[str, Any]:
+    """Writes windows/NAME/windows.parquet."""
+    store = load_store(run)
+    frozen = draw_set(run.config.windows, store, name)
+    write_set(_path(run, name), store, frozen)
+    people = len(np.unique(frozen.windows.user))
+    notice(f"{step_of(name)}: {len(frozen)} windows of {people} people, {frozen.fingerprint}")
+    return {"fingerprint": frozen.fingerprint, "windows": len(frozen), "people": people}
+
+
+def load_set(run: Run, name: str, store: EventStore) -> WindowSet:
+    """A frozen set of the run. Raises `DataError` and `MismatchError`, see `read_set`."""
+    return read_set(_path(run, name), store)
+
+
+def _path(run: Run, name: str) -> Path:
+    return run.folder(step_of(name)) / FILE

@@ -1,0 +1,375 @@
+"""Steps: what is built, kept, refused or built again; the table of steps; keys."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from bua_jax.basics import config as configs
+from bua_jax.basics import files
+from bua_jax.basics.errors import BuaError, ConfigError, MismatchError, UndeclaredError
+from bua_jax.cli import leaves
+from bua_jax.pipeline import steps
+from bua_jax.pipeline.chain import STAGES, STEPS
+from bua_jax.pipeline.steps import (
+    Run,
+    Step,
+    ensure,
+    key,
+    nested,
+    outline,
+    read_record,
+    recorded,
+    settings,
+)
+
+Built = list[str]
+
+
+@pytest.fixture(autouse=True)
+def version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking git and all packages takes longer than everything else here."""
+    monkeypatch.setattr(steps, "versions", lambda: {"bua_jax": "0.0", "git": "abc"})
+
+
+def faked(built: Built, table: dict[str, Step] = STEPS) -> dict[str, Step]:
+    """The real table of steps, with builders that only say that they were called."""
+
+    def fake(name: str) -> Callable[[Run], dict[str, Any]]:
+        def build(run: Run) -> dict[str, Any]:
+            built.append(name)
+            return {}
+
+        return build
+
+    return {n: dataclasses.replace(step, build=fake(n)) for n, step in table.items()}
+
+
+def config_of(arg: str = "", **fields: Any) -> ConfigDict:
+    """The curriculum's config with some fields changed; `a__b` is `a.b`."""
+    config = configs.load("configs/curriculum.py", arg)
+    config.update_from_flattened_dict({n.replace("__", "."): v for n, v in fields.items()})
+    return config
+
+
+def ask(workdir: Path, name: str, **fields: Any) -> Built:
+    """What is built when a command asks for a step."""
+    built: Built = []
+    ensure(Run(config_of(**fields), workdir), name, faked(built))
+    return built
+
+
+# ------------------------------------------------------------------------------------- building
+
+
+def test_needs_are_built_first_and_once(tmp_path: Path) -> None:
+    windows = [f"windows/{n}" for n in ("train", "days_train", "validation", "days_validation")]
+    first = ["data", "encoder", *windows, "dialogues", "stage1", "stage2"]
+    assert ask(tmp_path, "stage2") == first
+    assert ask(tmp_path, "stage2") == []
+    assert ask(tmp_path, "reflect") == ["reflect"]
+    assert read_record(Run(config_of(), tmp_path), "windows/test") is None
+
+
+def test_what_has_no_record_is_built_again_and_what_follows_is_kept(tmp_path: Path) -> None:
+    ask(tmp_path, "stage1")
+    (tmp_path / "encoder" / "record.json").unlink()
+    assert ask(tmp_path, "stage1") == ["encoder"]
+
+
+def test_an_unknown_step_names_the_others(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no step 'stage9'.*stage2"):
+        ask(tmp_path, "stage9")
+
+
+def test_a_record_says_what_shaped_the_step_and_what_did_not(tmp_path: Path) -> None:
+    ask(tmp_path, "stage2", model__recall=3, execution__decode_batch=7)
+    run = Run(config_of(), tmp_path)
+    record = read_record(run, "stage2")
+    assert record is not None
+    assert set(record["inputs"]) == {"data", "encoder", "dialogues", "stage1"}
+    assert record["inputs"]["stage1"] == files.read_json(tmp_path / "stage1/record.json")["id"]
+    assert record["settings"]["model.recall"] == 3
+    assert not [name for name in record["settings"] if name.startswith(("execution", "stage1"))]
+    assert record["execution"]["decode_batch"] == 7
+    assert set(record["sources"]) == {"model.path"}  # nano's own weights
+    assert recorded(run, "stage2").model.recall == 3
+
+
+def test_a_step_sees_what_it_declared_and_needs(tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def build(run: Run) -> dict[str, Any]:
+        with pytest.raises(UndeclaredError, match=r"step reflect reads decoding\.temperature"):
+            _ = run.config.decoding.temperature
+        with pytest.raises(UndeclaredError, match="step reflect reads the step windows/test"):
+            run.folder("windows/test")
+        seen["folders"] = [run.folder(name).name for name in ("reflect", "stage2", "data")]
+        seen["execution"] = run.config.execution.mesh
+        return {"tokens": run.config.decoding.max_new_tokens}
+
+    table = faked([])
+    table["reflect"] = dataclasses.replace(table["reflect"], build=build)
+    ensure(Run(config_of(), tmp_path), "reflect", table)
+    assert seen["folders"] == ["reflect", "stage2", "data"]
+    assert seen["execution"] == "1"
+
+
+# -------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ((2,), (1, 2), "stage2 was built from windows/train and without stage1, but"),
+        ((1, 2), (2,), "stage2 was built from stage1 and without windows/train, but"),
+    ],
+)
+def test_other_stages_before_a_finished_one_are_refused(
+    tmp_path: Path, before: tuple[int, ...], after: tuple[int, ...], said: str
+) -> None:
+    ask(tmp_path, "stage2", stages=before)
+    with pytest.raises(MismatchError, match=said) as caught:
+        ask(tmp_path, "stage2", stages=after)
+    assert f"rm -r {tmp_path / 'stage2'}" in str(caught.value)
+    assert ask(tmp_path, "stage2", stages=before) == []
+    assert (tmp_path / "stage1").exists() == (1 in before)  # nothing was built before it was said
+
+
+def test_a_longer_history_needs_another_encoder(tmp_path: Path) -> None:
+    ask(tmp_path, "encoder", windows__generation_history=40)
+    with pytest.raises(
+        MismatchError, match=r"windows\.generation_history=40, but the config says 100"
+    ):
+        ask(tmp_path, "encoder", windows__generation_history=100)
+
+
+def test_one_more_row_is_added_and_how_it_is_shown_is_nobodys_business(tmp_path: Path) -> None:
+    ask(tmp_path, "evaluation", evaluation__baselines=("markov",))
+    more = {"evaluation__baselines": ("markov", "majority")}
+    assert ask(tmp_path, "evaluation", **more) == ["evaluation"]
+    assert ask(tmp_path, "evaluation", **more, report__examples=9) == []
+    assert ask(tmp_path, "evaluation", **more, execution__decode_batch=9) == []
+    assert ask(tmp_path, "evaluation", **more, with_joint=True) == ["joint", "evaluation"]
+    with pytest.raises(MismatchError, match="seed=42, but the config says 43"):
+        ask(tmp_path, "evaluation", **more, with_joint=True, seed=43)
+
+
+def test_how_it_is_executed_is_never_refused(tmp_path: Path) -> None:
+    ask(tmp_path, "evaluation")
+    how = config_of().execution
+    for name in how:
+        assert ask(tmp_path, "evaluation", **{f"execution__{name}": other(how[name])}) == []
+
+
+def test_a_step_that_came_out_otherwise_is_refused(tmp_path: Path) -> None:
+    ask(tmp_path, "stage1")
+    record = files.read_json(tmp_path / "encoder" / "record.json")
+    files.write_json(tmp_path / "encoder" / "record.json", record | {"id": "0" * 16})
+    with pytest.raises(
+        MismatchError, match=f"from encoder {record['id']}, but .* is now {'0' * 16}"
+    ):
+        ask(tmp_path, "stage1")
+
+
+def test_another_data_set_is_named(tmp_path: Path) -> None:
+    ask(tmp_path, "data")
+    with pytest.raises(MismatchError, match=r"data\.name='simulated', but the config says 'carat'"):
+        ask(tmp_path, "data", arg="data=carat")
+
+
+def test_a_changed_source_is_refused_and_a_missing_one_is_not(tmp_path: Path) -> None:
+    source = tmp_path / "events.csv"
+    source.write_text("one")
+    fields = {"arg": "data=behavior", "data__path": str(source)}
+    ask(tmp_path / "run", "data", **fields)
+    source.write_text("other")
+    with pytest.raises(MismatchError, match=r"another config\.data\.path: its content was"):
+        ask(tmp_path / "run", "data", **fields)
+    source.unlink()
+    assert ask(tmp_path / "run", "data", **fields) == []
+
+
+@pytest.mark.parametrize("lacking", ["execution", "settings"])
+def test_a_record_of_an_older_version_names_the_way_out(tmp_path: Path, lacking: str) -> None:
+    ask(tmp_path, "encoder")
+    path = tmp_path / "encoder" / "record.json"
+    record = files.read_json(path)
+    record.pop("execution") if lacking == "execution" else record["settings"].pop("encoder.kind")
+    files.write_json(path, record)
+    with pytest.raises(
+        MismatchError, match=r"was built by version 0\.0 .*, whose records"
+    ) as caught:
+        ask(tmp_path, "encoder")
+    assert "--workdir=runs/NAME" in str(caught.value)
+    assert ("config.encoder.kind" in str(caught.value)) == (lacking == "settings")
+
+
+def test_a_cut_step_says_what_it_was_started_with(tmp_path: Path) -> None:
+    table = faked([])
+
+    def cut(run: Run) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    table["stage1"] = dataclasses.replace(table["stage1"], build=cut)
+
+    def start(**fields: Any) -> dict[str, Any]:
+        with pytest.raises(KeyboardInterrupt):
+            ensure(Run(config_of(**fields), tmp_path), "stage1", table)
+        return files.read_json(tmp_path / "stage1" / "started.json")
+
+    first = start(execution__remat="none")
+    assert first["execution"]["remat"] == "none"
+    assert first["settings"]["seed"] == 42
+    assert start(execution__remat="full") == first  # resuming leaves the note of the start
+    assert start(stage1__peak_lr=0.5)["settings"]["stage1.peak_lr"] == 0.5  # another start
+    ask(tmp_path, "stage1")
+    assert sorted(p.name for p in (tmp_path / "stage1").iterdir()) == ["record.json"]
+
+
+def test_a_cut_renewal_is_no_finished_step(tmp_path: Path) -> None:
+    ask(tmp_path, "evaluation")
+    table = faked([])
+
+    def cut(run: Run) -> dict[str, Any]:
+        raise BuaError
+
+    table["evaluation"] = dataclasses.replace(table["evaluation"], build=cut)
+    run = Run(config_of(evaluation__bootstrap=7), tmp_path)
+    with pytest.raises(BuaError):
+        ensure(run, "evaluation", table)
+    assert read_record(run, "evaluation") is None
+
+
+def test_a_dry_run_tells_what_would_be_built(tmp_path: Path) -> None:
+    ask(tmp_path, "stage1")
+    found = outline(Run(config_of(), tmp_path), "reflect", STEPS)
+    assert [name for name, done in found.items() if not done] == ["stage2", "reflect"]
+    with pytest.raises(MismatchError, match="stage1"):
+        outline(Run(config_of(stage1__epochs=9.0), tmp_path), "reflect", STEPS)
+
+
+# ------------------------------------------------------------------------------- the table, keys
+
+
+def other(value: Any) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        return value[1:] if value else ("x",)
+    return value + {int: 1, float: 0.5, str: "x"}[type(value)]
+
+
+def keys(config: ConfigDict) -> dict[str, str]:
+    """Of all steps."""
+    known: dict[str, str] = {}
+    for name in STEPS:
+        key(name, config, STEPS, known)
+    return known
+
+
+def reads(step: Step, config: ConfigDict, field: str) -> bool:
+    """Whether the step may read the field."""
+    value: Any = step.view(config)
+    try:
+        for name in field.split("."):
+            value = value[name]
+    except UndeclaredError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("data", ["simulated", "foursquare_nyc"])
+def test_a_field_changes_the_key_or_cannot_be_read(data: str) -> None:
+    """Of every step and every field; what may be read and changes no key is in `execution`."""
+    config = config_of(f"data={data}")
+    before = keys(config)
+    shapes: dict[str, set[str]] = {name: set() for name in STEPS}
+    fields = list(leaves(config))
+    assert len(fields) > 100
+    for field in fields:
+        changed = copy.deepcopy(config)
+        part, _, last = field.rpartition(".")
+        with changed.unlocked():
+            place: Any = changed
+            for name in filter(None, part.split(".")):
+                place = place[name]
+            place[last] = other(place[last])
+        after = keys(changed)
+        for name, step in STEPS.items():
+            alters = after[name] != before[name]
+            if reads(step, config, field):
+                assert alters != field.startswith("execution."), (name, field)
+            if alters:
+                shapes[name].add(field)
+    unused = {f for f in fields if not any(f in found for found in shapes.values())}
+    rest = {f for f in unused if not f.startswith("execution.")}
+    assert rest == {"step", "report.examples"}  # what verbs read, and none of the steps
+    assert not {f for f in shapes["stage2"] if f.startswith(("decoding", "evaluation", "stage3"))}
+    assert shapes["windows/test"] == {
+        *(f for f in fields if f.startswith("data.")),
+        *(f"windows.{name}" for name in ("seed", "min_history", "prediction_history", "test")),
+    }
+
+
+def test_no_field_is_declared_that_is_not_there() -> None:
+    for step in STEPS.values():
+        assert settings(config_of(), step.fields)
+
+
+def test_needs_stand_in_the_table_and_go_in_no_circle() -> None:
+    for stages in ((2,), (1, 2), (2, 3), (1, 2, 3)):
+        for joint in (False, True):
+            config = config_of(stages=stages, with_joint=joint)
+            for name in STEPS:
+                if name not in STAGES or name == "joint" or int(name[-1]) in stages:
+                    assert name in outline(Run(config, Path("none")), name, STEPS)
+
+
+def test_seeds_share_their_test_windows_and_more_of_them_train_nothing_anew() -> None:
+    before, seeded = keys(config_of()), keys(config_of(seed=43))
+    same = {name for name in STEPS if before[name] == seeded[name]}
+    assert same == {"data", *(name for name in STEPS if name.startswith("windows/"))}
+    tested = keys(config_of(windows__test=7))
+    assert {n for n in STEPS if before[n] != tested[n]} == {"windows/test", "evaluation"}
+
+
+def test_a_key_holds_the_content_of_the_files_that_a_step_is_made_from(tmp_path: Path) -> None:
+    source = tmp_path / "events.csv"
+    config = config_of("data=behavior", data__path=str(source))
+    found = []
+    for content in ("one", "two", "one"):
+        source.write_text(content)
+        found.append(keys(config))
+    assert found[0] == found[2]
+    assert all(found[0][name] != found[1][name] for name in STEPS)
+
+
+def test_a_key_holds_the_base_that_a_model_is_made_from(tmp_path: Path) -> None:
+    config = config_of(model__path=str(tmp_path))
+    found = []
+    for name, content in (
+        ("config.json", "{}"),
+        ("model.safetensors", "weights"),
+        ("model.safetensors", "others"),
+        ("tokenizer.json", "{}"),
+        ("notes.md", "read by nobody"),
+    ):
+        (tmp_path / name).write_text(content)
+        found.append(key("stage1", config, STEPS))
+    assert len(set(found)) == 4
+    assert found[3] == found[4]
+    assert key("dialogues", config, STEPS) == key("dialogues", config_of(), STEPS)
+
+
+def test_a_key_is_the_same_before_and_after() -> None:
+    """Of equal configs however they came about: a list is a tuple, a stage has another name."""
+    config = config_of()
+    again = nested(settings(config, [*config.keys()]))
+    staged = configs.load("configs/stage2.py")
+    assert keys(config) == keys(again) == keys(staged)
