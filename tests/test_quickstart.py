@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ def test_metrics_and_report(quickstart: Path) -> None:
     for values in metrics["generation"]["bua"].values():
         assert set(values) == {"bleu", "tvd", "jsd", "js_distance"}
     assert metrics["signature"].startswith("bua|data:")
-    assert "<h2>Confusion</h2>" in (quickstart / "report.html").read_text()
+    page = (quickstart / "report.html").read_text()
+    assert "<h2>Confusion</h2>" in page
+    assert "Executed with mesh 1, attention auto, remat dots" in page
 
 
 def test_every_step_records_what_it_was(quickstart: Path) -> None:
@@ -71,6 +74,30 @@ def test_evaluate_takes_the_config_of_the_run(quickstart: Path) -> None:
     done = verb("evaluate", f"--workdir={quickstart}", "--config.encoder.kind=sasrec")
     assert done.returncode == 2
     assert "'sasrec'" in done.stderr
+
+
+def test_other_rows_predict_nothing_again(quickstart: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(quickstart, tmp_path / "run"))
+    kept = {p.name: p.stat().st_mtime_ns for p in (run / "evaluation" / "kept").iterdir()}
+    scored = (run / "evaluation" / "test_log.jsonl").read_text()
+    before = json.loads((run / "metrics.json").read_text())
+    rows = ("--config.evaluation.baselines=('markov',)", "--config.execution.decode_batch=5")
+    done = curriculum(run, *rows, "--config.report.examples=1")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"-- (\S+): done", done.stderr) == ["evaluation"]
+    assert "fitting" not in done.stderr
+    after = json.loads((run / "metrics.json").read_text())
+    assert set(after["prediction"]) == {"markov", "bua", "bua_stage2"}
+    against = before["prediction"]["bua"].pop("against")
+    assert after["prediction"]["bua"].pop("against") == {
+        name: against[name] for name in ("markov", "bua_stage2")
+    }
+    for name, row in after["prediction"].items():
+        assert row == before["prediction"][name]
+    assert after["generation"] == before["generation"]
+    assert (run / "evaluation" / "test_log.jsonl").read_text() == scored
+    assert {p.name: p.stat().st_mtime_ns for p in (run / "evaluation" / "kept").iterdir()} == kept
+    assert (run / "report.html").read_text().count('<div class="box">') == 1
 
 
 def test_another_config_is_an_error_with_both_values(quickstart: Path) -> None:

@@ -17,7 +17,7 @@ from bua_jax.methods.protocol import histories_of
 from bua_jax.parallel import processes
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.predictions import day_of
-from bua_jax.pipeline.steps import Run, recorded
+from bua_jax.pipeline.steps import EXECUTION, Run, read_record, recorded
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training.optimizer import STAGE_TABLE
 from bua_jax.training.writers import read_scalars
@@ -53,6 +53,13 @@ def _pictures_of_days(
             plots.hours_by_behaviour(sides, store.catalogue),
         ),
     ]
+
+
+def _executed(run: Run) -> str:
+    """How the evaluation was computed, which is no part of what it is."""
+    record = read_record(run, "evaluation")
+    assert record is not None
+    return "Executed with " + ", ".join(f"{k} {v}" for k, v in record[EXECUTION].items()) + "."
 
 
 def report_results(run: Run) -> None:
@@ -100,7 +107,7 @@ def report_results(run: Run) -> None:
         run.workdir / "report.html",
         Report(
             f"BUA on {recorded(run, 'data').data.name}",
-            [counted, *filter(None, [tables.caution(scored)])],
+            [counted, _executed(run), *filter(None, [tables.caution(scored)])],
             sections(metrics),
             pictures,
             dialogues,

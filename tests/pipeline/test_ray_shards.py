@@ -16,6 +16,7 @@ from bua_jax.basics.config import load as load_config
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.pipeline import dialogues, ray_shards
 from bua_jax.pipeline.answers import part_lines, write_answers, write_answers_on_ray
+from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import build_data, load_store
 from bua_jax.pipeline.dialogues import build_dialogues, build_dialogues_on_ray
 from bua_jax.pipeline.steps import Run
@@ -194,3 +195,4 @@ def test_the_folder_of_shards_depends_on_the_config(local) -> None:
     folder = dialogues.shard_folder(run, store, sets)
     assert folder != dialogues.shard_folder(other, store, sets)
     assert folder != dialogues.shard_folder(run, store, {**sets, "train": sets["validation"]})
+    assert folder == dialogues.shard_folder(STEPS["dialogues"].run(run), store, sets)
