@@ -12,11 +12,15 @@ Five lines of Python:
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bua_jax.basics import interrupts
 from bua_jax.basics.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bua_jax.alignment.ask import Bua
     from bua_jax.events.schema import History
+
+if interrupts.is_verb():  # its imports take seconds; `cli.run` ends this
+    interrupts.quiet_while_importing()
 
 
 def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> "Bua":

@@ -44,15 +44,19 @@ def main() -> None:
             "--config=configs/curriculum.py:data=behavior."
         )
     if FLAGS.input:
-        suffix = Path(FLAGS.input).suffix[1:]
+        if not Path(FLAGS.input).is_file():
+            raise ConfigError(f"There is no file --input={FLAGS.input}.")
+        suffix = Path(FLAGS.input).suffix[1:].lower()
         values |= {"path": FLAGS.input} | ({"format": suffix} if suffix in FORMATS else {})
+    elif not values["path"]:
+        raise ConfigError(f"Data set {values['name']!r} has no file yet: give --input=FILE.")
     if not FLAGS.output:
         raise ConfigError("Give --output=FILE.parquet.")
     spec, report = DataSpec.from_mapping(values), BadRows()
     result = anonymise_file(spec, FLAGS.output, load_key(FLAGS.key_file, FLAGS.output), report)
     for reason, count in report.counts.items():
         notice(f"{spec.path}: skipped {count} rows ({reason})")
-    out.print(f"{FLAGS.output}: {result.events} events of {result.people} people", markup=False)
+    out.print(f"{FLAGS.output}: {result.events} events of {result.people} people")
     if result.renewed:
         out.print(
             f"ids: {result.ids}, renewed every {PERIOD_DAYS} days from the first date of the data"
@@ -64,10 +68,10 @@ def main() -> None:
         out.print(
             f"areas: each person's {KEPT_AREAS} most visited kept ({share}), the rest dropped"
         )
-    out.print(f"key: {FLAGS.key_file or 'kept nowhere'}", markup=False)
+    out.print(f"key: {FLAGS.key_file or 'kept nowhere'}")
 
 
 if __name__ == "__main__":
-    if not any(item.lstrip("-").startswith("config=") or item == "--config" for item in sys.argv):
+    if not cli.names_config(sys.argv):
         sys.argv.insert(1, "--config=configs/curriculum.py:data=behavior")
     cli.run(main, config="configs/curriculum.py")

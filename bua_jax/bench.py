@@ -42,6 +42,7 @@ from bua_jax import cli
 from bua_jax.alignment.parts import base_folder
 from bua_jax.basics import files
 from bua_jax.basics.environment import versions
+from bua_jax.basics.errors import ConfigError
 from bua_jax.benchmarks import flags as bench_flags
 from bua_jax.benchmarks import tasks
 from bua_jax.benchmarks.decode import write_random
@@ -52,6 +53,9 @@ flags.adopt_module_key_flags(bench_flags)
 
 
 def main(task: str) -> None:
+    if task not in bench_flags.TASKS:
+        known = ", ".join(bench_flags.TASKS)
+        raise ConfigError(f"There is no benchmark {task!r}; there are: {known}.")
     if task == "events":
         tasks.measure_events()
         return
@@ -72,7 +76,7 @@ def main(task: str) -> None:
 
 
 if __name__ == "__main__":
-    task = sys.argv.pop(1) if sys.argv[1:2] and sys.argv[1] in bench_flags.TASKS else "base"
+    task = sys.argv.pop(1) if sys.argv[1:2] and sys.argv[1][:1] != "-" else "base"
     if task == "train":
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # peers use the device too
     cli.run(lambda: main(task))

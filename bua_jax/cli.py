@@ -12,6 +12,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from bua_jax.basics import config as configs
+from bua_jax.basics import files, interrupts
 from bua_jax.basics.console import notice, run_verb
 from bua_jax.basics.errors import ConfigError
 
@@ -94,7 +95,10 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{error} Run with --help for the flags and examples.") from error
         if len(rest) > 1:
-            raise ConfigError(f"Unexpected argument {rest[1]!r}; flags start with --.")
+            raise ConfigError(
+                f"Unexpected argument {rest[1]!r}: every argument is a flag, --NAME=VALUE. Run with "
+                "--help for the flags and examples."
+            )
         _use_compilation_cache()
         if distributed and (FLAGS.distributed or FLAGS.coordinator) and not FLAGS.dry_run:
             from bua_jax.parallel import processes
@@ -103,6 +107,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
         warn_cpu_only()
         main()
 
+    interrupts.as_usual()
     app.define_help_flags()
     # absl answers --help (module docstring and flags) while parsing.
     if not distributed:
@@ -136,6 +141,33 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "bua_jax"))
 
 
+def names_config(argv: list[str]) -> bool:
+    """Whether a command line says which config file it means."""
+    return any(item.lstrip("-").startswith("config=") or item == "--config" for item in argv)
+
+
+def config_of(workdir: Path) -> ConfigDict:
+    """The config of an earlier command in a workdir (its run.json), with this command's overrides.
+
+    Without such a file, the config of this command.
+    """
+    path = workdir / "run.json"
+    if not path.is_file():
+        return FLAGS.config
+    config = ConfigDict(_with_tuples(files.read_json(path)["config"]))
+    for name, value in FLAGS["config"].override_values.items():  # type: ignore[attr-defined]
+        config.update_from_flattened_dict({name: value})
+    config.lock()
+    return config
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that configs have."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
 def config_argument() -> str:
     """What --config was given: FILE[:KEY=VALUE,...]."""
     return str(getattr(FLAGS["config"], "config_filename"))  # noqa: B009 (absl's Flag has no such field)
@@ -144,7 +176,11 @@ def config_argument() -> str:
 def workdir() -> Path:
     """The run's folder: --workdir, or runs/<name of the config>."""
     given = FLAGS.workdir
-    return Path(given) if given else Path("runs") / config_name(config_argument())
+    path = Path(given) if given else Path("runs") / config_name(config_argument())
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise ConfigError(f"--workdir={path}: {part} is a file. Choose a folder for the run.")
+    return path
 
 
 def define_engine() -> None:
@@ -176,5 +212,5 @@ def warn_cpu_only() -> None:
         if jax.default_backend() == "cpu":
             notice(
                 "This machine has an NVIDIA GPU but the installed jax is CPU-only. "
-                "Install the GPU build: pip install 'bua-jax[cuda12]'."
+                "Install the GPU build: pip install 'jax[cuda12]'."
             )

@@ -6,13 +6,16 @@ Examples:
   python -m bua_jax.convert --model=runs/qwen --output=adapter --base=Qwen/Qwen2.5-7B
 
 Beside either lie encoder.safetensors and projector.safetensors, which make soft tokens from events, and
-soft_tokens.json with their token ids. `--base` is the name that PEFT loads the base by; its folder if
-not given. Nothing is overwritten: `--output` is a new or empty folder.
+soft_tokens.json with their token ids; generation_config.json says where an answer ends, and the merged
+directory's chat template writes the dialogues of the training. `--base` is the name that PEFT loads the
+base by: if not given its hub id, its path where it lies below this folder, else its folder's name.
+Nothing is overwritten: `--output` is a new or empty folder.
 """
 
 from absl import flags
 
 from bua_jax import cli
+from bua_jax.basics.console import out
 from bua_jax.basics.errors import ConfigError
 from bua_jax.pipeline.export import export
 
@@ -27,9 +30,9 @@ def main() -> None:
     if not FLAGS.output:
         raise ConfigError("--output is needed: a new folder, for example --output=adapter.")
     difference = export(FLAGS.model, FLAGS.output, merge=FLAGS.merge, base=FLAGS.base)
-    print(f"Wrote {FLAGS.output}.")
+    out.print(f"Wrote {FLAGS.output}.")
     for dtype, value in difference.items():
-        print(f"Merged and unmerged logits differ by at most {value:.2g} ({dtype} base).")
+        out.print(f"Merged and unmerged logits differ by at most {value:.2g} ({dtype} base).")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """Scores a trained run on its test users: prediction and generation, BUA beside the baselines.
 
 Examples:
-  python -m bua_jax.evaluate --config=configs/quickstart.py --workdir=runs/quickstart
+  python -m bua_jax.evaluate --workdir=runs/quickstart
 
-Prints the table and writes metrics.json and report.html into the workdir. It trains no stage: where
-one is missing it says which command does that. Predictions are kept, because test windows are scored
-once per checkpoint: a finished evaluation is printed again, and one more baseline is added to it.
+The config is that of the run, unless --config names another. Prints the table and writes metrics.json
+and report.html into the workdir. It trains no stage: where one is missing it says which command does
+that. Predictions are kept, because test windows are scored once per checkpoint: a finished evaluation is
+printed again, and one more baseline is added to it.
 """
+
+import sys
 
 from absl import flags
 
@@ -17,10 +20,12 @@ from bua_jax.pipeline.report import print_results, report_results
 from bua_jax.pipeline.steps import ensure, read_record
 
 FLAGS = flags.FLAGS
+OF_THE_RUN = not cli.names_config(sys.argv)
 
 
 def main() -> None:
-    run = start(FLAGS.config, cli.workdir())
+    workdir = cli.workdir()
+    run = start(cli.config_of(workdir) if OF_THE_RUN else FLAGS.config, workdir)
     needs = STEPS["evaluation"].needs(run.config)
     missing = [s for s in needs if s in STAGES and read_record(run, s) is None]
     if missing:

@@ -7,8 +7,8 @@ Examples:
 
 The input is that of `python -m bua_jax.predict --help`. The generated day follows the day of the last
 event. A line of the output: id, weekday, events (time, place, behaviour; places are ranks within the
-history, L1 the most visited), understanding, signature. Finished days are kept in OUTPUT.partial:
-an interrupted command goes on after them. `--predictions` adds prediction and probabilities of the
+history, L1 the most visited), understanding, signature. Finished days are kept in OUTPUT.partial
+as predict keeps answers. `--predictions` adds prediction and probabilities of the
 next behaviour: the understanding rounds are written once for both, on the history of a prediction.
 """
 

@@ -9,10 +9,11 @@ configs/data), `mesh` (devices: a number N is fsdp=N; DATAxFSDPxTENSOR sets all 
 
 from ml_collections import ConfigDict
 
-from bua_jax.basics.config import parse_arg, part
+from bua_jax.basics.config import pages, parse_arg, part
 
 
 def _stage(peak_lr: float) -> ConfigDict:
+    """How a stage is trained (Appendix G)."""
     config = ConfigDict()
     config.epochs = 3.0  # passes over the stage's dialogues (Appendix G: at most 3)
     config.batch_dialogues = 96  # dialogues per optimizer step, on average (Appendix G)
@@ -38,7 +39,7 @@ def _stage(peak_lr: float) -> ConfigDict:
 
 
 def _execution(mesh: str) -> ConfigDict:
-    """How things are computed, not what: recorded, and never a reason to build anew."""
+    """How things are computed, not what; recorded, and never a reason to build anew."""
     config = ConfigDict()
     config.mesh = mesh  # devices: N (fsdp=N) or DATAxFSDPxTENSOR
     config.attention = "auto"  # of training: xla, cpu, cudnn, splash; auto: cpu or xla
@@ -52,7 +53,40 @@ def _execution(mesh: str) -> ConfigDict:
     return config
 
 
+def _windows() -> ConfigDict:
+    """Which parts of which records the runs use."""
+    config = ConfigDict()
+    config.seed = 42  # of the windows drawn: runs with other seeds keep their test windows
+    config.prediction_history = 40  # events before a prediction (Appendix H)
+    config.generation_history = 100  # events before a generated day (Appendix H)
+    config.min_history = 10  # events before the first target of a record
+    config.train = 100_000  # training windows drawn for dialogues (Appendix C); 0 = all
+    config.validation = 2_000  # validation windows drawn for the validation loss
+    # Of training people on whom no stage is trained, for methods that read what it says about them.
+    config.cross = 0  # windows set apart; 0 = none
+    config.test = 0  # test windows drawn for evaluation; 0 = all
+    config.generation_test = 500  # test days generated
+    return config
+
+
+def _encoder() -> ConfigDict:
+    """Eq. 1's g_phi, pretrained on the training users' events."""
+    config = ConfigDict()
+    config.kind = "behavegpt"  # behavegpt or sasrec (Appendix N)
+    config.dim = 64  # width of each of BehaveGPT's four embeddings; of SASRec
+    config.num_layers = 6  # transformer layers
+    config.num_heads = 8  # attention heads
+    config.dropout = 0.1  # share of activations dropped in training
+    config.epochs = 10  # passes over the training users' events, at most
+    config.batch = 64  # sequences of prediction_history + 1 events
+    config.peak_lr = 1e-3  # AdamW, cosine
+    config.weight_decay = 0.1  # AdamW, on matrices
+    config.dro_lambda = 0.0  # share of the distributionally robust loss; 0 = cross-entropy
+    return config
+
+
 def _dialogues() -> ConfigDict:
+    """Appendix B."""
     config = ConfigDict()
     config.stage1_tasks = (  # tasks of stage 1; leave some out to ablate
         "reconstruction",
@@ -73,78 +107,41 @@ def _dialogues() -> ConfigDict:
     return config
 
 
-def get_config(arg: str = "") -> ConfigDict:  # noqa: PLR0915 (a field a line)
-    args = parse_arg(arg, {"model": "nano", "data": "simulated", "mesh": "1"})
+def _model(name: str) -> ConfigDict:
+    """The base, what it reads of the encoder, and the adapter."""
     config = ConfigDict()
-    config.step = "curriculum"  # what the config is for: curriculum, encoder, stage1 ... joint
-    config.seed = 42  # of all that is drawn but splits (data.split_seed) and windows (windows.seed)
+    config.name = name  # nano, smollm2-135m, qwen2.5-0.5b ... -72b
+    config.path = ""  # Hugging Face directory, .gguf file or hub id NAME@REVISION
+    config.dtype = "float32"  # of the frozen base: float32 on CPU, bfloat16 on accelerators
+    config.base_quantization = "none"  # of the frozen projections: none, int8 or nf4
+    config.soft_tokens = "sequence"  # sequence, item (Table 4), pooled, none or text
+    config.recall = 0  # last events whose soft tokens the final user turn repeats
+    config.drill = ""  # question that the prediction instruction begins with; empty = none
+    config.warm_start = True  # fit a fresh projector to the words of events first
+    config.adapter = ""  # PEFT folder to start from, with its projector if that lies beside
+    config.lora_rank = 16  # of the adapter's low-rank products
+    config.lora_alpha = 32.0  # the adapter is scaled by alpha / rank
+    config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")  # projections
+    return config
 
-    config.execution = _execution(args["mesh"])  # how things are computed
-    config.data = part("data", args["data"])
 
-    # -- windows: which parts of which records the runs use
-    config.windows = ConfigDict()
-    config.windows.seed = 42  # of the windows drawn: runs with other seeds keep their test windows
-    config.windows.prediction_history = 40  # events before a prediction (Appendix H)
-    config.windows.generation_history = 100  # events before a generated day (Appendix H)
-    config.windows.min_history = 10  # events before the first target of a record
-    config.windows.train = 100_000  # training windows drawn for dialogues (Appendix C); 0 = all
-    config.windows.validation = 2_000  # validation windows drawn for the validation loss
-    # Of training people on whom no stage is trained, for methods that read what it says about them.
-    config.windows.cross = 0  # windows set apart; 0 = none
-    config.windows.test = 0  # test windows drawn for evaluation; 0 = all
-    config.windows.generation_test = 500  # test days generated
+def _decoding() -> ConfigDict:
+    """How rounds, labels and days are written."""
+    config = ConfigDict()
+    config.max_new_tokens = 256  # per understanding round
+    config.cache_dtype = "float32"  # of the KV cache: float32, bfloat16 or int8
+    config.refine = False  # run the refinement round before the final one (stage 3)
+    config.decode = "labels"  # labels (exact scores of all), trie (greedy) or free
+    config.temperature = 1.0  # of generated days; 0 = greedy
+    config.top_p = 0.95  # of generated days
+    config.constrained = True  # generated days obey the grammar
+    return config
 
-    # -- encoder (Eq. 1's g_phi), pretrained on the training users' events
-    config.encoder = ConfigDict()
-    config.encoder.kind = "behavegpt"  # behavegpt or sasrec (Appendix N)
-    config.encoder.dim = 64  # width of each of BehaveGPT's four embeddings; of SASRec
-    config.encoder.num_layers = 6  # transformer layers
-    config.encoder.num_heads = 8  # attention heads
-    config.encoder.dropout = 0.1  # share of activations dropped in training
-    config.encoder.epochs = 10  # passes over the training users' events, at most
-    config.encoder.batch = 64  # sequences of prediction_history + 1 events
-    config.encoder.peak_lr = 1e-3  # AdamW, cosine
-    config.encoder.weight_decay = 0.1  # AdamW, on matrices
-    config.encoder.dro_lambda = 0.0  # share of the distributionally robust loss; 0 = cross-entropy
 
-    config.dialogues = _dialogues()  # (Appendix B)
-
-    # -- model
-    config.model = ConfigDict()
-    config.model.name = args["model"]  # nano, smollm2-135m, qwen2.5-0.5b ... -72b
-    config.model.path = ""  # Hugging Face directory, .gguf file or hub id NAME@REVISION
-    config.model.dtype = "float32"  # of the frozen base: float32 on CPU, bfloat16 on accelerators
-    config.model.base_quantization = "none"  # of the frozen projections: none, int8 or nf4
-    config.model.soft_tokens = "sequence"  # sequence, item (Table 4), pooled, none or text
-    config.model.recall = 0  # last events whose soft tokens the final user turn repeats
-    config.model.drill = ""  # question that the prediction instruction begins with; empty = none
-    config.model.warm_start = True  # fit a fresh projector to the words of events first
-    config.model.adapter = ""  # PEFT folder to start from, with its projector if that lies beside
-    config.model.lora_rank = 16  # of the adapter's low-rank products
-    config.model.lora_alpha = 32.0  # the adapter is scaled by alpha / rank
-    config.model.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")  # projections
-
-    # -- stages (Appendix G)
-    config.stages = (1, 2, 3)  # which stages the curriculum runs; leave some out to ablate
-    config.with_joint = False  # also train jointly on all stages' dialogues (Appendix S)
-    config.stage1 = _stage(peak_lr=1e-3)  # projector alone: a fresh MLP takes a higher rate
-    config.stage2 = _stage(peak_lr=5e-5)
-    config.stage3 = _stage(peak_lr=5e-5)
-    config.joint = _stage(peak_lr=5e-5)
-
-    # -- decoding and evaluation
-    config.decoding = ConfigDict()
-    config.decoding.max_new_tokens = 256  # per understanding round
-    config.decoding.cache_dtype = "float32"  # of the KV cache: float32, bfloat16 or int8
-    config.decoding.refine = False  # run the refinement round before the final one (stage 3)
-    config.decoding.decode = "labels"  # labels (exact scores of all), trie (greedy) or free
-    config.decoding.temperature = 1.0  # of generated days; 0 = greedy
-    config.decoding.top_p = 0.95  # of generated days
-    config.decoding.constrained = True  # generated days obey the grammar
-
-    config.evaluation = ConfigDict()
-    config.evaluation.baselines = (  # rows beside BUA
+def _evaluation() -> ConfigDict:
+    """What is asked beside BUA, and how it is scored."""
+    config = ConfigDict()
+    config.baselines = (  # rows beside BUA
         "majority",
         "window_majority",
         "markov",
@@ -153,13 +150,41 @@ def get_config(arg: str = "") -> ConfigDict:  # noqa: PLR0915 (a field a line)
         "sasrec",
         "behavegpt",
     )
-    config.evaluation.zero_shot = False  # a row for the base as it comes, history in words
-    config.evaluation.oracle = False  # predictions with reference answers too (Appendix J)
-    config.evaluation.bootstrap = 2_000  # resamples of users for the intervals
-    config.evaluation.lightgbm_windows = 60_000  # training windows LightGBM may use at most
+    config.zero_shot = False  # a row for the base as it comes, history in words
+    config.oracle = False  # predictions with reference answers too (Appendix J)
+    config.bootstrap = 2_000  # resamples of users for the intervals
+    config.validation_windows = 4_000  # of validation users, that baselines are chosen on
+    config.lightgbm_windows = 60_000  # training windows LightGBM may use at most
+    return config
 
-    config.report = ConfigDict()
-    config.report.examples = 3  # dialogues shown in report.html
 
+def _report() -> ConfigDict:
+    """What is shown."""
+    config = ConfigDict()
+    config.examples = 3  # dialogues shown in report.html
+    return config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    args = parse_arg(arg, {"model": "nano", "data": "simulated", "mesh": "1"})
+    config = ConfigDict()
+    config.step = "curriculum"  # what the config is for: curriculum, encoder, stage1 ... joint
+    config.seed = 42  # of all that is drawn but splits (data.split_seed) and windows (windows.seed)
+    config.execution = _execution(args["mesh"])  # how, not what
+    config.data = part("data", args["data"])
+    config.windows = _windows()  # of records
+    config.encoder = _encoder()  # of events
+    config.dialogues = _dialogues()  # that stages are trained on
+    config.model = _model(args["model"])  # base, projector and adapter
+    config.stages = (1, 2, 3)  # which stages the curriculum runs; leave some out to ablate
+    config.with_joint = False  # also train jointly on all stages' dialogues (Appendix S)
+    config.stage1 = _stage(peak_lr=1e-3)  # projector alone: a fresh MLP takes a higher rate
+    config.stage2 = _stage(peak_lr=5e-5)
+    config.stage3 = _stage(peak_lr=5e-5)
+    config.joint = _stage(peak_lr=5e-5)
+    config.methods = pages("methods")  # a page each in configs/methods
+    config.decoding = _decoding()  # of answers
+    config.evaluation = _evaluation()  # of predictions and days
+    config.report = _report()  # of an evaluation
     config.update(part("models", args["model"].split("-")[0].replace(".", "_"), args["model"]))
     return config

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds nano anew: tokenizer, weights, training.json (about an hour on 2 CPU cores).
+# Builds nano anew: tokenizer, weights, token counts, training.json (hours on 2 CPU cores; the same command
+# goes on where it was cut, and more --steps make a finished run longer).
 #   launch/pretrain_nano.sh --output=runs/nano
-#   launch/pretrain_nano.sh --output=runs/nano2 --init=runs/nano --rate=0.3 --steps=700 --dialogues=12000 --seed=1
-# The shipped weights are of these two commands, except that in the first one all drills of a dialogue
-# stood ahead of its other rounds.
+# The shipped weights are of an earlier recipe (assets/nano/training.json); --config.model.path=runs/nano
+# uses your own.
 source "$(dirname "$0")/setup.sh"
 setup ""
 keep_memory

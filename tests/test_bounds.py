@@ -8,19 +8,20 @@ from tests.support.helpers import ROOT
 
 FOLDERS = ("bua_jax", "configs", "tests")
 FILE, FUNCTION, LOOP, FOLDER, VERB = 400, 60, 100, 16, 80  # lines, and files of a folder
+SUFFIXES = {".py", ".cc", ".h"}
 BANNER = "# -- "  # a comment that titles a section of a loop
 NOT_A_VERB = {"__init__.py", "cli.py"}
 UNBOUNDED = {"bua_jax", "bua_jax/methods"}  # the verbs, and one file per system
 
 
 def too_long(path: str, text: str) -> list[str]:
-    """What of a Python file is above the bounds; path: relative to the checkout."""
+    """What of a source file is above the bounds; path: relative to the checkout."""
     lines = text.splitlines()
     parts = Path(path).parts
     verb = len(parts) == 2 and parts[0] == "bua_jax" and parts[1] not in NOT_A_VERB
     limit = VERB if verb else FILE
     found = [f"{path} has {len(lines)} lines"] if len(lines) > limit else []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(ast.parse(text if path.endswith(".py") else "")):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = node.end_lineno - node.lineno + 1
             body = lines[node.lineno : node.end_lineno]
@@ -31,7 +32,7 @@ def too_long(path: str, text: str) -> list[str]:
 
 
 def crowded(paths: list[str]) -> list[str]:
-    """Folders with more Python files than the bound."""
+    """Folders with more source files than the bound."""
     count = Counter(str(Path(path).parent) for path in paths if Path(path).name != "__init__.py")
     return [
         f"{folder} has {number} files"
@@ -41,7 +42,8 @@ def crowded(paths: list[str]) -> list[str]:
 
 
 def sources() -> dict[str, str]:
-    found = (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))
+    found = (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.*")))
+    found = (path for path in found if path.suffix in SUFFIXES)
     return {path.relative_to(ROOT).as_posix(): path.read_text() for path in found}
 
 
@@ -66,5 +68,6 @@ def test_the_bounds_can_fail() -> None:
     assert too_long("bua_jax/a/b.py", loop + body * 20)
     assert too_long("tests/b.py", "x = 1\n" * 401)
     assert too_long("bua_jax/train.py", "x = 1\n" * 81)
+    assert too_long("bua_jax/a/b.cc", "{\n" * 401)
     assert crowded([f"bua_jax/a/{i}.py" for i in range(17)]) == ["bua_jax/a has 17 files"]
     assert crowded([f"bua_jax/methods/{i}.py" for i in range(17)]) == []

@@ -16,6 +16,11 @@ from bua_jax.pipeline.steps import settings
 from tests.support.helpers import ROOT
 
 FILES = sorted(p.name for p in (ROOT / "configs").glob("[a-z]*.py"))
+PAGES = sorted(
+    f"{kind}/{path.stem}"
+    for kind in ("data", "methods")
+    for path in (ROOT / "configs" / kind).glob("[a-z]*.py")
+)
 DATA = sorted(p.stem for p in (ROOT / "configs" / "data").glob("[a-z]*.py"))
 
 
@@ -58,7 +63,7 @@ def test_docstrings_have_a_command(name: str) -> None:
     assert "python -m bua_jax." in docstring
 
 
-@pytest.mark.parametrize("path", ["base.py", *(f"data/{name}.py" for name in DATA)])
+@pytest.mark.parametrize("path", ["base.py", *(f"{part}.py" for part in PAGES)])
 def test_every_field_is_commented(path: str) -> None:
     """A leaf is set on a line with a comment (name and citation say what they are)."""
     for line in (ROOT / "configs" / path).read_text().splitlines():

@@ -65,6 +65,8 @@ def violations(module: str, imports: set[str]) -> list[str]:
             problems.append(f"{module} imports {name}; models/ knows no optimizer, config or data")
         if package != "bua_jax":
             continue
+        if name not in FILES:
+            problems.append(f"{module} imports {name}, which is not there")
         target = _room(name)
         if target is None and (room is not None or name not in {"bua_jax", "bua_jax.cli"}):
             problems.append(f"{module} imports the verb or command line {name}")
@@ -114,6 +116,7 @@ def test_no_circles() -> None:
         ("bua_jax.events.x", "bua_jax.models.qwen2"),
         ("bua_jax.events.x", "bua_jax.dialogue.text"),
         ("bua_jax.events.x", "jax.numpy"),
+        ("bua_jax.events.x", "bua_jax.basics.no_such_module"),
         ("bua_jax.basics.x", "bua_jax.events.schema"),
         ("bua_jax.models.x", "optax"),
         ("bua_jax.feed.x", "bua_jax.training.loop"),

@@ -34,6 +34,7 @@ def test_metrics_and_report(quickstart: Path) -> None:
     for name in METHODS:
         row = metrics["prediction"][name]
         assert row["n"] == 40
+        assert 1 <= row["people"] <= 3
         assert 0 <= row["rec_w_interval"][0] <= row["rec_w"] <= row["rec_w_interval"][1] <= 1
         assert row["log_loss"] > 0
         assert row["training_windows"] > 0
@@ -61,6 +62,18 @@ def test_running_again_repeats_nothing(quickstart: Path) -> None:
     assert "-- " not in done.stderr
     assert "bua - markov" in done.stdout
     assert (quickstart / "evaluation" / "test_log.jsonl").read_text() == before
+
+
+def test_evaluate_takes_the_config_of_the_run(quickstart: Path) -> None:
+    """And none of its dozen overrides again."""
+    before = json.loads((quickstart / "run.json").read_text())["config"]
+    done = verb("evaluate", f"--workdir={quickstart}")
+    assert done.returncode == 0, done.stderr
+    assert "bua - markov" in done.stdout
+    assert json.loads((quickstart / "run.json").read_text())["config"] == before
+    done = verb("evaluate", f"--workdir={quickstart}", "--config.encoder.kind=sasrec")
+    assert done.returncode == 2
+    assert "'sasrec'" in done.stderr
 
 
 def test_other_rows_predict_nothing_again(quickstart: Path, tmp_path: Path) -> None:
@@ -128,11 +141,25 @@ def test_predict_and_generate(quickstart: Path, tmp_path: Path) -> None:
     assert all(row["prediction"] in row["probabilities"] for row in rows)
 
 
+def test_what_is_shown_to_others_names_no_user(quickstart: Path) -> None:
+    store = EventStore.load(quickstart / "data" / "events.parquet")
+    found = set()
+    for name in ("evaluation/predictions", "evaluation/generated", "reflect/drafts"):
+        lines = (quickstart / f"{name}.jsonl").read_text().splitlines()
+        found |= {json.loads(line)["sample_id"] for line in lines}
+    page = (quickstart / "report.html").read_text()
+    found |= set(re.findall("<strong>(.*?)</strong>", page))
+    assert len(found) > 40
+    users = {name.partition(":")[0] for name in found}
+    assert users <= set(store.shown_users)
+    assert not users & set(store.users.tolist())
+
+
 @pytest.mark.long
 def test_two_shards_of_predictions_are_those_of_the_local_run(
     quickstart: Path, tmp_path: Path
 ) -> None:
-    """A shard is 8 batches of 16."""
+    """A shard is 2 batches of 16."""
     require("ray")
     store = EventStore.load(quickstart / "data" / "events.parquet")
     histories = tmp_path / "histories.jsonl"

@@ -1,7 +1,6 @@
 """Asking a trained model: describe, predict, generate. The Python API and the verbs use this."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 from bua_jax.alignment.parts import Parts
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
-from bua_jax.basics.version import __version__
+from bua_jax.basics.version import signature
 from bua_jax.decoding import rounds as decoding
 from bua_jax.decoding.rounds import Decoder, Instruction, Understanding
 from bua_jax.dialogue.critic import critique, refinement_instruction
@@ -95,11 +94,9 @@ class Bua:
         return asked
 
     def signature(self, decode: str) -> str:
-        """What a result depends on, in the manner of sacreBLEU."""
+        """What an answer depends on."""
         data = self.parts.identity["data"]
-        return (
-            f"bua|data:{data}|decode:{decode}|refine:{self.refine}|seed:{self.seed}|v{__version__}"
-        )
+        return signature(data=data, decode=decode, refine=self.refine, seed=self.seed)
 
     def identity(self, path: str | Path, how: str) -> str:
         """What the answers to a file of histories depend on: its content, the model, the settings."""
@@ -110,7 +107,7 @@ class Bua:
             "base": self.parts.identity["base"],
             "decoding": self.decoding.to_dict(),
         }
-        return f"{self.signature(how)}|{files.sha256_text(json.dumps(said, sort_keys=True))}"
+        return f"{self.signature(how)}|{files.sha256_json(said)}"
 
     def probabilities(
         self,

@@ -16,7 +16,7 @@ from bua_jax.interop import gguf, hub, huggingface, peft
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
 from bua_jax.models import lora, projector, quantization
 from bua_jax.models.aligned import Aligned
-from bua_jax.models.encoders import build
+from bua_jax.models.encoders import EncoderConfig, build
 from bua_jax.models.kernels import cpu
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
@@ -91,6 +91,26 @@ def training_attention(name: str, sizes: Qwen2Config) -> str:
     )
 
 
+def lora_of(config: Settings) -> LoraConfig:
+    """The adapter's shape; config: the part `model`."""
+    return LoraConfig(config.lora_rank, config.lora_alpha, tuple(config.lora_targets))
+
+
+def compose(
+    config: Settings, how: Settings, llm: Qwen2Config, encoder: EncoderConfig, soft_id: int
+) -> Aligned:
+    """The model of a config, without parameters; config, how: the parts `model` and `execution`."""
+    return Aligned(
+        llm=Qwen2(llm, lora_of(config)),
+        encoder=build(encoder),
+        projector=Projector(llm.hidden_size),
+        soft_tokens=config.soft_tokens,
+        soft_id=soft_id,
+        merge_adapter=how.merge_adapter,
+        recall=config.recall,
+    )
+
+
 def assemble(
     config: Settings, how: Settings, encoder_folder: Path, seed: int, mesh: Mesh | None = None
 ) -> Parts:
@@ -107,16 +127,8 @@ def assemble(
     base_hash = huggingface.tree_hash(base)
     tokenizer = load_tokenizer(folder, llm_config.vocab_size)
     encoder_config, encoder, metadata = load_encoder(encoder_folder)
-    lora_config = LoraConfig(config.lora_rank, config.lora_alpha, tuple(config.lora_targets))
-    model = Aligned(
-        llm=Qwen2(llm_config, lora_config),
-        encoder=build(encoder_config),
-        projector=Projector(llm_config.hidden_size),
-        soft_tokens=config.soft_tokens,
-        soft_id=tokenizer.soft,
-        merge_adapter=how.merge_adapter,
-        recall=config.recall,
-    )
+    lora_config = lora_of(config)
+    model = compose(config, how, llm_config, encoder_config, tokenizer.soft)
     projector_key, adapter_key = jax.random.split(jax.random.key(seed))
     table = base["embed_tokens"]["embedding"]
     variables = {
@@ -190,8 +202,8 @@ def with_trained(parts: Parts, path: Path) -> Parts:
                 f"{path} was trained with {name} {metadata.get(name)!r}, but here it is {value!r}. Use "
                 "the config that it was trained with, or another --workdir."
             )
-    for group, value in tree.items():
-        fresh = jax.tree.map(lambda x: x.shape, parts.variables[group])
+    for name, value in tree.items():
+        fresh = jax.tree.map(lambda x: x.shape, parts.variables[name])
         if jax.tree.map(lambda x: x.shape, value) != fresh:
-            raise CheckpointError(f"{path}: the shapes of {group} do not fit the model.")
+            raise CheckpointError(f"{path}: the shapes of {name} do not fit the model.")
     return dataclasses.replace(parts, variables={**parts.variables, **tree})

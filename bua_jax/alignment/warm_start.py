@@ -70,14 +70,20 @@ def word_targets(
 
 
 def warm_start(
-    params: Any, states: np.ndarray, targets: np.ndarray, *, steps: int = 500, batch: int = 512
+    params: Any,
+    states: np.ndarray,
+    targets: np.ndarray,
+    *,
+    steps: int,
+    batch: int,
+    peak_lr: float,
 ) -> tuple[Any, float]:
-    """Fits a projector to `targets` float32[N, H] from states float32[N, D].
+    """Fits a projector to `targets` float32[N, H] from states float32[N, D], with Adam.
 
     Returns the parameters and the share of the targets' variance that they explain.
     """
     projector = Projector(targets.shape[1])
-    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(peak_lr, steps))
 
     def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         out: Any = projector.apply({"params": params}, x)

@@ -73,15 +73,28 @@ def of_stage(stage: str, arg: str) -> ConfigDict:
 
 
 def part(kind: str, name: str, arg: str = "") -> ConfigDict:
-    """Loads `configs/KIND/NAME.py`, e.g. `part("data", "foursquare_nyc")`.
+    """Loads the shipped `configs/KIND/NAME.py`, e.g. `part("data", "foursquare_nyc")`, or a file of
+    one's own by its path: `part("data", "mine.py")`.
 
     Raises `ConfigError` naming the parts there are.
     """
-    path = folder() / kind / f"{name}.py"
+    own = name.endswith(".py")
+    path = Path(name) if own else folder() / kind / f"{name}.py"
     if not path.is_file():
+        if own:
+            raise ConfigError(f"There is no {kind} config {path}.")
         names = ", ".join(sorted(p.stem for p in (folder() / kind).glob("[a-z]*.py")))
-        raise ConfigError(f"There is no {kind} config named {name!r}; there are: {names}.")
+        raise ConfigError(
+            f"There is no {kind} config named {name!r}; there are: {names}, and files of your own such "
+            f"as {kind}=mine.py, a copy of one in {folder() / kind}."
+        )
     return _module(path).get_config(arg)
+
+
+def pages(kind: str) -> ConfigDict:
+    """All of `configs/KIND/`, by name: `pages("methods").lightgbm`."""
+    names = sorted(path.stem for path in (folder() / kind).glob("[a-z]*.py"))
+    return ConfigDict({name: part(kind, name) for name in names})
 
 
 def parse_arg(arg: str, defaults: dict[str, str]) -> dict[str, str]:

@@ -1,8 +1,14 @@
-"""What a person sees: progress bars with an ETA, notices, and errors as one paragraph."""
+"""What a person sees: progress bars with an ETA, notices, and errors as one paragraph.
 
+Labels, paths and texts of models are printed as they are: no markup is read in them, and what a
+terminal would obey is spelled out.
+"""
+
+import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -13,30 +19,55 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-from bua_jax.basics.errors import BuaError
+from bua_jax.basics.errors import BuaError, Interrupted
 
 T = TypeVar("T")
 
 
-def _console(stderr: bool) -> Console:
-    """A console that wraps nothing where its output is a file or a pipe."""
-    console = Console(stderr=stderr, soft_wrap=True, highlight=False)
-    return (
-        console
-        if console.is_terminal
-        else Console(stderr=stderr, soft_wrap=True, highlight=False, width=160)
-    )
+_OBEYED = ("Cc", "Cs")  # Unicode categories: control characters, surrogates
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they reorder what follows
 
 
-out = _console(stderr=False)
-err = _console(stderr=True)
+def visible(text: str) -> str:
+    """`text` with its control characters, lone surrogates and marks of direction as escapes.
+
+    Line feeds and tabs stay.
+    """
+
+    def shown(c: str) -> str:
+        obeyed = c in _TURNING or (unicodedata.category(c) in _OBEYED and c not in "\n\t")
+        return c.encode("unicode_escape").decode() if obeyed else c
+
+    return "".join(map(shown, text))
+
+
+def in_markdown(text: str) -> str:
+    """`text` as Markdown, also in a cell of a table, that shows it as it is, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|$&])", r"\\\1", " ".join(visible(text).split()))
+
+
+class _Plain(Console):
+    """A console that prints strings as `visible` text without markup; wraps nothing in files and pipes."""
+
+    def __init__(self, *, stderr: bool) -> None:
+        super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        if not self.is_terminal:
+            self.width = 160
+
+    def render_str(self, text: str, **options: Any) -> Text:  # all strings pass here, cells too
+        return super().render_str(visible(text), **options)
+
+
+out = _Plain(stderr=False)
+err = _Plain(stderr=True)
 
 
 def bar() -> Progress:
     """A progress bar with count, elapsed time and ETA; disappears in logs that are not terminals."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -55,7 +86,7 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
 
 def notice(message: str) -> None:
     """Prints one line to stderr; stdout stays clean for results."""
-    err.print(message, markup=False)
+    err.print(message)
 
 
 def mute() -> None:
@@ -64,13 +95,20 @@ def mute() -> None:
 
 
 def run_verb(main: Callable[[], None]) -> None:
-    """Runs a verb: a `BuaError` becomes one paragraph on stderr and exit code 2."""
+    """Runs a verb: a `BuaError` becomes one paragraph on stderr and exit code 2, Ctrl-C exit code 130."""
     try:
         main()
+    except Interrupted as stop:
+        err.quiet = False
+        err.print(str(stop))
+        sys.exit(stop.exit_code)
     except BuaError as error:
         err.quiet = False
-        err.print(f"{type(error).__name__}: {error}", markup=False, style="red")
+        err.print(f"{type(error).__name__}: {error}", style="red")
         sys.exit(2)
     except KeyboardInterrupt:
-        notice("Interrupted. Finished work is on disk; run the same command again to resume.")
+        notice(
+            "Interrupted. Steps, checkpoints and parts that were finished are on disk; the same command "
+            "goes on after them."
+        )
         sys.exit(130)

@@ -25,5 +25,13 @@ class WriteError(BuaError):
     """A file could not be written, most often because the disk is full."""
 
 
+class Interrupted(BuaError):
+    """A signal asked to stop: what was done is saved, and the same command goes on from there."""
+
+    def __init__(self, by: str, saved: str) -> None:
+        super().__init__(f"{by}: {saved}")
+        self.exit_code = 130 if by == "SIGINT" else 2
+
+
 class UndeclaredError(BuaError):
     """A step reads a config field or another step that it did not declare: a fault of the program."""

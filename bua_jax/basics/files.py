@@ -22,9 +22,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Raises `DataError` for a full disk or a missing permission.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -35,7 +35,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             "Free disk space or choose another --workdir, then run the same command again."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -49,19 +50,31 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
 def read_json(path: str | Path) -> Any:
-    """Reads a JSON file. Raises `DataError` naming the file and the position if it is malformed."""
+    """Reads a JSON file. Raises `DataError` naming the file and what is wrong with it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path} is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})."
-        ) from error
+        wrong = f"line {error.lineno}, column {error.colno}: {error.msg}"
+    except RecursionError:
+        wrong = "nested too deep"
+    except ValueError as error:  # not UTF-8, NaN, or a number with too many digits
+        wrong = str(error).partition(";")[0]
+    raise DataError(f"{path} is not valid JSON ({wrong}).")
 
 
 def sha256_text(text: str) -> str:
     """First 16 hex digits of the SHA-256 of `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sha256_json(value: Any) -> str:
+    """`sha256_text` of JSON values, whatever the order of their keys."""
+    return sha256_text(json.dumps(value, sort_keys=True))
 
 
 def sha256_file(path: str | Path) -> str:

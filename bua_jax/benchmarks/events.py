@@ -40,7 +40,7 @@ def write_events(path: Path, num_rows: int) -> None:
     if written < num_rows:
         raise ConfigError(f"{people} people have {written} events, expected {num_rows} or more.")
     with files.atomic_write(path) as temporary:
-        pl.scan_parquet(everybody).head(num_rows).sort("time").sink_parquet(temporary)
+        pl.scan_parquet(everybody, glob=False).head(num_rows).sort("time").sink_parquet(temporary)
     for left in (everybody, personas):
         left.unlink()
 

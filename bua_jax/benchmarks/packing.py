@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,11 +21,10 @@ from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.models.qwen2_config import Qwen2Config
-from bua_jax.pipeline.dialogues import SETS, groups, write_group, writer_of
-from bua_jax.pipeline.stages import train_settings
-from bua_jax.pipeline.steps import Run
+from bua_jax.pipeline.dialogues import SETS, portions, write_portion, writer_of
+from bua_jax.pipeline.stages import stage_parts, train_settings
 from bua_jax.pipeline.windows import draw_set
-from bua_jax.planning.step import abstract_model, stage_groups
+from bua_jax.planning.step import abstract_model
 
 _ROW_LENGTHS = (1024, 2048, 4096, 8192)
 _POPULATION = (60, 40, 1)  # people, days, seed of the dialogues
@@ -37,14 +35,14 @@ def stage2_records(config: ConfigDict, sizes: Qwen2Config, dialogues: int) -> li
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.windows.train = dialogues
-    run, store = Run(config, Path()), simulated_store(*_POPULATION)
+    store = simulated_store(*_POPULATION)
     sets = {name: draw_set(config.windows, store, name) for name in SETS}
     tokenizer = load_tokenizer(NANO, sizes.vocab_size)
-    writer, model = writer_of(run, store), config.model
+    writer, model = writer_of(config, store), config.model
     shape = (model.soft_tokens, model.recall, config.stage2.row_length)
     encoding = Encoding(store, tokenizer, *shape)
-    wanted = [g for g in groups(run, sets) if (g.stage, g.split) == (2, "train")]
-    written = [dialogue for group in wanted for dialogue in write_group(run, writer, group)[0]]
+    wanted = [one for one in portions(config, sets) if (one.stage, one.split) == (2, "train")]
+    written = [dialogue for one in wanted for dialogue in write_portion(config, writer, one)[0]]
     return token_records(written, encoding)
 
 
@@ -101,14 +99,14 @@ def compare_packing(
     model, shapes = abstract_model(config, shape.sizes, soft)
     variables = jax.tree.map(jnp.asarray, random_variables(shapes, 0))
     settings = dataclasses.replace(
-        train_settings(Run(config, Path()), "stage2", plan), microbatches=shape.microbatches
+        train_settings(config, "stage2", plan), microbatches=shape.microbatches
     )
     rows, runs = [], []
     for name, one, batch in (
         ("packed", plan, packed),
         ("padded", padded_plan, padded),
     ):
-        step = OurStep(model, variables, stage_groups(config, "stage2"), one, settings)
+        step = OurStep(model, variables, stage_parts(config, "stage2"), one, settings)
         runs.append(functools.partial(step, step.place(batch)))
         rows.append(
             {

@@ -38,13 +38,13 @@ class OurStep:
         self,
         model: Aligned,
         variables: Mapping[str, Any],
-        groups: tuple[str, ...],
+        parts: tuple[str, ...],
         plan: PackingPlan,
         settings: TrainSettings,
     ) -> None:
         self.mesh = sharding.make_mesh("1")
         self.microbatches = settings.microbatches
-        trainable, frozen = partition(variables, groups)
+        trainable, frozen = partition(variables, parts)
         self.frozen = jax.device_put(frozen, sharding.shardings(frozen, self.mesh))
         optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
         state = create(trainable, optimizer, len(TASKS))
@@ -97,7 +97,7 @@ def synthetic_batch(tokens: np.ndarray, supervised: int) -> dict[str, np.ndarray
 
 
 def synthetic_step(job: Mapping[str, Any], remat: str) -> tuple[OurStep, dict[str, jax.Array]]:
-    """The step of a job (`bench_train.our_job`) under a remat policy, and the batch that it trains on."""
+    """The step of a job (`train.our_job`) under a remat policy, and the batch that it trains on."""
     folder = Path(job["folder"])
     config, base = huggingface.load(folder, job["dtype"])
     config = dataclasses.replace(config, remat=remat, attention=job["attention"])

@@ -168,7 +168,7 @@ def _peers(shape: train.Shape, folder: Path, title: str) -> dict[str, Any]:
     rate = facts["matmul_flops_per_second"]
     out.print(f"of_matmul: of {rate / 1e9:.4g} GFLOP/s, a large product of this type by JAX")
     for name, reason in left_out.items():
-        out.print(f"{name} is left out: {reason}", markup=False)
+        out.print(f"{name} is left out: {reason}")
     return {"peers": rows, "left_out": left_out, **facts}
 
 

@@ -46,7 +46,7 @@ def build(job: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         import torch
         import transformers
     except ImportError as error:
-        raise ConfigError(f"{error}; pip install 'bua-jax[parity]'") from error
+        raise ConfigError(f"{error}; pip install torch transformers peft") from error
     if job["platform"] == "gpu" and not torch.cuda.is_available():
         raise ConfigError("this torch cannot use the GPU; install its CUDA build")
     device = "cuda" if job["platform"] == "gpu" else "cpu"

@@ -6,34 +6,24 @@ row to the next job in the queue. Shapes are few and static, so nothing is compi
 token ids: an answer stays in the cache as it was decoded.
 """
 
-import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
 
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError
-from bua_jax.decoding import grammar
+from bua_jax.decoding import grammar, programs
 from bua_jax.decoding.cache import (
     Chunk,
-    Rows,
     Weights,
-    embeddings_of,
     empty_rows,
-    extend,
-    logits,
-    on_mesh,
-    put,
-    take,
 )
-from bua_jax.decoding.labels import LabelScores, LabelTree, score_labels
-from bua_jax.decoding.sampler import highest, sample
-from bua_jax.models import aligned
+from bua_jax.decoding.labels import LabelTree
+from bua_jax.decoding.programs import Slots
 from bua_jax.models.aligned import Aligned
 
 _SHORTEST, _CHUNK = 32, 128  # tokens of a row that one call reads: powers of two between them
@@ -66,7 +56,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """Token ids without the stop token, and whether they were cut at the limit."""
 
     tokens: list[int]
@@ -74,7 +64,7 @@ class Answer:
 
 
 Job = Generator[Turn, Any, Any]
-"""Yields turns; is sent an `Answer`, or for labels (log_p float32[C], greedy); returns its result."""
+"""Yields turns; is sent an `Reply`, or for labels (log_p float32[C], greedy); returns its result."""
 
 
 @dataclass(frozen=True)
@@ -110,147 +100,21 @@ class Engine:
     drawing: Drawing | None = None
 
     @property
-    def group(self) -> int:
+    def at_once(self) -> int:
         """Rows that are prefilled together, and for which decoding is interrupted."""
         return max(1, self.batch // 4)
 
 
-class _Slots(NamedTuple):
-    """All rows, with the answers being written: tokens int32[B, N], counts int32[B], live bool[B]."""
-
-    rows: Rows
-    tokens: jax.Array
-    counts: jax.Array
-    live: jax.Array
-    in_day: jax.Array  # bool[B], whether the answer is a day
-    stream: jax.Array  # int32[B], of random numbers
-    day: grammar.DayState
-
-
-def _empty(engine: Engine) -> _Slots:
+def _empty(engine: Engine) -> Slots:
     batch = engine.batch
     longest = max(engine.max_new, engine.drawing.limit if engine.drawing else 0)
     rows = empty_rows(engine.model, batch, engine.slots, engine.cache_dtype)
     tokens = jnp.zeros((batch, longest), jnp.int32)
     counts, stream, *day = (jnp.zeros(batch, jnp.int32) for _ in range(7))
     live, in_day = jnp.zeros(batch, bool), jnp.zeros(batch, bool)
-    return _placed(_Slots(rows, tokens, counts, live, in_day, stream, grammar.DayState(*day)))
-
-
-def _placed(slots: _Slots) -> _Slots:
-    """On a mesh the caches are spread and all else is on every device, before and after every call."""
-    if not jax.sharding.get_abstract_mesh().shape:
-        return slots
-    rest = slots._replace(rows=slots.rows._replace(caches=()))
-    rest = jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, P()), rest)
-    return rest._replace(rows=rest.rows._replace(caches=on_mesh(slots.rows.caches)))
-
-
-@functools.partial(jax.jit, static_argnames="model", donate_argnums=2)
-def _read(  # noqa: PLR0913 (jit donates one of them; a structure would hide which)
-    model: Aligned,
-    weights: Weights,
-    slots: _Slots,
-    which,
-    lengths,
-    answers,
-    in_day,
-    stream,
-    start,
-    chunk: Chunk,
-) -> _Slots:
-    """Rows which int32[n] of lengths int32[n] read a chunk; those of `answers` begin one."""
-    some = take(slots.rows, which)._replace(lengths=lengths)
-    some = extend(model, weights, some, embeddings_of(model, weights, chunk), chunk.counts)
-
-    def at(old: jax.Array, new) -> jax.Array:
-        return old.at[which].set(new, mode="drop")
-
-    read = _Slots(
-        put(slots.rows, which, some),
-        slots.tokens,
-        at(slots.counts, 0),
-        at(slots.live, answers),
-        at(slots.in_day, in_day),
-        at(slots.stream, stream),
-        grammar.DayState(*(at(old, new) for old, new in zip(slots.day, start, strict=True))),
+    return programs.placed(
+        Slots(rows, tokens, counts, live, in_day, stream, grammar.DayState(*day))
     )
-    return _placed(read)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "stop"))
-def _score(  # noqa: PLR0913 (as `_read`)
-    model: Aligned, weights: Weights, rows: Rows, which, lengths, chunk: Chunk, tree, stop
-) -> LabelScores:
-    """Scores after rows which int32[n] of lengths int32[n] read a chunk; the rows stay as they are."""
-    some = take(rows, which)._replace(lengths=lengths)
-    some = extend(model, weights, some, embeddings_of(model, weights, chunk), chunk.counts)
-    return score_labels(model, weights, some, tree, stop=stop)
-
-
-@functools.partial(
-    jax.jit, static_argnames=("model", "stop", "max_new", "limits", "greedy"), donate_argnums=2
-)
-def _decode(  # noqa: PLR0913 (as `_read`)
-    model: Aligned,
-    weights: Weights,
-    slots: _Slots,
-    tables: grammar.Tables | None,
-    settings: tuple[jax.Array, jax.Array, jax.Array] | None,
-    wanted: jax.Array,
-    *,
-    stop: int,
-    max_new: int,
-    limits: tuple[int, int, int] | None,
-    greedy: bool,
-) -> _Slots:
-    """Decodes all live rows until at least `wanted` of them have finished their answers.
-
-    settings: (temperature, top_p, seed) of days; limits: (events, tokens before closing, tokens) of one.
-    The stop token is in the cache of every finished row, also of those cut at their limit.
-    """
-    batch = slots.live.shape[0]
-    started = jnp.sum(slots.live)
-
-    def going(slots: _Slots) -> jax.Array:
-        alive = jnp.sum(slots.live)
-        return (alive > 0) & (started - alive < wanted)
-
-    def body(slots: _Slots) -> _Slots:
-        scores = logits(weights, slots.rows.hidden)
-        token, day, limit = highest(scores), slots.day, jnp.full(batch, max_new)
-        if settings is not None and limits is not None:
-            temperature, top_p, seed = settings
-            keys = jax.vmap(
-                lambda row, step: jax.random.fold_in(jax.random.fold_in(seed, row), step)
-            )(slots.stream, slots.counts)
-            if tables is None:
-                everything = jnp.ones_like(scores, bool)
-                drawn = sample(scores, everything, keys, temperature, top_p, greedy=greedy)
-            else:
-                full = (day.events >= limits[0]) | (slots.counts >= limits[1])
-                legal = grammar.allowed(tables, day, full)
-                candidates = tables.tokens[day.state]
-                offered = jnp.take_along_axis(scores, candidates, axis=-1)
-                choice = sample(offered, legal, keys, temperature, top_p, greedy=greedy)
-                drawn = jnp.take_along_axis(candidates, choice[:, None], axis=-1)[:, 0]
-                day = grammar.advance(tables, day, choice)
-            token = jnp.where(slots.in_day, drawn, token)
-            limit = jnp.where(slots.in_day, limits[2], limit)
-        ends = (token == stop) | (slots.counts >= limit)
-        token = jnp.where(ends, stop, token)
-        writes = slots.live & ~ends
-        at = jnp.where(writes, slots.counts, slots.tokens.shape[1])
-        tokens = slots.tokens.at[jnp.arange(batch), at].set(token, mode="drop")
-        counts = slots.live.astype(jnp.int32)  # live rows read the stop token too
-        word = aligned.embed(model, weights, token[:, None])
-        rows = extend(model, weights, slots.rows, word, counts)
-        counts = slots.counts + writes
-        return _placed(
-            slots._replace(rows=rows, tokens=tokens, counts=counts, live=writes, day=day)
-        )
-
-    return jax.lax.while_loop(going, body, slots)
 
 
 class _Row:
@@ -307,26 +171,13 @@ def _run(  # noqa: C901 (one queue: its branches are what a row can want next)
         again: list[int] = []
         freed = False
         while long := [at for at in asking if len(_row(rows, at).turn.tokens) > _CHUNK]:
-            for some in _together(engine, rows, long):
-                slots = _read_on(engine, slots, rows, some)
+            slots = _read_on(engine, slots, rows, long)
         for some in _together(engine, rows, asking):
             turns = [_row(rows, at) for at in some]
             if turns[0].turn.wants == "labels":
-                assert engine.tree is not None
-                scores = _score(
-                    engine.model,
-                    engine.weights,
-                    slots.rows,
-                    *_next_chunk(engine, rows, some),
-                    tree=engine.tree,
-                    stop=engine.stop,
-                )
-                log_p, greedy = map(np.asarray, scores)
-                for i, (at, row) in enumerate(zip(some, turns, strict=True)):
-                    row.length = row.begin
-                    finished, result = row.answered((log_p[i], int(greedy[i])))
+                for at, finished, result in _scored(engine, slots, rows, some):
                     if finished:
-                        yield row.number, result
+                        yield _row(rows, at).number, result
                         rows[at], freed = None, True
                     else:
                         again.append(at)
@@ -338,14 +189,14 @@ def _run(  # noqa: C901 (one queue: its branches are what a row can want next)
         live = [at for at, row in enumerate(rows) if row is not None]
         if not live:
             return
-        slots = _answer(engine, slots, min(engine.group, len(live)))
+        slots = _answer(engine, slots, min(engine.at_once, len(live)))
         done = ~np.asarray(slots.live)
         tokens, counts = np.asarray(slots.tokens), np.asarray(slots.counts)
         for at in live:
             if not done[at]:
                 continue
             row = _row(rows, at)
-            answer = Answer(tokens[at, : counts[at]].tolist(), bool(counts[at] >= row.cut_at))
+            answer = Reply(tokens[at, : counts[at]].tolist(), bool(counts[at] >= row.cut_at))
             row.length += int(counts[at]) + 1
             finished, result = row.answered(answer)
             if finished:
@@ -353,6 +204,26 @@ def _run(  # noqa: C901 (one queue: its branches are what a row can want next)
                 rows[at] = None
             else:
                 asking.append(at)
+
+
+def _scored(
+    engine: Engine, slots: Slots, rows: Sequence[_Row | None], some: list[int]
+) -> Iterator[tuple[int, bool, Any]]:
+    """(row, whether its job is finished, its result) of rows whose turn wants the labels' scores."""
+    assert engine.tree is not None
+    scores = programs.score(
+        engine.model,
+        engine.weights,
+        slots.rows,
+        *_next_chunk(engine, rows, some),
+        tree=engine.tree,
+        stop=engine.stop,
+    )
+    log_p, greedy = map(np.asarray, scores)
+    for i, at in enumerate(some):
+        row = _row(rows, at)
+        row.length = row.begin
+        yield at, *row.answered((log_p[i], int(greedy[i])))
 
 
 def _row(rows: Sequence[_Row | None], at: int) -> _Row:
@@ -364,15 +235,15 @@ def _row(rows: Sequence[_Row | None], at: int) -> _Row:
 def _together(
     engine: Engine, rows: Sequence[_Row | None], asking: list[int]
 ) -> Iterator[list[int]]:
-    """Rows in groups that one call can serve: of one kind, and of about the same length."""
+    """Rows that one call can serve together: of one kind, and of about the same length."""
     kinds: dict[tuple, list[int]] = {}
     for at in asking:
         turn = _row(rows, at).turn
         soft = turn.events is not None
         kinds.setdefault((turn.wants == "labels", soft, _bucket(len(turn.tokens))), []).append(at)
     for members in kinds.values():
-        for begin in range(0, len(members), engine.group):
-            yield members[begin : begin + engine.group]
+        for begin in range(0, len(members), engine.at_once):
+            yield members[begin : begin + engine.at_once]
 
 
 def _bucket(n: int) -> int:
@@ -381,12 +252,12 @@ def _bucket(n: int) -> int:
 
 
 def _next_chunk(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
-    """(row numbers int32[n], their lengths int32[n], chunk), padded to one of two sizes of group.
+    """(row numbers int32[n], their lengths int32[n], chunk), padded to one of two numbers of rows.
 
     The rows' lengths grow by it. Raises `ConfigError` if one outgrows its slots.
     """
-    group = engine.group
-    size = max(1, group // 4) if len(some) <= group // 4 else group
+    most = engine.at_once
+    size = max(1, most // 4) if len(some) <= most // 4 else most
     which = np.full(size, engine.batch, np.int32)
     lengths, counts = np.zeros(size, np.int32), np.zeros(size, np.int32)
     turns = [_row(rows, at).turn for at in some]
@@ -405,37 +276,49 @@ def _next_chunk(engine: Engine, rows: Sequence[_Row | None], some: list[int]):
             raise ConfigError(
                 f"A dialogue needs {row.length + room} tokens of cache, and a row has {engine.slots}."
             )
-    if turns[0].events is None:
+    with_events = [turn.events for turn in turns if turn.events is not None]
+    if not with_events:
         return which, lengths, Chunk(tokens, counts)
-    longest = _bucket(max(len(turn.events) for turn in turns if turn.events is not None))
+    longest = _bucket(max(map(len, with_events)))
     events, event_counts = np.zeros((size, longest, 4), np.int32), np.zeros(size, np.int32)
     soft_index = np.zeros_like(tokens)
     for i, turn in enumerate(turns):
-        assert turn.events is not None
+        if turn.events is None:
+            continue
         event_counts[i] = len(turn.events)
         events[i, : event_counts[i]] = turn.events
         soft_index[i, tokens[i] == engine.model.soft_id] = turn.shown
     return which, lengths, Chunk(tokens, counts, soft_index, events, event_counts)
 
 
-def _read_on(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: list[int]) -> _Slots:
+def _read_on(engine: Engine, slots: Slots, rows: Sequence[_Row | None], long: list[int]) -> Slots:
     """The rows read the first chunk of their turns, and have the rest before them."""
-    rest = []
-    for at in some:
+    rest: list[Turn] = []
+    for at in long:
         row = _row(rows, at)
-        front, turn = row.turn.tokens[:_CHUNK], row.turn
-        shown = sum(token == engine.model.soft_id for token in front)
-        left = turn.shown[shown:]
-        events = turn.events if len(left) else None
-        rest.append(replace(turn, tokens=turn.tokens[_CHUNK:], shown=left, events=events))
-        row.turn = Turn(front, "nothing", turn.shown[:shown], turn.events if shown else None)
-    slots = _begin(engine, slots, rows, some)
-    for at, turn in zip(some, rest, strict=True):
+        row.turn, after = _split(row.turn, engine.model.soft_id)
+        rest.append(after)
+    for some in _together(engine, rows, long):  # by what the chunks hold, not the whole turns
+        slots = _begin(engine, slots, rows, some)
+    for at, turn in zip(long, rest, strict=True):
         _row(rows, at).turn = turn
     return slots
 
 
-def _begin(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: list[int]) -> _Slots:
+def _split(turn: Turn, soft_id: int) -> tuple[Turn, Turn]:
+    """A turn's first chunk, after which nothing is wanted, and the rest; each with its soft tokens."""
+    front = turn.tokens[:_CHUNK]
+    shown = sum(token == soft_id for token in front)
+
+    def part(tokens: Sequence[int], shown: Sequence[int], wants: str) -> Turn:
+        events = turn.events if len(shown) else None
+        return replace(turn, tokens=tokens, wants=wants, shown=shown, events=events)
+
+    first = replace(part(front, turn.shown[:shown], "nothing"), day=None)
+    return first, part(turn.tokens[_CHUNK:], turn.shown[shown:], turn.wants)
+
+
+def _begin(engine: Engine, slots: Slots, rows: Sequence[_Row | None], some: list[int]) -> Slots:
     """The rows read their turns and begin to answer, where something is wanted."""
     which, lengths, chunk = _next_chunk(engine, rows, some)
     answers = np.asarray([_row(rows, at).turn.wants != "nothing" for at in some])
@@ -447,7 +330,7 @@ def _begin(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: lis
         if day is not None:
             in_day[i], stream[i] = True, day.row
             start[:, i] = grammar.start_of(day.weekday, day.places)
-    return _read(
+    return programs.read(
         engine.model,
         engine.weights,
         slots,
@@ -461,7 +344,7 @@ def _begin(engine: Engine, slots: _Slots, rows: Sequence[_Row | None], some: lis
     )
 
 
-def _answer(engine: Engine, slots: _Slots, wanted: int) -> _Slots:
+def _answer(engine: Engine, slots: Slots, wanted: int) -> Slots:
     drawing = engine.drawing
     tables, settings, limits, greedy = None, None, None, True
     if drawing is not None:
@@ -469,7 +352,7 @@ def _answer(engine: Engine, slots: _Slots, wanted: int) -> _Slots:
         key = jax.random.key(drawing.seed)
         settings = (max(drawing.temperature, 1e-6), drawing.top_p, key)
         limits = (drawing.max_events, drawing.max_tokens, drawing.limit)
-    return _decode(
+    return programs.decode(
         engine.model,
         engine.weights,
         slots,

@@ -17,10 +17,10 @@ from jax.sharding import Mesh
 from scipy.special import log_softmax
 
 from bua_jax.basics.console import progress
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding import engine, grammar
 from bua_jax.decoding.cache import Weights, prepare
-from bua_jax.decoding.engine import Answer, DayTurn, Drawing, Engine, Job, Turn
+from bua_jax.decoding.engine import DayTurn, Drawing, Engine, Job, Reply, Turn
 from bua_jax.decoding.labels import LabelTree, build_tree
 from bua_jax.dialogue.prompts import (
     Tokenizer,
@@ -123,7 +123,7 @@ def _joined(unread: Turn | None, turn: Turn) -> Turn:
 
 def _understanding(
     decoder: Decoder, history: History, rounds: Rounds, index: int, given: Mapping[str, str]
-) -> Generator[Turn, Answer, tuple[Understanding, Turn | None]]:
+) -> Generator[Turn, Reply, tuple[Understanding, Turn | None]]:
     """The understanding rounds as turns of a job; the answers of those in `given` are not decoded.
 
     Returns what was said, and what the row has yet to read where the last answer was a given one.
@@ -214,6 +214,16 @@ def _tree(decoder: Decoder) -> LabelTree:
     return build_tree([label_tokens(decoder.tokenizer, label) for label in labels])
 
 
+def _check_finite(log_p: np.ndarray, i: int) -> None:
+    """Raises `CheckpointError` for log-probabilities of which no prediction can be made."""
+    if not np.isfinite(log_p).all():
+        raise CheckpointError(
+            f"The log-probabilities of history {i + 1} are not finite. The weights of base, adapter or "
+            "projector are too large for the model's type: choose another checkpoint, or "
+            "--config.model.dtype=float32."
+        )
+
+
 def predict(
     decoder: Decoder,
     histories: Sequence[History],
@@ -243,6 +253,7 @@ def predict(
         turn = _joined(unread, turn)
         if not free:
             log_p, label = yield dataclasses.replace(turn, wants="labels")
+            _check_finite(log_p, i)
             if decode == "labels":
                 return log_softmax(log_p), said
         else:
@@ -319,6 +330,7 @@ def generate(  # noqa: PLR0913 (how a day is drawn is said by name)
         if predict_first:
             turn = _final_turn(decoder, histories[i], predict_first[i], first=not rounds)
             log_p, _ = yield dataclasses.replace(turn, wants="labels")
+            _check_finite(log_p, i)
         turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
         day = DayTurn(weekdays[i], tuple(histories[i].place.tolist()), first_row + i)
         answer = yield dataclasses.replace(turn, wants="day", day=day)
@@ -335,7 +347,7 @@ def generate(  # noqa: PLR0913 (how a day is drawn is said by name)
     return list(days), list(texts), log_softmax(scores, axis=1)
 
 
-def _day(decoder: Decoder, answer: Answer, weekday: int, *, constrained: bool) -> GeneratedDay:
+def _day(decoder: Decoder, answer: Reply, weekday: int, *, constrained: bool) -> GeneratedDay:
     line = decoder.tokenizer.decode(answer.tokens)
     parsed = parse_day(line, decoder.catalogue) if constrained else None
     if parsed is not None:

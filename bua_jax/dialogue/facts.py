@@ -107,9 +107,9 @@ def when(window: Window, slots: Sequence[int]) -> str:
         return f" around {window.clock(middle(slots))}"
     hour = window.catalogue.slots_per_day // 24
     early, late = split_in_two(slots)
-    groups = [g for g in (early, late) if len(g) >= 2 and near(window, g, middle(g)) >= MOST]
-    close = sum(round(near(window, g, middle(g)) * len(g)) for g in groups)
-    apart = len(groups) == 2 and middle(late) - middle(early) > 2 * hour
+    halves = [g for g in (early, late) if len(g) >= 2 and near(window, g, middle(g)) >= MOST]
+    close = sum(round(near(window, g, middle(g)) * len(g)) for g in halves)
+    apart = len(halves) == 2 and middle(late) - middle(early) > 2 * hour
     if apart and close >= MOST * len(slots):
         return f" around {window.clock(middle(early))} and {window.clock(middle(late))}"
     parts = [part_of_day(s * 24 // window.catalogue.slots_per_day) for s in slots]

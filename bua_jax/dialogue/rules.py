@@ -65,8 +65,8 @@ def future_scene(window: Window, following: Sequence[tuple[int, int, int]]) -> s
     if not following:
         return window.choose("future_scene", NOTHING)
     hour = following[-1][0] * 24 // window.catalogue.slots_per_day
-    # past midnight the slots fall: the scene then ends on the next weekday
-    later = following[-1][0] < window.slots[-1]
+    # Past midnight the slots fall, by more than where clocks are put back: the next weekday's scene.
+    later = following[-1][0] + window.catalogue.slots_per_day // 2 < window.slots[-1]
     weekday = (int(window.history.weekday[-1]) + later) % 7
     phase = _phase(window, [b for _, _, b in following], hour, weekday)
     more = f", and {len(following) - _SHOWN} more" if len(following) > _SHOWN else ""

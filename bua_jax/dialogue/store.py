@@ -1,14 +1,11 @@
 """Dialogues as parquet that a person can read."""
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.text import Text
 
 from bua_jax.basics.console import out
 from bua_jax.basics.errors import DataError, MismatchError
@@ -31,20 +28,19 @@ _SCHEMA = pa.schema(
 )
 
 
-def describe(store: EventStore, settings: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Metadata of dialogues about `store`: label set, data, annotator, and settings as JSON."""
+def provenance(store: EventStore) -> dict[str, str]:
+    """Metadata of dialogues about `store`: label set, data and annotator."""
     return {
         "catalogue": store.catalogue.fingerprint(),
         "data": store.fingerprint,
         "annotator": VERSION,
-        "settings": json.dumps(dict(settings or {}), sort_keys=True),
     }
 
 
 def write_dialogues(
     path: str | Path, dialogues: Iterable[Dialogue], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a row per dialogue with `metadata` (see `describe`), atomically."""
+    """Writes a row per dialogue with `metadata` (see `provenance`), atomically."""
     rows = [dataclasses.asdict(dialogue) for dialogue in dialogues]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(dict(metadata)))
     with atomic_write(path) as temporary:
@@ -81,7 +77,7 @@ def read_dialogues(path: str | Path, expected: Mapping[str, str] | None = None) 
 
 
 def show(dialogues: Sequence[Dialogue], count: int) -> None:
-    """Prints `count` dialogues, in turn over their tasks; no markup is read in their texts."""
+    """Prints `count` dialogues, in turn over their tasks."""
     by_task: dict[str, list[Dialogue]] = {}
     for dialogue in dialogues:
         by_task.setdefault(dialogue.task, []).append(dialogue)
@@ -89,7 +85,7 @@ def show(dialogues: Sequence[Dialogue], count: int) -> None:
     for i, task in turns[:count]:
         dialogue = by_task[task][i]
         title = f"stage {dialogue.stage} {dialogue.task} {dialogue.sample_id} ({dialogue.split})"
-        out.print(Text(f"\n=== {title}", style="bold"))
+        out.print(f"\n=== {title}", style="bold")
         for turn in dialogue.rounds:
-            out.print(Text(f"> {turn.instruction}", style="cyan"))
-            out.print(Text(turn.answer))
+            out.print(f"> {turn.instruction}", style="cyan")
+            out.print(turn.answer)

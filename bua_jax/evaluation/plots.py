@@ -10,6 +10,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from bua_jax.basics.console import visible
 from bua_jax.evaluation.prediction import Calibration
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day
@@ -21,6 +22,11 @@ def png(figure: Figure) -> bytes:
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
     return buffer.getvalue()
+
+
+def _names(labels: Sequence[str]) -> list[str]:
+    """Labels of the data as matplotlib shows them unchanged: it would read mathematics between dollars."""
+    return [visible(label).replace("$", r"\$") for label in labels]
 
 
 def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> bytes:
@@ -45,8 +51,9 @@ def confusion(true: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) ->
     side = max(4.0, 0.24 * size)
     figure, axes = plt.subplots(figsize=(side, side))
     axes.imshow(share, cmap="viridis", vmin=0, vmax=1)
-    axes.set_xticks(range(size), labels, rotation=90, fontsize=6)
-    axes.set_yticks(range(size), labels, fontsize=6)
+    names = _names(labels)
+    axes.set_xticks(range(size), names, rotation=90, fontsize=6)
+    axes.set_yticks(range(size), names, fontsize=6)
     axes.set(xlabel="predicted", ylabel="true", title="BUA: share of each true behaviour")
     return png(figure)
 
@@ -80,12 +87,12 @@ def growth(rows: Sequence[int], panels: Mapping[str, Mapping[str, Sequence[float
 def timeline(days: Mapping[str, Day], catalogue: Catalogue) -> bytes:
     """Days as rows of marks over the clock, one row per name (real, generated)."""
     figure, axes = plt.subplots(figsize=(9, 0.9 + 1.1 * len(days)))
-    hours = 24 / catalogue.slots_per_day
+    hours, names = 24 / catalogue.slots_per_day, _names(catalogue.behaviours)
     for row, (_, day) in enumerate(days.items()):
         for i, (slot, behaviour) in enumerate(zip(day.slot, day.behaviour, strict=True)):
             axes.plot(slot * hours, row, "o", color=f"C{behaviour % 10}")
             axes.annotate(
-                catalogue.behaviours[behaviour],
+                names[behaviour],
                 (slot * hours, row),
                 xytext=(0, 6 + 8 * (i % 3)),
                 textcoords="offset points",
@@ -112,5 +119,6 @@ def hours_by_behaviour(sides: Mapping[str, Sequence[Day]], catalogue: Catalogue)
     for panel, (name, table) in zip(axes[0], counts.items(), strict=True):
         panel.imshow(table, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
         panel.set(title=name, xlabel="hour of the day")
-    axes[0][0].set_yticks(range(len(catalogue.behaviours)), catalogue.behaviours, fontsize=6)
+    names = _names(catalogue.behaviours)
+    axes[0][0].set_yticks(range(len(names)), names, fontsize=6)
     return png(figure)

@@ -1,12 +1,15 @@
 """report.html: one self-contained page; every text from data or models is escaped."""
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from bua_jax.basics.files import write_text
+from bua_jax.evaluation import tables
 
 _TEMPLATE = Path(__file__).parent / "report.html"
 
@@ -54,6 +57,27 @@ def render(report: Report) -> str:
         dialogues=report.dialogues,
         signature=report.signature,
     )
+
+
+def sections(metrics: Mapping[str, Any]) -> list[Section]:
+    """The tables of an evaluation; metrics as in metrics.json."""
+    found = [
+        Section("Prediction (test users)", tables.HEADER, tables.rows(metrics["prediction"])),
+        Section(
+            "Generation", tables.GENERATION_HEADER, tables.generation_rows(metrics["generation"])
+        ),
+        Section(
+            "Paper (private data, 7B model): not comparable, printed for its orderings",
+            ("method", *tables.METRICS[:6]),
+            [[name, *(f"{100 * v:.1f}" for v in row)] for name, row in tables.PAPER.items()],
+        ),
+    ]
+    if "originality" in metrics:
+        originals = tables.originality_rows(metrics["originality"])
+        found.insert(2, Section("Are days copies?", tables.ORIGINALITY_HEADER, originals))
+    if oracle := tables.oracle_rows(metrics.get("oracle", [])):
+        found.insert(1, Section("Reference answers given", tables.ORACLE_HEADER, oracle))
+    return found
 
 
 def write_report(path: Path, report: Report) -> None:

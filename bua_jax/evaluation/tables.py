@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from bua_jax.basics.console import notice, out
+
 METRICS = ("rec_w", "prec_w", "overall", "head", "medium", "tail", "log_loss", "hr@3", "ece")
 # Table 1 of the paper, Honor: private data and a 7B model. Never a target that a run has met.
 PAPER = {
@@ -12,6 +14,27 @@ PAPER = {
     "behavegpt": (0.567, 0.551, 0.206, 0.442, 0.354, 0.027),
     "bua": (0.644, 0.642, 0.471, 0.538, 0.489, 0.446),
 }
+
+
+FEW_PEOPLE = 20
+"""Below so many test people a bootstrap over them gives intervals that are too narrow."""
+
+
+def scope(metrics: Mapping[str, Any]) -> str:
+    """What a method was scored on: windows, and the people they are of where that was counted."""
+    people = metrics.get("people")
+    return f"{metrics['n']:,} test windows" + ("" if people is None else f" of {people:,} people")
+
+
+def caution(metrics: Mapping[str, Any]) -> str:
+    """A warning about intervals that rest on few people, or nothing."""
+    people = metrics.get("people")
+    if people is None or people >= FEW_PEOPLE:
+        return ""
+    return (
+        f"The intervals resample only {people} test people: with fewer than {FEW_PEOPLE} they are too "
+        "narrow, and differences between methods mean little."
+    )
 
 
 def cell(value: float | None, metric: str) -> str:
@@ -82,3 +105,25 @@ def originality_rows(table: Mapping[str, Mapping[str, float]]) -> list[list[str]
 
 
 ORIGINALITY_HEADER = ("days", "copied from training", "distinct", "self-BLEU")
+
+
+def print_metrics(metrics: Mapping[str, Any]) -> None:
+    """Prints the tables of metrics.json."""
+    scored = metrics["prediction"]["bua"]
+    out.print(rich_table(metrics["prediction"], f"Prediction, {scope(scored)}"))
+    if caution(scored):
+        notice(caution(scored))
+    for name, pair in metrics["prediction"]["bua"].get("against", {}).items():
+        low, high = 100 * pair["low"], 100 * pair["high"]
+        out.print(
+            f"bua - {name}: {100 * pair['difference']:+.1f} points (95 % {low:+.1f} to {high:+.1f})"
+        )
+    body = generation_rows(metrics["generation"])
+    if body:
+        out.print(markdown(GENERATION_HEADER, body))
+    if "originality" in metrics:
+        originals = originality_rows(metrics["originality"])
+        out.print(markdown(ORIGINALITY_HEADER, originals))
+    if "oracle" in metrics:
+        out.print(markdown(ORACLE_HEADER, oracle_rows(metrics["oracle"])))
+    out.print(metrics["signature"])

@@ -27,7 +27,7 @@ KEPT_AREAS = 10
 PERIOD_DAYS = 90
 """Ids live this long (three months), counted from the first date of the whole data set."""
 _KEY_BYTES = 32
-_GROUP = 1_000_000  # rows of a row group of the written file
+_BLOCK = 1_000_000  # rows that are written at a time
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def anonymise(
         areas = areas.with_columns(pl.Series("area", codes, pl.Categorical)).drop("opaque")
         tables.append(areas)
         columns.insert(5, pl.col("area").alias("location"))
-    parts = frame.iter_slices(_GROUP)  # joined in parts: a join's own tables grow with its rows
+    parts = frame.iter_slices(_BLOCK)  # joined in parts: a join's own tables grow with its rows
     out = pl.concat([_joined(part, tables).select(columns) for part in parts])
     first = (pl.col("user") != pl.col("user").shift(1)).fill_null(True)
     return out.sort("user", maintain_order=True).with_columns(gap=pl.col("gap") & ~first)
@@ -151,12 +151,12 @@ def load_key(key_file: str | Path | None, output: str | Path) -> bytes:
 
 
 def _write(frame: pl.DataFrame, path: Path, mark: dict[str, Any]) -> None:
-    """Writes parquet with texts as strings, `_GROUP` rows at a time: spelled out, ids are the most of it."""
+    """Writes parquet with texts as strings, `_BLOCK` rows at a time: spelled out, ids are the most of it."""
     texts = pl.col(pl.Categorical, pl.Enum).cast(pl.String)
     metadata = {ANONYMISED_KEY: json.dumps(mark).encode()}
     schema = frame.head(0).with_columns(texts).to_arrow().schema.with_metadata(metadata)
     with atomic_write(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for part in frame.iter_slices(_GROUP):
+        for part in frame.iter_slices(_BLOCK):
             writer.write_table(part.with_columns(texts).to_arrow().cast(schema))
 
 
@@ -175,13 +175,15 @@ def anonymise_file(
         raise DataError(f"--output is the input {output}; choose another file.")
     if Path(spec.path).is_file() and anonymised_mark(Path(spec.path)) is not None:
         raise DataError(f"{spec.path} is anonymised already; give the original file.")
-    frame = read_frame(spec, report if report is not None else BadRows())
+    report = report if report is not None else BadRows()
+    frame = read_frame(spec, report)
     result = anonymise(frame, key, renew=spec.has_dates, split_seed=spec.split_seed)
     has_places = "location" in result.columns
     mark = {
         "slots_per_day": spec.slots_per_day,
         "has_dates": spec.has_dates,
         "has_places": has_places,
+        "duplicates": report.duplicates,
         "renewed_every_days": PERIOD_DAYS if spec.has_dates else None,
     }
     _write(result, output, mark)

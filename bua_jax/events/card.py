@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from bua_jax.basics.console import in_markdown
 from bua_jax.basics.files import atomic_write, write_json, write_text
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import SPLITS, WEEKDAYS, EventStore
@@ -46,10 +47,11 @@ def _per_split(store: EventStore, split: str) -> dict[str, int]:
     }
 
 
-def data_card(store: EventStore) -> dict[str, Any]:
+def data_card(store: EventStore, duplicates: int | None = None) -> dict[str, Any]:
     """Counts of a data set. Groups and shares come from the training users alone.
 
-    Keys: fingerprint, users, events, behaviours, slots_per_day, has_places, has_dates, gaps,
+    duplicates: rows of the file that repeat an earlier one exactly, where that is known.
+    Keys: fingerprint, users, events, duplicates, behaviours, slots_per_day, has_places, has_dates, gaps,
     days_spanned, events_per_user, events_per_active_day, areas_per_user, splits (users, events and
     windows of each), groups (head, medium, tail: labels with their share of training events),
     hour_by_weekday (7 rows from Monday, 24 hours). What does not apply is null.
@@ -79,6 +81,7 @@ def data_card(store: EventStore) -> dict[str, Any]:
         "fingerprint": store.fingerprint,
         "users": len(store.users),
         "events": len(store.day),
+        "duplicates": duplicates,
         "behaviours": len(catalogue.behaviours),
         "slots_per_day": catalogue.slots_per_day,
         "has_places": catalogue.has_places,
@@ -113,6 +116,7 @@ def card_markdown(card: dict[str, Any]) -> str:
     facts = [
         ["users", card["users"]],
         ["events", card["events"]],
+        ["exact duplicates", "not counted" if card["duplicates"] is None else card["duplicates"]],
         ["behaviour types", card["behaviours"]],
         ["slots per day", card["slots_per_day"]],
         ["places", "yes" if card["has_places"] else "none"],
@@ -126,7 +130,7 @@ def card_markdown(card: dict[str, Any]) -> str:
     columns = list(card["splits"]["train"])
     splits = [[name, *part.values()] for name, part in card["splits"].items()]
     groups = [
-        [name, label, f"{100 * share:.2f} %"]
+        [name, in_markdown(label), f"{100 * share:.2f} %"]
         for name, members in card["groups"].items()
         for label, share in sorted(members.items(), key=lambda item: -item[1])
     ]
@@ -170,10 +174,12 @@ def heat_map(counts: np.ndarray) -> Figure:
     return figure
 
 
-def write_card(store: EventStore, folder: str | Path) -> dict[str, Any]:
-    """Writes card.json, card.md and heatmap.png into `folder`; returns the card."""
+def write_card(
+    store: EventStore, folder: str | Path, duplicates: int | None = None
+) -> dict[str, Any]:
+    """Writes card.json, card.md and heatmap.png into `folder`; returns the card (see `data_card`)."""
     folder = Path(folder)
-    card = data_card(store)
+    card = data_card(store, duplicates)
     write_json(folder / "card.json", card)
     write_text(folder / "card.md", card_markdown(card))
     with atomic_write(folder / "heatmap.png") as temporary:

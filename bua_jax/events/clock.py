@@ -1,17 +1,27 @@
 """Weekday, slot and day number of each row, from the forms of time that `DataSpec` names."""
 
+import re
+
 import polars as pl
 
 from bua_jax.basics.errors import DataError
 from bua_jax.events.rows import Checker
-from bua_jax.events.schema import WEEKDAYS
+from bua_jax.events.values import WEEKDAY_NUMBERS, text_column
 
-_NAMES = {name.lower(): i for i, name in enumerate(WEEKDAYS)}
-_NAMES |= {name[:3].lower(): i for i, name in enumerate(WEEKDAYS)} | {str(i): i for i in range(7)}
 _ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M")
-_OFFSET = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
-_EXPECTED_TIME = "ISO 8601 such as 2024-03-01T18:30, or epoch seconds, between 1970 and 2200"
-_LARGEST_DAY = 10_000_000
+_OFFSET = r"^(.*\d)\s?(?:[zZ]|([+-])(\d{2}):?(\d{2})?)$"
+"""Wall time, sign, hours and minutes of a text with an offset: Z, +02, +0200 or +02:00."""
+_EXPECTED_TIME = "ISO 8601 such as 2024-03-01T18:30, or epoch seconds, between 1973 and 2200"
+_FIRST, _END = 100_000_000, 7_258_118_400
+"""Legal epoch seconds, from March 1973 to 2200. Below lie dates as numbers (20240301) and serial days
+of spreadsheets, above milliseconds."""
+_DATE = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+_HOURS = _DATE + r"([01]\d|2[0-3])$"
+LARGEST_DAY = 10_000_000
+_MINUTE = 60_000_000
+"""In the unit of `_moment`, microseconds."""
+CLOCK_CHANGE = 60 * _MINUTE
+"""As far as clocks are put back in autumn."""
 
 
 def integer(role: str) -> pl.Expr:
@@ -23,43 +33,54 @@ def integer(role: str) -> pl.Expr:
     )
 
 
-def _times(column: pl.Series, zone: str) -> pl.Series:
-    """Local times (datetime in microseconds), null where they cannot be parsed.
+def _times(column: pl.Series, zone: str) -> tuple[pl.Series, pl.Series]:
+    """(local time, moment), datetimes in microseconds, null where they cannot be parsed.
 
     Text without an offset and epoch seconds are converted from UTC to `zone` if that is given, and
     taken as they stand if not. Text with an offset is converted to `zone`, or else keeps its own
-    local clock.
+    local clock. Moments are in UTC where that is known: they order what local clocks, which are put
+    back in autumn, do not.
     """
     if isinstance(column.dtype, pl.Datetime):
         if column.dtype.time_zone is not None:
+            moment = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
             if zone:
                 column = column.dt.convert_time_zone(zone)
-            return column.dt.replace_time_zone(None).cast(pl.Datetime("us"))
-        parsed = column.cast(pl.Datetime("us"))
-    elif column.dtype.is_numeric():
-        parsed = _epoch(column)
-    else:
-        text = column.str.strip_chars()
-        parsed = text.str.to_datetime(_ISO[0], strict=False, time_unit="us")
-        for form in _ISO[1:]:  # most files have one form; later ones see what is left
-            if parsed.null_count():
-                parsed = parsed.zip_with(
-                    parsed.is_not_null(), text.str.to_datetime(form, strict=False, time_unit="us")
-                )
+            column = column.dt.replace_time_zone(None)
+            return column.cast(pl.Datetime("us")), moment.cast(pl.Datetime("us"))
+        moment = column.cast(pl.Datetime("us"))
+        return _shift(moment, zone), moment
+    if column.dtype.is_numeric():
+        moment = _epoch(column)
+        return _shift(moment, zone), moment
+    text = column.str.strip_chars()
+    moment = _parsed(text)
+    if moment.null_count():
+        moment = moment.zip_with(moment.is_not_null(), _epoch(text.cast(pl.Float64, strict=False)))
+    local = _shift(moment, zone)
+    if local.null_count():
+        known = local.is_not_null()
+        wall, utc = _with_offset(text)
+        local = local.zip_with(known, _shift(utc, zone) if zone else wall)
+        moment = moment.zip_with(known, utc)
+    return local, moment
+
+
+def _parsed(text: pl.Series) -> pl.Series:
+    """Text without an offset as it stands."""
+    parsed = text.str.to_datetime(_ISO[0], strict=False, time_unit="us")
+    for form in _ISO[1:]:  # most files have one form; later ones see what is left
         if parsed.null_count():
             parsed = parsed.zip_with(
-                parsed.is_not_null(), _epoch(text.cast(pl.Float64, strict=False))
+                parsed.is_not_null(), text.str.to_datetime(form, strict=False, time_unit="us")
             )
-    local = _shift(parsed, zone)
-    if column.dtype == pl.String and local.null_count():
-        local = local.zip_with(local.is_not_null(), _with_offset(text, zone))
-    return local
+    return parsed
 
 
 def _epoch(seconds: pl.Series) -> pl.Series:
     seconds = seconds.cast(pl.Float64)
-    legal = seconds.is_between(0, 7_258_118_400)  # to the year 2200; milliseconds fall outside
-    micro = (seconds.set(~legal.fill_null(False), None) * 1e6).round().cast(pl.Int64)
+    legal = seconds.is_between(_FIRST, _END).fill_null(False)
+    micro = (seconds.set(~legal, None) * 1e6).round().cast(pl.Int64)
     return micro.cast(pl.Datetime("us"))
 
 
@@ -69,20 +90,34 @@ def _shift(utc: pl.Series, zone: str) -> pl.Series:
     return utc.dt.replace_time_zone("UTC").dt.convert_time_zone(zone).dt.replace_time_zone(None)
 
 
-def _with_offset(text: pl.Series, zone: str) -> pl.Series:
-    utc = text.str.to_datetime(_OFFSET[0], strict=False, time_unit="us")
-    for form in _OFFSET[1:]:
-        utc = utc.zip_with(
-            utc.is_not_null(), text.str.to_datetime(form, strict=False, time_unit="us")
-        )
-    if zone:
-        return utc.dt.convert_time_zone(zone).dt.replace_time_zone(None)
-    offset = text.str.extract(r"([+-]\d{2}:?\d{2})$").str.replace(":", "")
-    minutes = offset.str.slice(1, 2).cast(pl.Int64) * 60 + offset.str.slice(3, 2).cast(pl.Int64)
-    minutes = minutes.zip_with(~offset.str.starts_with("-").fill_null(False), -minutes)
-    return utc.dt.replace_time_zone(None) + (minutes.fill_null(0) * 60_000_000).cast(
-        pl.Duration("us")
+def _with_offset(text: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """(wall time, UTC) of texts that end with an offset, null for others."""
+    parts = text.to_frame("text").select(
+        pl.col("text").str.extract_groups(_OFFSET).struct.rename_fields(["wall", "sign", "h", "m"])
     )
+    parts = parts.unnest("text")
+    hours, minutes = (parts[name].fill_null("0").cast(pl.Int64) for name in "hm")
+    offset = hours * 60 + minutes
+    offset = offset.zip_with(parts["sign"].fill_null("+") == "+", -offset)
+    legal = (hours <= 18) & (minutes < 60)
+    wall = _parsed(parts["wall"]).set(~legal, None)
+    return wall, wall - (offset * _MINUTE).cast(pl.Duration("us"))
+
+
+def _time_hint(value: object) -> str:
+    """What a number is that was meant as a time."""
+    digits = str(value).strip().split(".")[0]
+    if not (digits.isascii() and digits.isdigit()):
+        return ""
+    if len(digits) in (8, 10, 12, 14) and re.match(_DATE, digits):
+        return " It looks like a date in digits: write 2024-03-01T18:30 instead of 202403011830."
+    if len(digits) in (13, 16, 19):
+        unit = {13: "milli", 16: "micro", 19: "nano"}[len(digits)]
+        power = {13: 3, 16: 6, 19: 9}[len(digits)]
+        return f" It looks like epoch {unit}seconds: divide the column by 10**{power}."
+    if len(digits) == 5:
+        return " It looks like a spreadsheet's serial day: export the column as text, ISO 8601."
+    return ""
 
 
 def _from_time(check: Checker) -> None:
@@ -92,17 +127,23 @@ def _from_time(check: Checker) -> None:
             f"{spec.path}: column {spec.columns['time']!r} has type {column.dtype}, expected text, "
             "numbers or timestamps with a time of day."
         )
-    local = _times(column, spec.time_zone)
-    check.frame = check.frame.with_columns(local.alias("_time"))
-    legal = pl.col("_time").dt.year().is_between(1970, 2199)
-    check.require("time", legal, _EXPECTED_TIME)
+    if len(column) and column.cast(pl.String).str.contains(_HOURS).all():
+        raise DataError(
+            f"{spec.path}: column {spec.columns['time']!r} holds dates and hours in digits such as "
+            f"{column[0]!r}, which would be read as epoch seconds. Write 2024-03-01T18:00 instead of "
+            "2024030118."
+        )
+    local, moment = _times(column, spec.time_zone)
+    check.frame = check.frame.with_columns(local.alias("_time"), moment.alias("_moment"))
+    legal = pl.col("_time").dt.year().is_between(1973, 2199)
+    check.require("time", legal, _EXPECTED_TIME, _time_hint)
     time = pl.col("_time")
     minutes = time.dt.hour().cast(pl.Int32) * 60 + time.dt.minute()
     check.frame = check.frame.with_columns(
         _day=time.dt.date().cast(pl.Int32),
         _weekday=(time.dt.weekday() - 1).cast(pl.Int8),
         _slot=(minutes * spec.slots_per_day // 1440).cast(pl.Int16),
-        _moment=time.cast(pl.Int64),
+        _moment=pl.col("_moment").cast(pl.Int64),
     ).drop("_time")
 
 
@@ -123,8 +164,8 @@ def _slots(check: Checker) -> None:
 
 
 def _weekdays(check: Checker) -> None:
-    text = pl.col("weekday").cast(pl.String).str.strip_chars().str.to_lowercase()
-    weekday = text.replace_strict(_NAMES, default=None, return_dtype=pl.Int8)
+    text = text_column("weekday").str.to_lowercase()
+    weekday = text.replace_strict(WEEKDAY_NUMBERS, default=None, return_dtype=pl.Int8)
     check.frame = check.frame.with_columns(_weekday=weekday)
     check.require(
         "weekday", pl.col("_weekday").is_not_null(), "a weekday's name, or 0 (Monday) to 6"
@@ -134,8 +175,8 @@ def _weekdays(check: Checker) -> None:
 def add_clock(check: Checker) -> None:
     """Adds `_weekday`, `_slot` and, unless days come from weeks or the order, `_day` and `_moment`.
 
-    `_moment` orders a person's rows in time; its unit depends on the form of time. In the form `week`
-    `_week` and `_clock` (minutes or slot) are added, of which `days_from_weeks` makes both.
+    `_moment` orders a person's rows in time, in microseconds. In the form `week` `_week` and `_clock`
+    (minutes) are added, of which `days_from_weeks` makes both.
     """
     form = check.spec.time_form()
     if form == "time":
@@ -144,7 +185,7 @@ def add_clock(check: Checker) -> None:
     if "weekday" in check.spec.columns:
         _weekdays(check)
     if form == "day":
-        legal = integer("day").is_between(0, _LARGEST_DAY)
+        legal = integer("day").is_between(0, LARGEST_DAY)
         check.require("day", legal, "an elapsed-day number, 0 or more")
         check.frame = check.frame.with_columns(_day=integer("day").cast(pl.Int32))
         if "weekday" not in check.spec.columns:
@@ -154,7 +195,7 @@ def add_clock(check: Checker) -> None:
         check.require("week", pl.col("_week").is_not_null(), "a week number")
     else:
         return None
-    clock = pl.col("_slot").cast(pl.Int64)
+    clock = pl.col("_slot").cast(pl.Int64) * (1440 // check.spec.slots_per_day)
     if "minute" in check.spec.columns and "slot" not in check.spec.columns:
         clock = integer("hour") * 60 + integer("minute")
     if form == "week":
@@ -165,8 +206,8 @@ def add_clock(check: Checker) -> None:
 
 
 def _moment(clock: pl.Expr) -> pl.Expr:
-    """Orders rows by `_day`, then by `clock`, which is below 1440."""
-    return pl.col("_day").cast(pl.Int64) * 1440 + clock
+    """Orders rows by `_day`, then by `clock`, the minute of the day."""
+    return (pl.col("_day").cast(pl.Int64) * 1440 + clock) * _MINUTE
 
 
 def days_from_weeks(frame: pl.DataFrame) -> pl.DataFrame:

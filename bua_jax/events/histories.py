@@ -2,6 +2,9 @@
 
 import difflib
 import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,91 +12,117 @@ import numpy as np
 
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError
+from bua_jax.events import values
+from bua_jax.events.clock import LARGEST_DAY
+from bua_jax.events.json_lines import json_lines
+from bua_jax.events.names import WRITABLE, writable
 from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore, History
-from bua_jax.events.windows import history, prediction_windows, sample_id, sample_windows
+from bua_jax.events.windows import history, prediction_windows, sample_windows, shown_id
 
 MIN_EVENTS = 10  # as in training (windows.min_history)
 
 
+@dataclass(frozen=True)
+class _Event:
+    """An event as it is read; `location` is a name."""
+
+    day: int
+    weekday: int
+    slot: int
+    location: str | None
+    behaviour: int
+    gap: bool
+
+
 def _error(where: str, field: str, value: Any, expected: str) -> DataError:
-    return DataError(f"{where}: {field} is {value!r}, expected {expected}.")
+    shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]} ..."
+    return DataError(f"{where}: {field} is {shown}, expected {expected}.")
 
 
-def _weekday(where: str, value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 7:
-        return value
-    if isinstance(value, str) and len(value) >= 3:
-        for number, name in enumerate(WEEKDAYS):
-            if name.lower().startswith(value.lower()):
-                return number
-    raise _error(where, "weekday", value, "a name such as 'Tuesday' or 'Tue', or 0 (Monday) to 6")
+def _read(where: str, field: str, value: Any, reader: Callable[[Any], Any]) -> Any:
+    try:
+        return reader(value)
+    except ValueError as error:
+        raise _error(where, field, value, str(error)) from error
 
 
-def _slot(where: str, value: Any, catalogue: Catalogue) -> int:
-    hour, _, minute = value.partition(":") if isinstance(value, str) else ("", "", "")
-    if not (hour.isdigit() and minute.isdigit() and int(hour) < 24 and int(minute) < 60):
-        raise _error(where, "time", value, "HH:MM between '00:00' and '23:59'")
-    return (int(hour) * 60 + int(minute)) * catalogue.slots_per_day // 1440
+def _slot(value: Any, catalogue: Catalogue) -> int:
+    clock = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", value) if isinstance(value, str) else None
+    if clock is None or int(clock[1]) > 23 or int(clock[2]) > 59:
+        raise ValueError("HH:MM between '00:00' and '23:59'")
+    return (int(clock[1]) * 60 + int(clock[2])) * catalogue.slots_per_day // 1440
 
 
-def _behaviour(where: str, value: Any, catalogue: Catalogue) -> int:
-    if value in catalogue.behaviours:
-        return catalogue.behaviours.index(value)
-    near = difflib.get_close_matches(str(value), catalogue.behaviours, n=1, cutoff=0.6)
+def _behaviour(value: Any, catalogue: Catalogue) -> int:
+    label = values.text(value)
+    if label in catalogue.behaviours:
+        return catalogue.behaviours.index(label)
+    near = difflib.get_close_matches(str(label), catalogue.behaviours, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     known = ", ".join(catalogue.behaviours)
-    raise _error(where, "behaviour", value, f"one that the model was trained on{hint}: {known}")
+    raise ValueError(f"one that the model was trained on{hint}: {known}")
 
 
-def _parse_line(  # noqa: C901 (a check per field, each with its message)
-    where: str, record: Any, catalogue: Catalogue
-) -> dict[str, np.ndarray]:
-    """Columns of one person's events. Raises `DataError` naming line, event, field and value."""
+def _event(where: str, event: Any, before: _Event | None, catalogue: Catalogue) -> _Event:
+    """An event after another one. Raises `DataError` naming field and value."""
+    if not isinstance(event, dict):
+        raise DataError(f"{where}: expected an object with weekday, time and behaviour.")
+    for field in ["weekday", "time", "behaviour"] + ["location"] * catalogue.has_places:
+        if field not in event:
+            raise DataError(f"{where}: the field {field!r} is missing; it has {sorted(event)}.")
+    weekday = _read(where, "weekday", event["weekday"], values.weekday)
+    slot = _read(where, "time", event["time"], lambda value: _slot(value, catalogue))
+    gap = _read(where, "gap", event.get("gap"), values.flag)
+    location = None
+    if catalogue.has_places:
+        location = _read(where, "location", event["location"], values.text)
+    behaviour = _read(
+        where, "behaviour", event["behaviour"], lambda value: _behaviour(value, catalogue)
+    )
+    stated = event.get("day") is not None
+    if stated:
+        day = _read(where, "day", event["day"], lambda value: values.day(value, LARGEST_DAY))
+        if before and not gap and (day - before.day - (weekday - before.weekday)) % 7:
+            raise _error(where, "day", day, "a day number that fits the weekdays around it")
+    else:
+        day = weekday if before is None else before.day + (weekday - before.weekday) % 7
+    # Clocks that are put back in autumn go back by an hour; the day says that no week has passed.
+    back = catalogue.slots_per_day // 24 if stated else 0
+    if before and (day, slot + back) < (before.day, before.slot):
+        raise _error(where, "time", event["time"], "events in order, oldest first")
+    return _Event(day, weekday, slot, location, behaviour, gap)
+
+
+def _parse_line(where: str, record: Any, catalogue: Catalogue) -> tuple[str, EventStore]:
+    """(id or nothing, events) of a person. Raises `DataError` naming line, event, field and value."""
     if not isinstance(record, dict) or not isinstance(record.get("events"), list):
         raise DataError(f'{where}: expected an object with "id" and "events", see predict --help.')
-    events = record["events"]
-    if len(events) < MIN_EVENTS:
-        raise _error(where, "the number of events", len(events), f"at least {MIN_EVENTS}")
-    rows: list[tuple[int, int, int, int, bool]] = []
-    codes: dict[str, int] = {}
-    for number, event in enumerate(events, 1):
-        place = f"{where}, event {number}"
-        if not isinstance(event, dict):
-            raise DataError(f"{place}: expected an object with weekday, time and behaviour.")
-        required = ["weekday", "time", "behaviour"] + ["location"] * catalogue.has_places
-        for field in required:
-            if field not in event:
-                raise DataError(f"{place}: the field {field!r} is missing; it has {sorted(event)}.")
-        weekday = _weekday(place, event["weekday"])
-        slot = _slot(place, event["time"], catalogue)
-        gap = bool(event.get("gap", False))
-        if not rows:
-            day = int(event.get("day", weekday))
-        elif "day" in event:
-            day = int(event["day"])
-            if not gap and (day - rows[-1][0] - (weekday - rows[-1][1])) % 7:
-                raise _error(place, "day", day, "a day number that fits the weekdays around it")
-        else:
-            day = rows[-1][0] + (weekday - rows[-1][1]) % 7
-        if rows and (day, slot) < (rows[-1][0], rows[-1][2]):
-            raise _error(place, "time", event["time"], "events in order, oldest first")
-        location = -1
-        if catalogue.has_places and event["location"] is not None:
-            location = codes.setdefault(str(event["location"]), len(codes))
-        rows.append((day, weekday, slot, location, gap))
-    day_, weekday_, slot_, location_, gap_ = zip(*rows, strict=True)
-    labels = [
-        _behaviour(f"{where}, event {n}", e["behaviour"], catalogue)
-        for n, e in enumerate(events, 1)
-    ]
-    return {
-        "day": np.asarray(day_, np.int32),
-        "weekday": np.asarray(weekday_, np.int8),
-        "slot": np.asarray(slot_, np.int16),
-        "location": np.asarray(location_, np.int32),
-        "behaviour": np.asarray(labels, np.int16),
-        "gap": np.asarray(gap_, bool),
-    }
+    name = record.get("id")
+    if name is not None:
+        plain = isinstance(name, str | int) and not isinstance(name, bool)
+        name = str(name).strip() if plain else ""
+        if not name or not writable(name):
+            raise _error(where, "id", record["id"], f"text or a whole number of {WRITABLE}")
+    if len(record["events"]) < MIN_EVENTS:
+        raise _error(where, "the number of events", len(record["events"]), f"at least {MIN_EVENTS}")
+    events: list[_Event] = []
+    for number, event in enumerate(record["events"], 1):
+        before = events[-1] if events else None
+        events.append(_event(f"{where}, event {number}", event, before, catalogue))
+    names = dict.fromkeys(event.location for event in events)
+    codes = {place: -1 if place is None else code for code, place in enumerate(names)}
+    return name or "", EventStore(
+        catalogue=catalogue,
+        users=np.asarray(["0"]),
+        split=np.zeros(1, np.int8),
+        offsets=np.asarray([0, len(events)]),
+        day=np.asarray([event.day for event in events], np.int32),
+        weekday=np.asarray([event.weekday for event in events], np.int8),
+        slot=np.asarray([event.slot for event in events], np.int16),
+        location=np.asarray([codes[event.location] for event in events], np.int32),
+        behaviour=np.asarray([event.behaviour for event in events], np.int16),
+        gap=np.asarray([event.gap for event in events], bool),
+    )
 
 
 def read_histories(
@@ -106,30 +135,16 @@ def read_histories(
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"There is no file {path}. Make one with predict --example=3 > {path}.")
-    ids, histories, longer = [], [], 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{where}: not valid JSON ({error.msg}, column {error.colno})."
-            ) from error
-        columns = _parse_line(where, record, catalogue)
-        count = len(columns["day"])
-        store = EventStore(
-            catalogue=catalogue,
-            users=np.asarray(["0"]),
-            split=np.zeros(1, np.int8),
-            offsets=np.asarray([0, count]),
-            fingerprint="",
-            **columns,
+        raise DataError(
+            f"There is no file {path}. Make one with: "
+            f"python -m bua_jax.predict --model=RUN --example=3 > {path}"
         )
-        ids.append(str(record.get("id", number)))
-        histories.append(history(store, max(0, count - limit), count))
+    ids, histories, longer = [], [], 0
+    for number, record in json_lines(path):
+        name, events = _parse_line(f"{path}, line {number}", record, catalogue)
+        count = len(events.day)
+        ids.append(name or str(number))
+        histories.append(history(events, max(0, count - limit), count))
         longer += count > limit
     if not histories:
         raise DataError(f"{path} holds no history; one JSON object per line is expected.")
@@ -142,13 +157,20 @@ def read_histories(
 
 
 def example_lines(store: EventStore, count: int, length: int = 40) -> list[str]:
-    """Histories of test users as JSONL lines; areas are named by their rank within the history."""
+    """Histories of test users as JSONL lines.
+
+    Areas are named by their rank within the history, and beyond the last rank in order of appearance.
+    """
     windows = sample_windows(
         prediction_windows(store, "test", history_length=length), count, seed=0
     )
     lines = []
     for row in range(len(windows)):
         seen = history(store, int(windows.start[row]), int(windows.end[row]))
+        codes = store.location[int(windows.start[row]) : int(windows.end[row])].tolist()
+        ranks = {code: rank for code, rank in zip(codes, seen.place.tolist(), strict=True) if rank}
+        for code in codes:
+            ranks.setdefault(code, len(ranks) + 1)
         events = []
         for i in range(len(seen)):
             event: dict[str, Any] = {
@@ -158,10 +180,10 @@ def example_lines(store: EventStore, count: int, length: int = 40) -> list[str]:
                 "day": int(seen.day[i] - seen.day[0]),
             }
             if store.catalogue.has_places:
-                event["location"] = f"place {seen.place[i]}" if seen.place[i] else None
+                event["location"] = f"place {ranks[codes[i]]}" if codes[i] >= 0 else None
             if seen.gap[i]:
                 event["gap"] = True
             events.append(event)
-        record = {"id": sample_id(store, windows, row), "events": events}
+        record = {"id": shown_id(store, windows, row), "events": events}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     return lines

@@ -7,6 +7,7 @@ those of `DataSpec`.
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,18 @@ import pyarrow.parquet as pq
 
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError
-from bua_jax.events.clock import add_clock, days_from_order, days_from_weeks, integer
+from bua_jax.events.clock import CLOCK_CHANGE, add_clock, days_from_order, days_from_weeks, integer
+from bua_jax.events.names import MOST_LABELS, WRITABLE, writable
 from bua_jax.events.rows import ROW, BadRows, Checker, check_file, is_parquet, read_rows
 from bua_jax.events.schema import SPLITS, Catalogue, EventStore
 from bua_jax.events.spec import DataSpec
 from bua_jax.events.split import sorted_ids, split_users
+from bua_jax.events.values import BOOLEANS, plain_columns, text_column
 
 ANONYMISED_KEY = b"bua_jax.anonymised"
 """Parquet metadata key of anonymised files: JSON with slots_per_day, has_dates, has_places."""
 _CHUNK = 2_000_000
 """Rows that are checked together: text is several times larger than what is made of it."""
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def anonymised_mark(path: Path) -> dict | None:
@@ -70,10 +72,6 @@ def _resolved(spec: DataSpec) -> DataSpec:
     )
 
 
-def _text(role: str) -> pl.Expr:
-    return pl.col(role).cast(pl.String).str.strip_chars()
-
-
 def _codes(column: pl.Series, values: list[str], dtype: type[pl.DataType]) -> pl.Series:
     """Index in `values` of each value of a categorical column; null for a null."""
     index = {value: number for number, value in enumerate(values)}
@@ -89,6 +87,13 @@ def _values(column: pl.Series) -> list[str]:
     return sorted(column.drop_nulls().unique().to_list())
 
 
+def _require_values(check: Checker, role: str, good: Callable[[str], bool], expected: str) -> None:
+    """`check.require` by the distinct values of a categorical column."""
+    bad = [value for value in _values(check.frame[f"_{role}"]) if not good(value)]
+    if bad:
+        check.require(role, ~pl.col(f"_{role}").cast(pl.String).is_in(bad), expected)
+
+
 def _check_rows(check: Checker) -> pl.DataFrame:
     """All checks that need one row alone.
 
@@ -96,35 +101,49 @@ def _check_rows(check: Checker) -> pl.DataFrame:
     mapped, the row number, and raw columns that later checks may have to show. Texts are categorical.
     """
     spec = check.spec
-    texts = {f"_{role}": _text(role) for role in ("user", "behaviour")}
-    check.frame = check.frame.with_columns(**texts)
+    check.frame = plain_columns(spec, check.frame)
     for role in ("user", "behaviour"):
-        check.require(role, pl.col(f"_{role}").str.len_bytes() > 0, "a value that is not empty")
+        check.frame = check.frame.with_columns(
+            text_column(role).cast(pl.Categorical).alias(f"_{role}")
+        )
+        check.require(role, pl.col(f"_{role}").is_not_null(), "a value that is not empty")
+        _require_values(check, role, writable, WRITABLE)
     if spec.behaviours:
-        known = pl.col("_behaviour").is_in(list(spec.behaviours))
-        check.require("behaviour", known, f"one of: {', '.join(spec.behaviours)}")
+        known = set(spec.behaviours)
+        expected = f"one of: {', '.join(spec.behaviours)}"
+        _require_values(check, "behaviour", known.__contains__, expected)
     gap = pl.lit(False)
     if "gap" in spec.columns:
-        flag = _text("gap").str.to_lowercase().replace_strict(_BOOLEANS, default=None)
-        blank = _text("gap").fill_null("").str.len_bytes() == 0
-        gap = pl.when(blank).then(False).otherwise(flag.cast(pl.Boolean))
+        text = text_column("gap").str.to_lowercase()
+        flag = text.replace_strict(BOOLEANS, default=None, return_dtype=pl.Boolean)
+        gap = pl.when(text.is_null()).then(False).otherwise(flag)
         check.require("gap", gap.is_not_null(), "true or false (empty = false)")
     check.frame = check.frame.with_columns(_gap=gap)
     if "order" in spec.columns:
         check.require("order", integer("order").is_not_null(), "a whole number")
         check.frame = check.frame.with_columns(_order=integer("order"))
     if "split" in spec.columns:
-        legal = _text("split").is_in(list(SPLITS))
-        check.require("split", legal, f"one of {', '.join(SPLITS)}")
-        check.frame = check.frame.with_columns(split=_text("split").cast(pl.Enum(SPLITS)))
+        split = text_column("split")
+        check.require("split", split.is_in(list(SPLITS)), f"one of {', '.join(SPLITS)}")
+        check.frame = check.frame.with_columns(split=split.cast(pl.Enum(SPLITS)))
     if spec.has_places:
-        area = _text("location")
-        area = pl.when(area.str.len_bytes() > 0).then(area)
+        area = text_column("location").cast(pl.Categorical)
         check.frame = check.frame.with_columns(_location=area)
     add_clock(check)
     shown = pl.col(f"^({ROW}|split|order|weekday)$")
-    frame = check.frame.select(pl.col("^_.*$"), shown)
-    return frame.with_columns(pl.col("^_(user|behaviour|location)$").cast(pl.Categorical))
+    return check.frame.select(pl.col("^_.*$"), shown)
+
+
+def _require_days(check: Checker, role: str) -> None:
+    """Days follow each other also where the clocks of several time zones are read as they stand."""
+    legal = pl.col("_day") >= pl.col("_day").cum_max().over("_user")
+    expected = (
+        "no earlier local date than that of the event before it (--config.data.time_zone=ZONE reads "
+        "all times in one zone)"
+    )
+    date = pl.col("_day").cast(pl.Date) if role == "time" else pl.col(role)
+    check.frame = check.frame.with_columns(date.alias(role))
+    check.require(role, legal, expected)
 
 
 def _sort(check: Checker) -> None:
@@ -135,16 +154,20 @@ def _sort(check: Checker) -> None:
         check.require("split", pl.col("split") == first, "one split for all rows of a person")
     if form == "week":
         check.frame = days_from_weeks(check.frame)
-    if "order" in spec.columns:
+    if "_order" in check.frame.columns:
         check.frame = check.frame.sort("_user", "_order", maintain_order=True)
         if form != "order":
             latest = pl.col("_moment").cum_max().over("_user")
-            legal = pl.col("_moment") == latest
-            check.require("order", legal, "an order in which time does not go back")
+            legal = pl.col("_moment") >= latest - CLOCK_CHANGE
+            expected = "an order in which time does not go back, but by an hour in autumn"
+            check.require("order", legal, expected)
+            _require_days(check, "order")
     else:
         # Two stable sorts by one column take half the memory of one by two.
-        in_time = check.frame.sort("_moment", maintain_order=True).drop("_moment")
+        in_time = check.frame.sort("_moment", maintain_order=True)
         check.frame = in_time.sort("_user", maintain_order=True)
+        if form == "time":
+            _require_days(check, "time")
     if form == "week":
         new_week = (pl.col("_week") != pl.col("_week").shift(1)).fill_null(False)
         check.frame = check.frame.with_columns(_gap=pl.col("_gap") | new_week)
@@ -160,6 +183,16 @@ def _sort(check: Checker) -> None:
         check.require("weekday", legal, "a weekday that fits the day number of the rows before it")
 
 
+def _duplicates(frame: pl.DataFrame) -> int:
+    """Rows of a sorted frame that equal an earlier one in all that was read."""
+    moment = "_moment" if "_moment" in frame.columns else "_slot"
+    again = frame.select(
+        (pl.col("_user") == pl.col("_user").shift(1)) & (pl.col(moment) == pl.col(moment).shift(1))
+    ).to_series()
+    near = frame.filter((again | again.shift(-1)).fill_null(False)).select(pl.col("^_.*$"))
+    return len(near) - near.hash_rows().n_unique()  # of 64 bits: faster than the rows themselves
+
+
 def read_frame(spec: DataSpec, report: BadRows) -> pl.DataFrame:
     """Checked rows sorted by person and time.
 
@@ -168,18 +201,31 @@ def read_frame(spec: DataSpec, report: BadRows) -> pl.DataFrame:
 
     Raises `DataError` (file, row, column, value, expectation) or `ConfigError` (mapping).
     """
-    spec = _resolved(spec)
+    given, spec = spec, _resolved(spec)
     rows = read_rows(spec, report)
     parts = rows.iter_slices(_CHUNK) if len(rows) else [rows]
     checked = [_check_rows(Checker(spec, part, report)) for part in parts]
     del rows
     check = Checker(spec, pl.concat(checked), report)
     del checked
+    if spec is not given:  # the anonymiser left its rows in order, and minutes out
+        check.frame = check.frame.with_columns(_order=pl.col(ROW), order=pl.col(ROW))
+    labels = check.frame["_behaviour"].n_unique()
+    if labels > MOST_LABELS:
+        raise DataError(
+            f"{spec.path}: column {spec.columns['behaviour']!r} holds {labels} different labels, "
+            f"expected at most {MOST_LABELS}. Map the column that says what people do with "
+            "--config.data.columns.behaviour=COLUMN, or merge rare labels."
+        )
     ids = pl.Series("id", sorted_ids(_values(check.frame["_user"])), pl.String)
     check.frame = check.frame.with_columns(
         _codes(check.frame["_user"], ids.to_list(), pl.Int32).alias("_user")
     )
     _sort(check)
+    if spec is given:
+        report.duplicates = _duplicates(check.frame)
+    else:
+        report.duplicates = (anonymised_mark(Path(spec.path)) or {}).get("duplicates")
     if check.frame.is_empty():
         raise DataError(
             f"{spec.path} holds no usable row ({sum(report.counts.values())} skipped); expected "
@@ -233,10 +279,14 @@ def read_events(spec: DataSpec, report: BadRows | None = None) -> EventStore:
     return store_from_frame(_resolved(spec), frame)
 
 
-def read_store(spec: DataSpec) -> EventStore:
+def read_store(spec: DataSpec, report: BadRows | None = None) -> EventStore:
     """`read_events`, telling the person who asked for it which rows were skipped and why."""
-    report = BadRows()
+    report = report if report is not None else BadRows()
     store = read_events(spec, report)
     for reason, count in report.counts.items():
         notice(f"{spec.path}: skipped {count} rows ({reason})")
+    if report.duplicates:
+        notice(
+            f"{spec.path}: {report.duplicates} rows repeat an earlier one exactly; they are kept"
+        )
     return store

@@ -1,13 +1,13 @@
 """Raw rows: a file's mapped columns as a table, and the checks that name a bad row."""
 
-import csv
-import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from bua_jax.basics.errors import ConfigError, DataError
+from bua_jax.events.records import SEPARATORS, header, line_of, records
 from bua_jax.events.spec import DataSpec
 
 ROW = "row"
@@ -16,20 +16,29 @@ ROW = "row"
 
 @dataclass
 class BadRows:
-    """Counts of skipped rows by reason; filled while a file is read with on_bad_row=skip."""
+    """Counts of skipped rows by reason; filled while a file is read with on_bad_row=skip.
+
+    `duplicates`: kept rows that say in all mapped columns what an earlier one says.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
+    duplicates: int | None = None
 
     def add(self, reason: str, count: int) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + count
 
 
-def bad_row(spec: DataSpec, number: int, column: str, value: object, expected: str) -> DataError:
+def bad_row(
+    spec: DataSpec, number: int, column: str, value: object, expected: str, hint: str = ""
+) -> DataError:
     """The error for one row; `number` counts data rows from 1."""
-    line = f" (line {number + 1})" if spec.format != "parquet" else ""
+    line = ""
+    if spec.format != "parquet":
+        line = f" (line {line_of(Path(spec.path), spec.format, number)})"
+    shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]} ..."
     return DataError(
-        f"{spec.path}, row {number}{line}, column {column}: value {value!r}, expected {expected}. "
-        "Mend the row, or skip and count such rows with --config.data.on_bad_row=skip."
+        f"{spec.path}, row {number}{line}, column {column}: value {shown}, expected {expected}."
+        f"{hint} Mend the row, or skip and count such rows with --config.data.on_bad_row=skip."
     )
 
 
@@ -39,62 +48,75 @@ class Checker:
     def __init__(self, spec: DataSpec, frame: pl.DataFrame, report: BadRows) -> None:
         self.spec, self.frame, self.report = spec, frame, report
 
-    def require(self, role: str, good: pl.Expr, expected: str) -> None:
-        """Keeps the rows where `good` (null counts as bad); the error shows the value of `role`."""
+    def require(
+        self, role: str, good: pl.Expr, expected: str, hint: Callable[[object], str] | None = None
+    ) -> None:
+        """Keeps the rows where `good` (null counts as bad); the error shows the value of `role`.
+
+        hint: what to say about that value beyond what was expected.
+        """
         passed = self.frame.select(good.fill_null(False).alias("good")).to_series()
         if passed.all():
             return
         column = self.spec.columns.get(role, role)
         if self.spec.on_bad_row == "error":
             row = self.frame.row(int(passed.not_().arg_true()[0]), named=True)
-            raise bad_row(self.spec, row[ROW], column, row[role], expected)
+            more = hint(row[role]) if hint else ""
+            raise bad_row(self.spec, row[ROW], column, row[role], expected, more)
         self.report.add(f"{column}: expected {expected}", int((~passed).sum()))
         self.frame = self.frame.filter(passed)
 
 
-def _mended(spec: DataSpec, report: BadRows, path: Path) -> tuple[bytes, list[int]]:
-    """Good lines of a text file that polars refuses, and their row numbers.
+def _mended(spec: DataSpec, report: BadRows, path: Path) -> pl.DataFrame:
+    """The mapped columns of the good records of a text file that polars refuses, by role.
 
-    Raises for the first bad line (not UTF-8, or more fields than the header) or, with
-    on_bad_row=skip, drops and counts it. Only damaged files come here.
+    Raises for the first bad record (not UTF-8, misplaced quotes, or more fields than the header) or,
+    with on_bad_row=skip, drops and counts it. Only damaged files come here.
     """
-    separator = "\t" if spec.format == "tsv" else ","
-    kept, numbers, width = [], [], 0
-    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True)):
-        try:
-            fields = next(csv.reader([raw.decode("utf-8-sig")], delimiter=separator), [])
-        except (UnicodeDecodeError, csv.Error):
-            reason, value = "UTF-8 text", raw.strip()[:80]
+    found = records(path, spec.format)
+    names = next(found).fields or []
+    at = [names.index(column) for column in spec.columns.values()]
+    rows: list[list[str | int | None]] = []
+    for number, record in enumerate(found, 1):
+        wrong, value = record.wrong, record.text
+        if record.fields is not None and len(record.fields) > len(names):
+            wrong, value = f"{len(names)} fields as in the header", ",".join(record.fields).encode()
+        if not wrong:
+            fields = [field or None for field in record.fields or []]
+            if any(fields):
+                fields += [None] * (len(names) - len(fields))
+                rows.append([*(fields[i] for i in at), number])
+        elif spec.on_bad_row == "error":
+            raise bad_row(spec, number, "(whole record)", value[:80], wrong)
         else:
-            width = width or len(fields)
-            if len(fields) <= width:
-                kept.append(raw)
-                numbers.append(number)
-                continue
-            reason, value = f"{width} fields as in the header", raw.strip()[:80]
-        if spec.on_bad_row == "error" or number == 0:
-            raise bad_row(spec, number, "(whole line)", value, reason)
-        report.add(f"(whole line): expected {reason}", 1)
-    return b"".join(kept), numbers[1:]
+            report.add(f"(whole record): expected {wrong}", 1)
+    schema = dict.fromkeys(spec.columns, pl.String) | {ROW: pl.UInt32}
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _scan_text(spec: DataSpec, source: Path | io.BytesIO) -> pl.LazyFrame:
-    return pl.scan_csv(source, separator="\t" if spec.format == "tsv" else ",", infer_schema=False)
+def _scan_text(spec: DataSpec, path: Path) -> pl.LazyFrame:
+    separator = SEPARATORS[spec.format]
+    return pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
 
 
-def _select(spec: DataSpec, frame: pl.LazyFrame) -> pl.DataFrame:
-    """The mapped columns by role, with row numbers; empty lines of text are no rows."""
-    present = frame.collect_schema().names()
+def _check_columns(spec: DataSpec, present: Sequence[str]) -> None:
+    """Raises `DataError` unless each mapped column is there once."""
     for role, column in spec.columns.items():
         if column not in present:
             raise DataError(
                 f"{spec.path} has no column {column!r} for the field {role!r}; it has "
                 f"{', '.join(present)}. Map it with --config.data.columns.{role}=COLUMN."
             )
+        if list(present).count(column) > 1:
+            raise DataError(f"{spec.path} has several columns {column!r}; rename all but one.")
+
+
+def _select(spec: DataSpec, frame: pl.LazyFrame) -> pl.DataFrame:
+    """The mapped columns by role, with row numbers; empty lines of text are no rows."""
     mapped = [pl.col(column).alias(role) for role, column in spec.columns.items()]
     if spec.format == "parquet":
         return frame.select(mapped).with_row_index(ROW, offset=1).collect()
-    filled = pl.any_horizontal(pl.col(present).is_not_null())
+    filled = pl.any_horizontal(pl.all().exclude("__row").is_not_null())
     numbered = frame.with_row_index("__row", offset=1).filter(filled)
     return numbered.select(*mapped, pl.col("__row").alias(ROW)).collect()
 
@@ -111,7 +133,8 @@ def check_file(spec: DataSpec) -> Path:
         raise ConfigError(f"Data set {spec.name!r} has no file yet: give --config.data.path=FILE.")
     path = Path(spec.path)
     if not path.is_file():
-        raise DataError(f"There is no file {path}; set --config.data.path=FILE.")
+        source = f" Where data set {spec.name!r} is from: {spec.cite}." if spec.cite else ""
+        raise DataError(f"There is no file {path}; set --config.data.path=FILE.{source}")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty; expected events, one per row.")
     if spec.format != "parquet" and is_parquet(path):
@@ -129,24 +152,16 @@ def read_rows(spec: DataSpec, report: BadRows) -> pl.DataFrame:
     path = check_file(spec)
     if spec.format == "parquet":
         try:
-            return _select(spec, pl.scan_parquet(path))
+            frame = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+            _check_columns(spec, frame.collect_schema().names())
+            return _select(spec, frame)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(
-                f"{path} cannot be read as parquet ({str(error).splitlines()[0]}). It is truncated "
+                f"{path} cannot be read as parquet ({str(error).partition(chr(10))[0]}). It is truncated "
                 "or of another format; copy it again or set --config.data.format."
             ) from error
+    _check_columns(spec, header(path, spec.format))
     try:
         return _select(spec, _scan_text(spec, path))
-    except pl.exceptions.PolarsError as error:
-        first = str(error).splitlines()[0]
-    text, numbers = _mended(spec, report, path)
-    try:
-        frame = _select(spec, _scan_text(spec, io.BytesIO(text)))
-        return frame.with_columns(
-            pl.Series(numbers, dtype=pl.UInt32).gather(frame[ROW] - 1).alias(ROW)
-        )
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"{path} cannot be read as {spec.format} ({first}). Expected UTF-8 text with a header "
-            "line, one event per line."
-        ) from error
+    except pl.exceptions.PolarsError:
+        return _mended(spec, report, path)

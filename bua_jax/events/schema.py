@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from bua_jax.basics.errors import DataError
 from bua_jax.basics.files import atomic_write, sha256_arrays, sha256_text
+from bua_jax.events.names import WRITABLE, writable
 
 NUM_PLACES = 10
 """Places a model can tell apart in a history: ids 1..10 (L1..L10); 0 is "other"."""
@@ -45,10 +47,11 @@ class Catalogue:
         if not self.behaviours:
             raise DataError("The label set is empty; expected at least one behaviour.")
         for label in self.behaviours:
-            if label != label.strip() or not label or any(c in label for c in ";\n\r\t<>|"):
+            spaced = label != label.strip() or not label
+            if spaced or any(c in label for c in ";<>|") or not writable(label):
                 raise DataError(
-                    f"Behaviour label {label!r} cannot be written in a dialogue: expected text "
-                    "without surrounding spaces, line breaks, ';', '<', '>' or '|'. Rename it."
+                    f"Behaviour label {label[:80]!r} cannot be written in a dialogue: expected "
+                    f"{WRITABLE}, without surrounding spaces, ';', '<', '>' or '|'. Rename it."
                 )
         if len(set(self.behaviours)) != len(self.behaviours):
             raise DataError("The label set names a behaviour twice.")
@@ -103,6 +106,16 @@ class EventStore:
         arrays["users"] = np.frombuffer("\n".join(map(str, self.users)).encode(), np.uint8)
         digest = sha256_text(sha256_arrays(arrays) + self.catalogue.fingerprint())
         return dataclasses.replace(self, fingerprint=digest)
+
+    @cached_property
+    def shown_users(self) -> list[str]:
+        """A name for each user in files that are shown to others.
+
+        It is the same for the same store, and tells nothing to who has not the store's events: a hash of
+        the user's id with all of them.
+        """
+        key = sha256_arrays({**self.columns(), "offsets": self.offsets})
+        return [sha256_text(f"{key}|{user}") for user in self.users]
 
     def user_of(self, positions: np.ndarray) -> np.ndarray:
         """Index of the user who owns each event position."""

@@ -26,7 +26,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bua_jax.basics.console import progress
+from bua_jax.basics import interrupts
+from bua_jax.basics.console import out, progress
 from bua_jax.basics.files import atomic_write
 from bua_jax.events.schema import Catalogue, EventStore
 from bua_jax.events.split import split_users
@@ -337,7 +338,7 @@ def _dated(persona: Persona, events: dict[str, np.ndarray]) -> pa.Table:
 def write_population(
     path: Path, num_users: int, num_days: int, seed: int, *, personas: Path, chunk: int = 500
 ) -> int:
-    """Streams a population to parquet in groups of `chunk` people; returns the number of events.
+    """Streams a population to parquet `chunk` people at a time; returns the number of events.
 
     Columns user, time (ISO 8601), location, behaviour. The ground truth goes to `personas` as JSON
     lines. Memory does not grow with `num_users`; both files appear only when they are complete.
@@ -349,20 +350,21 @@ def write_population(
         pq.ParquetWriter(temporary, _FILE) as writer,
         open(truth_path, "w", encoding="utf-8") as truth,
     ):
-        group: list[pa.Table] = []
+        block: list[pa.Table] = []
         everyone = people(num_users, num_days, seed)
         for number, (persona, events) in enumerate(progress(everyone, "simulating", num_users), 1):
             truth.write(json.dumps(asdict(persona)) + "\n")
-            group.append(_dated(persona, events))
+            block.append(_dated(persona, events))
             if number % chunk == 0 or number == num_users:
-                table = pa.concat_tables(group)
+                table = pa.concat_tables(block)
                 writer.write_table(table)
                 count += len(table)
-                group = []
+                block = []
     return count
 
 
 if __name__ == "__main__":
+    interrupts.as_usual()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -376,4 +378,4 @@ if __name__ == "__main__":
     args = parser.parse_args()
     where = args.personas or args.output.with_suffix(".personas.jsonl")
     written = write_population(args.output, args.users, args.days, args.seed, personas=where)
-    print(f"{written} events of {args.users} people in {args.output}, ground truth in {where}")
+    out.print(f"{written} events of {args.users} people in {args.output}, ground truth in {where}")

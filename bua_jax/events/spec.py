@@ -25,6 +25,7 @@ ROLES = (
 )
 """Fields that a column can be mapped to (`--config.data.columns.ROLE=COLUMN`)."""
 FORMATS = ("csv", "tsv", "parquet")
+ON_BAD_ROW = ("error", "skip")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class DataSpec:
     * `order`, `weekday` and `slot` or `hour`: rows in order, less than a week between two of them.
 
     `order` may accompany every form. `has_dates` says that day numbers are true calendar distances.
+    There are places where `has_places` says so and a column is mapped to `location`; either alone
+    leaves them out.
 
     Raises `ConfigError` naming the field, its value and what was expected.
     """
@@ -54,10 +57,11 @@ class DataSpec:
     on_bad_row: str = "error"
     split_seed: int = 42
     time_zone: str = ""
+    cite: str = ""
 
     def __post_init__(self) -> None:
         self._expect("format", self.format, FORMATS)
-        self._expect("on_bad_row", self.on_bad_row, ("error", "skip"))
+        self._expect("on_bad_row", self.on_bad_row, ON_BAD_ROW)
         self._expect("slots_per_day", self.slots_per_day, (24, 48))
         for role in self.columns:
             self._expect("columns", role, ROLES)
@@ -66,14 +70,16 @@ class DataSpec:
                 f"data.time_zone is {self.time_zone!r}, expected a name such as Asia/Shanghai, or "
                 "nothing where times are local."
             )
-        required = ["user", "behaviour"] + ["location"] * self.has_places
-        for role in required:
+        for role in ("user", "behaviour"):
             if role not in self.columns:
-                hint = " or set --config.data.has_places=False" if role == "location" else ""
                 raise ConfigError(
                     f"Data set {self.name!r} maps no column for the field {role!r}; give "
-                    f"--config.data.columns.{role}=COLUMN{hint}."
+                    f"--config.data.columns.{role}=COLUMN."
                 )
+        has_places = self.has_places and "location" in self.columns
+        columns = {k: v for k, v in self.columns.items() if has_places or k != "location"}
+        object.__setattr__(self, "has_places", has_places)
+        object.__setattr__(self, "columns", columns)
         if self.time_form() in ("week", "order") and self.has_dates:
             raise ConfigError(
                 f"Data set {self.name!r} takes its days from {self.time_form()!r} and weekdays, "
@@ -108,7 +114,7 @@ class DataSpec:
     def from_mapping(cls, values: Mapping[str, Any]) -> "DataSpec":
         """Builds it from the plain-dict form of a config.
 
-        Fields that only the config knows (`cite`) are ignored; columns mapped to "" are absent.
+        Fields that only the config knows are ignored; columns mapped to "" are absent.
         """
         names = {f.name for f in dataclasses.fields(cls)}
         known = {k: v for k, v in values.items() if k in names}

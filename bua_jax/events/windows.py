@@ -124,9 +124,18 @@ def sample_windows(windows: WindowIndex, count: int, seed: int) -> WindowIndex:
 
 
 def sample_id(store: EventStore, windows: WindowIndex, row: int) -> str:
-    """Stable name of a window: user and number of events before its target."""
+    """Stable name of a window: user and number of events before its target.
+
+    Draws depend on it. It names the user: what is shown to others has `shown_id`.
+    """
     user = int(windows.user[row])
     return f"{store.users[user]}:{int(windows.end[row] - store.offsets[user])}"
+
+
+def shown_id(store: EventStore, windows: WindowIndex, row: int) -> str:
+    """The window's name in files that are shown to others: `sample_id` without the user's own id."""
+    user = int(windows.user[row])
+    return f"{store.shown_users[user]}:{int(windows.end[row] - store.offsets[user])}"
 
 
 def _places(location: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +181,10 @@ def history(store: EventStore, start: int, end: int) -> History:
 
 
 def target_day(store: EventStore, windows: WindowIndex, row: int) -> Day:
-    """The target day of a generation window, its places ranked by the history alone."""
+    """The target day of a generation window, its places ranked by the history alone.
+
+    Its events are in the order of the clock, also where clocks are put back.
+    """
     start, end, stop = (int(x[row]) for x in (windows.start, windows.end, windows.target_end))
     if store.catalogue.has_places:
         seen = history(store, start, end).place.tolist()
@@ -180,12 +192,11 @@ def target_day(store: EventStore, windows: WindowIndex, row: int) -> Day:
         place = tuple(ranks.get(code, 0) for code in store.location[end:stop].tolist())
     else:
         place = (1,) * (stop - end)
-    return Day(
-        int(store.weekday[end]),
-        tuple(store.slot[end:stop].tolist()),
-        place,
-        tuple(store.behaviour[end:stop].tolist()),
+    events = zip(
+        store.slot[end:stop].tolist(), place, store.behaviour[end:stop].tolist(), strict=True
     )
+    slots, places, behaviours = zip(*sorted(events, key=lambda event: event[0]), strict=True)
+    return Day(int(store.weekday[end]), slots, places, behaviours)
 
 
 def future_events(store: EventStore, end: int, hours: int) -> slice | None:

@@ -108,3 +108,13 @@ def kept_records(path: Path, dialogues: Sequence[Dialogue], encoding: Encoding) 
         limit = encoding.row_length
         notice(f"skipped {skipped} of {len(dialogues)} dialogues longer than {limit} tokens")
     return found
+
+
+def check_positions(records: TokenFile, positions: int) -> None:
+    """Raises `DataError` if a dialogue is longer than the model's positions."""
+    if records.longest() > positions:
+        raise DataError(
+            f"The longest dialogue has {records.longest()} tokens, but the model has only {positions} "
+            "positions (max_position_embeddings). Lower --config.windows.generation_history and "
+            "prediction_history, or choose another model."
+        )

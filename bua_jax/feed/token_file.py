@@ -31,7 +31,7 @@ class TokenFile(Sequence[TokenRecord]):
             lists = {name: table[name].chunk(0) for name in _COLUMNS}
             self._tasks = table["task"].chunk(0).to_numpy()
         except (pa.ArrowInvalid, KeyError, IndexError, OSError) as error:
-            raise DataError(f"{path} is damaged ({str(error).splitlines()[0]}).") from error
+            raise DataError(f"{path} is damaged ({str(error).partition(chr(10))[0]}).") from error
         self._offsets = {name: column.offsets.to_numpy() for name, column in lists.items()}
         self._values = {name: column.values.to_numpy() for name, column in lists.items()}
 
@@ -40,6 +40,10 @@ class TokenFile(Sequence[TokenRecord]):
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    def longest(self) -> int:
+        """Tokens of the longest record."""
+        return int(np.diff(self._offsets["tokens"]).max(initial=0))
 
     @overload
     def __getitem__(self, index: int) -> TokenRecord: ...

@@ -27,6 +27,19 @@ from bua_jax.interop.tokenizer import PRE_TOKENIZERS
 from bua_jax.models.qwen2_config import Qwen2Config
 
 TENSOR_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q4_K", "Q5_K", "Q6_K")
+_READ = {  # metadata of the architecture; beside what is not set or changes nothing, no other may be
+    *("block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size"),
+    *("attention.head_count", "attention.head_count_kv", "attention.key_length"),
+    *("attention.value_length", "attention.layer_norm_rms_epsilon", "rope.freq_base"),
+    *("rope.dimension_count", "rope.scaling.type", "tensor_data_layout"),
+}
+_NEUTRAL = {  # values that change nothing
+    "attention.causal": True,
+    "rope.scale_linear": 1,
+    "rope.scaling.factor": 1,
+    "rope.scaling.attn_factor": 1,
+    "logit_scale": 1,
+}
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # token types; unused and padding ones are others
 _BLOCK_NAMES = {
     "attn_norm": "input_layernorm",
@@ -83,7 +96,7 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         import gguf
     except ImportError as error:
         raise CheckpointError(
-            f"Reading {path} needs the package gguf: pip install 'bua_jax[gguf]'."
+            f"Reading {path} needs the package gguf: pip install gguf."
         ) from error
 
     class Reader(gguf.GGUFReader):
@@ -109,14 +122,36 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return metadata, tensors
 
 
+def _check_fields(
+    path: Path, architecture: str, metadata: dict[str, Any], tensors: dict[str, Any]
+) -> None:
+    """Raises `CheckpointError` for metadata that could change what the model computes, by name."""
+    if metadata.get("split.count", 0) not in (0, 1):
+        raise CheckpointError(
+            f"{path} is one of {metadata['split.count']} parts of a model. Join them first: "
+            "llama-gguf-split --merge FIRST.gguf WHOLE.gguf"
+        )
+    if metadata.get("general.type", "model") != "model":
+        raise CheckpointError(f"{path} holds no model but {metadata['general.type']!r}.")
+    if metadata.get(f"{architecture}.rope.scaling.type", "none") != "none":
+        raise CheckpointError(f"{path}: rope scaling is not supported.")
+    if "rope_freqs.weight" in tensors:
+        raise CheckpointError(f"{path}: rope scaling is not supported (rope_freqs.weight).")
+    for key, found in metadata.items():
+        name = key.removeprefix(f"{architecture}.")
+        if name == key or name in _READ or not found or found == _NEUTRAL.get(name):
+            continue
+        raise CheckpointError(
+            f"{path}: {key}={found!r} is not supported: it can change what the model computes."
+        )
+
+
 def _config(path: Path, metadata: dict[str, Any], tensors: dict[str, Any]) -> Qwen2Config:
     """The configuration that the metadata describe. Raises `CheckpointError`."""
     architecture = metadata.get("general.architecture")
     if architecture not in ("qwen2", "llama"):
         raise CheckpointError(f"{path}: architecture {architecture!r} is none of qwen2, llama.")
-    scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
-    if scaling != "none" or "rope_freqs.weight" in tensors:
-        raise CheckpointError(f"{path}: rope scaling is not supported.")
+    _check_fields(path, architecture, metadata, tensors)
 
     def value(name: str, default: Any = None) -> Any:
         found = metadata.get(f"{architecture}.{name}", default)
@@ -128,7 +163,19 @@ def _config(path: Path, metadata: dict[str, Any], tensors: dict[str, Any]) -> Qw
 
     if "token_embd.weight" not in tensors:
         raise CheckpointError(f"{path} has no tensor token_embd.weight.")
+    if value("block_count") > len(tensors):
+        raise CheckpointError(
+            f"{path}: {architecture}.block_count is {value('block_count')}, but the file holds "
+            f"{len(tensors)} tensors."
+        )
     heads, hidden = value("attention.head_count"), value("embedding_length")
+    head_dim = value("attention.key_length", hidden // heads)
+    for name in ("rope.dimension_count", "attention.value_length"):
+        if value(name, head_dim) != head_dim:
+            raise CheckpointError(
+                f"{path}: {architecture}.{name} is {value(name)}, only that of a head ({head_dim}) is "
+                "computed."
+            )
     return Qwen2Config(
         vocab_size=int(tensors["token_embd.weight"].shape[-1]),
         hidden_size=hidden,
@@ -136,7 +183,7 @@ def _config(path: Path, metadata: dict[str, Any], tensors: dict[str, Any]) -> Qw
         num_layers=value("block_count"),
         num_heads=heads,
         num_kv_heads=value("attention.head_count_kv", heads),
-        head_dim=value("attention.key_length", hidden // heads),
+        head_dim=head_dim,
         rope_theta=float(value("rope.freq_base", 1e4)),
         rms_norm_eps=value("attention.layer_norm_rms_epsilon"),
         tie_word_embeddings="output.weight" not in tensors,
@@ -206,12 +253,12 @@ def _write_weights(
             raise CheckpointError(f"{path}: tensor {tensor.name} holds values that are not finite.")
         return np.ascontiguousarray(value)
 
-    groups = list(_by_layer(expected))
+    layers = list(_by_layer(expected))
     weight_map: dict[str, str] = {}
-    for number, group in enumerate(groups, 1):
-        shard = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        save_file({name: array(name) for name in group}, folder / shard, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(group, shard)
+    for number, names in enumerate(layers, 1):
+        shard = f"model-{number:05d}-of-{len(layers):05d}.safetensors"
+        save_file({name: array(name) for name in names}, folder / shard, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(names, shard)
     size = 4 * sum(math.prod(shape) for shape in expected.values())
     index = {"metadata": {"total_size": size}, "weight_map": weight_map}
     files.write_json(folder / "model.safetensors.index.json", index)
@@ -266,12 +313,12 @@ def _gguf_name(name: str) -> str:
 
 
 def _by_layer(names: dict[str, Any]) -> Iterator[list[str]]:
-    """Tensor names in groups: those outside the layers, then each layer's."""
-    groups: dict[str, list[str]] = {}
+    """Tensor names by layer: those outside the layers, then each layer's."""
+    layers: dict[str, list[str]] = {}
     for name in names:
         layer = re.match(r"model\.layers\.(\d+)\.", name)
-        groups.setdefault(layer[1] if layer else "", []).append(name)
-    yield from groups.values()
+        layers.setdefault(layer[1] if layer else "", []).append(name)
+    yield from layers.values()
 
 
 def _tokenizer(path: Path, metadata: dict[str, Any]) -> tokenizers.Tokenizer:

@@ -29,6 +29,6 @@ def snapshot(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise CheckpointError(
             f"Could not get {repository!r} at revision {revision!r} from the hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Check both names and the "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Check both names and the "
             "network, or give a local directory with --config.model.path=DIR."
         ) from error

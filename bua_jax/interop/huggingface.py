@@ -11,86 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from bua_jax.basics import files
-from bua_jax.basics.errors import CheckpointError, DataError
+from bua_jax.basics.errors import CheckpointError
+from bua_jax.interop.model_config import read_config, write_config
+from bua_jax.interop.tensors import Stored, check_finite, find_tensors, open_safetensors
 from bua_jax.models.lora import MODULE_OF
 from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel.sharding import to_host
 
+_HEAD, _TABLE = "lm_head.weight", "model.embed_tokens.weight"
 Tree = dict[str, Any]
 Placement = Callable[[Tree], Tree]  # shapes -> where each array goes
-_ARCHITECTURES = {"Qwen2ForCausalLM": True, "LlamaForCausalLM": False}  # name -> qkv bias
-
-
-def read_config(folder: str | Path, dtype: str = "float32") -> Qwen2Config:
-    """`Qwen2Config` of a directory's config.json.
-
-    Raises `CheckpointError` for other architectures, a damaged file, or a field that is missing or no
-    number, by name.
-    """
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no config.json; expected a Hugging Face directory.")
-    values = _json_object(path)
-    names = values.get("architectures")
-    name = names[0] if isinstance(names, list) and names else names
-    if not isinstance(name, str) or name not in _ARCHITECTURES:
-        known = ", ".join(_ARCHITECTURES)
-        raise CheckpointError(f"{path}: architecture {name!r} is none of {known}.")
-    rope = values.get("rope_parameters") or {}
-    rope = rope if isinstance(rope, dict) else {"rope_type": rope}
-    scaled = values.get("rope_scaling") or rope.get("rope_type", "default") != "default"
-    if scaled or values.get("use_sliding_window"):
-        raise CheckpointError(f"{path}: rope scaling and sliding windows are not supported.")
-
-    def number(key: str, kind: type, default: Any = None) -> Any:
-        found = values.get(key, default)
-        found = default if found is None else found
-        fits = isinstance(found, kind) or (kind is float and isinstance(found, int))
-        if isinstance(found, bool) or not fits or not 0 < found < 2**40:
-            expected = "a positive integer" if kind is int else "a positive number"
-            raise CheckpointError(f"{path}: {key} is {found!r}, expected {expected}.")
-        return found
-
-    def flag(key: str, default: bool) -> bool:
-        found = values.get(key, default)
-        if not isinstance(found, bool):
-            raise CheckpointError(f"{path}: {key} is {found!r}, expected true or false.")
-        return found
-
-    heads, hidden = number("num_attention_heads", int), number("hidden_size", int)
-    try:
-        return Qwen2Config(
-            vocab_size=number("vocab_size", int),
-            hidden_size=hidden,
-            intermediate_size=number("intermediate_size", int),
-            num_layers=number("num_hidden_layers", int),
-            num_heads=heads,
-            num_kv_heads=number("num_key_value_heads", int, heads),
-            head_dim=number("head_dim", int, hidden // heads),
-            rope_theta=float(number("rope_theta", float, rope.get("rope_theta", 1e4))),
-            rms_norm_eps=number("rms_norm_eps", float),
-            tie_word_embeddings=flag("tie_word_embeddings", False),
-            qkv_bias=flag("attention_bias", _ARCHITECTURES[name]),
-            max_positions=number("max_position_embeddings", int, 32768),
-            dtype=dtype,
-        )
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `CheckpointError` if the file is damaged or holds something else."""
-    try:
-        values = files.read_json(path)
-    except (DataError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}).") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return values
 
 
 def _key_table(config: Qwen2Config) -> list[tuple[str, tuple[str, ...], tuple[int, ...], bool]]:
@@ -107,11 +40,11 @@ def _key_table(config: Qwen2Config) -> list[tuple[str, tuple[str, ...], tuple[in
         "down": (h, i),
     }
     table: list[tuple[str, tuple[str, ...], tuple[int, ...], bool]] = [
-        ("model.embed_tokens.weight", ("embed_tokens", "embedding"), (config.vocab_size, h), False),
+        (_TABLE, ("embed_tokens", "embedding"), (config.vocab_size, h), False),
         ("model.norm.weight", ("norm", "scale"), (h,), False),
     ]
     if not config.tie_word_embeddings:
-        table.append(("lm_head.weight", ("lm_head", "kernel"), (config.vocab_size, h), True))
+        table.append((_HEAD, ("lm_head", "kernel"), (config.vocab_size, h), True))
     for name in ("input_layernorm", "post_attention_layernorm"):
         table.append((f"model.layers.{{}}.{name}.weight", ("layers", name, "scale"), (h,), False))
     for name, shape in outs.items():
@@ -133,56 +66,20 @@ def expected_tensors(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _tensors(folder: Path) -> dict[str, Path]:
-    """Tensor name -> file. Raises `CheckpointError` for missing or damaged files and duplicates."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        named = _json_object(index).get("weight_map")
-        named = set(named.values()) if isinstance(named, dict) else {None}
-        if not all(isinstance(name, str) and name == Path(name).name for name in named):
-            raise CheckpointError(f"{index} has no weight_map from tensors to files beside it.")
-        paths = sorted(folder / name for name in named)
-    else:
-        paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        other = ", ".join(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt")])
-        hint = f" Only safetensors are read, not {other}." if other else ""
-        raise CheckpointError(f"{folder} has no *.safetensors.{hint}")
-    found: dict[str, Path] = {}
-    for path in paths:
-        if not path.is_file():
-            raise CheckpointError(f"{path} is named in {index.name} but missing.")
-        with open_safetensors(path) as file:
-            for name in file.keys():  # noqa: SIM118 (a safetensors handle is no dict)
-                if name in found:
-                    raise CheckpointError(
-                        f"Tensor {name} is in {found[name].name} and {path.name}."
-                    )
-                found[name] = path
-    return found
-
-
-def open_safetensors(path: Path) -> Any:
-    """A safetensors file for numpy. Raises `CheckpointError` if it is damaged or none."""
-    try:
-        return safe_open(path, framework="np")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}).") from error
-
-
-def _read(path: Path, name: str) -> np.ndarray:
-    with open_safetensors(path) as file:
-        try:
-            return file.get_tensor(name)
-        except (SafetensorError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: tensor {name} can't be read ({error}).") from error
-
-
 def _reader(folder: Path, config: Qwen2Config) -> Callable[[str], np.ndarray]:
-    """Reads a tensor by name. Raises `CheckpointError` if they are not those that config.json asks for."""
-    tensors, expected = _tensors(folder), expected_tensors(config)
-    if config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
+    """Reads a tensor by name. Raises `CheckpointError` if they are not those that config.json asks for.
+
+    The files' headers bound the sizes of config.json before anything is made of those sizes.
+    """
+    tensors = find_tensors(folder)
+    if config.num_layers > len(tensors):
+        raise CheckpointError(
+            f"{folder}: config.json says num_hidden_layers={config.num_layers}, but the files hold "
+            f"{len(tensors)} tensors."
+        )
+    expected = expected_tensors(config)
+    if config.tie_word_embeddings and (head := tensors.pop(_HEAD, None)):
+        _check_tied(folder, head, tensors.get(_TABLE))
     missing = sorted(expected.keys() - tensors.keys())
     extra = sorted(tensors.keys() - expected.keys())
     extra = [name for name in extra if not name.endswith("rotary_emb.inv_freq")]
@@ -191,14 +88,21 @@ def _reader(folder: Path, config: Qwen2Config) -> Callable[[str], np.ndarray]:
             f"{folder} does not fit its config.json: missing {missing[:5]} ({len(missing)}), "
             f"unexpected {extra[:5]} ({len(extra)})."
         )
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise CheckpointError(
+                f"{folder}: {name} has shape {tensors[name].shape}, expected {shape}."
+            )
+    return lambda name: tensors[name].read()
 
-    def tensor(name: str) -> np.ndarray:
-        value, shape = _read(tensors[name], name), expected[name]
-        if value.shape != shape:
-            raise CheckpointError(f"{folder}: {name} has shape {value.shape}, expected {shape}.")
-        return value
 
-    return tensor
+def _check_tied(folder: Path, head: Stored, table: Stored | None) -> None:
+    """Raises `CheckpointError` if a head that config.json ties to the table has values of its own."""
+    if table is None or head.shape != table.shape or not np.array_equal(head.read(), table.read()):
+        raise CheckpointError(
+            f"{folder}: config.json says tie_word_embeddings=true, but {_HEAD} is another tensor than "
+            f"{_TABLE}. Set it to false if the head was trained, else take the tensor out."
+        )
 
 
 def read_tensors(folder: Path, config: Qwen2Config) -> Iterator[tuple[str, np.ndarray]]:
@@ -289,30 +193,6 @@ def save(folder: str | Path, config: Qwen2Config, params: Mapping[str, Any]) -> 
     write_config(folder, config)
 
 
-def write_config(folder: str | Path, config: Qwen2Config) -> None:
-    """Writes a config.json that `read_config` and transformers read."""
-    files.write_json(
-        Path(folder) / "config.json",
-        {
-            "architectures": ["Qwen2ForCausalLM" if config.qkv_bias else "LlamaForCausalLM"],
-            "model_type": "qwen2" if config.qkv_bias else "llama",
-            "vocab_size": config.vocab_size,
-            "hidden_size": config.hidden_size,
-            "intermediate_size": config.intermediate_size,
-            "num_hidden_layers": config.num_layers,
-            "num_attention_heads": config.num_heads,
-            "num_key_value_heads": config.num_kv_heads,
-            "head_dim": config.head_dim,
-            "rope_theta": config.rope_theta,
-            "rms_norm_eps": config.rms_norm_eps,
-            "tie_word_embeddings": config.tie_word_embeddings,
-            "max_position_embeddings": config.max_positions,
-            "hidden_act": "silu",
-            "torch_dtype": str(jnp.dtype(config.dtype)),
-        },
-    )
-
-
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
     """A nested dict of arrays as one dict: names joined by slashes, arrays on the host."""
     leaves = _leaves(tree, prefix)
@@ -368,6 +248,8 @@ def load_tree(path: str | Path) -> tuple[Tree, dict[str, str]]:
         raise CheckpointError(
             f"{path} was altered or damaged after it was written: its hash differs."
         )
+    for name, value in flat.items():
+        check_finite(path, name, value)
     tree: Tree = {}
     for name, value in flat.items():
         _set(tree, tuple(name.split("/")), jnp.asarray(value))

@@ -18,12 +18,13 @@ from safetensors.numpy import save_file
 
 from bua_jax.basics import files
 from bua_jax.basics.errors import CheckpointError, DataError, MismatchError
-from bua_jax.interop.huggingface import open_safetensors
+from bua_jax.interop.model_config import neutral
+from bua_jax.interop.tensors import check_finite, open_safetensors
 from bua_jax.models.lora import MODULE_OF, LoraConfig, kernel_shapes
 from bua_jax.models.qwen2_config import Qwen2Config
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-_PLAIN = {  # fields of PEFT's LoraConfig that change the maths, and the values that are ours
+_PLAIN: dict[str, Any] = {  # fields of PEFT's LoraConfig that change the maths, and what is ours
     "bias": "none",
     "use_rslora": False,
     "use_dora": False,
@@ -34,7 +35,21 @@ _PLAIN = {  # fields of PEFT's LoraConfig that change the maths, and the values 
     "modules_to_save": None,
     "exclude_modules": None,
     "trainable_token_indices": None,
+    # Not these, which change the base's own weights: pissa, olora, corda, loftq, lora_ga.
+    "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),
+    "task_type": "CAUSAL_LM",
 }
+_READ = {"peft_type", "r", "lora_alpha", "target_modules"}
+_WITHOUT_EFFECT = {  # of training or of bookkeeping, or with an effect beside another field only
+    *("auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config"),
+    *("inference_mode", "layers_pattern", "lora_dropout", "megatron_core", "peft_version"),
+    *("qalora_group_size", "revision"),
+}
+
+
+_WRITTEN = (  # of `_PLAIN`
+    *("bias", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"),
+)
 
 
 def _key(layer: int, name: str, part: str) -> str:
@@ -55,23 +70,26 @@ def save(
     base: str,
     base_hash: str,
     card: str,
+    revision: str | None = None,
 ) -> None:
     """Writes a PEFT folder.
 
     adapter: as `models.lora.init` makes it; base: name or path of the model that it belongs to, which
-    PEFT's `AutoPeftModel` loads; base_hash: `huggingface.tree_hash` of the base; card: README.md.
+    PEFT's `AutoPeftModel` loads, in its `revision` on the hub; base_hash: `huggingface.tree_hash` of
+    the base; card: README.md.
     """
     folder = Path(folder)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
+        "revision": revision,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,
         "target_modules": sorted(f"{name}_proj" for name in lora.targets),
         "inference_mode": True,
-        **{key: value for key, value in _PLAIN.items() if value is not None},
+        **{key: _PLAIN[key] for key in _WRITTEN},
     }
     tensors: dict[str, np.ndarray] = {}
     for name in lora.targets:
@@ -100,10 +118,15 @@ def _read_config(path: Path) -> tuple[LoraConfig, str]:
         raise CheckpointError(f"{path} is damaged ({error}).") from error
     if not isinstance(values, dict) or values.get("peft_type") != "LORA":
         raise CheckpointError(f"{path} describes no LoRA adapter (peft_type is not LORA).")
-    for key, expected in _PLAIN.items():
-        value = values.get(key)
-        if value != expected and value not in (None, {}, [], False):
-            raise CheckpointError(f"{path}: {key}={value!r} is not supported, only {expected!r}.")
+    for key, value in values.items():
+        expected = _PLAIN.get(key)
+        legal = expected if isinstance(expected, tuple) else (expected,)
+        if key in _READ or key in _WITHOUT_EFFECT or neutral(value) or value in legal:
+            continue
+        known = f"only {' or '.join(map(repr, legal))}" if key in _PLAIN else "and not known here"
+        raise CheckpointError(
+            f"{path}: {key}={value!r} is not supported, {known}: it can change what is computed."
+        )
     named = values.get("target_modules")
     targets = {
         part.rsplit(".", 1)[-1].removesuffix("_proj")
@@ -111,7 +134,13 @@ def _read_config(path: Path) -> tuple[LoraConfig, str]:
         if isinstance(part, str)
     }
     rank, alpha = values.get("r"), values.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, int | float):
+    if (
+        not isinstance(rank, int)
+        or not isinstance(alpha, int | float)
+        or isinstance(rank, bool)
+        or isinstance(alpha, bool)
+        or abs(alpha) > 1e9
+    ):
         raise CheckpointError(f"{path}: r={rank!r} and lora_alpha={alpha!r}, expected numbers.")
     try:
         order = [*(t for t in MODULE_OF if t in targets), *sorted(targets - MODULE_OF.keys())]
@@ -139,6 +168,8 @@ def load(
     with open_safetensors(path) as file:
         metadata = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, value in tensors.items():
+        check_finite(path, name, value)
     if metadata.keys() - {"format"} and metadata.get("sha256") != _content(tensors, metadata, text):
         raise CheckpointError(f"{folder} was altered or damaged after it was written.")
     if base_hash is not None and metadata.get("base", base_hash) != base_hash:

@@ -3,14 +3,17 @@
 import base64
 import binascii
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from bua_jax.basics.errors import CheckpointError
+from bua_jax.interop.model_config import json_object
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 _QWEN_SPLIT = (  # of Qwen's published tokenizer: contractions, words, single digits, symbols, spaces
@@ -86,12 +89,19 @@ def load_tokenizer(folder: str | Path, vocab_size: int) -> HFTokenizer:
         raise CheckpointError(f"{folder} has neither tokenizer.json nor qwen.tiktoken.")
     try:
         json_file = path.suffix == ".json"
+        if json_file:
+            _check_expressions(path)
         tokenizer = tokenizers.Tokenizer.from_file(str(path)) if json_file else from_tiktoken(path)
     except CheckpointError:
         raise
     except Exception as error:  # the library raises bare Exception for a malformed file
         raise CheckpointError(f"{path} is not a tokenizer ({error}).") from error
     tokenizer.encode_special_tokens = True  # written-out special tokens stay text
+    # What files keep of how they were trained or last used is not for the pieces of a dialogue.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if getattr(tokenizer.model, "dropout", None):
+        tokenizer.model.dropout = None
     used = set(tokenizer.get_vocab(with_added_tokens=True).values())
     if max(used) >= vocab_size:
         raise CheckpointError(
@@ -113,6 +123,55 @@ def load_tokenizer(folder: str | Path, vocab_size: int) -> HFTokenizer:
     return HFTokenizer(tokenizer, im_start, im_end, soft_start, soft, soft_end, vocab_size)
 
 
+_MOST_REPEATS = 3
+"""Unbounded repetitions in one alternative: those of the published tokenizers have two."""
+_REGEX_PARTS = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|\[:\w+:\]|[^\]\\])*\]|\{\d+,?\d*\}|\{,\d+\}|.", re.DOTALL
+)
+
+
+def _slow(expression: str) -> bool:
+    """Whether a regular expression may take time out of proportion to the text.
+
+    So may repeated groups, back references, and many repetitions in a row.
+    """
+    depth = repeats = 0
+    for before, part in itertools.pairwise(["", *_REGEX_PARTS.findall(expression)]):
+        depth += (part == "(") - (part == ")")
+        repeated = part in ("*", "+") or (part[0] == "{" and len(part) > 1)
+        if part == "|" and not depth:
+            repeats = 0
+        if re.fullmatch(r"\\[1-9k]", part) or (repeated and before == ")"):
+            return True
+        if repeated and before not in ("*", "+", "?"):  # such a second sign makes it possessive
+            repeats += part in ("*", "+") or part.endswith(",}")
+        if repeats > _MOST_REPEATS:
+            return True
+    return False
+
+
+def _check_expressions(path: Path) -> None:
+    """Raises `CheckpointError` for regular expressions in tokenizer.json that may never end."""
+
+    def expressions(value: Any) -> Iterator[str]:
+        if isinstance(value, dict) and isinstance(value.get("Regex"), str):
+            yield value["Regex"]
+        inner = (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        )
+        for item in inner:
+            yield from expressions(item)
+
+    values = json_object(path)
+    for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        for expression in expressions(values.get(name)):
+            if len(expression) > 2_000 or _slow(expression):
+                raise CheckpointError(
+                    f"{path}: the regular expression {expression[:200]!r} of the {name} can take time "
+                    "out of proportion to the text (repeated groups). Use the model's published tokenizer."
+                )
+
+
 def from_tiktoken(path: str | Path) -> tokenizers.Tokenizer:
     """Qwen2.5's tokenizer from its ranks: a line per token, its bytes in base64 and its rank.
 
@@ -130,7 +189,7 @@ def from_tiktoken(path: str | Path) -> tokenizers.Tokenizer:
             raise CheckpointError(
                 f"{path}, line {number}: {error}; expected a token in base64 and its rank."
             ) from error
-    text = {byte: character for character, byte in _byte_of_character().items()}
+    text = {byte: character for character, byte in byte_of_character().items()}
 
     def spelled(token: bytes) -> str:
         return "".join(text[byte] for byte in token)
@@ -164,7 +223,7 @@ def _merged(token: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
     return parts
 
 
-def _byte_of_character() -> dict[str, int]:
+def byte_of_character() -> dict[str, int]:
     """Inverse of the byte-level alphabet: printable Latin-1 stands for itself, the rest is shifted."""
     kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
     shifted = [b for b in range(256) if b not in kept]
@@ -174,7 +233,7 @@ def _byte_of_character() -> dict[str, int]:
 
 def token_bytes(tokenizer: HFTokenizer) -> list[bytes | None]:
     """Bytes that each embedding row stands for; None for special tokens and unused rows."""
-    table = _byte_of_character()
+    table = byte_of_character()
     found: list[bytes | None] = [None] * tokenizer.vocab_size
     added = set(tokenizer.tokenizer.get_added_tokens_decoder())
     for text, number in tokenizer.tokenizer.get_vocab(with_added_tokens=True).items():

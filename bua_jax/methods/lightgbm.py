@@ -6,9 +6,19 @@ from typing import Any
 import lightgbm
 import numpy as np
 
+from bua_jax.basics.config import Settings
 from bua_jax.methods.protocol import Histories, window_counts
 
 _RECENT = 5
+_PARAMETERS = (
+    "learning_rate",
+    "num_leaves",
+    "min_data_in_leaf",
+    "feature_fraction",
+    "bagging_fraction",
+    "bagging_freq",
+    "lambda_l2",
+)
 
 
 def features(histories: Histories, classes: int, slots: int) -> np.ndarray:
@@ -82,19 +92,16 @@ def fit(
     classes: int,
     slots: int,
     seed: int,
-    rounds: int = 600,
+    settings: Settings,
 ) -> LightGBM:
-    """Boosts until the validation users' log-loss stops falling. Deterministic."""
+    """Boosts until the validation users' log-loss stops falling. Deterministic.
+
+    settings: `config.methods.lightgbm`.
+    """
     parameters = {
         "objective": "multiclass",
         "num_class": classes,
-        "learning_rate": 0.03,
-        "num_leaves": 7,
-        "min_data_in_leaf": 60,
-        "feature_fraction": 0.5,
-        "bagging_fraction": 0.7,
-        "bagging_freq": 1,
-        "lambda_l2": 5.0,
+        **{name: settings[name] for name in _PARAMETERS},
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
@@ -106,8 +113,8 @@ def fit(
     booster = lightgbm.train(
         parameters,
         train,
-        rounds,
+        settings.rounds,
         valid_sets=[held],
-        callbacks=[lightgbm.early_stopping(30, verbose=False)],
+        callbacks=[lightgbm.early_stopping(settings.patience, verbose=False)],
     )
     return LightGBM(booster, classes, slots, len(training[1]))

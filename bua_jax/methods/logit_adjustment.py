@@ -6,6 +6,8 @@ finds the strength on validation users, then it is frozen.
 
 import numpy as np
 
+from bua_jax.basics.config import Settings
+
 
 def adjust(probabilities: np.ndarray, shares: np.ndarray, tau: float) -> np.ndarray:
     """p_c / share_c^tau, normalised: float64[n, C], training shares float64[C]."""
@@ -14,11 +16,18 @@ def adjust(probabilities: np.ndarray, shares: np.ndarray, tau: float) -> np.ndar
 
 
 def match_tau(
-    probabilities: np.ndarray, targets: np.ndarray, shares: np.ndarray, rec_w: float
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    shares: np.ndarray,
+    rec_w: float,
+    settings: Settings,
 ) -> float:
-    """The largest tau in [0, 2] whose accuracy on these (validation) windows is at least `rec_w`."""
+    """The largest tau whose accuracy on these (validation) windows is at least `rec_w`.
+
+    settings: `config.methods.encoder_adjusted`.
+    """
     found = 0.0
-    for tau in np.linspace(0, 2, 41):
+    for tau in np.linspace(0, settings.largest_tau, settings.taus):
         predicted = adjust(probabilities, shares, tau).argmax(1)
         if np.mean(predicted == targets) >= rec_w:
             found = float(tau)

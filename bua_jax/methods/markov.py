@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bua_jax.basics.config import Settings
 from bua_jax.events.groups import training_mask
 from bua_jax.events.schema import EventStore
 from bua_jax.methods.protocol import Histories
-
-_SMOOTHING = 0.1  # added to every count
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,11 @@ class Markov:
         return self.transitions[histories.last(3)]
 
 
-def fit_markov(store: EventStore) -> Markov:
-    """Transitions between consecutive events of the same training user."""
+def fit_markov(store: EventStore, settings: Settings) -> Markov:
+    """Transitions between consecutive events of the same training user; settings: `config.methods.markov`."""
     classes = len(store.catalogue.behaviours)
     owner = np.repeat(np.arange(len(store.users)), np.diff(store.offsets))
     pairs = training_mask(store)[1:] & (owner[1:] == owner[:-1])
-    counts = np.full((classes, classes), _SMOOTHING)
+    counts = np.full((classes, classes), settings.smoothing)
     np.add.at(counts, (store.behaviour[:-1][pairs], store.behaviour[1:][pairs]), 1)
     return Markov(counts / counts.sum(1, keepdims=True), int(pairs.sum()))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bua_jax.basics.config import Settings
 from bua_jax.events.schema import EventStore
 from bua_jax.methods.markov import Markov, fit_markov
 from bua_jax.methods.protocol import Histories
@@ -27,10 +28,11 @@ class MarkovCounts:
 
 
 def fit_markov_counts(
-    store: EventStore, validation: Histories, validation_targets: np.ndarray
+    store: EventStore, validation: Histories, validation_targets: np.ndarray, methods: Settings
 ) -> MarkovCounts:
-    """Chooses the mixing weight by validation log-loss."""
-    window, markov = fit_window_majority(store), fit_markov(store)
+    """Chooses the mixing weight by validation log-loss; methods: `config.methods`, of the two mixed."""
+    window = fit_window_majority(store, methods.window_majority)
+    markov = fit_markov(store, methods.markov)
     counted, chained = window.predict(validation), markov.predict(validation)
     rows = np.arange(len(validation_targets))
 

@@ -1,7 +1,7 @@
 """Encoder, projector, language model and adapter as one model: the only file that knows all four.
 
-Variables are one dict of groups: "encoder", "projector", "base" (the language model's own weights)
-and "adapter" (LoRA). What is trained is the caller's choice of groups.
+Variables are one dict of parts: "encoder", "projector", "base" (the language model's own weights)
+and "adapter" (LoRA). What is trained is the caller's choice of parts.
 """
 
 from collections.abc import Mapping

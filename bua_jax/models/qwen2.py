@@ -127,7 +127,7 @@ def _attend_block(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array)
     kv, s = k.shape[1], k.shape[2]
     mask = causal_mask(segments, last=t)
     kind = jnp.promote_types(q.dtype, jnp.float32)
-    # Heads go before time: batched GEMMs over (b, kv head), with a group's queries as rows.
+    # Heads go before time: batched GEMMs over (b, kv head), with a kv head's queries as rows.
     q = q.reshape(b, t, kv, n // kv, d).transpose(0, 2, 3, 1, 4).reshape(b, kv, -1, d)
     logits = jnp.einsum("bkqd,bksd->bkqs", q, k, preferred_element_type=kind) * d**-0.5
     logits = jnp.where(mask[:, None, None], logits.reshape(b, kv, -1, t, s), _MASKED)

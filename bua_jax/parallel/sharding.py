@@ -73,7 +73,7 @@ def own_mesh(text: str) -> Mesh:
 
 
 def spec_of(path: str) -> P:
-    """PartitionSpec of an array by its path, which ends in `group/.../leaf`.
+    """PartitionSpec of an array by its path, which ends in `part/.../leaf`.
 
     Moments of the optimizer carry the path of their parameter at the end of theirs. Raises
     `ConfigError` for a path without a rule, rather than replicating what may be large.

@@ -1,5 +1,6 @@
 """The steps of the curriculum in their order, as data."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -12,7 +13,9 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding.cache import CACHE_TYPES
 from bua_jax.decoding.rounds import DECODE
 from bua_jax.dialogue.prompts import SOFT_TOKENS
+from bua_jax.events.spec import ON_BAD_ROW
 from bua_jax.models import quantization
+from bua_jax.models.encoders import KINDS
 from bua_jax.models.qwen2_config import ATTENTION, REMAT
 from bua_jax.parallel import processes
 from bua_jax.parallel.sharding import parse_mesh
@@ -24,6 +27,8 @@ from bua_jax.pipeline.reflection import build_reflection
 from bua_jax.pipeline.stages import build_stage
 from bua_jax.pipeline.steps import Run, Step, outline, plain
 from bua_jax.pipeline.windows import SETS, build_set, fields_of, step_of
+from bua_jax.training.losses import LOSSES
+from bua_jax.training.optimizer import STAGE_TABLE
 
 
 def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
@@ -66,20 +71,9 @@ def _check(config: ConfigDict) -> None:
     workers = config.execution.feed_workers
     if workers < 0:
         raise ConfigError(f"config.execution.feed_workers={workers} is less than 0.")
-    choices = {
-        "model.base_quantization": quantization.MODES,
-        "execution.attention": ("auto", *ATTENTION),
-        "execution.remat": ("none", *REMAT),
-        "model.soft_tokens": SOFT_TOKENS,
-        "encoder.kind": ("behavegpt", "sasrec"),
-        "decoding.decode": DECODE,
-        "decoding.cache_dtype": CACHE_TYPES,
-        "data.on_bad_row": ("error", "skip"),
-        **{f"{s}.loss": ("round_balanced", "token_mean") for s in STAGES},
-    }
-    for name, legal in choices.items():
-        group, _, field = name.partition(".")
-        value = config[group][field]
+    for name, legal in _TABLES.items():
+        part, _, field = name.partition(".")
+        value = config[part][field]
         if value not in legal:
             raise ConfigError(f"config.{name}={value!r} is none of {', '.join(legal)}.")
     if config.model.base_quantization != "none":
@@ -106,8 +100,20 @@ def _check(config: ConfigDict) -> None:
         )
 
 
-STAGES = ("stage1", "stage2", "stage3", "joint")
+STAGES = tuple(STAGE_TABLE)
 _CURRICULUM = STAGES[:3]
+_TABLES: dict[str, Collection[str]] = {
+    "model.base_quantization": quantization.MODES,
+    "model.soft_tokens": SOFT_TOKENS,
+    "execution.attention": ("auto", *ATTENTION),
+    "execution.remat": ("none", *REMAT),
+    "encoder.kind": KINDS,
+    "decoding.decode": DECODE,
+    "decoding.cache_dtype": CACHE_TYPES,
+    "data.on_bad_row": ON_BAD_ROW,
+    **{f"{stage}.loss": LOSSES for stage in STAGES},
+}
+"""Fields that name an entry of a table: its keys are the legal values."""
 
 
 def _stage_needs(stage: str, config: ConfigDict) -> tuple[str, ...]:
@@ -131,7 +137,7 @@ def _stage(name: str, about: str) -> Step:
     return Step(
         name,
         about,
-        (name, "model", "seed", "windows.prediction_history"),
+        (name, "model", "methods.bua", "seed", "windows.prediction_history"),
         lambda config: _stage_needs(name, config),
         lambda run: build_stage(run, name),
         lambda config: _stage_minutes(config, name),

@@ -7,6 +7,7 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.events.card import write_card
 from bua_jax.events.groups import training_shares
 from bua_jax.events.readers import DataSpec, read_store
+from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import EventStore
 from bua_jax.events.simulate import RESERVED_SEEDS, simulated_store
 from bua_jax.pipeline.steps import Run
@@ -26,7 +27,7 @@ def load_store(run: Run) -> EventStore:
 def build_data(run: Run) -> dict[str, Any]:
     """Writes data/events.parquet and the data card; simulated sets also data/personas.parquet."""
     data = run.config.data
-    folder = run.folder("data")
+    folder, report = run.folder("data"), BadRows()
     if data.name == "simulated":
         if data.seed in RESERVED_SEEDS:
             raise ConfigError(
@@ -37,9 +38,9 @@ def build_data(run: Run) -> dict[str, Any]:
             data.num_users, data.num_days, data.seed, personas=folder / "personas.parquet"
         )
     else:
-        store = read_store(DataSpec.from_mapping(data.to_dict()))
+        store = read_store(DataSpec.from_mapping(data.to_dict()), report)
     store.save(folder / "events.parquet")
-    write_card(store, folder)
+    write_card(store, folder, report.duplicates)
     return {
         "fingerprint": store.fingerprint,
         "catalogue": store.catalogue.fingerprint(),

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from bua_jax.basics import files
+from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice, progress
 from bua_jax.dialogue.rounds import Dialogue
-from bua_jax.dialogue.store import describe, read_dialogues, write_dialogues
+from bua_jax.dialogue.store import provenance, read_dialogues, write_dialogues
 from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, write_stage1
 from bua_jax.events.schema import EventStore
 from bua_jax.events.sets import WindowSet
@@ -41,21 +42,21 @@ FIELDS = (
 SHARDS = 64  # blocks of people, at most, that workers share
 
 
-def writer_of(run: Run, store: EventStore) -> Writer:
+def writer_of(config: Settings, store: EventStore) -> Writer:
     """The dialogue writer with the config's switches; statistics from training users only."""
-    config = run.config.dialogues
+    switches = config.dialogues
     return Writer.of(
         store,
-        rounds=config.rounds,
-        shortened_share=config.shortened_share,
-        target_time_revealed=config.target_time_revealed,
-        seed=run.config.seed,
-        drill=run.config.model.drill,
+        rounds=switches.rounds,
+        shortened_share=switches.shortened_share,
+        target_time_revealed=switches.target_time_revealed,
+        seed=config.seed,
+        drill=config.model.drill,
     )
 
 
 @dataclass(frozen=True)
-class Group:
+class Portion:
     """Windows whose dialogues stand together in a file."""
 
     stage: int
@@ -64,20 +65,20 @@ class Group:
     windows: WindowIndex
 
 
-def groups(run: Run, sets: Mapping[str, WindowSet]) -> list[Group]:
+def portions(config: Settings, sets: Mapping[str, WindowSet]) -> list[Portion]:
     """All windows that dialogues are written about, drawn from the sets, in the order of the files."""
-    config, found = run.config, []
+    found = []
     for split in ("train", "validation"):
         whole, days = sets[split].windows, sets[f"days_{split}"].windows
         first = max(1, round(len(whole) * config.dialogues.stage1_share))
-        found.append(Group(1, split, "", sample_windows(whole, first, config.seed)))
+        found.append(Portion(1, split, "", sample_windows(whole, first, config.seed)))
         generated = round(len(whole) * config.dialogues.generation_share)
         for task, windows, number in (
             ("prediction", whole, len(whole) - generated),
             ("generation", days, generated),
         ):
             if number:
-                found.append(Group(2, split, task, sample_windows(windows, number, config.seed)))
+                found.append(Portion(2, split, task, sample_windows(windows, number, config.seed)))
     return found
 
 
@@ -86,35 +87,37 @@ def load_sets(run: Run, store: EventStore) -> dict[str, WindowSet]:
     return {name: load_set(run, name, store) for name in SETS}
 
 
-def write_group(run: Run, writer: Writer, group: Group) -> tuple[list[Dialogue], Counter[str]]:
-    """A group's dialogues, and windows left out by reason; none depends on another window."""
-    if group.stage == 1:
-        tasks = tuple(run.config.dialogues.stage1_tasks)
-        return write_stage1(writer, group.windows, group.split, tasks)
-    items = build_stage2(writer, group.task, group.windows, group.split)
-    title = f"stage 2 {group.task}, {group.split}"
-    return list(progress(items, title, len(group.windows))), Counter()
+def write_portion(
+    config: Settings, writer: Writer, portion: Portion
+) -> tuple[list[Dialogue], Counter[str]]:
+    """A portion's dialogues, and windows left out by reason; none depends on another window."""
+    if portion.stage == 1:
+        tasks = tuple(config.dialogues.stage1_tasks)
+        return write_stage1(writer, portion.windows, portion.split, tasks)
+    items = build_stage2(writer, portion.task, portion.windows, portion.split)
+    title = f"stage 2 {portion.task}, {portion.split}"
+    return list(progress(items, title, len(portion.windows))), Counter()
 
 
 def _finish(
-    run: Run, store: EventStore, written: Iterable[tuple[Group, list[Dialogue], Counter[str]]]
+    run: Run, store: EventStore, written: Iterable[tuple[Portion, list[Dialogue], Counter[str]]]
 ) -> dict[str, Any]:
-    """Caps stage 1, writes both files of what was written of each group, and says what was left out."""
+    """Caps stage 1, writes both files of what was written of each portion, and says what was left out."""
     config = run.config
     stages: dict[int, list[Dialogue]] = {1: [], 2: []}
     skipped: Counter[str] = Counter()
-    for group, found, left_out in written:
+    for portion, found, left_out in written:
         skipped += left_out
-        if group.stage == 1:
+        if portion.stage == 1:
             share = config.dialogues.nothing_share
-            found, left_out = cap_stage1(found, group.split, share, config.seed)
+            found, left_out = cap_stage1(found, portion.split, share, config.seed)
             skipped += left_out
-        stages[group.stage] += found
+        stages[portion.stage] += found
     for reason, number in skipped.items():
         notice(f"stage 1: left out {number} windows ({reason})")
     for stage, dialogues in stages.items():
         path = run.folder("dialogues") / f"stage{stage}.parquet"
-        write_dialogues(path, dialogues, describe(store))
+        write_dialogues(path, dialogues, provenance(store))
     notice(f"dialogues: {len(stages[1])} of stage 1, {len(stages[2])} of stage 2")
     return {"stage1": len(stages[1]), "stage2": len(stages[2])}
 
@@ -122,9 +125,9 @@ def _finish(
 def build_dialogues(run: Run) -> dict[str, Any]:
     """Writes dialogues/stage1.parquet and dialogues/stage2.parquet (training and validation)."""
     store = load_store(run)
-    writer = writer_of(run, store)
-    chosen = groups(run, load_sets(run, store))
-    written = ((group, *write_group(run, writer, group)) for group in chosen)
+    writer = writer_of(run.config, store)
+    chosen = portions(run.config, load_sets(run, store))
+    written = ((portion, *write_portion(run.config, writer, portion)) for portion in chosen)
     return _finish(run, store, written)
 
 
@@ -139,12 +142,12 @@ def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
     work = shard_work(values, run.workdir.resolve(), number)
     folder = shard_folder(run, store, sets)
     paths = ray_shards.run_shards(work, number, folder, ".parquet", **cluster)
-    whole = groups(run, sets)
+    whole = portions(run.config, sets)
     found: list[list[Dialogue]] = [[] for _ in whole]
     skipped = Counter[str]()
-    places = {(group.stage, group.split, group.task): i for i, group in enumerate(whole)}
+    places = {(portion.stage, portion.split, portion.task): i for i, portion in enumerate(whole)}
     for path in paths:
-        for dialogue in read_dialogues(path, describe(store)):
+        for dialogue in read_dialogues(path, provenance(store)):
             task = dialogue.task if dialogue.stage == 2 else ""
             found[places[dialogue.stage, dialogue.split, task]].append(dialogue)
         skipped += Counter(json.loads(pq.read_schema(path).metadata[b"skipped"]))
@@ -157,8 +160,8 @@ def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
 def shard_folder(run: Run, store: EventStore, sets: Mapping[str, WindowSet]) -> Path:
     """Where the shards of this config, data, annotator and these windows lie."""
     drawn = {name: one.fingerprint for name, one in sets.items()}
-    shaped = [settings(run.config, FIELDS), drawn, describe(store)]
-    identity = files.sha256_text(json.dumps(shaped, sort_keys=True))
+    shaped = [settings(run.config, FIELDS), drawn, provenance(store)]
+    identity = files.sha256_json(shaped)
     return run.folder("dialogues") / "shards" / identity
 
 
@@ -175,20 +178,22 @@ def write_shard(
     users = np.array_split(np.arange(len(store.users)), shards)[number]
     found: list[Dialogue] = []
     skipped = Counter[str]()
-    for group in whole:
-        first, stop = np.searchsorted(group.windows.user, [users[0], users[-1] + 1])
-        windows = group.windows.take(np.arange(first, stop))
-        written, left_out = write_group(run, writer, dataclasses.replace(group, windows=windows))
+    for portion in whole:
+        first, stop = np.searchsorted(portion.windows.user, [users[0], users[-1] + 1])
+        windows = portion.windows.take(np.arange(first, stop))
+        written, left_out = write_portion(
+            run.config, writer, dataclasses.replace(portion, windows=windows)
+        )
         found += written
         skipped += left_out
-    write_dialogues(path, found, {**describe(store), "skipped": json.dumps(skipped)})
+    write_dialogues(path, found, {**provenance(store), "skipped": json.dumps(skipped)})
 
 
 @functools.lru_cache(maxsize=1)  # once per worker
-def _loaded(config: str, workdir: Path) -> tuple[Run, EventStore, Writer, list[Group]]:
+def _loaded(config: str, workdir: Path) -> tuple[Run, EventStore, Writer, list[Portion]]:
     run = Run(nested(json.loads(config)), workdir)
     store = load_store(run)
-    return run, store, writer_of(run, store), groups(run, load_sets(run, store))
+    return run, store, writer_of(run.config, store), portions(run.config, load_sets(run, store))
 
 
 def load_dialogues(run: Run, stage: str, store: EventStore) -> list[Dialogue]:
@@ -196,4 +201,4 @@ def load_dialogues(run: Run, stage: str, store: EventStore) -> list[Dialogue]:
     if stage == "joint":
         return [d for s in ("stage1", "stage2", "stage3") for d in load_dialogues(run, s, store)]
     folder = run.folder("reflect" if stage == "stage3" else "dialogues")
-    return read_dialogues(folder / f"{stage}.parquet", describe(store))
+    return read_dialogues(folder / f"{stage}.parquet", provenance(store))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
 from bua_jax.basics.files import write_json
 from bua_jax.events.schema import Catalogue
@@ -12,10 +13,9 @@ from bua_jax.pipeline.steps import Run
 from bua_jax.training.events import EncoderSettings, train_encoder
 
 
-def encoder_config(run: Run, catalogue: Catalogue) -> EncoderConfig:
+def encoder_config(run_config: Settings, catalogue: Catalogue) -> EncoderConfig:
     """Sizes of the encoder that the config asks for."""
-    config = run.config.encoder
-    lengths = (run.config.windows.prediction_history, run.config.windows.generation_history)
+    config, windows = run_config.encoder, run_config.windows
     return EncoderConfig(
         kind=config.kind,
         num_behaviours=len(catalogue.behaviours),
@@ -24,30 +24,30 @@ def encoder_config(run: Run, catalogue: Catalogue) -> EncoderConfig:
         num_layers=config.num_layers,
         num_heads=config.num_heads,
         dropout=config.dropout,
-        max_events=max(lengths),
+        max_events=max(windows.prediction_history, windows.generation_history),
     )
 
 
-def encoder_settings(run: Run) -> EncoderSettings:
+def encoder_settings(run_config: Settings) -> EncoderSettings:
     """How the config wants encoders trained (the baselines' too)."""
-    config = run.config.encoder
+    config = run_config.encoder
     return EncoderSettings(
-        history_length=run.config.windows.prediction_history,
-        min_history=run.config.windows.min_history,
+        history_length=run_config.windows.prediction_history,
+        min_history=run_config.windows.min_history,
         epochs=config.epochs,
         batch=config.batch,
         peak_lr=config.peak_lr,
         weight_decay=config.weight_decay,
         dro_lambda=config.dro_lambda,
-        seed=run.config.seed,
+        seed=run_config.seed,
     )
 
 
 def build_encoder(run: Run) -> dict[str, Any]:
     """Writes encoder/encoder.safetensors and history.json."""
     store = load_store(run)
-    config = encoder_config(run, store.catalogue)
-    params, records = train_encoder(config, store, encoder_settings(run))
+    config = encoder_config(run.config, store.catalogue)
+    params, records = train_encoder(config, store, encoder_settings(run.config))
     digest = tree_hash(params)
     metadata = {
         "config": config.to_json(),

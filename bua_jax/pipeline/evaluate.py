@@ -15,7 +15,7 @@ import numpy as np
 
 from bua_jax.alignment.ask import Bua
 from bua_jax.basics import files
-from bua_jax.basics.version import __version__
+from bua_jax.basics.version import signature
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.dialogue.tasks import Writer, understanding_rounds
 from bua_jax.evaluation import kept
@@ -26,14 +26,13 @@ from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, ori
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore
 from bua_jax.events.sets import WindowSet
-from bua_jax.events.windows import sample_id, target_day
+from bua_jax.events.windows import sample_id, shown_id, target_day
 from bua_jax.methods import logit_adjustment
 from bua_jax.methods.last_day import last_day
 from bua_jax.methods.protocol import histories_of
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.predictions import (
     PREDICTIONS_READ,
-    VALIDATION_WINDOWS,
     Asked,
     asked_of,
     bua_of,
@@ -63,7 +62,8 @@ def score(run: Run, store: EventStore, asked: Asked, predicted: Predicted) -> di
         count=run.config.evaluation.bootstrap,
         seed=run.config.seed,
     )
-    return {**metrics, "rec_w_interval": interval, **predicted.facts}
+    people = len(np.unique(asked.windows.user))
+    return {**metrics, "rec_w_interval": interval, "people": people, **predicted.facts}
 
 
 def score_all(
@@ -92,11 +92,13 @@ def _adjusted(
 ) -> Predicted:
     """The encoder, logit-adjusted on validation to BUA's rec_w: what a tail gain is held against."""
     config, kind = run.config, run.config.encoder.kind
-    held = draw(config.windows, store, "validation", "prediction", VALIDATION_WINDOWS)
+    count = config.evaluation.validation_windows
+    held = draw(config.windows, store, "validation", "prediction", count)
     seen, targets = histories_of(store, held, asked.seen.fields.shape[1])
     shares = training_shares(store)
     on_validation = predictor(run, store, kind).predict(seen)
-    tau = logit_adjustment.match_tau(on_validation, targets, shares, rec_w)
+    settings = config.methods.encoder_adjusted
+    tau = logit_adjustment.match_tau(on_validation, targets, shares, rec_w, settings)
     probabilities = logit_adjustment.adjust(predicted[kind].probabilities, shares, tau)
     return Predicted(probabilities, facts={"tau": tau, **predicted[kind].facts})
 
@@ -167,7 +169,7 @@ def _write_predictions(
     named = {name: one.labels for name, one in predicted.items()}
     lines = [
         {
-            "sample_id": sample_id(store, asked.windows, i),
+            "sample_id": shown_id(store, asked.windows, i),
             "target": labels[target],
             "predicted": {n: labels[p[i]] if p[i] >= 0 else None for n, p in named.items()},
             "understanding": texts[i] if texts else {},
@@ -186,16 +188,19 @@ def build_evaluation(run: Run) -> dict[str, Any]:
     _write_predictions(folder / "predictions.jsonl", store, asked, predicted)
     made, frozen = generate_all(run, store)
     files.write_text(folder / "generated.jsonl", _lines(made))
-    split = files.sha256_text(json.dumps(store.split.tolist()))
-    signature = (
-        f"bua|data:{store.fingerprint}|split:{split}|test:{asked.frozen.fingerprint}|"
-        f"decode:{run.config.decoding.decode}|invalid:wrong|bleu:{bleu_signature()}|"
-        f"seed:{run.config.seed}|v{__version__}"
+    depends_on = signature(
+        data=store.fingerprint,
+        split=files.sha256_json(store.split.tolist()),
+        test=asked.frozen.fingerprint,
+        decode=run.config.decoding.decode,
+        invalid="wrong",
+        bleu=bleu_signature(),
+        seed=run.config.seed,
     )
     metrics = {
         "prediction": prediction,
         **score_days(run, store, made, frozen),
-        "signature": signature,
+        "signature": depends_on,
     }
     if run.config.evaluation.oracle:
         fields = ("seed", *PREDICTIONS_READ)

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from bua_jax.alignment.parts import Parts, base_folder
+from bua_jax.basics.console import in_markdown
 from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.files import read_json, write_json
-from bua_jax.interop import huggingface, peft
+from bua_jax.interop import chat, huggingface, peft
 from bua_jax.models import lora, quantization
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.pipeline.finished import finished_stage, load
 
 _METRICS = ("rec_w", "prec_w", "overall", "log_loss", "n")
-_CHAT_TEMPLATE = "tokenizer_config.json"
 
 
 def _soft_ids(parts: Parts) -> dict[str, int]:
@@ -32,11 +32,11 @@ def _card(run: Path, parts: Parts, base: str) -> str:
     config, identity = record["config"], parts.identity
     rows = {
         "base": f"{base} (hash {identity['base']})",
-        "data": f"{config['data']['name']}, fingerprint {identity['data']}",
+        "data": f"{in_markdown(config['data']['name'])}, fingerprint {identity['data']}",
         "seed": config["seed"],
         "LoRA": identity["lora"],
         "soft tokens": f"{identity['soft_tokens']}, recall {identity['recall']}; ids {_soft_ids(parts)}",
-        "behaviours": ", ".join(parts.catalogue.behaviours),
+        "behaviours": in_markdown(", ".join(parts.catalogue.behaviours)),
     }
     if (run / "metrics.json").is_file():
         found = read_json(run / "metrics.json")
@@ -62,16 +62,32 @@ it was not trained on text alone.
 """
 
 
+def base_name(model: ConfigDict, folder: Path) -> tuple[str, str | None]:
+    """What others call the base of a run, and its revision: its hub id, its path from here where it lies
+    below, else the name of its folder or file.
+
+    Never an absolute path, which would tell of this machine and lead nowhere on another.
+    """
+    given, below = Path(model.path), folder.resolve()
+    if "@" in model.path and not given.exists():
+        name, _, revision = model.path.rpartition("@")
+        return name, revision
+    if below.is_relative_to(Path.cwd()):
+        return str(below.relative_to(Path.cwd())), None
+    return given.stem if given.suffix == ".gguf" else below.name, None
+
+
 def export(
     run: str | Path, output: str | Path, *, merge: bool = False, base: str = ""
 ) -> dict[str, float]:
     """Writes the last finished stage of `run` into the empty folder `output`.
 
     A PEFT folder with a model card; with `merge` a Hugging Face directory whose kernels hold the
-    adapter (added in float32, rounded once), with the base's tokenizer. Encoder, projector and the
-    soft tokens' ids lie beside them. base: what PEFT and the card call the base; its folder if empty.
-    Returns what merging changes (`merge_difference`), nothing without `merge`. Raises `ConfigError`
-    if `output` holds anything, `MismatchError` if `run` holds no finished stage.
+    adapter (added in float32, rounded once), with the base's tokenizer and the template of our
+    dialogues. Encoder, projector, the soft tokens' ids and where an answer ends lie beside them. base:
+    what PEFT and the card call the base; `base_name` if empty. Returns what merging changes
+    (`merge_difference`), nothing without `merge`. Raises `ConfigError` if `output` holds anything,
+    `MismatchError` if `run` holds no finished stage.
     """
     run, output = Path(run), Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -79,16 +95,15 @@ def export(
     parts = load(run).parts
     shape, variables = parts.model.llm.lora, parts.variables
     assert shape is not None
-    folder = base_folder(ConfigDict(finished_stage(run)[1]["config"]["model"])).resolve()
-    base = base or str(folder)
+    model = ConfigDict(finished_stage(run)[1]["config"]["model"])
+    folder = base_folder(model)
+    base, revision = (base, None) if base else base_name(model, folder)
     difference: dict[str, float] = {}
     if merge:
         llm = parts.model.llm
         plain = quantization.dequantize(variables["base"], llm.config.dtype)
         huggingface.save(output, llm.config, lora.merge(plain, variables["adapter"], shape))
-        parts.tokenizer.tokenizer.save(str(output / "tokenizer.json"))
-        if (folder / _CHAT_TEMPLATE).is_file():
-            shutil.copyfile(folder / _CHAT_TEMPLATE, output / _CHAT_TEMPLATE)
+        chat.save_tokenizer(output, parts.tokenizer, folder)
         difference = merge_difference(llm, plain, variables["adapter"])
     else:
         peft.save(
@@ -96,9 +111,11 @@ def export(
             variables["adapter"],
             shape,
             base=base,
+            revision=revision,
             base_hash=parts.identity["base"],
             card=_card(run, parts, base),
         )
+    chat.save_generation(output, parts.tokenizer)
     projector = {"projector": variables["projector"]}
     huggingface.save_tree(output / "projector.safetensors", projector, parts.identity)
     shutil.copyfile(run / "encoder" / "encoder.safetensors", output / "encoder.safetensors")

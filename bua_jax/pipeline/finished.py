@@ -1,5 +1,6 @@
 """The trained model of a finished run."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
 
     Raises `MismatchError` if the folder holds no finished stage.
     """
+    if not folder.is_dir():
+        beside = [
+            p.name for p in folder.parent.glob("*/") if (p / "stage2" / "record.json").is_file()
+        ]
+        near = difflib.get_close_matches(folder.name, beside, n=1, cutoff=0.5)
+        hint = f" Did you mean {folder.parent / near[0]}?" if near else ""
+        raise MismatchError(f"There is no folder {folder}, expected that of a trained run.{hint}")
     done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
     if not done:
         raise MismatchError(
@@ -35,13 +43,13 @@ def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
     Raises `MismatchError` for a run of an older version, which lacks fields that asking it needs.
     """
     config, today = ConfigDict(record["config"]), load_config("configs/base.py")
-    for group in ("execution", "model", "decoding", "dialogues", "windows"):
-        missing = sorted(set(today[group]) - set(config.get(group, ())))
+    for part in ("execution", "model", "decoding", "dialogues", "windows"):
+        missing = sorted(set(today[part]) - set(config.get(part, ())))
         if missing:
             made_by = record["versions"]
             raise MismatchError(
                 f"{folder} was trained by version {made_by.get('bua_jax')} (git {made_by.get('git')}), "
-                f"whose configs had no config.{group}.{missing[0]} yet. Use that version with it, or train "
+                f"whose configs had no config.{part}.{missing[0]} yet. Use that version with it, or train "
                 "it again in another --workdir."
             )
     return config

@@ -97,7 +97,7 @@ def _torch() -> tuple[Any, Any, Any]:
     except ImportError as error:
         raise ConfigError(
             f"parity needs torch, transformers and PEFT ({error}). Install them: "
-            "pip install 'bua-jax[parity]'."
+            "pip install torch transformers peft."
         ) from error
     return torch, transformers, peft_
 

@@ -22,7 +22,7 @@ from bua_jax.evaluation.kept import Predicted
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore, History
 from bua_jax.events.sets import WindowSet
-from bua_jax.events.windows import Day, WindowIndex, history, sample_id
+from bua_jax.events.windows import Day, WindowIndex, history, shown_id
 from bua_jax.methods import lightgbm, neural
 from bua_jax.methods.majority import fit_majority
 from bua_jax.methods.markov import fit_markov
@@ -48,9 +48,22 @@ FIELDS = (
     "windows.min_history",
     "windows.prediction_history",
     "windows.generation_history",
+    "methods.window_majority",
+    "methods.markov",
+    "methods.lightgbm",
+    "methods.sasrec",
+    "methods.encoder_adjusted",
 )
 """What the step reads of the config."""
-_BASELINES_READ = ("seed", "encoder", "evaluation.lightgbm_windows", "windows")
+_BASELINES_READ = (
+    "seed",
+    "encoder",
+    "evaluation.validation_windows",
+    "evaluation.lightgbm_windows",
+    "windows",
+)
+_PAGES = {"markov_counts": ("methods.markov", "methods.window_majority")}
+"""Pages of methods that have none of their own name."""
 _DAYS_READ = ("seed", "decoding", "dialogues.rounds")
 PREDICTIONS_READ = (
     "decoding.max_new_tokens",
@@ -61,9 +74,7 @@ PREDICTIONS_READ = (
     "dialogues.target_time_revealed",
     "model.drill",
 )
-VALIDATION_WINDOWS = 4000
 _FIELDS = ("weekday", "slot", "place", "behaviour")
-_SASREC_WIDTH = 64  # of the baseline: near the 50 of Kang & McAuley
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +117,7 @@ def identity(run: Run, about: WindowSet, made_from: str, fields: Sequence[str]) 
     record = read_record(run, made_from)
     assert record is not None
     content = [about.fingerprint, record["id"], read, __version__]
-    return files.sha256_text(json.dumps(content, sort_keys=True))
+    return files.sha256_json(content)
 
 
 def final_stage(needs: Sequence[str]) -> str:
@@ -119,7 +130,8 @@ def final_stage(needs: Sequence[str]) -> str:
 
 def predictor(run: Run, store: EventStore, name: str) -> Predictor:
     """A baseline, fitted on training users, stopped on validation users."""
-    config, length = run.config, run.config.windows.prediction_history
+    config, methods = run.config, run.config.methods
+    length = config.windows.prediction_history
     classes, slots = len(store.catalogue.behaviours), store.catalogue.slots_per_day
 
     def windows(split: str, count: int) -> tuple[Histories, np.ndarray]:
@@ -129,23 +141,23 @@ def predictor(run: Run, store: EventStore, name: str) -> Predictor:
         trained, params, _ = load_encoder(run.folder("encoder"))
         if trained.kind == kind:
             return neural.from_encoder(trained, params, store)
-        other = encoder_config(run, store.catalogue)
-        width = _SASREC_WIDTH if kind == "sasrec" else other.dim
+        other = encoder_config(run.config, store.catalogue)
+        width = methods.sasrec.dim if kind == "sasrec" else other.dim
         other = dataclasses.replace(other, kind=kind, dim=width)
-        return neural.fit(other, store, encoder_settings(run))
+        return neural.fit(other, store, encoder_settings(run.config))
+
+    def held() -> tuple[Histories, np.ndarray]:
+        return windows("validation", config.evaluation.validation_windows)
 
     def boosted() -> Predictor:
-        training = windows("train", config.evaluation.lightgbm_windows)
-        held = windows("validation", VALIDATION_WINDOWS)
-        return lightgbm.fit(training, held, classes, slots, config.seed)
+        training, settings = windows("train", config.evaluation.lightgbm_windows), methods.lightgbm
+        return lightgbm.fit(training, held(), classes, slots, config.seed, settings)
 
     makers: dict[str, Callable[[], Predictor]] = {
         "majority": lambda: fit_majority(store),
-        "window_majority": lambda: fit_window_majority(store),
-        "markov": lambda: fit_markov(store),
-        "markov_counts": lambda: fit_markov_counts(
-            store, *windows("validation", VALIDATION_WINDOWS)
-        ),
+        "window_majority": lambda: fit_window_majority(store, methods.window_majority),
+        "markov": lambda: fit_markov(store, methods.markov),
+        "markov_counts": lambda: fit_markov_counts(store, *held(), methods),
         "lightgbm": boosted,
         "sasrec": lambda: encoder("sasrec"),
         "behavegpt": lambda: encoder("behavegpt"),
@@ -227,7 +239,8 @@ def predict_all(run: Run, store: EventStore, asked: Asked) -> dict[str, Predicte
 
     for name in config.evaluation.baselines:
         make = functools.partial(_baseline, run, store, asked, name)
-        add(name, "encoder", _BASELINES_READ, make)
+        read = (*_BASELINES_READ, *_PAGES.get(name, (f"methods.{name}",)))
+        add(name, "encoder", read, make)
     last = final_stage(run.needs)
     if config.evaluation.zero_shot:
         make = functools.partial(_zero_shot, run, store, asked)
@@ -266,7 +279,7 @@ def generate_all(run: Run, store: EventStore) -> tuple[list[dict[str, Any]], Win
         made, said, _ = bua_of(run, stage, store).days(histories, weekdays)
         return [
             {
-                "sample_id": sample_id(store, frozen.windows, i),
+                "sample_id": shown_id(store, frozen.windows, i),
                 **dataclasses.asdict(one.day),
                 "text": one.text,
                 "invalid_pieces": one.invalid,

@@ -23,7 +23,7 @@ def import_ray() -> Any:
         import ray
     except ImportError as error:
         raise ConfigError(
-            "--engine=ray needs the package ray: pip install 'bua-jax[ray]', or use --engine=local."
+            "--engine=ray needs the package ray: pip install ray, or use --engine=local."
         ) from error
     return ray
 

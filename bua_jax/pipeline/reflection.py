@@ -11,10 +11,10 @@ from bua_jax.basics.console import notice
 from bua_jax.decoding.rounds import understand
 from bua_jax.dialogue.critic import critique, refinement_dialogue
 from bua_jax.dialogue.rounds import Dialogue
-from bua_jax.dialogue.store import describe, write_dialogues
+from bua_jax.dialogue.store import provenance, write_dialogues
 from bua_jax.dialogue.tasks import Writer
 from bua_jax.events.groups import training_shares
-from bua_jax.events.windows import sample_id, sample_windows
+from bua_jax.events.windows import sample_id, sample_windows, shown_id
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.stages import load_stage
 from bua_jax.pipeline.steps import Run
@@ -55,7 +55,7 @@ def build_reflection(run: Run) -> dict[str, Any]:
         weak = set(order[: max(1, round(len(order) * config.dialogues.reflect_share))].tolist())
         for i, (window, draft, critic) in enumerate(zip(seen, drafts, found, strict=True)):
             record = {
-                "sample_id": window.sample_id,
+                "sample_id": shown_id(store, windows, i),
                 "split": split,
                 "draft": draft,
                 "score": critic.score,
@@ -68,6 +68,6 @@ def build_reflection(run: Run) -> dict[str, Any]:
                 kept.append(refinement_dialogue(window, split, start, end, draft))
     folder = run.folder("reflect")
     files.write_text(folder / "drafts.jsonl", "".join(lines))
-    write_dialogues(folder / "stage3.parquet", kept, describe(store))
+    write_dialogues(folder / "stage3.parquet", kept, provenance(store))
     notice(f"reflect: mean draft score {scores['train']:.2f}, {len(kept)} stage-3 dialogues")
     return {"scores": scores, "dialogues": len(kept)}

@@ -10,9 +10,9 @@ from bua_jax.basics.console import out
 from bua_jax.evaluation import kept, plots, tables
 from bua_jax.evaluation.kept import Predicted
 from bua_jax.evaluation.prediction import Calibration, calibration
-from bua_jax.evaluation.report import Conversation, Report, Section, write_report
+from bua_jax.evaluation.report import Conversation, Report, sections, write_report
 from bua_jax.events.schema import EventStore
-from bua_jax.events.windows import sample_id, target_day
+from bua_jax.events.windows import shown_id, target_day
 from bua_jax.methods.protocol import histories_of
 from bua_jax.parallel import processes
 from bua_jax.pipeline.data import load_store
@@ -35,26 +35,6 @@ def _curves(run: Run) -> dict[str, list[tuple[int, float]]]:
                     key = f"{stage} {name.rsplit('/', 1)[1]}"
                     curves.setdefault(key, []).append((int(record["step"]), value))
     return curves
-
-
-def _sections(metrics: dict[str, Any]) -> list[Section]:
-    sections = [
-        Section("Prediction (test users)", tables.HEADER, tables.rows(metrics["prediction"])),
-        Section(
-            "Generation", tables.GENERATION_HEADER, tables.generation_rows(metrics["generation"])
-        ),
-        Section(
-            "Paper (private data, 7B model): not comparable, printed for its orderings",
-            ("method", *tables.METRICS[:6]),
-            [[name, *(f"{100 * v:.1f}" for v in row)] for name, row in tables.PAPER.items()],
-        ),
-    ]
-    if "originality" in metrics:
-        originals = tables.originality_rows(metrics["originality"])
-        sections.insert(2, Section("Are days copies?", tables.ORIGINALITY_HEADER, originals))
-    if oracle := tables.oracle_rows(metrics.get("oracle", [])):
-        sections.insert(1, Section("Reference answers given", tables.ORACLE_HEADER, oracle))
-    return sections
 
 
 def _pictures_of_days(
@@ -109,7 +89,7 @@ def report_results(run: Run) -> None:
     }
     dialogues = [
         Conversation(
-            sample_id(store, windows, i),
+            shown_id(store, windows, i),
             [*bua.texts[i].items(), ("predicted", labels[bua.labels[i]])]
             + [("true", labels[targets[i]])],
         )
@@ -121,13 +101,14 @@ def report_results(run: Run) -> None:
         ("Confusion", plots.confusion(targets, bua.labels, labels)),
         *_pictures_of_days(run, store, made),
     ]
-    counted = f"{len(windows)} test windows, {len(made)} generated days. Percent; log-loss in nats."
+    scored = metrics["prediction"]["bua"]
+    counted = f"{tables.scope(scored)}, {len(made)} generated days. Percent; log-loss in nats."
     write_report(
         run.workdir / "report.html",
         Report(
             f"BUA on {recorded(run, 'data').data.name}",
-            [counted, _executed(run)],
-            _sections(metrics),
+            [counted, _executed(run), *filter(None, [tables.caution(scored)])],
+            sections(metrics),
             pictures,
             dialogues,
             metrics["signature"],
@@ -137,21 +118,5 @@ def report_results(run: Run) -> None:
 
 def print_results(run: Run) -> None:
     """Prints the tables of a finished evaluation."""
-    metrics = files.read_json(run.workdir / "metrics.json")
-    count = metrics["prediction"]["bua"]["n"]
-    out.print(tables.rich_table(metrics["prediction"], f"Prediction, {count} test windows"))
-    for name, pair in metrics["prediction"]["bua"].get("against", {}).items():
-        low, high = 100 * pair["low"], 100 * pair["high"]
-        out.print(
-            f"bua - {name}: {100 * pair['difference']:+.1f} points (95 % {low:+.1f} to {high:+.1f})"
-        )
-    body = tables.generation_rows(metrics["generation"])
-    if body:
-        out.print(tables.markdown(tables.GENERATION_HEADER, body))
-    if "originality" in metrics:
-        originals = tables.originality_rows(metrics["originality"])
-        out.print(tables.markdown(tables.ORIGINALITY_HEADER, originals))
-    if "oracle" in metrics:
-        out.print(tables.markdown(tables.ORACLE_HEADER, tables.oracle_rows(metrics["oracle"])))
-    out.print(metrics["signature"])
+    tables.print_metrics(files.read_json(run.workdir / "metrics.json"))
     out.print(f"{run.workdir / 'metrics.json'}  {run.workdir / 'report.html'}")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import numpy as np
 
 from bua_jax.alignment.parts import Parts, assemble, save_trained, with_trained
 from bua_jax.alignment.warm_start import warm_start, word_targets
+from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
-from bua_jax.dialogue.prompts import WITHOUT_ENCODER, TokenRecord
+from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import sample_windows, window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
-from bua_jax.feed.records import Encoding, kept_records
+from bua_jax.feed.records import Encoding, check_positions, kept_records
+from bua_jax.feed.token_file import TokenFile
 from bua_jax.models import aligned
 from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import processes, sharding
@@ -30,12 +32,11 @@ from bua_jax.training.loop import train
 from bua_jax.training.optimizer import (
     STAGE_TABLE,
     OptimizerSettings,
-    print_groups,
-    trained_groups,
+    print_parts,
+    trained_parts,
 )
 
 TRAINED = "trained.safetensors"
-_WARM_WINDOWS = 1500
 
 
 def trained_path(run: Run, stage: str) -> Path:
@@ -56,9 +57,9 @@ def previous_stage(needs: Iterable[str]) -> str | None:
     return next((need for need in needs if need in STAGE_TABLE), None)
 
 
-def train_settings(run: Run, stage: str, plan: PackingPlan) -> TrainSettings:
+def train_settings(run_config: Settings, stage: str, plan: PackingPlan) -> TrainSettings:
     """The stage's settings with its length from the dry packing."""
-    config = run.config[stage]
+    config = run_config[stage]
     total = max(1, math.ceil(config.epochs * plan.steps_per_epoch))
     if config.max_steps:
         total = min(total, config.max_steps)
@@ -74,9 +75,16 @@ def train_settings(run: Run, stage: str, plan: PackingPlan) -> TrainSettings:
         task_weight_alpha=config.task_weight_alpha,
         task_weight_decay=config.task_weight_decay,
         task_weight_floor=config.task_weight_floor,
-        seed=run.config.seed,
+        seed=run_config.seed,
         optimizer=OptimizerSettings(**{k: v for k, v in config.items() if k in names}),
     )
+
+
+def stage_parts(run_config: Settings, stage: str) -> tuple[str, ...]:
+    """What the stage trains; without soft tokens there is no projector, and stage 1 trains nothing."""
+    names = trained_parts(stage, full_finetuning=run_config[stage].full_finetuning)
+    reads_soft = run_config.model.soft_tokens not in WITHOUT_ENCODER
+    return tuple(name for name in names if reads_soft or name != "projector")
 
 
 def _starts_cold(run: Run) -> bool:
@@ -94,16 +102,22 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     mesh = sharding.make_mesh(how.mesh)
     if how.attention == "splash":
         check_splash(config.row_length, mesh.devices.flat[0].platform)
-    parts = _start(run, store, mesh)
-    groups = trained_groups(stage, full_finetuning=config.full_finetuning)
-    if model.soft_tokens in WITHOUT_ENCODER:
-        groups = tuple(g for g in groups if g != "projector")
-    if not groups:
+    parts = assemble(model, how, run.folder("encoder"), run.config.seed, mesh)
+    before = previous_stage(run.needs)
+    if before is not None:
+        parts = with_trained(parts, trained_path(run, before))
+    elif _starts_cold(run):
+        parts = _warm(run, parts, store)
+    names = stage_parts(run.config, stage)
+    if not names:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")
-        _save(run, stage, _kept(parts, groups), parts)
+        _save(run, stage, _kept(parts, names), parts)
         return {"skipped": True}
-    print_groups(parts.variables, groups, stage)
-    records = _records(run, stage, store, parts)
+    print_parts(parts.variables, names, stage)
+    shape = (model.soft_tokens, model.recall, config.row_length)
+    records = _records(run, stage, Encoding(store, parts.tokenizer, *shape))
+    for found in records.values():
+        check_positions(found, parts.model.llm.config.max_positions)
     plan = plan_packing(
         records["train"],
         row_length=config.row_length,
@@ -112,7 +126,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         rows_multiple=config.microbatches * mesh.shape["data"] * mesh.shape["fsdp"],
         workers=how.feed_workers,
     )
-    settings = train_settings(run, stage, plan)
+    settings = train_settings(run.config, stage, plan)
     notice(
         f"{stage}: {len(records['train'])} dialogues in {plan.steps_per_epoch:.0f} steps per epoch, "
         f"{plan.rows_per_batch} rows of {plan.row_length} tokens ({plan.fill:.0%} filled), "
@@ -122,7 +136,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         trained, measured = train(
             parts.model,
             parts.variables,
-            groups,
+            names,
             records["train"],
             records["validation"],
             plan,
@@ -132,28 +146,14 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
             mesh,
             stage,
         )
-    _save(run, stage, {**_kept(parts, groups), **trained}, parts)
+    _save(run, stage, {**_kept(parts, names), **trained}, parts)
     attention = parts.model.llm.config.attention  # what "auto" was here
     return {**measured, "dialogues": len(records["train"]), "attention": attention}
 
 
-def _start(run: Run, store: EventStore, mesh: jax.sharding.Mesh) -> Parts:
-    """The model as the stage before left it, else fresh, its projector warmed up if the config says so."""
-    config = run.config
-    parts = assemble(config.model, config.execution, run.folder("encoder"), config.seed, mesh)
-    before = previous_stage(run.needs)
-    if before is not None:
-        return with_trained(parts, trained_path(run, before))
-    return _warm(run, parts, store) if _starts_cold(run) else parts
-
-
-def _records(
-    run: Run, stage: str, store: EventStore, parts: Parts
-) -> dict[str, Sequence[TokenRecord]]:
-    """The stage's dialogues as token records, by split; they are kept in its folder."""
-    dialogues, model = load_dialogues(run, stage, store), run.config.model
-    shape = (model.soft_tokens, model.recall, run.config[stage].row_length)
-    encoding = Encoding(store, parts.tokenizer, *shape)
+def _records(run: Run, stage: str, encoding: Encoding) -> dict[str, TokenFile]:
+    """The stage's dialogues as tokens, by split, written once."""
+    dialogues = load_dialogues(run, stage, encoding.store)
     with processes.first_alone():
         return {
             split: kept_records(
@@ -175,7 +175,8 @@ def _save(run: Run, stage: str, trained: dict[str, Any], parts: Parts) -> None:
 def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
     """A fresh projector fitted to the words of training users' events."""
     whole = load_set(run, "train", store).windows
-    windows = sample_windows(whole, _WARM_WINDOWS, run.config.seed)
+    settings = run.config.methods.bua
+    windows = sample_windows(whole, settings.warm_windows, run.config.seed)
     arrays = window_arrays(store, windows, length=run.config.windows.prediction_history)
     fields, segments = arrays["fields"], segments_of(arrays["n_events"], arrays["fields"].shape[1])
     positions = np.broadcast_to(np.arange(segments.shape[1]), segments.shape)
@@ -190,11 +191,18 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
         fields[real],
         np.asarray(output.logits)[real],
     )
-    params, explained = warm_start(parts.variables["projector"], np.asarray(states)[real], targets)
+    params, explained = warm_start(
+        parts.variables["projector"],
+        np.asarray(states)[real],
+        targets,
+        steps=settings.warm_steps,
+        batch=settings.warm_batch,
+        peak_lr=settings.warm_lr,
+    )
     notice(f"projector: starts from words, {explained:.0%} of their variance explained")
     return dataclasses.replace(parts, variables={**parts.variables, "projector": params})
 
 
-def _kept(parts: Parts, groups: tuple[str, ...]) -> dict[str, Any]:
-    """Projector and adapter as they are, for groups that the stage does not train."""
-    return {g: parts.variables[g] for g in ("projector", "adapter") if g not in groups}
+def _kept(parts: Parts, trained: tuple[str, ...]) -> dict[str, Any]:
+    """Projector and adapter as they are, where the stage does not train them."""
+    return {n: parts.variables[n] for n in ("projector", "adapter") if n not in trained}

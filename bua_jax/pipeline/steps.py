@@ -178,7 +178,7 @@ def key(
 
 
 def _identity(name: str, *content: Any) -> str:
-    return files.sha256_text(json.dumps([name, *content], sort_keys=True))
+    return files.sha256_json([name, *content])
 
 
 # ---------------------------------------------------------------------------------------- records

@@ -30,7 +30,7 @@ class Collective:
     """
 
     kind: str
-    group: int  # devices that take part
+    devices: int  # that take part
     times: int  # executions per step
     payload: int
     wire: float
@@ -68,7 +68,7 @@ def collectives(text: str, devices: int) -> tuple[list[Collective], int]:
                     walk(called, rounds)
 
     walk(entry, 1)
-    return [one for one in found if one.group > 1], unknown
+    return [one for one in found if one.devices > 1], unknown
 
 
 def _computations(text: str) -> tuple[dict[str, dict[str, str]], str]:
@@ -147,7 +147,7 @@ def _size(kind: str) -> int:
     return max(1, int(bits[0]) // 8) if bits else 1
 
 
-def _group(line: str, devices: int) -> int:
+def _taking_part(line: str, devices: int) -> int:
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
     if listed:
         return len(listed[1].split(","))
@@ -170,9 +170,9 @@ def _collective(name: str, line: str, times: int, devices: int) -> Collective | 
     if start and kind != "all-reduce":
         shape = _elements(shape)[1]  # (operands, results, ...)
     if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
-        size, kind, group = _bytes(shape), "reduce-scatter", _group(line, devices)
+        size, kind, some = _bytes(shape), "reduce-scatter", _taking_part(line, devices)
     else:
-        group = _group(line, devices)
-        size = _bytes(shape) * (group if kind == "reduce-scatter" else 1)
-    share = {"all-reduce": 2 * (group - 1) / group, "collective-permute": 1.0}
-    return Collective(kind, group, times, size, size * share.get(kind, (group - 1) / group))
+        some = _taking_part(line, devices)
+        size = _bytes(shape) * (some if kind == "reduce-scatter" else 1)
+    share = {"all-reduce": 2 * (some - 1) / some, "collective-permute": 1.0}
+    return Collective(kind, some, times, size, size * share.get(kind, (some - 1) / some))

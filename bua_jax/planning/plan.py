@@ -16,10 +16,11 @@ from bua_jax.feed.packing import PackingPlan
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import sharding
+from bua_jax.pipeline.stages import stage_parts
 from bua_jax.planning import roofline
 from bua_jax.planning.collectives import Collective, collectives
 from bua_jax.planning.roofline import Work
-from bua_jax.planning.step import Lowered, abstract_model, lower_step, stage_groups
+from bua_jax.planning.step import Lowered, abstract_model, lower_step
 from bua_jax.planning.targets import Target, compile_devices, compiler_missing, parse_target
 from bua_jax.training.optimizer import STAGE_TABLE
 
@@ -174,8 +175,8 @@ def _finite(size: float) -> float | None:
     return size if math.isfinite(size) else None
 
 
-def _sizes(tree: Mapping[str, Any], group: str) -> int:
-    return sum(x.size for x in jax.tree.leaves(tree[group]))
+def _sizes(tree: Mapping[str, Any], part: str) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree[part]))
 
 
 def _work(plan: PackingPlan, variables: Mapping[str, Any]) -> Work:
@@ -286,7 +287,7 @@ def _about_target(target: Target, extra: str | None) -> list[str]:
         notes.append(
             "temporaries and collectives are the CPU compiler's, on fake devices: an estimate (it "
             "widens bfloat16 to float32). For the target's own compiler: pip install "
-            f"'bua-jax[{extra}]'"
+            f"'{extra}'"
         )
     if target.device.platform == "cuda":
         notes.append(
@@ -343,7 +344,7 @@ def _times(
     """FLOPs, collectives, and the roofline of a step and of an epoch."""
     config, target, mesh = planned.config, planned.target, planned.mesh
     work = _work(packing, planned.variables)
-    flops = roofline.flops(planned.model, stage_groups(config, planned.stage), work)
+    flops = roofline.flops(planned.model, stage_parts(config, planned.stage), work)
     if not compiled.text:
         notes.append("the step does not fit, so its collectives are not known and not timed")
     sent, unknown = collectives(compiled.text, target.count) if compiled.text else ([], 0)
@@ -366,14 +367,14 @@ def _times(
 
 
 def _by_kind(sent: list[Collective]) -> list[dict[str, Any]]:
-    """Sums by kind and group size: instructions, executions and bytes per step of one device."""
+    """Sums by kind and devices that take part: instructions, executions and bytes per step of one device."""
     rows = []
-    for kind, group in sorted({(one.kind, one.group) for one in sent}):
-        some = [one for one in sent if (one.kind, one.group) == (kind, group)]
+    for kind, devices in sorted({(one.kind, one.devices) for one in sent}):
+        some = [one for one in sent if (one.kind, one.devices) == (kind, devices)]
         rows.append(
             {
                 "kind": kind,
-                "group": group,
+                "devices": devices,
                 "instructions": len(some),
                 "executions": sum(one.times for one in some),
                 "bytes": sum(one.payload * one.times for one in some),

@@ -81,7 +81,7 @@ def _print_collectives(found: Sequence[Mapping[str, Any]]) -> None:
         [
             (
                 row["kind"],
-                *(str(row[k]) for k in ("group", "instructions", "executions")),
+                *(str(row[k]) for k in ("devices", "instructions", "executions")),
                 _gib(row["bytes"]),
                 _gib(row["wire"]),
                 f"{row['largest'] / 2**20:.1f}",

@@ -81,7 +81,7 @@ def traffic(
 ) -> float:
     """Bytes that a device must at least read or write per step.
 
-    `given`: bytes of a device's share, by group; `mesh`: devices per axis. Counted are the base once
+    `given`: bytes of a device's share, by part; `mesh`: devices per axis. Counted are the base once
     per pass (read by the products, and written before where it is gathered), each layer's input
     saved and read, the logits of the vocabulary in float32, adapter and moments once. What one
     fusion hands to the next is not, so the truth is above.

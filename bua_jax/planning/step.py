@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,25 +12,20 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from bua_jax.alignment.parts import compose, lora_of
 from bua_jax.basics.errors import ConfigError
-from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.events.schema import Catalogue
 from bua_jax.feed.packing import PackingPlan
 from bua_jax.models import lora, quantization
 from bua_jax.models.aligned import Aligned
-from bua_jax.models.encoders import build
 from bua_jax.models.kernels.splash import SMALLEST_BLOCK
-from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
-from bua_jax.models.projector import Projector
-from bua_jax.models.qwen2 import Qwen2
 from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel import sharding
 from bua_jax.pipeline.encoder import encoder_config
-from bua_jax.pipeline.stages import train_settings
-from bua_jax.pipeline.steps import Run
+from bua_jax.pipeline.stages import stage_parts, train_settings
 from bua_jax.training import dialogues
-from bua_jax.training.optimizer import make_optimizer, partition, trained_groups
+from bua_jax.training.optimizer import make_optimizer, partition
 from bua_jax.training.state import create
 
 _BEHAVIOURS = 37  # labels of the paper's Behavior set, where the config names none
@@ -39,7 +33,7 @@ _BEHAVIOURS = 37  # labels of the paper's Behavior set, where the config names n
 
 @dataclass(frozen=True)
 class Lowered:
-    """A step before it is compiled, and the bytes per device of what it is given, by group."""
+    """A step before it is compiled, and the bytes per device of what it is given, by part."""
 
     step: jax.stages.Lowered
     given: dict[str, int]
@@ -63,16 +57,9 @@ def abstract_model(
     )
     labels = config.data.get("behaviours") or tuple(f"behaviour {i}" for i in range(_BEHAVIOURS))
     catalogue = Catalogue(tuple(labels), config.data.get("slots_per_day", 48), True)
-    encoder = encoder_config(Run(config, Path()), catalogue)
-    adapter = LoraConfig(model.lora_rank, model.lora_alpha, tuple(model.lora_targets))
-    aligned = Aligned(
-        llm=Qwen2(llm, adapter),
-        encoder=build(encoder),
-        projector=Projector(llm.hidden_size),
-        soft_tokens=model.soft_tokens,
-        soft_id=llm.vocab_size - 1 if soft_id is None else soft_id,
-        merge_adapter=how.merge_adapter,
-        recall=model.recall,
+    encoder = encoder_config(config, catalogue)
+    aligned = compose(
+        model, config.execution, llm, encoder, llm.vocab_size - 1 if soft_id is None else soft_id
     )
 
     def variables() -> dict[str, Any]:
@@ -86,20 +73,10 @@ def abstract_model(
             "base": quantization.quantize(base, model.base_quantization),
             "encoder": aligned.encoder.init(key, fields, ones, ones)["params"],
             "projector": aligned.projector.init(key, states)["params"],
-            "adapter": lora.init(key, adapter, llm),
+            "adapter": lora.init(key, lora_of(model), llm),
         }
 
     return aligned, jax.eval_shape(variables)
-
-
-def stage_groups(config: ConfigDict, stage: str) -> tuple[str, ...]:
-    """What the stage trains with this config."""
-    groups = trained_groups(stage, full_finetuning=config[stage].full_finetuning)
-    if config.model.soft_tokens in WITHOUT_ENCODER:
-        groups = tuple(group for group in groups if group != "projector")
-    if not groups:
-        raise ConfigError(f"{stage} trains nothing without soft tokens, so there is no plan.")
-    return groups
 
 
 def _placed(tree: Any, placement: Any) -> Any:
@@ -131,6 +108,13 @@ def _batch(plan: PackingPlan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
+def _trained(config: ConfigDict, stage: str) -> tuple[str, ...]:
+    parts = stage_parts(config, stage)
+    if not parts:
+        raise ConfigError(f"{stage} trains nothing without soft tokens, so there is no plan.")
+    return parts
+
+
 def lower_step(
     config: ConfigDict,
     stage: str,
@@ -140,8 +124,8 @@ def lower_step(
     mesh: Mesh,
 ) -> Lowered:
     """`training.loop.train`'s step, for batches of `plan` on `mesh`."""
-    trainable, frozen = partition(variables, stage_groups(config, stage))
-    settings = train_settings(Run(config, Path()), stage, plan)
+    trainable, frozen = partition(variables, _trained(config, stage))
+    settings = train_settings(config, stage, plan)
     optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
     weighted = len(dialogues.weighted_units(settings))
     state = jax.eval_shape(lambda tree: create(tree, optimizer, weighted), trainable)
@@ -158,7 +142,7 @@ def lower_step(
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         lowered = step.lower(state, frozen, batch, sums)
     everything = {**frozen, **state.trainable}
-    given = {group: _bytes(everything[group]) for group in everything}
+    given = {part: _bytes(everything[part]) for part in everything}
     return Lowered(
         lowered, {**given, "optimizer state": _bytes(state.opt_state), "batch": _bytes(batch)}
     )

@@ -122,8 +122,8 @@ DEVICES = {
 }
 _NODE = 8  # GPUs that NVLink connects
 _PACKAGES = {
-    "cuda": (("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "plan-gpu"),
-    "tpu": (("libtpu",), "plan-tpu"),
+    "cuda": (("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "jax-cuda12-plugin"),
+    "tpu": (("libtpu",), "jax[tpu]"),
 }
 
 
@@ -167,7 +167,7 @@ def parse_target(text: str) -> Target:
 
 
 def compiler_missing(target: Target) -> str | None:
-    """The extra to install for the target's own compiler; None if it is there."""
+    """The package to install for the target's own compiler; None if it is there."""
     modules, extra = _PACKAGES[target.device.platform]
     return None if any(_installed(module) for module in modules) else extra
 
@@ -208,7 +208,7 @@ def compile_devices(target: Target, *, own: bool) -> Sequence[jax.Device]:
         raise ConfigError(
             f"The compiler for {target.device.title} refuses {name}: {error}. Give a slice that exists, "
             "and a compiler of jax's own version: pip install -U "
-            f"'bua-jax[{_PACKAGES[target.device.platform][1]}]'."
+            f"'{_PACKAGES[target.device.platform][1]}'."
         ) from error
     return described.devices
 

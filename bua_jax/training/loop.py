@@ -2,9 +2,8 @@
 
 import contextlib
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,8 @@ import jax
 import numpy as np
 
 from bua_jax.basics.console import bar, notice
-from bua_jax.basics.errors import BuaError, CheckpointError
+from bua_jax.basics.errors import BuaError, CheckpointError, Interrupted
+from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.feed.batches import Batches, fixed_batches
 from bua_jax.feed.packing import THREADS, PackingPlan, plan_for
@@ -36,10 +36,6 @@ from bua_jax.training.writers import MetricWriter
 
 class TrainingStopped(BuaError):
     """Training cannot or must not go on: NaN, nothing supervised; says what to do."""
-
-
-class TrainingInterrupted(TrainingStopped):
-    """SIGTERM: the state is saved, and the same command goes on from there."""
 
 
 # --------------------------------------------------------------------------------- logs and checks
@@ -104,25 +100,6 @@ def _validation_of(
     return lambda variables: evaluate(batch_of, variables, data)
 
 
-@contextlib.contextmanager
-def catch_sigterm() -> Iterator[list[bool]]:
-    """A one-element list that turns True when SIGTERM arrives (main thread only)."""
-    asked = [False]
-
-    def ask(*_: object) -> None:
-        asked[0] = True
-
-    try:
-        previous = signal.signal(signal.SIGTERM, ask)
-    except ValueError:  # not the main thread: signals are somebody else's
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 # ---------------------------------------------------------------------------------------- the loop
 
 
@@ -143,8 +120,9 @@ def train(  # noqa: PLR0913, PLR0915 (the loop, in sections)
 
     Resumes from the newest checkpoint in folder/checkpoints: N steps equal k steps, a kill, and N - k steps,
     bit for bit on CPU with as many feed workers; with another number the epoch of the data starts anew.
-    Metrics go to folder/metrics.jsonl and folder/tensorboard. SIGTERM saves and raises `TrainingInterrupted`;
-    NaN, zero loss and missing supervision raise `TrainingStopped` before anything of them is saved.
+    Metrics go to folder/metrics.jsonl and folder/tensorboard. SIGTERM and Ctrl-C save and raise
+    `Interrupted`; NaN, zero loss and missing supervision raise `TrainingStopped` before anything of them is
+    saved.
     """
     # -- state: what is trained, and where the run stands
     trainable, frozen = partition(variables, groups)
@@ -179,7 +157,7 @@ def train(  # noqa: PLR0913, PLR0915 (the loop, in sections)
     with (
         MetricWriter(folder if processes.is_first() else None, start=step) as writer,
         bar() as display,
-        catch_sigterm() as asked,
+        asked_to_stop("the step at hand") as asked,
         contextlib.closing(data),
     ):
         task = display.add_task(description, total=settings.total_steps, completed=step)
@@ -193,7 +171,7 @@ def train(  # noqa: PLR0913, PLR0915 (the loop, in sections)
             display.advance(task)
             last, validate, save, log = _due(step, settings)
             # Several processes stop at the same step, and agree on it only when they wait anyway.
-            stop = (log or not processes.several()) and processes.any_of(asked[0])
+            stop = (log or not processes.several()) and processes.any_of(bool(asked))
             save, log = save or stop, log or stop
 
             if log:
@@ -218,8 +196,11 @@ def train(  # noqa: PLR0913, PLR0915 (the loop, in sections)
             if save:
                 checkpoint.save(manager, step, state, data, recorded)
             if stop and not last:
-                said = f"SIGTERM: saved step {step} of {settings.total_steps} in {folder}."
-                raise TrainingInterrupted(f"{said} Run the same command again to go on.")
+                raise Interrupted(
+                    asked[0] if asked else "SIGTERM",  # of another process
+                    f"saved step {step} of {settings.total_steps} in {folder}. Run the same command "
+                    "again to go on.",
+                )
             if log:
                 begin, waiting = time.monotonic(), 0.0
 

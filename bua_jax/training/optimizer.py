@@ -12,7 +12,7 @@ from rich.table import Table
 from bua_jax.basics.console import err
 from bua_jax.basics.errors import ConfigError
 
-GROUPS = ("encoder", "projector", "base", "adapter")
+PARTS = ("encoder", "projector", "base", "adapter")
 STAGE_TABLE: dict[str, tuple[str, ...]] = {
     "stage1": ("projector",),  # section 3.4.1: encoder and LLM frozen
     "stage2": ("projector", "adapter"),  # section 3.4.2: encoder frozen
@@ -34,37 +34,37 @@ class OptimizerSettings:
     clip_norm: float = 1.0
 
 
-def trained_groups(stage: str, *, full_finetuning: bool = False) -> tuple[str, ...]:
-    """Groups that a stage trains; full fine-tuning trains the base in the adapter's place."""
+def trained_parts(stage: str, *, full_finetuning: bool = False) -> tuple[str, ...]:
+    """Parts that a stage trains; full fine-tuning trains the base in the adapter's place."""
     if stage not in STAGE_TABLE:
         raise ConfigError(f"There is no stage {stage!r}; there are {', '.join(STAGE_TABLE)}.")
-    groups = STAGE_TABLE[stage]
-    return tuple("base" if full_finetuning and g == "adapter" else g for g in groups)
+    parts = STAGE_TABLE[stage]
+    return tuple("base" if full_finetuning and g == "adapter" else g for g in parts)
 
 
 def partition(
-    variables: Mapping[str, Any], groups: tuple[str, ...]
+    variables: Mapping[str, Any], parts: tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits variables into (trainable, frozen).
 
-    Raises `ConfigError` for a group that matches nothing, for variables of no known group, and for
+    Raises `ConfigError` for a part that matches nothing, for variables of no known part, and for
     half-precision leaves, in which an update at these learning rates is lost by rounding.
     """
-    unknown = sorted(set(variables) - set(GROUPS))
+    unknown = sorted(set(variables) - set(PARTS))
     if unknown:
-        raise ConfigError(f"No rule says whether {unknown} are trained; known are {GROUPS}.")
-    for group in groups:
-        leaves = jax.tree.leaves(variables.get(group, {}))
+        raise ConfigError(f"No rule says whether {unknown} are trained; known are {PARTS}.")
+    for part in parts:
+        leaves = jax.tree.leaves(variables.get(part, {}))
         if not leaves:
-            raise ConfigError(f"The stage trains {group!r}, but the model has no such parameters.")
+            raise ConfigError(f"The stage trains {part!r}, but the model has no such parameters.")
         half = {str(x.dtype) for x in leaves if jnp.dtype(x.dtype).itemsize < 4}
         if half:
             raise ConfigError(
-                f"The stage trains {group!r}, whose parameters are {', '.join(sorted(half))}: "
+                f"The stage trains {part!r}, whose parameters are {', '.join(sorted(half))}: "
                 "updates would be rounded away. Set --config.model.dtype=float32."
             )
-    trainable = {g: variables[g] for g in groups}
-    return trainable, {g: v for g, v in variables.items() if g not in groups}
+    trainable = {g: variables[g] for g in parts}
+    return trainable, {g: v for g, v in variables.items() if g not in parts}
 
 
 def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
@@ -83,26 +83,26 @@ def decayed(tree: Any) -> Any:
 def make_optimizer(
     trainable: Mapping[str, Any], settings: OptimizerSettings, steps: int
 ) -> optax.GradientTransformation:
-    """One transform per trained group; frozen groups are not in `trainable` and have no moments."""
+    """One transform per trained part; frozen parts are not in `trainable` and have no moments."""
 
     def adamw() -> optax.GradientTransformation:
         return optax.adamw(
             schedule(settings, steps), weight_decay=settings.weight_decay, mask=decayed
         )
 
-    labels = {group: jax.tree.map(lambda _, g=group: g, tree) for group, tree in trainable.items()}
+    labels = {part: jax.tree.map(lambda _, g=part: g, tree) for part, tree in trainable.items()}
     return optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),
-        optax.multi_transform({group: adamw() for group in trainable}, labels),
+        optax.multi_transform({part: adamw() for part in trainable}, labels),
     )
 
 
-def print_groups(variables: Mapping[str, Any], groups: tuple[str, ...], stage: str) -> None:
+def print_parts(variables: Mapping[str, Any], parts: tuple[str, ...], stage: str) -> None:
     """Prints the stage table row with parameter counts."""
     table = Table(title=f"{stage}: what is trained")
-    for column in ("group", "parameters", "trained"):
+    for column in ("part", "parameters", "trained"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
-    for group in GROUPS:
-        count = sum(x.size for x in jax.tree.leaves(variables.get(group, {})))
-        table.add_row(group, f"{count:,}", "yes" if group in groups else "no")
+    for part in PARTS:
+        count = sum(x.size for x in jax.tree.leaves(variables.get(part, {})))
+        table.add_row(part, f"{count:,}", "yes" if part in parts else "no")
     err.print(table)

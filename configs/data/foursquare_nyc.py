@@ -30,5 +30,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.behaviours = ()  # label set; empty = the labels in the data, sorted
     config.on_bad_row = "error"  # error, or skip (counted and reported)
     config.split_seed = 42  # of the 8:1:1 split by person
-    config.cite = "Yang et al., TSMC 2015; Petry et al., MARC 2020 (MIT)"  # whom to cite
+    config.cite = (
+        "Yang et al., TSMC 2015; Petry et al., MARC 2020 (MIT), https://github.com/"
+        "bigdata-ufsc/petry-2020-marc, all parts of foursquare_nyc in one parquet file"
+    )  # whom to cite
     return config

@@ -26,5 +26,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.behaviours = ()  # label set; empty = the labels in the data, sorted
     config.on_bad_row = "error"  # error, or skip (counted and reported)
     config.split_seed = 42  # of the 8:1:1 split by person
-    config.cite = "Yuan et al., WWW 2023 (MIT)"  # whom to cite
+    config.cite = (
+        "Yuan et al., WWW 2023 (MIT), https://github.com/tsinghua-fib-lab/Activity-Simulation-SAND, "
+        "its Foursquare sequences, one event per row"
+    )  # whom to cite
     return config

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bua_jax.basics.errors import ConfigError
-from bua_jax.decoding import cache, engine, rounds
+from bua_jax.decoding import cache, engine, programs, rounds
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.models import aligned
@@ -227,9 +227,9 @@ def test_rows_take_chunks_of_their_own_lengths() -> None:
 def test_nothing_is_compiled_again_for_more_rows() -> None:
     few, one = MANY[:9], decoder(8, 6)
     rounds.understand(one, few, ROUNDS)
-    compiled = engine._decode._cache_size()
+    compiled = programs.decode._cache_size()
     rounds.understand(one, MANY, ROUNDS)
-    assert engine._decode._cache_size() == compiled
+    assert programs.decode._cache_size() == compiled
 
 
 def test_out_of_memory_halves_the_batch(alone, monkeypatch, capsys) -> None:

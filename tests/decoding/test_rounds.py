@@ -3,10 +3,11 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding import engine, rounds
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import label_tokens, next_turn, opening
@@ -257,3 +258,12 @@ def test_free_days_are_parsed_leniently():
         max_events=2,
     )
     assert all(day.invalid > 0 for day in days)  # random bytes are no events
+
+
+def test_log_probabilities_that_are_not_finite_make_no_prediction():
+    """Weights may be finite and yet too large: here the products overflow."""
+    one = decoder(2)
+    base = {**one.variables["base"], "norm": {"scale": jnp.full(32, 3e38)}}
+    large = dataclasses.replace(one, variables={**one.variables, "base": base})
+    with pytest.raises(CheckpointError, match="log-probabilities of history 1 are not finite"):
+        rounds.predict(large, HISTORIES[:1], [], FINAL[:1])

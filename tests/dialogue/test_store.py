@@ -6,7 +6,7 @@ import pytest
 from bua_jax.basics.console import out
 from bua_jax.basics.errors import DataError, MismatchError
 from bua_jax.dialogue.rounds import Dialogue, Round
-from bua_jax.dialogue.store import describe, read_dialogues, show, write_dialogues
+from bua_jax.dialogue.store import provenance, read_dialogues, show, write_dialogues
 from tests.dialogue.stores import make_store
 
 ROUNDS = (
@@ -26,18 +26,18 @@ def store():
 
 def test_round_trip_and_readable_columns(tmp_path, store):
     path = tmp_path / "stage2.parquet"
-    write_dialogues(path, iter(DIALOGUES), describe(store, {"rounds": True}))
-    assert read_dialogues(path, describe(store, {"rounds": True})) == DIALOGUES
+    write_dialogues(path, iter(DIALOGUES), provenance(store))
+    assert read_dialogues(path, provenance(store)) == DIALOGUES
     frame = pl.read_parquet(path)
     assert frame.columns == ["sample_id", "split", "stage", "task", "start", "end", "rounds"]
     assert frame["rounds"][0][1] == {"kind": "prediction", "instruction": "Next?", "answer": "pay"}
     assert [p.name for p in tmp_path.iterdir()] == ["stage2.parquet"]
 
 
-@pytest.mark.parametrize("field", ["catalogue", "data", "annotator", "settings"])
+@pytest.mark.parametrize("field", ["catalogue", "data", "annotator"])
 def test_a_file_of_something_else_is_refused_with_both_values(tmp_path, store, field):
     path = tmp_path / "stage2.parquet"
-    mine = describe(store)
+    mine = provenance(store)
     write_dialogues(path, DIALOGUES, {**mine, field: "another"})
     with pytest.raises(MismatchError, match="another") as error:
         read_dialogues(path, mine)

@@ -1,6 +1,7 @@
 """The report is one self-contained page and escapes what comes from data and models."""
 
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from bua_jax.basics import files
@@ -43,6 +44,17 @@ def test_plots_are_png():
         assert picture.startswith(b"\x89PNG")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("label", ["$a_$", "a\\$b$_$", "\x1b[31m", "\ud800"])
+def test_plots_take_any_label(label: str) -> None:
+    """Also with an odd dollar, a control character or half a surrogate pair in it."""
+    catalogue = Catalogue((label, "b"), 24, True)
+    day = Day(0, (1, 2), (1, 1), (0, 1))
+    plots.confusion(np.array([0, 1]), np.array([0, -1]), catalogue.behaviours)
+    plots.timeline({"real": day}, catalogue)
+    plots.hours_by_behaviour({"real": [day]}, catalogue)
+
+
 def test_results_without_baselines_print(tmp_path, capsys) -> None:
     bua = {"n": 3, "rec_w": 0.5}
     metrics = {"prediction": {"bua": bua}, "generation": {}, "signature": "its signature"}
@@ -52,3 +64,15 @@ def test_results_without_baselines_print(tmp_path, capsys) -> None:
     assert "3 test windows" in printed
     assert "its signature" in printed
     assert "bua - " not in printed
+
+
+def test_results_say_of_how_many_people_they_are(tmp_path, capsys) -> None:
+    """And that intervals over few of them mean little."""
+    for people, warned in ((3, True), (20, False)):
+        bua = {"n": 4321, "rec_w": 0.5, "people": people}
+        metrics = {"prediction": {"bua": bua}, "generation": {}, "signature": "s"}
+        files.write_json(tmp_path / "metrics.json", metrics)
+        print_results(Run(ConfigDict(), tmp_path))
+        printed = capsys.readouterr()
+        assert f"4,321 test windows of {people} people" in printed.out
+        assert ("resample only 3 test people" in printed.err) == warned

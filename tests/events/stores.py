@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
+from bua_jax.events.readers import read_events
 from bua_jax.events.schema import Catalogue, EventStore
+from bua_jax.events.spec import DataSpec
 
 LABELS = ("chat", "pay", "subway")
 HEADER = "user_id,time,location,behavior\n"
@@ -74,3 +76,12 @@ def good_rows(people: int = 5, events: int = 12) -> list[str]:
 def write_csv(path: Path, rows: list[str], header: str = HEADER) -> Path:
     path.write_text(header + "".join(rows), encoding="utf-8")
     return path
+
+
+def spec_of(path: Path, **fields) -> DataSpec:
+    values = {"name": "mine", "path": str(path), "format": path.suffix[1:], "columns": COLUMNS}
+    return DataSpec.from_mapping(values | fields)
+
+
+def read_rows(tmp_path: Path, rows: list[str], **fields) -> EventStore:
+    return read_events(spec_of(write_csv(tmp_path / "mine.csv", rows), **fields))

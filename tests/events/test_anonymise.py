@@ -26,6 +26,7 @@ from bua_jax.events.spec import DataSpec
 from bua_jax.events.split import split_users
 from tests.events.stores import COLUMNS, HEADER, LABELS
 
+AUTUMN = (("02:50+02:00", "pay"), ("02:10+01:00", "chat"), ("04:30+01:00", "subway"))
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 
 
@@ -276,3 +277,12 @@ def test_key_files(tmp_path) -> None:
     path.write_text("not json")
     with pytest.raises(DataError, match="not valid JSON"):
         load_key(path, output)
+
+
+def test_events_of_the_autumn_clock_change_stay_in_order(tmp_path) -> None:
+    rows = [(f"p{i}", f"2024-10-27T{t}", "x", b) for i in range(3) for t, b in AUTUMN]
+    spec = spec_of(tmp_path, rows)
+    anonymise_file(spec, tmp_path / "out.parquet", KEY)
+    store = read_events(dataclasses.replace(spec, path=str(tmp_path / "out.parquet")))
+    assert store.slot.tolist() == [5, 4, 9] * 3
+    assert [LABELS[b] for b in store.behaviour] == [b for _, b in AUTUMN] * 3

@@ -43,6 +43,11 @@ FRIDAY = (datetime.date(2024, 3, 1) - datetime.date(1970, 1, 1)).days  # 2024-03
         "2024-03-01T18:40:00+08:00",
         "2024-03-01 18:40:00-0500",
         "2024-03-01T18:40+08:00",
+        "2024-03-01 18:40+08:00",
+        "2024-03-01 18:40:00+02",
+        "2024-03-01 18:40:00 +0200",
+        "2024-03-01T18:40:00.5-03",
+        "2024-03-01T18:40Z",
         "1709318400",
         "1709318400.5",
     ],
@@ -65,6 +70,9 @@ def test_forms_may_be_mixed_in_one_file() -> None:
         ("1709318400", (FRIDAY + 1, 5, 5)),
         ("2024-03-01T18:40:00Z", (FRIDAY + 1, 5, 5)),
         ("2024-03-01T18:40:00+08:00", (FRIDAY, 4, 37)),
+        ("2024-03-01T18:40:00+08", (FRIDAY, 4, 37)),
+        ("2024-03-01 10:40:00+00", (FRIDAY, 4, 37)),
+        ("2024-03-01 05:10-0530", (FRIDAY, 4, 37)),
     ],
 )
 def test_conversion_to_a_time_zone(text: str, expected: tuple) -> None:
@@ -73,7 +81,7 @@ def test_conversion_to_a_time_zone(text: str, expected: tuple) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    seconds=st.integers(100_000, 4_000_000_000),
+    seconds=st.integers(100_050_000, 4_000_000_000),
     zone=st.sampled_from(["UTC", "Asia/Shanghai", "America/New_York", "Australia/Adelaide"]),
 )
 def test_epoch_seconds_against_the_standard_library(seconds: int, zone: str) -> None:
@@ -106,11 +114,41 @@ def test_timestamp_columns() -> None:
         "",
         "nan",
         "inf",
+        "2024-03-01T18:40:00+2",
+        "2024-03-01T18:40:00+02:60",
+        "2024-03-01T18:40:00+99",
+        "2024-03-01T18:40:00 CET",
+        "20240301",
+        "202403011830",
+        "45352.77",
+        "0",
+        "1970-01-01T00:00",
     ],
 )
 def test_unparsable_times(value: str) -> None:
     with pytest.raises(DataError, match=r"row 2 .*column time: value .*expected ISO 8601"):
         clocks(["2024-03-01T18:40", value])
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (20240301, "a date in digits"),
+        ("20240301183000", "a date in digits"),
+        (45352.77, "serial day"),
+        (1709318400000, "epoch milliseconds: divide the column by 10.*3"),
+        ("1709318400000000", "epoch microseconds"),
+    ],
+)
+def test_numbers_that_are_no_epoch_seconds(value: float | str, hint: str) -> None:
+    with pytest.raises(DataError, match=rf"row 1 .*value .*{value}.*expected ISO 8601.*{hint}"):
+        clocks([value])
+
+
+def test_dates_and_hours_in_digits_are_no_epoch_seconds() -> None:
+    with pytest.raises(DataError, match=r"column 'time' holds dates and hours.*2024-03-01T18:00"):
+        clocks([2024030118, 2024030209])
+    assert len(clocks([2024030118, 1709318400])) == 2  # a column of seconds may hold such a number
 
 
 def test_a_date_without_a_time_of_day_is_no_time() -> None:

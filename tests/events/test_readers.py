@@ -10,17 +10,7 @@ from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.readers import read_events, read_store
 from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import EventStore
-from bua_jax.events.spec import DataSpec
-from tests.events.stores import COLUMNS, HEADER, LABELS, good_rows, write_csv
-
-
-def spec_of(path: Path, **fields) -> DataSpec:
-    values = {"name": "mine", "path": str(path), "format": path.suffix[1:], "columns": COLUMNS}
-    return DataSpec.from_mapping(values | fields)
-
-
-def read_rows(tmp_path: Path, rows: list[str], **fields) -> EventStore:
-    return read_events(spec_of(write_csv(tmp_path / "mine.csv", rows), **fields))
+from tests.events.stores import COLUMNS, HEADER, LABELS, good_rows, read_rows, spec_of, write_csv
 
 
 def test_csv_tsv_and_parquet_give_the_same_store(tmp_path) -> None:
@@ -79,7 +69,7 @@ BAD = {
     "short line": ("p0,2024-03-05T08:00\n", "behavior: value None"),
     "bad time": ("p0,05.03.2024 8:00,x,chat\n", "time: value '05.03.2024 8:00', expected ISO 8601"),
     "no time": ("p0,,x,chat\n", "time: value None"),
-    "long line": ("p0,2024-03-05T08:00,x,chat,9\n", r".whole line.: value .*expected 4 fields"),
+    "long line": ("p0,2024-03-05T08:00,x,chat,9\n", r".whole record.: value .*expected 4 fields"),
 }
 
 
@@ -100,10 +90,10 @@ def test_bad_rows_are_skipped_and_counted(tmp_path, capsys) -> None:
     report = BadRows()
     store = read_events(spec_of(path, on_bad_row="skip"), report)
     assert report.counts == {
-        "(whole line): expected 4 fields as in the header": 1,
+        "(whole record): expected 4 fields as in the header": 1,
         "user_id: expected a value that is not empty": 2,
         "behavior: expected a value that is not empty": 2,
-        "time: expected ISO 8601 such as 2024-03-01T18:30, or epoch seconds, between 1970 and "
+        "time: expected ISO 8601 such as 2024-03-01T18:30, or epoch seconds, between 1973 and "
         "2200": 2,
     }
     clean = read_rows(tmp_path, good_rows())
@@ -123,7 +113,7 @@ def test_text_that_is_not_utf8(tmp_path) -> None:
         read_events(spec_of(path))
     report = BadRows()
     store = read_events(spec_of(path, on_bad_row="skip"), report)
-    assert report.counts == {"(whole line): expected UTF-8 text": 1}
+    assert report.counts == {"(whole record): expected UTF-8 text": 1}
     assert store.fingerprint == read_rows(tmp_path, rows).fingerprint
 
 
@@ -218,6 +208,38 @@ def test_an_order_decides_between_equal_times_and_may_not_go_back(tmp_path) -> N
         ordered(tmp_path, [*rows, "x,p0,2024-05-01T08:00,x,chat\n"])
 
 
+AUTUMN = {  # 27 October 2024 in Berlin: at 3:00 clocks went back to 2:00
+    "UTC": ["2024-10-27T00:50:00Z", "2024-10-27 01:10:00+00", "1730000000"],
+    "offsets": ["2024-10-27 02:50+02:00", "2024-10-27T02:10:00+0100", "2024-10-27 04:33:20+01"],
+}
+
+
+@pytest.mark.parametrize("form", AUTUMN)
+def test_events_of_the_autumn_clock_change_are_in_order(tmp_path, form: str) -> None:
+    days = [f"p{i},2024-03-01T08:00Z,x,subway\n" for i in (1, 2)]
+    rows = [f"p0,{t},x,{b}\n" for t, b in zip(AUTUMN[form], LABELS, strict=True)]
+    mixed = [rows[2], rows[0], rows[1], *days]
+    store = read_rows(tmp_path, mixed, time_zone="Europe/Berlin")
+    assert [LABELS[b] for b in store.behaviour[:3]] == list(LABELS)
+    assert store.slot[:3].tolist() == [5, 4, 9]
+    assert np.diff(store.day[:3]).tolist() == [0, 0]
+    rows = [f"{i},{row}" for i, row in enumerate([*rows, *days])]
+    assert ordered(tmp_path, rows, time_zone="Europe/Berlin").fingerprint == store.fingerprint
+
+
+def test_local_clocks_order_by_the_instant(tmp_path) -> None:
+    days = [f"p{i},2024-03-01T08:00,x,subway\n" for i in (1, 2)]
+    offsets = [f"p0,{t},x,chat\n" for t in AUTUMN["offsets"]]
+    assert read_rows(tmp_path, [*offsets[::-1], *days]).slot[:3].tolist() == [5, 4, 9]
+    walls = ["1,p0,2024-10-27T02:50,x,chat\n", "2,p0,2024-10-27T02:10,x,pay\n"]
+    store = ordered(tmp_path, [*walls, *(f"3,{row}" for row in days)])
+    assert store.slot[:2].tolist() == [5, 4]
+    east = ["p0,2024-03-02T08:00+09:00,x,chat\n", "p0,2024-03-01T16:00-08:00,x,pay\n"]
+    with pytest.raises(DataError, match=r"row 2 .*column time: .*2024, 3, 1.*data.time_zone=ZONE"):
+        read_rows(tmp_path, [*east, *days])
+    assert len(read_rows(tmp_path, [*east, *days], time_zone="Asia/Tokyo").day) == 4
+
+
 def weekly(tmp_path: Path, rows: list[str], **columns: str) -> EventStore:
     header = "person,week,weekday,hour,what\n"
     names = {"user": "person", "weekday": "weekday", "hour": "hour", "behaviour": "what"} | columns
@@ -288,7 +310,6 @@ def test_a_split_column_decides(tmp_path) -> None:
         ({"time_zone": "Mars/Olympus"}, "time_zone is 'Mars/Olympus'"),
         ({"columns": COLUMNS | {"venue": "v"}}, "data.columns has 'venue'"),
         ({"columns": COLUMNS | {"user": ""}}, "no column for the field 'user'"),
-        ({"columns": COLUMNS | {"location": ""}}, "has_places=False"),
         ({"columns": COLUMNS | {"time": ""}}, "does not say when events happen"),
         (
             {"columns": COLUMNS | {"time": "", "week": "w", "weekday": "d", "hour": "h"}},
@@ -306,3 +327,19 @@ def test_a_saved_store_keeps_what_was_read(tmp_path) -> None:
     store.save(tmp_path / "events.parquet")
     assert EventStore.load(tmp_path / "events.parquet").fingerprint == store.fingerprint
     assert "location" in pq.read_schema(tmp_path / "events.parquet").names
+
+
+def test_places_are_left_out_by_either_field(tmp_path) -> None:
+    path = write_csv(tmp_path / "mine.csv", good_rows())
+    without = COLUMNS | {"location": ""}
+    stores = [
+        read_events(spec_of(path, **fields))
+        for fields in (
+            {"columns": without},
+            {"has_places": False},
+            {"columns": without, "has_places": False},
+            {"columns": COLUMNS | {"location": "no such column"}, "has_places": False},
+        )
+    ]
+    assert len({store.fingerprint for store in stores}) == 1
+    assert not stores[0].catalogue.has_places

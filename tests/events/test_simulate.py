@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from bua_jax.basics import config as configs
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.readers import read_store
 from bua_jax.events.schema import EventStore
@@ -120,9 +121,10 @@ def test_ladder(store: EventStore) -> None:
     seen, targets = histories_of(store, windows, 40)
     held = histories_of(store, prediction_windows(store, "validation"), 40)
     config = EncoderConfig("behavegpt", 37, SLOTS, dim=32, num_layers=2, num_heads=4)
+    pages = configs.load("configs/base.py").methods
     methods = (
-        fit_window_majority(store),
-        fit_markov_counts(store, *held),
+        fit_window_majority(store, pages.window_majority),
+        fit_markov_counts(store, *held, pages),
         neural.fit(config, store, EncoderSettings(epochs=3)),
     )
     found = [(m.predict(seen).argmax(1) == targets).mean() for m in methods]

@@ -15,6 +15,7 @@ from bua_jax.events.windows import (
     prediction_windows,
     sample_id,
     sample_windows,
+    shown_id,
     target_day,
     window_arrays,
 )
@@ -271,6 +272,18 @@ def test_sample_ids_are_unique_and_stable() -> None:
     assert sample_id(store, windows.take(np.asarray([10])), 0) == "u1:10"
 
 
+def test_shown_ids_hide_the_user_from_who_has_not_the_events() -> None:
+    events = [[(0, s, 1, 0) for s in range(20)]] * 2
+    store, windows = store_of(events), prediction_windows(store_of(events), "test")
+    ids = [shown_id(store, windows, row) for row in range(len(windows))]
+    assert len(set(ids)) == len(ids) == 20
+    assert [name.partition(":")[2] for name in ids] == [str(n) for n in range(10, 20)] * 2
+    assert ids == [shown_id(store_of(events), windows, row) for row in range(len(windows))]
+    assert not any(user in name for name in ids for user in store.users)
+    others = store_of([[(0, s, 1, 0) for s in range(19)] + [(0, 20, 1, 0)]] * 2)
+    assert not set(ids) & {shown_id(others, windows, row) for row in range(len(windows))}
+
+
 @pytest.mark.parametrize(("history_length", "min_history"), [(5, 6), (10, 0)])
 def test_impossible_lengths_are_refused(history_length: int, min_history: int) -> None:
     store = store_of([[(0, s, 1, 0) for s in range(20)]])
@@ -285,3 +298,11 @@ def test_too_few_events_give_no_window() -> None:
     assert len(prediction_windows(store, "train")) == 0
     arrays = window_arrays(store, prediction_windows(store, "test"), length=40)
     assert arrays["fields"].shape == (0, 40, 4)
+
+
+def test_a_target_day_is_in_the_order_of_the_clock() -> None:
+    """In autumn an event at 2:10 may follow one at 2:50."""
+    events = [(0, 20, 1, 0)] * 10 + [(1, 5, 2, 0), (1, 4, 1, 1), (1, 9, 1, 2)]
+    store = store_of([events])
+    day = target_day(store, generation_windows(store, "test"), 0)
+    assert (day.slot, day.place, day.behaviour) == ((4, 5, 9), (1, 0, 1), (1, 0, 2))

@@ -8,7 +8,7 @@ import pytest
 from bua_jax.basics.errors import DataError
 from bua_jax.feed.batches import Batches
 from bua_jax.feed.packing import plan_packing
-from bua_jax.feed.records import Encoding, kept_records, token_records
+from bua_jax.feed.records import Encoding, check_positions, kept_records, token_records
 from bua_jax.feed.token_file import TokenFile
 from tests.feed.made import STORE, Letters, dialogues
 
@@ -83,3 +83,13 @@ def test_a_damaged_file_is_written_anew(tmp_path: Path, capsys) -> None:
         assert len(kept_records(path, some, encoding())) == 20
         assert "It is written anew" in capsys.readouterr().err
     assert path.read_bytes() == whole
+
+
+def test_dialogues_longer_than_the_positions_of_the_model(tmp_path: Path) -> None:
+    found = kept_records(tmp_path / "t.arrow", dialogues([5, 9, 1]), encoding())
+    longest = max(len(record.tokens) for record in found)
+    check_positions(found, longest)
+    with pytest.raises(
+        DataError, match=rf"has {longest} tokens, but the model has only {longest - 1} "
+    ):
+        check_positions(found, longest - 1)

@@ -68,6 +68,10 @@ def write(path: Path, architecture: str, kind: str = "F32", **changes) -> Path:
     for name, value in values.items():
         if isinstance(value, str):
             writer.add_string(f"{architecture}.{name}", value)
+        elif isinstance(value, float):
+            writer.add_float32(f"{architecture}.{name}", value)
+        elif name.startswith("split."):
+            writer.add_uint16(name, value)
         elif value is not None:
             writer.add_uint32(f"{architecture}.{name}", value)
     writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5)
@@ -182,7 +186,8 @@ def test_tokenizer_and_chat_template_come_from_the_metadata(architecture, tmp_pa
 
 
 def test_a_conversion_is_reused(tmp_path):
-    path = write(tmp_path / "model.gguf", "qwen2")
+    neutral = {"rope.scaling.factor": 1.0, "rope.dimension_count": 32, "expert_count": 0}
+    path = write(tmp_path / "model.gguf", "qwen2", **neutral, **{"split.count": 1})
     folder = bua_gguf.directory(path, tmp_path / "cache")
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert bua_gguf.directory(path, tmp_path / "cache") == folder
@@ -196,6 +201,13 @@ def test_a_conversion_is_reused(tmp_path):
         ("gpt2", "F32", {}, "architecture 'gpt2' is none of qwen2, llama"),
         ("qwen2", "Q5_1", {}, "format Q5_1; F32, F16"),
         ("qwen2", "F32", {"rope.scaling.type": "yarn"}, "rope scaling is not supported"),
+        ("llama", "F32", {"rope.scaling.factor": 4.0}, r"llama\.rope\.scaling\.factor=4"),
+        ("llama", "F32", {"rope.scale_linear": 2.0}, r"llama\.rope\.scale_linear=2"),
+        ("llama", "F32", {"rope.dimension_count": 16}, r"rope\.dimension_count is 16, only .*32"),
+        ("qwen2", "F32", {"attention.sliding_window": 64}, r"attention\.sliding_window=64"),
+        ("qwen2", "F32", {"expert_count": 8}, r"expert_count=8"),
+        ("qwen2", "F32", {"split.count": 3}, r"one of 3 parts of a model. Join them first"),
+        ("qwen2", "F32", {"block_count": 2**26}, r"block_count is 67108864, but the file holds"),
         ("qwen2", "F32", {"block_count": None}, r"qwen2\.block_count is None"),
         ("qwen2", "F32", {"block_count": 3}, r"layers\.2\..* is missing, expected"),
         ("llama", "F32", {"feed_forward_length": 768}, r"is \(512, 256\), expected \(768, 256\)"),

@@ -187,9 +187,121 @@ def test_truncated_files_are_refused(folder):
 )
 def test_a_damaged_index_is_refused(folder, index, message):
     path, _ = folder
+    (path / "model.safetensors").rename(path / "model-1.safetensors")
     (path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(CheckpointError, match=message):
         huggingface.load(path)
+
+
+def configured(path, **fields):
+    """Changes config.json; a field of None goes."""
+    values = json.loads((path / "config.json").read_text()) | fields
+    kept = {name: value for name, value in values.items() if value is not None}
+    (path / "config.json").write_text(json.dumps(kept))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_scaling": {"rope_type": "default"}},
+        {"rope_scaling": {"type": "linear", "factor": 1.0}},
+        {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+        {"hidden_act": None, "partial_rotary_factor": 1.0, "quantization_config": {}},
+        {"use_sliding_window": False, "sliding_window": 131072, "max_window_layers": 28},
+        {"layer_types": ["full_attention"] * 2, "is_llama_config": True, "mlp_bias": False},
+    ],
+)
+def test_fields_that_change_nothing(folder, fields):
+    path, _ = folder
+    configured(path, **fields)
+    assert huggingface.read_config(path) == CONFIG
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden_act": "gelu"},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_scaling": {"factor": 8.0}},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                "partial_rotary_factor": 0.5,
+            }
+        },
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 2e6}},
+        {"partial_rotary_factor": 0.5},
+        {"use_sliding_window": True},
+        {"layer_types": ["full_attention", "sliding_attention"]},
+        {"quantization_config": {"quant_method": "gptq"}},
+        {"mlp_bias": True},
+        {"logit_softcap": 30.0},
+    ],
+)
+def test_fields_that_could_change_the_maths_are_named(folder, fields):
+    path, _ = folder
+    configured(path, **fields)
+    name = {"rope_parameters": "rope_"}.get(*fields, *fields)
+    with pytest.raises(CheckpointError, match=rf"config\.json.*{name}"):
+        huggingface.load(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_hidden_layers", 2**26), ("intermediate_size", 2**30), ("vocab_size", 2**38)],
+)
+def test_sizes_are_bounded_by_the_files(folder, field, value):
+    path, _ = folder
+    configured(path, **{field: value})
+    with pytest.raises(CheckpointError, match=str(value)):
+        huggingface.load(path)
+
+
+def test_a_whole_file_comes_before_an_index(folder, capsys):
+    """As in transformers; what is left aside is said, an adapter too."""
+    path, params = folder
+    for name in ("old-1", "consolidated", "adapter_model"):
+        save_file({"x": np.zeros(2, np.float32)}, path / f"{name}.safetensors")
+    (path / "model.safetensors.index.json").write_text('{"weight_map": {"x": "old-1.safetensors"}}')
+    assert huggingface.tree_hash(huggingface.load(path)[1]) == huggingface.tree_hash(params)
+    said = capsys.readouterr().err
+    for name in ("index.json", "old-1", "consolidated", f"--config.model.adapter={path}"):
+        assert name in said
+    (path / "model.safetensors.index.json").unlink()
+    (path / "old-1.safetensors").unlink()
+    (path / "model.safetensors").rename(path / "weights.safetensors")
+    assert huggingface.tree_hash(huggingface.load(path)[1]) == huggingface.tree_hash(params)
+
+
+def test_a_tied_head_with_values_of_its_own(folder):
+    path, _ = folder
+    configured(path, tie_word_embeddings=True)
+    with pytest.raises(CheckpointError, match=r"tie_word_embeddings=true, but lm_head\.weight is"):
+        huggingface.load(path)
+    tensors = load_file(path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    save_file(tensors, path / "model.safetensors")
+    assert "lm_head" not in huggingface.load(path)[1]
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_named(folder, kind, value):
+    path, _ = folder
+    tensors = load_file(path / "model.safetensors")
+    tensors["model.norm.weight"] = np.full(16, value).astype(jnp.dtype(kind))
+    save_file(tensors, path / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"tensor model\.norm\.weight holds values that are not f"
+    ):
+        huggingface.load(path)
+    huggingface.save_tree(
+        path / "tree", {"projector": {"kernel": tensors["model.norm.weight"]}}, {}
+    )
+    with pytest.raises(CheckpointError, match=r"tree: tensor projector/kernel holds"):
+        huggingface.load_tree(path / "tree")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from bua_jax.basics.errors import BuaError, CheckpointError, MismatchError
 from bua_jax.interop import huggingface, peft
@@ -125,6 +126,16 @@ def test_another_shape(exported: Path) -> None:
         ({"target_modules": "all-linear"}, "target_modules"),
         ({"target_modules": ["q_proj", "embed_tokens"]}, "embed_tokens"),
         ({"r": "four"}, "r='four'"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights='pissa_niter_4'"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights='olora'"),
+        ({"alora_invocation_tokens": [1, 2]}, r"alora_invocation_tokens=\[1, 2\]"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
+        ({"lora_bias": True}, "lora_bias=True"),
+        ({"use_qalora": True}, "use_qalora=True"),
+        ({"task_type": "SEQ_CLS"}, "task_type='SEQ_CLS'"),
+        ({"a_field_of_tomorrow": 3}, "a_field_of_tomorrow=3 .* not known"),
+        ({"lora_alpha": 1e300}, "lora_alpha"),
     ],
 )
 def test_what_we_can_not_compute(exported: Path, tmp_path: Path, changes, text: str) -> None:
@@ -133,6 +144,26 @@ def test_what_we_can_not_compute(exported: Path, tmp_path: Path, changes, text: 
     (folder / peft.CONFIG).write_text(json.dumps(values | changes))
     with pytest.raises(CheckpointError, match=text):
         peft.load(folder, CONFIG)
+
+
+def test_fields_that_change_nothing(exported: Path, tmp_path: Path) -> None:
+    """All that peft writes by itself, and starts that leave the base as it is."""
+    values = json.loads((exported / peft.CONFIG).read_text())
+    values |= {"init_lora_weights": "gaussian", "lora_dropout": 0.1, "layers_pattern": "layers"}
+    values |= {"loftq_config": {}, "alora_invocation_tokens": None, "qalora_group_size": 16}
+    (tmp_path / peft.CONFIG).write_text(json.dumps(values))
+    save_file(load_file(exported / peft.TENSORS), tmp_path / peft.TENSORS, {"format": "pt"})
+    assert_same(peft.load(tmp_path, CONFIG)[1], adapter_of(LORA))
+
+
+def test_values_that_are_not_finite_are_named(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / peft.CONFIG).write_bytes((exported / peft.CONFIG).read_bytes())
+    tensors = load_file(exported / peft.TENSORS)
+    name = min(tensors)
+    tensors[name][0, 0] = np.nan
+    save_file(tensors, tmp_path / peft.TENSORS, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"tensor {name} holds values that are not finite"):
+        peft.load(tmp_path, CONFIG)
 
 
 def test_a_pickle_is_refused(exported: Path, tmp_path: Path) -> None:

@@ -146,3 +146,63 @@ def test_a_table_without_rows_to_spare_is_refused(tmp_path):
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<x>", "<y>"]
     with pytest.raises(CheckpointError, match="leaves 0 of 7 table rows free and has 2 special"):
         load_tokenizer(_folder(tmp_path, special), 7)
+
+
+def test_padding_truncation_and_dropout_of_the_file_are_not_used(tmp_path):
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    stored = tokenizers.Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "ab": 2}, merges=[("a", "b")]))
+    stored.add_tokens([AddedToken(t, special=True) for t in special])
+    stored.enable_padding(length=8)
+    stored.enable_truncation(2)
+    stored.model.dropout = 1.0
+    stored.save(str(tmp_path / "tokenizer.json"))
+    found = load_tokenizer(tmp_path, 12)
+    assert found.encode("ababa") == [2, 2, 0]
+    assert found.encode("") == []
+
+
+@pytest.mark.parametrize("part", ["pre_tokenizer", "normalizer"])
+@pytest.mark.parametrize(
+    "expression", [r"(a+)+$", r"(a|aa)*b", r"(?:x*y)+", r"(.)\1", r"\s*\s*\s*\s*\s*x", "a" * 3000]
+)
+def test_expressions_that_may_never_end_are_named(tmp_path, part, expression):
+    path = _folder(tmp_path, ["<|im_start|>", "<|im_end|>"]) / "tokenizer.json"
+    values = json.loads(path.read_text())
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": expression},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    replace = {"type": "Replace", "pattern": {"Regex": expression}, "content": "-"}
+    inner = {"pre_tokenizer": ("pretokenizers", split), "normalizer": ("normalizers", replace)}[
+        part
+    ]
+    values[part] = {"type": "Sequence", inner[0]: [inner[1]]}
+    path.write_text(json.dumps(values))
+    with pytest.raises(
+        CheckpointError, match=rf"regular expression .* of the {part} can take time"
+    ):
+        load_tokenizer(tmp_path, 10)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # GPT-2
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t)?|"
+        r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # GPT-4o, Llama 4
+        r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+",
+    ],
+)
+def test_published_expressions_pass(tmp_path, expression):
+    path = _folder(tmp_path, ["<|im_start|>", "<|im_end|>"]) / "tokenizer.json"
+    values = json.loads(path.read_text())
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": expression},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    path.write_text(json.dumps(values | {"pre_tokenizer": split}))
+    assert load_tokenizer(tmp_path, 10).encode("ab")

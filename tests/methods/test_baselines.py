@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from bua_jax.basics import config as configs
 from bua_jax.events.schema import EventStore
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import prediction_windows, sample_windows
@@ -17,6 +18,8 @@ from bua_jax.methods.window_majority import WindowMajority, fit_window_majority
 from bua_jax.models.encoders import EncoderConfig
 from bua_jax.training.events import EncoderSettings
 from tests.events.stores import store_of
+
+METHODS = configs.load("configs/base.py").methods
 
 
 def of(rows: list[list[int]]) -> Histories:
@@ -45,7 +48,7 @@ def test_window_counts_ignore_padding():
 
 
 def test_window_majority_breaks_ties_by_label_order():
-    method = WindowMajority(np.asarray([0.1, 0.2, 0.7]), 10)
+    method = WindowMajority(np.asarray([0.1, 0.2, 0.7]), 10, 0.5)
     found = method.predict(of([[2, 1, 1, 2], [2, 2, 1]]))
     assert found.argmax(1).tolist() == [1, 2]
     assert np.allclose(found.sum(1), 1)
@@ -55,7 +58,7 @@ def test_markov_by_hand():
     behaviours = [[0, 1, 0, 1, 0, 2]] * 8 + [[2, 2, 2, 2, 2, 2]] * 2
     people = [[(0, i, 0, b) for i, b in enumerate(row)] for row in behaviours]
     made = store_of(people, split=[0] * 8 + [1, 2])
-    method = fit_markov(made)
+    method = fit_markov(made, METHODS.markov)
     # transitions of training users: 0->1 twice, 1->0 twice, 0->2 once, eight times each
     size = len(made.catalogue.behaviours)
     expected = np.full((size, size), 0.1)
@@ -71,12 +74,14 @@ def fitted(store: EventStore):
     validation = histories_of(store, held, 40)
     classes = len(store.catalogue.behaviours)
     config = EncoderConfig("sasrec", classes, 48, dim=8, num_layers=1, num_heads=1)
+    few = METHODS.lightgbm.copy_and_resolve_references()
+    few.rounds = 3
     return [
         fit_majority(store),
-        fit_window_majority(store),
-        fit_markov(store),
-        fit_markov_counts(store, *validation),
-        lightgbm.fit(histories_of(store, training, 40), validation, classes, 48, 0, rounds=3),
+        fit_window_majority(store, METHODS.window_majority),
+        fit_markov(store, METHODS.markov),
+        fit_markov_counts(store, *validation, METHODS),
+        lightgbm.fit(histories_of(store, training, 40), validation, classes, 48, 0, few),
         neural.fit(config, store, EncoderSettings(epochs=1, batch=16)),
     ]
 
@@ -116,6 +121,7 @@ def test_logit_adjustment():
     adjusted = logit_adjustment.adjust(probabilities, shares, 1.0)
     assert adjusted[0].tolist() == pytest.approx([0.75 / 2.75, 2 / 2.75])
     # both right without adjustment; tau grows until the first would turn wrong
-    tau = logit_adjustment.match_tau(probabilities, np.asarray([0, 0]), shares, 1.0)
+    settings, right = METHODS.encoder_adjusted, np.asarray([0, 0])
+    tau = logit_adjustment.match_tau(probabilities, right, shares, 1.0, settings)
     assert 0 < tau < 0.3
-    assert logit_adjustment.match_tau(probabilities, np.asarray([0, 0]), shares, 1.1) == 0
+    assert logit_adjustment.match_tau(probabilities, right, shares, 1.1, settings) == 0

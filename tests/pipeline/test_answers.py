@@ -1,10 +1,13 @@
 """Answers to many histories: what is finished stays on disk, and a rerun goes on after it."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
+from bua_jax.basics.errors import Interrupted
+from bua_jax.pipeline import answers
 from bua_jax.pipeline.answers import write_answers
 
 IDS = [f"person {i}" for i in range(10)]
@@ -24,7 +27,7 @@ class Asked:
         return [{"answer": begin + i} for i in range(len(some))]
 
 
-def write(output: Path, asked: Asked, identity: str = "this") -> None:
+def write(output: Path, asked: answers.Ask, identity: str = "this") -> None:
     histories: list = list(range(10))
     write_answers(output, IDS, histories, asked, identity=identity, part=3)
 
@@ -41,9 +44,12 @@ def test_all_at_once(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-@pytest.mark.parametrize("cut", [0, 5])
+@pytest.mark.parametrize("cut", [0, 5, 60])
 def test_interrupted_and_run_again(tmp_path: Path, cut: int, capsys) -> None:
-    """With a cut the last line of the first run is half written, as by a killed process."""
+    """With a cut the end of the first run's last part is missing, as by a killed process.
+
+    The whole part is made anew: answers depend, in their last bits, on those decoded with them.
+    """
     output, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
     output.write_text("earlier")
     with pytest.raises(KeyboardInterrupt):
@@ -53,10 +59,79 @@ def test_interrupted_and_run_again(tmp_path: Path, cut: int, capsys) -> None:
     partial.write_bytes(data[: len(data) - cut])
     again = Asked()
     write(output, again)
-    assert again.parts[0] == ((6, 3) if cut == 0 else (5, 3))
+    assert again.parts[0] == ((6, 3) if cut == 0 else (3, 3))
     assert output.read_text() == expected()
     assert not partial.exists()
     assert "going on after them" in capsys.readouterr().err
+
+
+def changed(data: bytes, damage: str) -> bytes:
+    head, *lines = data.splitlines(keepends=True)
+    parts = {
+        "a bit": [*lines[:5], lines[5].replace(b"4", b"5"), *lines[6:]],
+        "a line twice": [*lines[:5], *lines[4:]],
+        "a part twice": [*lines, *lines[4:]],
+        "a line less": [*lines[:4], *lines[5:]],
+    }[damage]
+    return head + b"".join(parts)
+
+
+@pytest.mark.parametrize("damage", ["a bit", "a line twice", "a part twice", "a line less"])
+def test_a_damaged_part_is_made_anew_and_said(tmp_path: Path, damage: str, capsys) -> None:
+    output, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
+    with pytest.raises(KeyboardInterrupt):
+        write(output, Asked(stop=2))
+    partial.write_bytes(changed(partial.read_bytes(), damage))
+    again = Asked()
+    write(output, again)
+    assert again.parts[0] == ((6, 3) if damage == "a part twice" else (3, 3))
+    assert output.read_text() == expected()
+    assert "was altered or damaged in part" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_part_at_hand_and_stops(tmp_path: Path, number: int) -> None:
+    """Twice Ctrl-C stops within the part."""
+    asked = Asked()
+
+    def ask(some, begin: int):
+        if begin == 3:
+            signal.raise_signal(number)
+        return asked(some, begin)
+
+    with pytest.raises(Interrupted, match="6 of 10 answers are kept") as stop:
+        write(tmp_path / "out.jsonl", ask)
+    assert stop.value.exit_code == (130 if number == signal.SIGINT else 2)
+    assert asked.parts == [(0, 3), (3, 3)]
+
+    def twice(some, begin: int):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out.jsonl", twice)
+    write(tmp_path / "out.jsonl", asked)
+    assert asked.parts[2:] == [(6, 3), (9, 1)]
+    assert (tmp_path / "out.jsonl").read_text() == expected()
+
+
+def test_parts_that_take_too_long_are_halved(tmp_path: Path, monkeypatch) -> None:
+    """But for the first, in which programs are compiled; a run that goes on keeps the size."""
+    clock = [0.0]
+    monkeypatch.setattr(answers.time, "monotonic", lambda: clock[0])
+    asked = Asked(stop=3)
+
+    def slow(some, begin: int):
+        clock[0] += 12 * len(some)
+        return asked(some, begin)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out.jsonl", slow)
+    assert asked.parts == [(0, 3), (3, 3), (6, 1)]
+    again = Asked()
+    write(tmp_path / "out.jsonl", again)
+    assert again.parts == [(7, 1), (8, 1), (9, 1)]
 
 
 def test_another_model_or_input_begins_anew(tmp_path: Path, capsys) -> None:

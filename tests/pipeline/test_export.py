@@ -9,16 +9,17 @@ import pytest
 from ml_collections import ConfigDict
 
 from bua_jax.alignment.ask import Bua
-from bua_jax.alignment.parts import assemble
+from bua_jax.alignment.parts import NANO, assemble
 from bua_jax.basics.errors import MismatchError
+from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.dialogue.tasks import INSTRUCTIONS
 from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
 from bua_jax.interop import peft
 from bua_jax.interop.huggingface import load_tree, tree_hash
-from bua_jax.pipeline.export import export
+from bua_jax.pipeline.export import base_name, export
 from bua_jax.pipeline.finished import finished_stage, load
-from tests.support.helpers import require
+from tests.support.helpers import ROOT, require
 from tests.support.runs import REDUCED, verb
 
 
@@ -35,17 +36,15 @@ def history(quickstart: Path, bua: Bua, tmp_path_factory):
     return read_histories(path, bua.catalogue, 40)[1][0]
 
 
-def greedy(model, bua: Bua, embeddings: np.ndarray, count: int) -> str:
-    """The text that transformers continues the embeddings with."""
-    torch = require("torch")
+def greedy(model, output: Path, bua: Bua, embeddings: np.ndarray, count: int) -> str:
+    """The text that transformers continues the embeddings with; it stops as `output` says."""
+    torch, transformers = require("torch"), require("transformers")
     with torch.no_grad():
         ids = model.generate(
             inputs_embeds=torch.tensor(embeddings)[None],
             attention_mask=torch.ones(1, len(embeddings), dtype=torch.long),
             max_new_tokens=count,
-            do_sample=False,
-            eos_token_id=bua.parts.tokenizer.im_end,
-            pad_token_id=bua.parts.tokenizer.im_end,
+            generation_config=transformers.GenerationConfig.from_pretrained(output),
         )
     return bua.parts.tokenizer.decode(ids[0].tolist())
 
@@ -67,7 +66,47 @@ def test_transformers_describes_as_we_do(
     embeddings = bua.first_turn(history, INSTRUCTIONS[kind])
     ours = bua.describe(history)[kind]
     assert len(ours) > 10
-    assert greedy(model.eval(), bua, embeddings, bua.decoding.max_new_tokens) == ours
+    assert greedy(model.eval(), output, bua, embeddings, bua.decoding.max_new_tokens) == ours
+
+
+def test_transformers_talks_to_a_merged_directory(
+    quickstart: Path, bua: Bua, tmp_path: Path
+) -> None:
+    """Its template writes our dialogues, token for token, and greedy text ends with the stop token."""
+    torch, transformers = require("torch"), require("transformers")
+    export(quickstart, tmp_path, merge=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours, (first, second) = bua.parts.tokenizer, list(INSTRUCTIONS.values())[:2]
+    said = [("user", first), ("assistant", "eat, go"), ("user", second)]
+    messages = [{"role": role, "content": text} for role, text in said]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    answer = [*ours.encode("eat, go"), ours.im_end]
+    assert ids == [*opening(ours, 0, first), *answer, *next_turn(ours, second)]
+    assert tokenizer.eos_token_id == ours.im_end
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    made = model.generate(torch.tensor([ids]), max_new_tokens=300)[0, len(ids) :].tolist()
+    assert made[-1] == ours.im_end
+    assert ours.im_end not in made[:-1]
+
+
+def test_an_export_tells_nothing_of_this_machine(quickstart: Path, tmp_path: Path, monkeypatch):
+    """Below this folder the base is named by its path from here, elsewhere by its name or its hub id."""
+    export(quickstart, tmp_path / "adapter")
+    export(quickstart, tmp_path / "merged", merge=True)
+    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert named["base_model_name_or_path"] == "bua_jax/assets/nano"
+    for path in (tmp_path / "adapter").iterdir(), (tmp_path / "merged").iterdir():
+        for file in path:
+            content = file.read_bytes()
+            for folder in (quickstart, tmp_path, ROOT, Path.home()):
+                assert len(str(folder)) < 6 or str(folder).encode() not in content, file
+    monkeypatch.chdir(tmp_path)
+    model = ConfigDict({"path": ""})
+    assert base_name(model, NANO) == ("nano", None)
+    model.path = "/home/anna/Qwen2.5.gguf"
+    assert base_name(model, tmp_path.parent) == ("Qwen2.5", None)
+    model.path = "Qwen/Qwen2.5-7B@abc"
+    assert base_name(model, tmp_path.parent) == ("Qwen/Qwen2.5-7B", "abc")
 
 
 def test_everything_that_soft_tokens_need_is_there(

@@ -77,7 +77,7 @@ replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%add
 def test_collectives_count_as_often_as_their_loops_run() -> None:
     found, unknown = collectives(HLO, 8)
     assert unknown == 0
-    assert {(one.kind, one.group, one.times, one.payload, one.wire) for one in found} == {
+    assert {(one.kind, one.devices, one.times, one.payload, one.wire) for one in found} == {
         ("all-gather", 8, 28, 16 * 8 * 2 + 24 * 4, (16 * 8 * 2 + 24 * 4) * 7 / 8),
         ("collective-permute", 8, 28 * 5, 16, 16.0),
         ("reduce-scatter", 2, 1, 2 * 40, 40.0),
@@ -230,7 +230,7 @@ def test_the_verb_plans_on_fake_devices(tmp_path: Path) -> None:
     assert largest_parameter < activations
     sizes = {row["kind"]: row["largest"] for row in found["collectives"]}
     assert max(v for k, v in sizes.items() if k != "all-to-all") <= largest_parameter
-    assert "plan-tpu" in done.stderr or found["compiler"] == "tpu"
+    assert "jax[tpu]" in done.stderr or found["compiler"] == "tpu"
     assert "model.dtype=bfloat16" in done.stderr
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bua_jax.decoding import engine, rounds
+from bua_jax.decoding import engine, programs, rounds
 from bua_jax.parallel import sharding
 from tests.decoding.fakes import ROUNDS, decoder, history_of
 
@@ -23,9 +23,9 @@ def written(text: str) -> dict[str, Any]:
     variables = jax.device_put(one.variables, sharding.shardings(one.variables, mesh))
     one = dataclasses.replace(one, variables=variables, mesh=mesh)
     scores, said = rounds.predict(one, seen, ROUNDS, ["Next?"] * 11)
-    compiled = engine._decode._cache_size()
+    compiled = programs.decode._cache_size()
     rounds.predict(one, seen, ROUNDS, ["Next?"] * 11)
-    compiled_again = engine._decode._cache_size() - compiled
+    compiled_again = programs.decode._cache_size() - compiled
     days, _, _ = rounds.generate(one, seen, [], ["Day?"] * 11, [0] * 11, max_events=2)
     with jax.set_mesh(mesh):
         empty = engine._empty(engine.Engine(one.model, one.weights, 257, 8, 64, 6))

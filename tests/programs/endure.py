@@ -28,11 +28,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.basics.errors import CheckpointError
+from bua_jax.basics.errors import CheckpointError, Interrupted
 from bua_jax.feed.batches import Batches
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, dialogues, loop, losses
-from bua_jax.training.optimizer import OptimizerSettings, trained_groups
+from bua_jax.training.optimizer import OptimizerSettings, trained_parts
 from tests.support import tiny
 
 INTERVAL = 2  # steps between saves
@@ -170,7 +170,7 @@ def train_stages(
             best, _ = loop.train(
                 model,
                 variables,
-                trained_groups(stage),
+                trained_parts(stage),
                 RECORDS[stage],
                 VALIDATION,
                 PLANS[stage],
@@ -199,7 +199,7 @@ def child(folder: Path, pipe: int, dropped: str, full: Any) -> None:
     code = 0
     try:
         train_stages(folder, say, dropped=dropped)
-    except loop.TrainingInterrupted:
+    except Interrupted:
         code = INTERRUPTED
     except CheckpointError:
         code = REFUSED

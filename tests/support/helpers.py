@@ -28,7 +28,7 @@ def require(module: str) -> ModuleType:
     except ImportError:
         if os.environ.get("CI"):
             pytest.fail(f"{module} is not installed; CI needs the extras test and parity")
-        pytest.skip(f"{module} is not installed (pip install 'bua-jax[test,parity]')")
+        pytest.skip(f"{module} is not installed (pip install -e '.[test,parity]')")
 
 
 def random_base(folder: Path, config: Qwen2Config) -> dict[str, Any]:

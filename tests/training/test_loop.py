@@ -5,6 +5,7 @@ import json
 import logging
 import resource
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,11 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from bua_jax.basics.errors import CheckpointError, WriteError
+from bua_jax.basics.errors import CheckpointError, Interrupted, WriteError
 from bua_jax.feed.batches import Batches
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, loop
-from bua_jax.training.optimizer import OptimizerSettings, trained_groups
+from bua_jax.training.optimizer import OptimizerSettings, trained_parts
 from bua_jax.training.state import create
 from bua_jax.training.writers import MetricWriter, read_scalars
 from tests.support import tiny
@@ -137,7 +138,7 @@ def test_a_finished_run_is_not_trained_again(trained) -> None:
 
 @pytest.mark.parametrize("stage", ["stage1", "stage3", "full"])  # stage 2 is the run above
 def test_frozen_leaves_stay_bit_for_bit(stage: str) -> None:
-    groups = trained_groups("stage3" if stage == "full" else stage, full_finetuning=stage == "full")
+    groups = trained_parts("stage3" if stage == "full" else stage, full_finetuning=stage == "full")
     model, variables = tiny.model()
     trainable, frozen = loop.partition(variables, groups)
     before = jax.device_get(frozen)
@@ -172,6 +173,27 @@ def test_nan_stops_before_anything_is_saved(tmp_path) -> None:
     with pytest.raises(loop.TrainingStopped, match="Steps 1 to 1: the loss or its gradient is NaN"):
         run(tmp_path, variables)
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_ctrl_c_saves_the_step_at_hand(tmp_path, monkeypatch, capfd) -> None:
+    """Between two checkpoints; how the same command goes on from there: test_resume.py."""
+    drawn, before = [], signal.getsignal(signal.SIGINT)
+    put = sharding.shard_batch
+
+    def shard_batch(batch, mesh, *microbatches):
+        if microbatches:
+            drawn.append(1)
+            if len(drawn) == 3:
+                signal.raise_signal(signal.SIGINT)
+        return put(batch, mesh, *microbatches)
+
+    monkeypatch.setattr(sharding, "shard_batch", shard_batch)
+    with pytest.raises(Interrupted, match="SIGINT: saved step 3 of 5") as stop:
+        run(tmp_path, settings=dataclasses.replace(SETTINGS, total_steps=5))
+    assert stop.value.exit_code == 130
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "Ctrl-C again stops at once" in capfd.readouterr().err
 
 
 def test_what_stops_training() -> None:

@@ -31,7 +31,7 @@ VARIABLES = {
     ],
 )
 def test_stage_table(stage: str, full: bool, groups: tuple[str, ...]) -> None:
-    assert optimizer.trained_groups(stage, full_finetuning=full) == groups
+    assert optimizer.trained_parts(stage, full_finetuning=full) == groups
     trainable, frozen = optimizer.partition(VARIABLES, groups)
     assert set(trainable) == set(groups)
     assert set(trainable) | set(frozen) == set(VARIABLES)
@@ -43,7 +43,7 @@ def test_stage_table(stage: str, full: bool, groups: tuple[str, ...]) -> None:
 
 def test_what_the_table_refuses() -> None:
     with pytest.raises(ConfigError, match="stage4"):
-        optimizer.trained_groups("stage4")
+        optimizer.trained_parts("stage4")
     with pytest.raises(ConfigError, match="'adapter', but the model has no such"):
         optimizer.partition({**VARIABLES, "adapter": {}}, ("adapter",))
     with pytest.raises(ConfigError, match="vision"):
@@ -105,7 +105,7 @@ def test_updates_equal_torch_adamw_with_clipping() -> None:
 
 
 def test_table_shows_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    optimizer.print_groups(VARIABLES, ("projector",), "stage1")
+    optimizer.print_parts(VARIABLES, ("projector",), "stage1")
     lines = capsys.readouterr().err.splitlines()
     assert any("projector" in line and "12" in line and "yes" in line for line in lines)
     assert any("base" in line and "24" in line and "no" in line for line in lines)

@@ -25,8 +25,9 @@ from jax.ad_checkpoint import checkpoint_name
 from bua_jax.basics.console import notice
 
 _SOURCE = Path(__file__).with_suffix(".cc")
-_WIDTH = 32  # columns of a panel; cpu.cc has it too
-ATTENTION_BLOCK = 48  # queries that training scores at once; cpu.cc has it too
+_HEADER = _SOURCE.with_name("tiles.h")
+_WIDTH = 32  # columns of a panel; tiles.h has it too
+ATTENTION_BLOCK = 48  # queries that training scores at once; tiles.h has it too
 
 
 @functools.partial(
@@ -162,7 +163,13 @@ def _library() -> Path | None:
     """The compiled kernels; None, after a notice, where there is no compiler or it fails."""
     folder = Path.home() / ".cache" / "bua_jax"
     version = hashlib.sha256(
-        b"\0".join([_SOURCE.read_bytes(), jaxlib.__version__.encode(), _processor().encode()])
+        b"\0".join(
+            [
+                *(path.read_bytes() for path in (_SOURCE, _HEADER)),
+                jaxlib.__version__.encode(),
+                _processor().encode(),
+            ]
+        )
     )
     library = folder / f"cpu-{version.hexdigest()[:16]}.so"
     if library.exists():

@@ -1,0 +1,54 @@
+"""Values of a JSON-lines file: UTF-8, a value to a line, lines end with a line feed only."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bua_jax.basics.errors import DataError
+from bua_jax.events.records import check_encoding
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value, use null")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r} stands twice in one object")
+    return found
+
+
+def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """(line number from 1, value) of each line that is not empty. A byte order mark is skipped.
+
+    Raises `DataError` naming file and line: other encodings, compressed files, malformed lines, names
+    that stand twice in an object, NaN and infinities, values that are nested too deep or too long.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                check_encoding(path, line)
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(
+                    line.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once
+                )
+            except json.JSONDecodeError as error:
+                wrong = f"not valid JSON ({error.msg}, column {error.colno})"
+            except UnicodeDecodeError as error:
+                wrong = f"not UTF-8 text (byte {error.start + 1})"
+            except RecursionError:
+                wrong = "nested too deep"
+            except ValueError as error:  # of the hooks above, and of numbers with too many digits
+                wrong = str(error).partition(";")[0]
+            else:
+                yield number, value
+                continue
+            raise DataError(f"{path}, line {number}: {wrong}. Expected one JSON object per line.")

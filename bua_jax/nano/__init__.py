@@ -1,0 +1,1 @@
+"""The built-in language model: its label sets, worlds, reading drills, tokenizer and pretraining."""

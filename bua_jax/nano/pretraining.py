@@ -1,0 +1,217 @@
+"""Pretraining nano: a resumable run whose every batch is a function of seed and step.
+
+The rate is warmed up, constant, and falls to zero over the last fifth of the steps. A checkpoint is
+kept where the fall begins, so that a run is made longer by asking for more steps.
+"""
+
+import functools
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bua_jax.basics.console import bar, notice
+from bua_jax.basics.errors import MismatchError
+from bua_jax.interop import huggingface
+from bua_jax.interop.tokenizer import HFTokenizer
+from bua_jax.models.aligned import cross_entropy
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.nano.batches import draw_batch
+from bua_jax.nano.tokenizer import pieces
+
+FALL = 0.2  # share of the steps over which the rate falls to zero
+WARMUP = 300  # steps
+HELD = 3  # batches that accuracies are measured on
+TEXT_WEIGHT = 0.05  # of the loss of the tokens that are no answers
+
+
+SIZES = Qwen2Config(3072, 160, 384, 6, 6, 2, 32, rope_theta=1e4, max_positions=2048)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`rows` x `length` tokens a step; `vectors`: events given as vectors in a batch, at most."""
+
+    steps: int = 12_000
+    rows: int = 10
+    length: int = 512
+    vectors: int = 1120
+    matrix_rate: float = 0.012  # Muon, of the layers' matrices
+    rate: float = 2.5e-3  # Adam, of all else
+    noise: float = 0.5  # largest norm of the noise on an event's vector, relative to the vector's
+    seed: int = 0
+
+    @property
+    def fall_begin(self) -> int:
+        """The step from which the rate falls."""
+        return self.steps - int(FALL * self.steps)
+
+
+def make_optimizer(settings: Settings) -> optax.GradientTransformation:
+    """Muon on the layers' matrices (stacked: [layers, in, out]), Adam on all else."""
+    matrices = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+
+    def schedule(peak: float) -> optax.Schedule:
+        up = optax.linear_schedule(0.0, peak, WARMUP)
+        down = optax.linear_schedule(peak, 0.0, settings.steps - settings.fall_begin)
+        parts = [up, optax.constant_schedule(peak), down]
+        return optax.join_schedules(parts, [WARMUP, settings.fall_begin])
+
+    muon = optax.contrib.muon(
+        schedule(settings.matrix_rate),
+        adam_b2=0.98,
+        adam_learning_rate=schedule(settings.rate),
+        muon_weight_dimension_numbers=lambda tree: jax.tree.map(
+            lambda x: matrices if x.ndim == 3 else None, tree
+        ),
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), muon)
+
+
+def input_vectors(params: Any, batch: Any, noise: float, key: jax.Array) -> jax.Array:
+    """The batch's events as noisy vectors of random size, float32[S, H]."""
+    vectors = batch["vectors"] @ params["embed_tokens"]["embedding"]
+    amount_key, size_key, key = jax.random.split(key, 3)
+    shape = (len(vectors), 1)
+    amount = noise * jax.random.uniform(amount_key, shape)
+    norm = jnp.linalg.norm(vectors, axis=-1, keepdims=True) * vectors.shape[-1] ** -0.5
+    vectors += amount * jax.lax.stop_gradient(norm) * jax.random.normal(key, vectors.shape)
+    return vectors * jax.random.uniform(size_key, shape, minval=0.6, maxval=1.1)
+
+
+def losses(model: Qwen2, soft_id: int, noise: float, params: Any, batch: Any, key: jax.Array):
+    """(mean nll of answers plus a little of the other text's, whether wanted tokens are the best bool[N])."""
+    tokens, wanted = batch["tokens"], batch["wanted"]
+    embeddings: Any = model.apply({"params": params}, tokens, method="embed")
+    vectors = input_vectors(params, batch, noise, key)
+    is_soft = tokens == soft_id
+    embeddings = jnp.where(is_soft[:, :, None], vectors[batch["shown"]], embeddings)
+    hidden: Any = model.apply(
+        {"params": params}, embeddings, batch["positions"], batch["segments"], method="hidden"
+    )
+    before = hidden.reshape(-1, hidden.shape[-1])[
+        wanted - 1
+    ]  # no segment begins with a wanted token
+    logits: Any = model.apply({"params": params}, before, method="unembed")
+    targets = tokens.reshape(-1)[wanted]
+    nll, answer = cross_entropy(logits, targets), batch["is_answer"]
+    loss = jnp.sum(nll * answer) / jnp.sum(answer)
+    loss += TEXT_WEIGHT * jnp.sum(nll * ~answer) / jnp.maximum(jnp.sum(~answer), 1)
+    return loss, logits.argmax(-1) == targets
+
+
+def batches(
+    settings: Settings, tokenizer: HFTokenizer, first: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(step, batch) from step `first` on; the next batch is made while the caller works."""
+    texts = pieces(tokenizer.tokenizer)
+
+    def make(step: int) -> dict[str, np.ndarray]:
+        name = f"{settings.seed}|{step}"
+        return draw_batch(
+            name, tokenizer, texts, (settings.rows, settings.length), settings.vectors
+        )[0]
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, first)
+        for step in range(first, settings.steps):
+            batch = coming.result()
+            if step + 1 < settings.steps:
+                coming = pool.submit(make, step + 1)
+            yield step, batch
+
+
+def accuracies(evaluate: Any, params: Any, held: list[Any]) -> dict[str, float]:
+    """Share of the answers whose every token is the best one, given those before it, by round kind."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    total = []
+    for batch, answers in held:
+        loss, best = evaluate(params, batch, jax.random.key(0))
+        hit = np.zeros(batch["tokens"].shape, bool)
+        hit.reshape(-1)[batch["wanted"]] = np.asarray(best)
+        for kind, row, span in answers:
+            right[kind].append(bool(hit[row, span].all()))
+        total.append(float(loss))
+    return {
+        "loss": float(np.mean(total)),
+        **{k: float(np.mean(v)) for k, v in sorted(right.items())},
+    }
+
+
+def save_state(folder: Path, step: int, state: Any, settings: Settings) -> None:
+    """Writes parameters and optimizer after `step` steps; keeps the newest two and the fall's beginning."""
+    leaves = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    said = {"settings": json.dumps(asdict(settings))}
+    huggingface.save_tree(folder / f"{step:07d}.safetensors", leaves, said)
+    for path in sorted(folder.glob("*.safetensors"))[:-2]:
+        if int(path.stem) != settings.fall_begin:
+            path.unlink()
+
+
+def restore_state(folder: Path, state: Any, settings: Settings) -> tuple[int, Any]:
+    """(steps done, state) of the newest checkpoint that this run can go on from; (0, state) if none.
+
+    One in which the rate already fell towards another number of steps is passed over.
+    Raises `MismatchError` for another batch, rate, noise or seed, `CheckpointError` for a damaged file.
+    """
+    for path in sorted(folder.glob("*.safetensors"), reverse=True):
+        found, metadata = huggingface.load_tree(path)
+        said, step = json.loads(metadata["settings"]), int(path.stem)
+        for name, value in asdict(settings).items():
+            if name != "steps" and said[name] != value:
+                raise MismatchError(
+                    f"{path} was made with {name}={said[name]!r}, but now it is {value!r}. Use another "
+                    "--output, or the same settings."
+                )
+        other = said["steps"] != settings.steps and step > Settings(**said).fall_begin
+        if not other and step <= settings.steps:
+            leaves = [jnp.asarray(found[name]) for name in sorted(found)]
+            return step, jax.tree.unflatten(jax.tree.structure(state), leaves)
+    return 0, state
+
+
+def pretrain(
+    model: Qwen2, tokenizer: HFTokenizer, settings: Settings, folder: Path, every: int = 250
+) -> tuple[Any, dict[str, float]]:
+    """Trains from the newest checkpoint in `folder`; returns (parameters, accuracies held out)."""
+    # -- state
+    params = model.init(jax.random.key(settings.seed), jnp.zeros((1, 8), jnp.int32))["params"]
+    optimizer = make_optimizer(settings)
+    first, state = restore_state(folder, (params, optimizer.init(params)), settings)
+    of = functools.partial(losses, model, tokenizer.soft)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step_of(state, batch, key):
+        params, inner = state
+        compute = functools.partial(of, settings.noise)
+        (loss, _), grads = jax.value_and_grad(compute, has_aux=True)(params, batch, key)
+        updates, inner = optimizer.update(grads, inner, params)
+        return (optax.apply_updates(params, updates), inner), loss
+
+    evaluate = jax.jit(functools.partial(of, 0.0))
+    texts = pieces(tokenizer.tokenizer)
+    shape = (settings.rows, settings.length)
+    held = [draw_batch(f"held|{i}", tokenizer, texts, shape, settings.vectors) for i in range(HELD)]
+    # -- loop
+    loss = None
+    with bar() as display:
+        task = display.add_task("nano", total=settings.steps, completed=first)
+        for step, batch in batches(settings, tokenizer, first):
+            key = jax.random.fold_in(jax.random.key(settings.seed), step)
+            state, loss = step_of(state, batch, key)
+            display.advance(task)
+            done = step + 1
+            if done % every == 0 or done in (settings.fall_begin, settings.steps):
+                found = accuracies(evaluate, state[0], held)
+                said = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+                notice(f"step {done}: training loss {float(loss):.3f}; held out: {said}")
+                save_state(folder, done, state, settings)
+    return state[0], accuracies(evaluate, state[0], held)

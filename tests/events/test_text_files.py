@@ -1,0 +1,82 @@
+"""Records, quotes, separators, encodings and names of text files."""
+
+import gzip
+
+import polars as pl
+import pytest
+
+from bua_jax.basics.errors import DataError
+from bua_jax.events.readers import read_events, read_frame
+from bua_jax.events.rows import BadRows
+from tests.events.stores import HEADER, good_rows, read_rows, spec_of, write_csv
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("name", "other"), [("ev[1]", "ev1"), ("e*", "ev"), ("e?", "ev"), ("d[1]=x/ev", "d1=x/ev")]
+)
+def test_names_are_no_patterns(tmp_path, suffix: str, name: str, other: str) -> None:
+    """Not the file that the name would match as a pattern, and not both."""
+    rows = {name: good_rows(), other: good_rows(people=4)}
+    for stem in rows:
+        path = tmp_path / f"{stem}.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        write_csv(tmp_path / "rows.csv", rows[stem])
+        if suffix == "csv":
+            (tmp_path / "rows.csv").rename(path)
+        else:
+            pl.read_csv(tmp_path / "rows.csv").write_parquet(path)
+    for stem, people in ((name, 5), (other, 4)):
+        assert len(read_events(spec_of(tmp_path / f"{stem}.{suffix}")).users) == people
+
+
+def test_records_not_lines(tmp_path) -> None:
+    """Fields over several lines, and quotes within a field, as spreadsheets and people write them."""
+    rows = ['p0,2024-03-30T08:00,"two\nlines",chat\n', 'p1,2024-03-30T08:00,5" screen,chat\n']
+    frame = read_frame(spec_of(write_csv(tmp_path / "mine.csv", [*rows, *good_rows()])), BadRows())
+    assert {"two\nlines", '5" screen'} <= set(frame["location"].to_list())
+    bad = {
+        "p2,never,x,chat\n": "column time",
+        "p2,2024-03-30T08:00,x,chat,9\n": r"column .whole record.*expected 4 fields",
+        'p2,2024-03-30T08:00,"x,chat\n': r"column .whole record.*none that stays open",
+        'p2,2024-03-30T08:00,"5" x,chat\n': r"column .whole record.*doubled inside",
+    }
+    clean = read_rows(tmp_path, [*rows, *good_rows()])
+    for row, message in bad.items():
+        damaged = [*rows, row, *good_rows()]
+        with pytest.raises(DataError, match=rf"row 3 \(line 5\), {message}"):
+            read_rows(tmp_path, damaged)
+        report = BadRows()
+        path = write_csv(tmp_path / "mine.csv", damaged)
+        assert (
+            read_events(spec_of(path, on_bad_row="skip"), report).fingerprint == clean.fingerprint
+        )
+        assert sum(report.counts.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "user_id;time;location;behavior\np0;2024-03-30T08:00;x;chat\n",
+            "separated by ';'.*commas",
+        ),
+        ("user_id\ttime\tlocation\tbehavior\n", "separated by '.t'.*format=tsv"),
+        ("user_id,time,location,location,behavior\n", "several columns 'location'"),
+        ("user_id,time,location,behavior\rp0,2024-03-30T08:00,x,chat\r", "line 1.*carriage return"),
+        ('user_id,time,"location,behavior\np0,2024-03-30T08:00,x,chat\n', "line 1.*stays open"),
+    ],
+)
+def test_headers_that_cannot_be_read(tmp_path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_events(spec_of(write_csv(tmp_path / "mine.csv", [], text)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_other_encodings(tmp_path, encoding: str) -> None:
+    (tmp_path / "mine.csv").write_bytes((HEADER + "".join(good_rows())).encode(encoding))
+    with pytest.raises(DataError, match=r"mine\.csv is UTF-16"):
+        read_events(spec_of(tmp_path / "mine.csv"))
+    (tmp_path / "mine.csv").write_bytes(gzip.compress(HEADER.encode()))
+    with pytest.raises(DataError, match=r"mine\.csv is gzip; .*unpack"):
+        read_events(spec_of(tmp_path / "mine.csv"))

@@ -1,0 +1,54 @@
+"""Pretraining nano at a tiny size: it learns to copy and to count, and goes on exactly where it was cut."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from bua_jax.basics.errors import MismatchError
+from bua_jax.interop.tokenizer import HFTokenizer
+from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.nano.pretraining import Settings, make_optimizer, pretrain, restore_state
+from tests.nano.conftest import ROWS
+
+TINY = Settings(steps=6, rows=2, length=192, vectors=100)
+
+
+@pytest.fixture(scope="module")
+def model() -> Qwen2:
+    return Qwen2(Qwen2Config(ROWS, 32, 64, 2, 2, 1, 16, rope_theta=1e4))
+
+
+def leaves(tree) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def test_a_cut_run_ends_where_a_whole_one_does(
+    model: Qwen2,
+    tokenizer: HFTokenizer,
+    tmp_path: Path,
+) -> None:
+    whole, _ = pretrain(model, tokenizer, TINY, tmp_path / "whole", every=3)
+    cut = tmp_path / "cut"
+    pretrain(model, tokenizer, TINY, cut, every=3)
+    for path in sorted(cut.glob("*.safetensors"))[1:]:  # as if killed after the first
+        path.unlink()
+    resumed, _ = pretrain(model, tokenizer, TINY, cut, every=3)
+    assert all(np.array_equal(a, b) for a, b in zip(leaves(whole), leaves(resumed), strict=True))
+
+
+def test_a_longer_run_goes_on_from_before_the_rate_fell(
+    model: Qwen2,
+    tokenizer: HFTokenizer,
+    tmp_path: Path,
+) -> None:
+    pretrain(model, tokenizer, TINY, tmp_path, every=3)
+    longer = replace(TINY, steps=10)
+    params = model.init(jax.random.key(0), np.zeros((1, 8), np.int32))["params"]
+    state = (params, make_optimizer(longer).init(params))
+    assert restore_state(tmp_path, state, longer)[0] == TINY.fall_begin
+    assert restore_state(tmp_path, state, TINY)[0] == TINY.steps
+    with pytest.raises(MismatchError, match=r"noise=0\.5, but now it is 0\.1"):
+        restore_state(tmp_path, state, replace(longer, noise=0.1))

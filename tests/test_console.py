@@ -1,0 +1,45 @@
+"""What comes from data, paths and models is printed as it is: neither markup nor orders to a terminal."""
+
+import pytest
+from rich.table import Table
+
+from bua_jax.basics.console import bar, err, in_markdown, notice, out, run_verb, visible
+from bua_jax.basics.errors import DataError
+
+HOSTILE = "[/red] [bold]a :smile: \x1b[31m\x07\x9b2J\u202eb"
+SHOWN = r"[/red] [bold]a :smile: \x1b[31m\x07\x9b2J\u202eb"
+
+
+def test_everything_printed_shows_what_a_terminal_would_obey(capsys) -> None:
+    table = Table(title=HOSTILE)
+    table.add_column(HOSTILE)
+    table.add_row(HOSTILE)
+    out.print(table)
+    out.print(HOSTILE, style="bold")
+    notice(HOSTILE)
+
+    def broken() -> None:
+        raise DataError(HOSTILE)
+
+    with pytest.raises(SystemExit):
+        run_verb(broken)
+    printed = capsys.readouterr()
+    assert printed.out.count(SHOWN) == 4
+    assert printed.err == f"{SHOWN}\nDataError: {SHOWN}\n"
+
+
+def test_progress_reads_no_markup_in_its_description(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(err, "_force_terminal", True)
+    with bar() as display:
+        display.add_task("[/red]", total=1)
+    assert "[/red]" in capsys.readouterr().err
+
+
+def test_ordinary_text_stays_as_it_is() -> None:
+    text = "schläft 睡觉 \N{ZERO WIDTH NON-JOINER}👩\N{ZERO WIDTH JOINER}🚀\tx\n"
+    assert visible(text) == text
+    assert visible("a\ud800") == r"a\ud800"
+
+
+def test_a_label_is_one_cell_of_a_markdown_table() -> None:
+    assert in_markdown("a|b\n<i> [x](y) $z$ e_f") == r"a\|b \<i\> \[x\](y) \$z\$ e\_f"

@@ -1,0 +1,57 @@
+"""Ctrl-C: no traceback while modules are imported, nor where it is ignored or somebody else's."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from bua_jax.basics.interrupts import asked_to_stop
+from tests.support.helpers import ROOT
+
+
+@pytest.mark.parametrize("after", ["absl", "numpy"])
+def test_ctrl_c_during_imports_is_no_traceback(after: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "bua_jax.predict", "--help"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:  # of the imports that are done
+        if line.split("|")[-1].strip() == after:
+            process.send_signal(signal.SIGINT)
+            break
+    said = process.communicate(timeout=60)[1]
+    said = "".join(line for line in said.splitlines(True) if not line.startswith("import time:"))
+    assert process.returncode == 130
+    assert said == "Interrupted before anything was begun.\n"
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    """As under nohup, whose process the terminal's Ctrl-C must not stop."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with asked_to_stop("this") as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert asked == []
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_another_thread_leaves_signals_alone() -> None:
+    found = []
+
+    def work() -> None:
+        with asked_to_stop("this") as asked:
+            found.append((asked, signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [([], signal.getsignal(signal.SIGINT))]
