@@ -25,8 +25,7 @@ from bua_jax.evaluation.prediction import bootstrap_interval, paired_bootstrap, 
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore
-from bua_jax.events.sets import WindowSet
-from bua_jax.events.windows import sample_id, shown_id, target_day
+from bua_jax.events.windows import WindowSet, sample_id, shown_id, target_day
 from bua_jax.methods import logit_adjustment
 from bua_jax.methods.last_day import last_day
 from bua_jax.methods.protocol import histories_of

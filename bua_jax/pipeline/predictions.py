@@ -21,8 +21,7 @@ from bua_jax.evaluation import kept
 from bua_jax.evaluation.kept import Predicted
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore, History
-from bua_jax.events.sets import WindowSet
-from bua_jax.events.windows import Day, WindowIndex, history, shown_id
+from bua_jax.events.windows import Day, WindowIndex, WindowSet, history, shown_id
 from bua_jax.methods import lightgbm, neural
 from bua_jax.methods.majority import fit_majority
 from bua_jax.methods.markov import fit_markov

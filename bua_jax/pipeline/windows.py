@@ -13,12 +13,15 @@ from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.schema import EventStore
-from bua_jax.events.sets import WindowSet, freeze, read_set, write_set
 from bua_jax.events.windows import (
     WindowIndex,
+    WindowSet,
+    freeze,
     generation_windows,
     prediction_windows,
+    read_set,
     sample_windows,
+    write_set,
 )
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run

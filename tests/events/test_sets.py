@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 from bua_jax.basics.errors import DataError, MismatchError
-from bua_jax.events.sets import WindowSet, draw_donors, freeze, read_set, write_set
 from bua_jax.events.simulate import simulated_store
-from bua_jax.events.windows import prediction_windows, sample_windows
+from bua_jax.events.windows import (
+    WindowSet,
+    draw_donors,
+    freeze,
+    prediction_windows,
+    read_set,
+    sample_windows,
+    write_set,
+)
 
 
 @pytest.fixture(scope="module")
