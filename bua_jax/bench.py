@@ -1,5 +1,4 @@
-"""Measures this machine: a frozen base's types (base), decoding (decode), training (train), data of any
-size (events).
+"""Measures this machine: a base's types (base), decoding (decode), training (train), data's size (events).
 
 Examples:
   python -m bua_jax.bench base --base=checkpoints/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -10,9 +9,8 @@ Examples:
   python -m bua_jax.bench train --parts=remat --rows=4 --microbatches=2
   python -m bua_jax.bench events --events=1000000,5000000 --output=runs/bench/events.json
 
-`--base` is a Hugging Face directory or a GGUF file; nano if none is given; for `decode` and `train` also a
-preset's name, whose weights are then random. What is compared takes turns, so that what else the machine
-does falls on all.
+`--base` is a Hugging Face directory or a GGUF file (nano if none is given); for `decode` and `train` also a
+preset's name, with random weights. What is compared takes turns, so that other work falls on all.
 
 `decode` has three parts. generate: random prompts decoded (`--dtype`, `--mesh`), on a CPU beside transformers
 (extra `parity`) and, in float32, llama.cpp (extra `llama-cpp`, which is compiled when it is installed).
@@ -26,8 +24,8 @@ installed (no extra of ours does that). Each is a process of its own, and the lo
 agree. packing: how full rows are, and stage-2 dialogues per second, packed and padded. remat: memory and time
 of each policy.
 
-`events` runs simulated files through anonymise, data and dialogues, each size in a process of its own;
-sizes that `--output` holds are not measured again, and a plot is written beside it.
+`events` runs simulated files through anonymise, data and dialogues, each size in a process of its own; sizes
+that `--output` holds are not measured again, and a plot is written beside it.
 """
 
 import os

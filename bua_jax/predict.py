@@ -12,11 +12,10 @@ a clock that is put back in autumn goes back by an hour;
 "gap": true marks an event before which an unknown time passed. Locations are any names; only their ranks
 within the history reach the model. `--example=N` prints N histories of the run's test users in this form.
 A line of the output: id, prediction, probabilities of every behaviour, understanding (the texts of the
-rounds), signature. Finished answers are kept in OUTPUT.partial, two batches at a time (fewer where that
-takes longer than 30 s), and the same command goes on after them; Ctrl-C stops after those at hand,
-twice at once. Log-probabilities depend on config.decoding.batch in their last bits (1.5e-5 nats were
-seen between 8 and 64, float32). `--engine=ray` shares the histories out over a Ray cluster (extra
-`ray`), with the same output.
+rounds), signature. Finished answers are kept in OUTPUT.partial, two batches at a time (fewer where that takes
+longer than 30 s), and the same command goes on after them; Ctrl-C stops after those at hand, twice at once.
+Log-probabilities depend on config.execution.decode_batch in their last bits (1.5e-5 nats were seen between 8
+and 64, float32). `--engine=ray` shares the histories out over a Ray cluster (extra `ray`), with the same output.
 """
 
 import functools

@@ -120,9 +120,8 @@ def train(  # noqa: PLR0913, PLR0915 (the loop, in sections)
 
     Resumes from the newest checkpoint in folder/checkpoints: N steps equal k steps, a kill, and N - k steps,
     bit for bit on CPU with as many feed workers; with another number the epoch of the data starts anew.
-    Metrics go to folder/metrics.jsonl and folder/tensorboard. SIGTERM and Ctrl-C save and raise
-    `Interrupted`; NaN, zero loss and missing supervision raise `TrainingStopped` before anything of them is
-    saved.
+    Metrics go to folder/metrics.jsonl and folder/tensorboard. SIGTERM and Ctrl-C save and raise `Interrupted`;
+    NaN, zero loss and missing supervision raise `TrainingStopped`, and nothing of them is saved.
     """
     # -- state: what is trained, and where the run stands
     trainable, frozen = partition(variables, groups)
@@ -196,11 +195,9 @@ def train(  # noqa: PLR0913, PLR0915 (the loop, in sections)
             if save:
                 checkpoint.save(manager, step, state, data, recorded)
             if stop and not last:
-                raise Interrupted(
-                    asked[0] if asked else "SIGTERM",  # of another process
-                    f"saved step {step} of {settings.total_steps} in {folder}. Run the same command "
-                    "again to go on.",
-                )
+                where = f"saved step {step} of {settings.total_steps} in {folder}"
+                by = asked[0] if asked else "SIGTERM"  # of another process
+                raise Interrupted(by, f"{where}. Run the same command again to go on.")
             if log:
                 begin, waiting = time.monotonic(), 0.0
 
