@@ -15,7 +15,7 @@ A line of the output: id, prediction, probabilities of every behaviour, understa
 rounds), signature. Finished answers are kept in OUTPUT.partial, two batches at a time (fewer where that takes
 longer than 30 s), and the same command goes on after them; Ctrl-C stops after those at hand, twice at once.
 Log-probabilities depend on config.execution.decode_batch in their last bits (1.5e-5 nats were seen between 8
-and 64, float32). `--engine=ray` shares the histories out over a Ray cluster (extra `ray`), with the same output.
+and 64, float32). `--engine=ray` shares the histories out over a Ray cluster (extra `ray`); same output.
 """
 
 import functools

@@ -120,7 +120,7 @@ def train(  # noqa: PLR0913, PLR0915 (the loop, in sections)
 
     Resumes from the newest checkpoint in folder/checkpoints: N steps equal k steps, a kill, and N - k steps,
     bit for bit on CPU with as many feed workers; with another number the epoch of the data starts anew.
-    Metrics go to folder/metrics.jsonl and folder/tensorboard. SIGTERM and Ctrl-C save and raise `Interrupted`;
+    Metrics go to folder/metrics.jsonl and folder/tensorboard. Signals to stop save and raise `Interrupted`;
     NaN, zero loss and missing supervision raise `TrainingStopped`, and nothing of them is saved.
     """
     # -- state: what is trained, and where the run stands
@@ -172,7 +172,6 @@ def train(  # noqa: PLR0913, PLR0915 (the loop, in sections)
             # Several processes stop at the same step, and agree on it only when they wait anyway.
             stop = (log or not processes.several()) and processes.any_of(bool(asked))
             save, log = save or stop, log or stop
-
             if log:
                 host = jax.device_get(sums)
                 check_sane(host, step)
