@@ -49,6 +49,7 @@ def _execution(mesh: str) -> ConfigDict:
     # more than a few percent and CPU cores are idle; another number changes the order of dialogues.
     config.feed_workers = 0  # 0 = rows are packed between steps
     config.decode_batch = 32  # histories decoded together
+    config.profile = 0  # training steps traced by jax.profiler, beside the metrics; 0 = none
     config.mix = False  # go on with a half-built step that was started otherwise
     return config
 

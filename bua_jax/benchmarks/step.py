@@ -1,4 +1,4 @@
-"""Our side of `bench train`: the step that `training.loop.train` runs, and the process it runs in."""
+"""Our side of `bench train`: the step that `training.loop.fit` runs, and the process it runs in."""
 
 import dataclasses
 import os
@@ -13,16 +13,16 @@ import numpy as np
 
 from bua_jax.benchmarks.timing import peak_mib
 from bua_jax.benchmarks.worker import serve
-from bua_jax.dialogue.rounds import TASKS
 from bua_jax.feed.packing import PackingPlan
 from bua_jax.interop import huggingface, peft
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.parallel import sharding
-from bua_jax.training.dialogues import TrainSettings, make_step, zero_sums
+from bua_jax.training.dialogues import Dialogues, TrainSettings
 from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partition
 from bua_jax.training.state import create
+from bua_jax.training.step import make_step, zero_sums
 
 _NO_SOFT = -1  # the id of no token
 _MATRIX = {"cpu": 2048}  # rows of the square product whose rate is a CPU's; others' is
@@ -47,17 +47,18 @@ class OurStep:
         trainable, frozen = partition(variables, parts)
         self.frozen = jax.device_put(frozen, sharding.shardings(frozen, self.mesh))
         optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
-        state = create(trainable, optimizer, len(TASKS))
+        self.problem = Dialogues(model, plan, settings)
+        state = create(self.problem, trainable, optimizer)
         placement = sharding.shardings(state, self.mesh)
         self.state = jax.device_put(state, placement)
         self.run: Any = jax.jit(
-            make_step(model, optimizer, plan, settings),
+            make_step(self.problem, optimizer, settings.microbatches),
             donate_argnums=(0, 3),
             out_shardings=(placement, sharding.replicated(self.mesh)),
         )
 
     def _sums(self) -> Any:
-        return jax.device_put(zero_sums(), sharding.replicated(self.mesh))
+        return jax.device_put(zero_sums(self.problem), sharding.replicated(self.mesh))
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """A batch of the feed on the device."""
@@ -73,9 +74,9 @@ class OurStep:
         """One step; returns the mean loss of a supervised token, once the device has finished."""
         with jax.set_mesh(self.mesh):
             self.state, sums = self.run(self.state, self.frozen, batch, self._sums())
-        total, count = np.asarray(sums["kind"]).sum(1)
+        kinds: Any = jax.device_get(sums.problem).kind
         jax.block_until_ready(self.state)
-        return float(total / count)
+        return float(kinds.total.sum() / kinds.count.sum())
 
 
 def synthetic_batch(tokens: np.ndarray, supervised: int) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """SASRec and BehaveGPT as predictors: an encoder's own head at the last event."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,12 @@ def from_encoder(config: EncoderConfig, params: Any, store: EventStore) -> Neura
     return Neural(config, params, int(training_mask(store).sum()))
 
 
-def fit(config: EncoderConfig, store: EventStore, settings: EncoderSettings) -> Neural:
-    """Trains an encoder of its own."""
-    params, _ = train_encoder(config, store, settings)
+def fit(
+    config: EncoderConfig,
+    store: EventStore,
+    settings: EncoderSettings,
+    folder: Path | None = None,
+) -> Neural:
+    """Trains an encoder of its own; goes on with what is in `folder`, or keeps nothing without one."""
+    params, _ = train_encoder(config, store, settings, folder)
     return from_encoder(config, params, store)

@@ -31,6 +31,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"projector/.*", P()),
     (r"encoder/.*", P()),
     (r"weighting/(ema|initial)", P()),
+    (r"weights|key", P()),  # of a train state
 )
 
 
@@ -70,6 +71,11 @@ def own_mesh(text: str) -> Mesh:
     if jax.process_count() == 1:
         return make_mesh(text)
     return make_mesh(str(jax.local_device_count()), jax.local_devices())
+
+
+def several_processes(mesh: Mesh) -> bool:
+    """Whether the mesh is of devices of several processes, which then do all on it together."""
+    return len({device.process_index for device in mesh.devices.flat}) > 1
 
 
 def spec_of(path: str) -> P:

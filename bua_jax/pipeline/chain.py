@@ -68,9 +68,10 @@ def _check(config: ConfigDict) -> None:
             f"stages={stages} cannot work: give an increasing subset of (1, 2, 3) that holds 2, "
             "for example --config.stages='(2, 3)'."
         )
-    workers = config.execution.feed_workers
-    if workers < 0:
-        raise ConfigError(f"config.execution.feed_workers={workers} is less than 0.")
+    how = config.execution
+    name = min(("feed_workers", "profile"), key=lambda name: how[name])
+    if how[name] < 0:
+        raise ConfigError(f"config.execution.{name}={how[name]} is less than 0.")
     for name, legal in _TABLES.items():
         part, _, field = name.partition(".")
         value = config[part][field]
@@ -198,6 +199,7 @@ STEPS: dict[str, Step] = {
             lambda config: ("data",),
             build_encoder,
             lambda config: 1.5,
+            together=True,
         ),
         Step(
             "dialogues",

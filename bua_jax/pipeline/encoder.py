@@ -8,6 +8,7 @@ from bua_jax.basics.files import write_json
 from bua_jax.events.schema import Catalogue
 from bua_jax.interop.huggingface import save_tree, tree_hash
 from bua_jax.models.encoders import EncoderConfig
+from bua_jax.parallel import processes, sharding
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run
 from bua_jax.training.events import EncoderSettings, train_encoder
@@ -47,7 +48,15 @@ def build_encoder(run: Run) -> dict[str, Any]:
     """Writes encoder/encoder.safetensors and history.json."""
     store = load_store(run)
     config = encoder_config(run.config, store.catalogue)
-    params, records = train_encoder(config, store, encoder_settings(run.config))
+    how = run.config.execution
+    params, records = train_encoder(
+        config,
+        store,
+        encoder_settings(run.config),
+        run.folder("encoder"),
+        sharding.make_mesh(how.mesh),
+        how.profile,
+    )
     digest = tree_hash(params)
     metadata = {
         "config": config.to_json(),
@@ -55,11 +64,12 @@ def build_encoder(run: Run) -> dict[str, Any]:
         "data": store.fingerprint,
         "hash": digest,
     }
-    save_tree(run.folder("encoder") / "encoder.safetensors", params, metadata)
-    write_json(run.folder("encoder") / "history.json", records)
-    best = min(records, key=lambda record: record["validation_log_loss"])
-    notice(
-        f"encoder: validation log-loss {best['validation_log_loss']:.3f}, "
-        f"accuracy {best['validation_accuracy']:.1%} (epoch {int(best['epoch'])})"
-    )
+    if processes.is_first():
+        save_tree(run.folder("encoder") / "encoder.safetensors", params, metadata)
+        write_json(run.folder("encoder") / "history.json", records)
+        best = min(records, key=lambda record: record["validation_log_loss"])
+        notice(
+            f"encoder: validation log-loss {best['validation_log_loss']:.3f}, "
+            f"accuracy {best['validation_accuracy']:.1%} (epoch {int(best['epoch'])})"
+        )
     return {"encoder": digest}

@@ -5,6 +5,7 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from bua_jax.methods.markov import fit_markov
 from bua_jax.methods.markov_counts import fit_markov_counts
 from bua_jax.methods.protocol import Histories, Predictor, histories_of
 from bua_jax.methods.window_majority import fit_window_majority
+from bua_jax.models.encoders import EncoderConfig
+from bua_jax.parallel import processes
 from bua_jax.parallel.sharding import own_mesh
 from bua_jax.pipeline.encoder import encoder_config, encoder_settings
 from bua_jax.pipeline.stages import load_stage, previous_stage
@@ -136,6 +139,16 @@ def predictor(run: Run, store: EventStore, name: str) -> Predictor:
     def windows(split: str, count: int) -> tuple[Histories, np.ndarray]:
         return histories_of(store, draw(config.windows, store, split, "prediction", count), length)
 
+    def fit_folder(encoder: EncoderConfig) -> Path | None:
+        """Where an encoder's fit goes on after a cut; nowhere in one of several processes, alone."""
+        made_of = [
+            encoder.to_json(),
+            dataclasses.asdict(encoder_settings(config)),
+            store.fingerprint,
+        ]
+        name = f"{encoder.kind}-{files.sha256_text(json.dumps(made_of))[:12]}"
+        return None if processes.several() else run.folder("evaluation") / "fits" / name
+
     def encoder(kind: str) -> Predictor:
         trained, params, _ = load_encoder(run.folder("encoder"))
         if trained.kind == kind:
@@ -143,7 +156,7 @@ def predictor(run: Run, store: EventStore, name: str) -> Predictor:
         other = encoder_config(run.config, store.catalogue)
         width = methods.sasrec.dim if kind == "sasrec" else other.dim
         other = dataclasses.replace(other, kind=kind, dim=width)
-        return neural.fit(other, store, encoder_settings(run.config))
+        return neural.fit(other, store, encoder_settings(run.config), fit_folder(other))
 
     def held() -> tuple[Histories, np.ndarray]:
         return windows("validation", config.evaluation.validation_windows)

@@ -26,9 +26,9 @@ from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues
 from bua_jax.pipeline.steps import Run, plain, recorded
 from bua_jax.pipeline.windows import load_set
-from bua_jax.training.dialogues import TrainSettings
+from bua_jax.training.dialogues import Dialogues, TrainSettings
 from bua_jax.training.events import segments_of
-from bua_jax.training.loop import train
+from bua_jax.training.loop import fit
 from bua_jax.training.optimizer import (
     STAGE_TABLE,
     OptimizerSettings,
@@ -75,6 +75,7 @@ def train_settings(run_config: Settings, stage: str, plan: PackingPlan) -> Train
         task_weight_alpha=config.task_weight_alpha,
         task_weight_decay=config.task_weight_decay,
         task_weight_floor=config.task_weight_floor,
+        profile=run_config.execution.profile,
         seed=run_config.seed,
         optimizer=OptimizerSettings(**{k: v for k, v in config.items() if k in names}),
     )
@@ -133,18 +134,14 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         f"{settings.total_steps} steps"
     )
     with jax.set_mesh(mesh):
-        trained, measured = train(
-            parts.model,
+        trained, measured = fit(
+            Dialogues(parts.model, plan, settings, records["train"], records["validation"], stage),
             parts.variables,
             names,
-            records["train"],
-            records["validation"],
-            plan,
             settings,
             run.folder(stage),
-            {"stage": stage, **parts.identity, "settings": plain(config)},
             mesh,
-            stage,
+            {"stage": stage, **parts.identity, "settings": plain(config)},
         )
     _save(run, stage, {**_kept(parts, names), **trained}, parts)
     attention = parts.model.llm.config.attention  # what "auto" was here

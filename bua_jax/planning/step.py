@@ -24,9 +24,10 @@ from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel import sharding
 from bua_jax.pipeline.encoder import encoder_config
 from bua_jax.pipeline.stages import stage_parts, train_settings
-from bua_jax.training import dialogues
+from bua_jax.training.dialogues import Dialogues
 from bua_jax.training.optimizer import make_optimizer, partition
 from bua_jax.training.state import create
+from bua_jax.training.step import make_step, zero_sums
 
 _BEHAVIOURS = 37  # labels of the paper's Behavior set, where the config names none
 
@@ -123,19 +124,19 @@ def lower_step(
     plan: PackingPlan,
     mesh: Mesh,
 ) -> Lowered:
-    """`training.loop.train`'s step, for batches of `plan` on `mesh`."""
+    """`training.loop.fit`'s step, for batches of `plan` on `mesh`."""
     trainable, frozen = partition(variables, _trained(config, stage))
     settings = train_settings(config, stage, plan)
     optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
-    weighted = len(dialogues.weighted_units(settings))
-    state = jax.eval_shape(lambda tree: create(tree, optimizer, weighted), trainable)
+    problem = Dialogues(model, plan, settings)
+    state = jax.eval_shape(lambda tree: create(problem, tree, optimizer), trainable)
     placement, everywhere = sharding.shardings(state, mesh), sharding.replicated(mesh)
     state, frozen = _placed(state, placement), _placed(frozen, sharding.shardings(frozen, mesh))
-    sums = jax.eval_shape(dialogues.zero_sums)
+    sums = jax.eval_shape(lambda: zero_sums(problem))
     sums = _placed(sums, jax.tree.map(lambda _: everywhere, sums))
     batch = _batch(plan, mesh)
     step = jax.jit(
-        dialogues.make_step(model, optimizer, plan, settings),
+        make_step(problem, optimizer, settings.microbatches),
         donate_argnums=(0, 3),
         out_shardings=(placement, everywhere),
     )

@@ -11,9 +11,10 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from bua_jax.basics.console import notice
@@ -21,11 +22,28 @@ from bua_jax.basics.errors import CheckpointError, MismatchError
 from bua_jax.parallel import processes
 
 
-def open_manager(folder: Path, *, keep: int = 2) -> ocp.CheckpointManager:
+class InMemory:
+    """In a manager's place, for a run that is not to be resumed: the newest state, where it lies."""
+
+    directory = "memory"
+
+    def __init__(self) -> None:
+        self.kept: dict[int, tuple[Any, dict[str, Any]]] = {}  # (state, metadata) by step
+
+    def all_steps(self) -> list[int]:
+        return list(self.kept)
+
+
+Manager: TypeAlias = ocp.CheckpointManager | InMemory
+
+
+def open_manager(folder: Path | None, *, keep: int = 2) -> Manager:
     """A manager of the newest `keep` checkpoints in `folder`, for the run that writes them.
 
-    What a killed save left half-written is removed.
+    What a killed save left half-written is removed. Without a folder nothing is written.
     """
+    if folder is None:
+        return InMemory()
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False
     )
@@ -42,10 +60,11 @@ def _check_room(folder: Path, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
 
 
-def save(
-    manager: ocp.CheckpointManager, step: int, state: Any, data: Any, metadata: Mapping[str, Any]
-) -> None:
+def save(manager: Manager, step: int, state: Any, data: Any, metadata: Mapping[str, Any]) -> None:
     """Writes a checkpoint; returns when it is on disk. Raises `CheckpointError` for a full disk."""
+    if isinstance(manager, InMemory):
+        manager.kept = {step: (jax.tree.map(jnp.copy, state), dict(metadata))}
+        return
     try:
         _check_room(Path(manager.directory), sum(x.nbytes for x in jax.tree.leaves(state)))
         if step in manager.all_steps():
@@ -68,7 +87,7 @@ def save(
 
 
 def restore(
-    manager: ocp.CheckpointManager, state: Any, data: Any, metadata: Mapping[str, Any]
+    manager: Manager, state: Any, data: Any, metadata: Mapping[str, Any]
 ) -> tuple[int, Any]:
     """(step, state) of the newest good checkpoint, `data` set to its position; (0, state) if none.
 
@@ -77,6 +96,9 @@ def restore(
     `MismatchError` naming the two values if a checkpoint is of another label set, encoder, base or
     config, and `CheckpointError` if there are some and none is good.
     """
+    if isinstance(manager, InMemory):
+        newest = max(manager.kept, default=0)
+        return newest, manager.kept[newest][0] if newest else state
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     damaged: list[int] = []
     for step in sorted(manager.all_steps(), reverse=True):
@@ -115,8 +137,10 @@ def restore(
     return 0, state
 
 
-def read_metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+def read_metadata(manager: Manager, step: int) -> dict[str, Any]:
     """The metadata record of a checkpoint. Raises `CheckpointError` if it is damaged."""
+    if isinstance(manager, InMemory):
+        return manager.kept[step][1]
     try:
         found = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
         return dict(found.metadata)

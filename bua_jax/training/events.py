@@ -1,17 +1,18 @@
-"""Pretraining of behaviour encoders: the next behaviour at every position, training users only."""
+"""Event sequences as a problem of the loop: encoders learn the next behaviour at every position."""
 
+import dataclasses
 import functools
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from clu import metrics
 
-from bua_jax.basics.console import bar
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import (
@@ -21,7 +22,18 @@ from bua_jax.events.windows import (
     window_arrays,
 )
 from bua_jax.models.encoders import EncoderConfig, build, encode_events
+from bua_jax.parallel import sharding
+from bua_jax.training.loop import fit
+from bua_jax.training.optimizer import OptimizerSettings
+from bua_jax.training.problem import Batch, LoopSettings, Scalars, Sum, Terms
+from bua_jax.training.weighting import Balancer, equal
+from bua_jax.training.writers import read_scalars
 
+EventSums = metrics.Collection.create(
+    log_loss=metrics.Average.from_output("log_loss"),  # of batches
+    events=Sum.from_output("events"),
+)
+_PARTS = ("encoder",)
 _VALIDATION_WINDOWS = 4000
 
 
@@ -75,13 +87,37 @@ def dro_weights(class_loss: jax.Array, shares: jax.Array) -> jax.Array:
 
 
 def encoder_loss(
-    logits: jax.Array, targets: jax.Array, mask: jax.Array, weights: jax.Array, dro_lambda: float
+    logits: jax.Array, targets: jax.Array, mask: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """(1 - lambda) mean CE + lambda mean(w_y CE) over mask; lambda 0 is cross-entropy exactly."""
+    """Mean over mask of w_y CE; weights float[C]: all 1 is cross-entropy exactly."""
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    if dro_lambda:
-        nll = (1 - dro_lambda) * nll + dro_lambda * jax.lax.stop_gradient(weights)[targets] * nll
-    return jnp.sum(nll * mask) / jnp.maximum(jnp.sum(mask), 1)
+    return jnp.sum(weights[targets] * nll * mask) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def mixed(weights: jax.Array, dro_lambda: float) -> jax.Array:
+    """(1 - lambda) + lambda w: what a class weighs in (1 - lambda) CE + lambda w CE."""
+    return (1 - dro_lambda) + dro_lambda * weights
+
+
+class ClassLosses(NamedTuple):
+    """What the robust loss remembers: EMA of the class losses, float[C], and steps so far, int32[]."""
+
+    ema: jax.Array
+    steps: jax.Array
+
+
+def robust(shares: jax.Array, dro_lambda: float, after: int) -> Balancer:
+    """`dro_weights`, mixed, once `after` steps have made the class losses known."""
+
+    def combine(
+        losses: jax.Array, gram: Any, state: ClassLosses, key: Any, validation: Any
+    ) -> tuple[jax.Array, ClassLosses]:
+        ema = jnp.where(jnp.isnan(losses), state.ema, 0.98 * state.ema + 0.02 * losses)
+        steps = state.steps + 1
+        weights = mixed(dro_weights(ema, shares), dro_lambda)
+        return jnp.where(steps >= after, weights, 1), ClassLosses(ema, steps)
+
+    return Balancer(lambda count: ClassLosses(jnp.zeros(count), jnp.zeros((), jnp.int32)), combine)
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
@@ -111,140 +147,222 @@ def predict_last(
     return np.concatenate(parts)[:n] if parts else np.zeros((0, config.num_behaviours), np.float32)
 
 
-def _optimizer(settings: EncoderSettings, steps: int) -> optax.GradientTransformation:
-    """AdamW with warm-up and cosine over `steps`; biases and norm scales do not decay."""
-    warmup = max(1, min(100, steps // 10))
-    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.peak_lr, warmup, steps)
-    return optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(
-            schedule,
+class EventBatches(Iterator[dict[str, np.ndarray]]):
+    """Endless batches of the training users' chunks: an offset and an order are drawn for every epoch.
+
+    fields int32[B, L, 4], mask and targets int32[B, L]; an epoch's last batch is filled up with its
+    first chunks. The state is JSON.
+    """
+
+    def __init__(self, store: EventStore, settings: EncoderSettings, per_epoch: int) -> None:
+        self._store, self._settings, self._per_epoch = store, settings, per_epoch
+        self._rng = np.random.default_rng(settings.seed)
+        self._before = self._rng.bit_generator.state  # as it was before the epoch was drawn
+        self._arrays: dict[str, np.ndarray] = {}  # of the epoch, once it is drawn
+        self._next = 0  # batch of the epoch
+
+    def _draw(self) -> None:
+        self._before = self._rng.bit_generator.state
+        length = self._settings.history_length
+        chunks = chunk_windows(self._store, length, int(self._rng.integers(0, length)))
+        chunks = chunks.take(self._rng.permutation(len(chunks)))
+        arrays = window_arrays(self._store, chunks, length=length)
+        after = np.minimum(chunks.start[:, None] + 1 + np.arange(length), chunks.end[:, None])
+        self._arrays = {
+            "fields": arrays["fields"],
+            "mask": segments_of(arrays["n_events"], length),
+            "targets": self._store.behaviour[after].astype(np.int32),
+        }
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self._next == self._per_epoch:
+            self._arrays, self._next = {}, 0
+        if not self._arrays:
+            self._draw()
+        size = self._settings.batch
+        first, count = self._next * size, len(self._arrays["mask"])
+        rows = np.arange(first, first + size) % count
+        self._next += 1
+        return {name: array[rows] for name, array in self._arrays.items()}
+
+    def get_state(self) -> dict[str, Any]:
+        """The random numbers' state before the epoch, and the batch of it that comes next."""
+        return {"before": self._before, "next": self._next}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self._rng.bit_generator.state = state["before"]
+        self._draw()
+        self._next = int(state["next"])
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """The problem of an encoder (`training.problem.Problem`)."""
+
+    config: EncoderConfig
+    store: EventStore
+    settings: EncoderSettings
+
+    objective, items = "log_loss", "events"
+    advice = "Check the events with their card, data/card.md of the run."
+
+    @property
+    def feed(self) -> Mapping[str, int]:
+        return {}
+
+    @property
+    def name(self) -> str:
+        return f"encoder {self.config.kind}"
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        return tuple(self.store.catalogue.behaviours)
+
+    @functools.cached_property
+    def per_epoch(self) -> int:
+        """Batches of an epoch."""
+        chunks = chunk_windows(self.store, self.settings.history_length, 0)
+        return -(-len(chunks) // self.settings.batch)
+
+    @property
+    def balancer(self) -> Balancer:
+        if not self.settings.dro_lambda:
+            return equal()
+        shares = jnp.asarray(training_shares(self.store), jnp.float32)
+        return robust(shares, self.settings.dro_lambda, self.per_epoch)
+
+    def data(self) -> EventBatches:
+        return EventBatches(self.store, self.settings, self.per_epoch)
+
+    def numerators(
+        self, variables: Mapping[str, Any], batch: Batch, rows: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Terms]:
+        fields, mask, targets = batch["fields"], batch["mask"], batch["targets"]
+        positions = jnp.broadcast_to(jnp.arange(fields.shape[1]), fields.shape[:2])
+        logits = encode_events(
+            build(self.config),
+            variables["encoder"],
+            fields,
+            mask,
+            positions,
+            deterministic=False,
+            rngs={"dropout": key},
+        ).logits
+        means = jnp.stack([encoder_loss(logits, targets, mask, weights) for weights in rows])
+        nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        one_hot = jax.nn.one_hot(targets, self.config.num_behaviours) * mask[..., None]
+        classes = jnp.stack([(one_hot * nll[..., None]).sum((0, 1)), one_hot.sum((0, 1))])
+        sums = EventSums.single_from_model_output(log_loss=means[0], events=mask.sum())
+        return means, Terms(jnp.ones(()), classes, sums)
+
+    def empty(self) -> Any:
+        return EventSums.empty()
+
+    def scalars(self, sums: Any, prefix: str) -> Scalars:
+        return {f"{prefix}/log_loss": float(sums.log_loss.compute())}
+
+    def validation(self, mesh: jax.sharding.Mesh) -> Callable[[Mapping[str, Any]], Scalars]:
+        length = self.settings.history_length
+        windows = prediction_windows(
+            self.store,
+            "validation",
+            history_length=length,
+            min_history=self.settings.min_history,
+        )
+        windows = sample_windows(windows, _VALIDATION_WINDOWS, self.settings.seed)
+        arrays = window_arrays(self.store, windows, length=length)
+        target = arrays["target_behaviour"]
+
+        def measure(variables: Mapping[str, Any]) -> Scalars:
+            params = sharding.to_host(variables["encoder"])
+            log_p = predict_last(self.config, params, arrays["fields"], arrays["n_events"])
+            return {
+                "validation/log_loss": -float(np.mean(log_p[np.arange(len(target)), target])),
+                "validation/accuracy": float(np.mean(log_p.argmax(1) == target)),
+            }
+
+        return measure
+
+    def decayed(self, tree: Any) -> Any:
+        return jax.tree.map(lambda x: x.ndim > 1, tree)
+
+
+def loop_settings(problem: Events, profile: int = 0) -> LoopSettings:
+    """An epoch is validated and saved at its end; warm-up and cosine over all that there may be."""
+    settings, steps = problem.settings, problem.settings.epochs * problem.per_epoch
+    return LoopSettings(
+        total_steps=steps,
+        evaluate_every=problem.per_epoch,
+        checkpoint_every=problem.per_epoch,
+        log_every=problem.per_epoch,
+        patience=settings.patience,
+        profile=profile,
+        seed=settings.seed,
+        optimizer=OptimizerSettings(
+            peak_lr=settings.peak_lr,
+            initial_lr=0.0,
+            final_lr=0.0,
+            warmup_share=max(1, min(100, steps // 10)) / steps,
             weight_decay=settings.weight_decay,
-            mask=lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree),
         ),
     )
 
 
-def _make_step(
-    config: EncoderConfig,
-    optimizer: optax.GradientTransformation,
-    shares: jax.Array,
-    dro_lambda: float,
-):
-    """(params, optimizer state, class losses, batch, key, robust) -> (the first three after it, loss)."""
-    model = build(config)
-
-    def loss_of(params, class_loss, batch, key, robust):
-        fields = batch["fields"]
-        positions = jnp.broadcast_to(jnp.arange(fields.shape[1]), fields.shape[:2])
-        output = encode_events(
-            model,
-            params,
-            fields,
-            batch["mask"],
-            positions,
-            deterministic=False,
-            rngs={"dropout": key},
-        )
-        weights = dro_weights(class_loss, shares)
-        plain = encoder_loss(output.logits, batch["targets"], batch["mask"], weights, 0.0)
-        if not dro_lambda:
-            return plain, output.logits
-        dro = encoder_loss(output.logits, batch["targets"], batch["mask"], weights, dro_lambda)
-        return jnp.where(robust, dro, plain), output.logits
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
-    def step(params, state, class_loss, batch, key, robust):
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, logits), grads = gradient(params, class_loss, batch, key, robust)
-        updates, state = optimizer.update(grads, state, params)
-        nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
-        one_hot = jax.nn.one_hot(batch["targets"], config.num_behaviours) * batch["mask"][..., None]
-        count = one_hot.sum((0, 1))
-        mean = (one_hot * nll[..., None]).sum((0, 1)) / jnp.maximum(count, 1)
-        class_loss = jnp.where(count > 0, 0.98 * class_loss + 0.02 * mean, class_loss)
-        return optax.apply_updates(params, updates), state, class_loss, loss
-
-    return step
-
-
-def _epoch(
-    store: EventStore, settings: EncoderSettings, rng: np.random.Generator, steps: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of chunks at a drawn offset in a drawn order; the last is filled up with the first."""
-    length = settings.history_length
-    chunks = chunk_windows(store, length, int(rng.integers(0, length)))
-    chunks = chunks.take(rng.permutation(len(chunks)))
-    arrays = window_arrays(store, chunks, length=length)
-    mask = segments_of(arrays["n_events"], length)
-    after = np.minimum(chunks.start[:, None] + 1 + np.arange(length), chunks.end[:, None])
-    targets = store.behaviour[after].astype(np.int32)
-    for index in range(steps):
-        rows = np.arange(index * settings.batch, (index + 1) * settings.batch) % len(chunks)
-        yield {"fields": arrays["fields"][rows], "mask": mask[rows], "targets": targets[rows]}
-
-
-def _validation(store: EventStore, settings: EncoderSettings) -> dict[str, np.ndarray]:
-    """Windows of validation users as `window_arrays`."""
-    length = settings.history_length
-    windows = prediction_windows(
-        store, "validation", history_length=length, min_history=settings.min_history
-    )
-    windows = sample_windows(windows, _VALIDATION_WINDOWS, settings.seed)
-    return window_arrays(store, windows, length=length)
-
-
-def _validate(
-    config: EncoderConfig, params: Any, validation: Mapping[str, np.ndarray]
-) -> dict[str, float]:
-    log_p = predict_last(config, params, validation["fields"], validation["n_events"])
-    target = validation["target_behaviour"]
-    return {
-        "validation_log_loss": -float(np.mean(log_p[np.arange(len(target)), target])),
-        "validation_accuracy": float(np.mean(log_p.argmax(1) == target)),
-    }
+def fresh(problem: Events) -> Any:
+    """The encoder's parameters before training."""
+    length = problem.settings.history_length
+    example = jnp.zeros((1, length, 4), jnp.int32), jnp.ones((1, length), jnp.int32)
+    key = jax.random.key(problem.settings.seed)
+    return build(problem.config).init(key, *example, jnp.arange(length)[None])["params"]
 
 
 def train_encoder(
-    config: EncoderConfig, store: EventStore, settings: EncoderSettings
-) -> tuple[Any, list[dict[str, float]]]:
+    config: EncoderConfig,
+    store: EventStore,
+    settings: EncoderSettings,
+    folder: Path | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    profile: int = 0,
+) -> tuple[Any, list[Scalars]]:
     """Trains on training users, stops early on validation users' log-loss.
 
     Returns (best parameters, one record per epoch: epoch, train_loss, validation_log_loss,
-    validation_accuracy, seconds). Same seed, same parameters on CPU.
+    validation_accuracy). Same seed, same parameters on CPU. What is in `folder` is gone on with, as by
+    `training.loop.fit`; without one nothing is kept and there are no records. `mesh`: by default one
+    device of this process, which then trains alone.
     """
-    length = settings.history_length
-    rng = np.random.default_rng(settings.seed)
-    key = jax.random.key(settings.seed)
-    example = jnp.zeros((1, length, 4), jnp.int32), jnp.ones((1, length), jnp.int32)
-    params = build(config).init(key, *example, jnp.arange(length)[None])["params"]
-    steps = -(-len(chunk_windows(store, length, 0)) // settings.batch)
-    optimizer = _optimizer(settings, settings.epochs * steps)
-    shares = jnp.asarray(training_shares(store), jnp.float32)
-    step = _make_step(config, optimizer, shares, settings.dro_lambda)
-    validation = _validation(store, settings)
-    state, class_loss = optimizer.init(params), jnp.zeros(config.num_behaviours)
-    best, best_loss, stale, records = params, np.inf, 0, []
-    with bar() as display:
-        task = display.add_task(f"encoder {config.kind}", total=settings.epochs * steps)
-        for epoch in range(settings.epochs):
-            begin, losses = time.monotonic(), []
-            for batch in _epoch(store, settings, rng, steps):
-                key, subkey = jax.random.split(key)
-                params, state, class_loss, loss = step(
-                    params, state, class_loss, batch, subkey, epoch > 0
-                )
-                losses.append(loss)
-                display.advance(task)
-            measured = _validate(config, params, validation)
-            train_loss, seconds = float(np.mean(jax.device_get(losses))), time.monotonic() - begin
-            records.append(
-                {"epoch": epoch + 1, "train_loss": train_loss, **measured, "seconds": seconds}
+    problem = Events(config, store, settings)
+    mesh = mesh or sharding.make_mesh("1", jax.local_devices()[:1])
+    identity = {
+        "config": dataclasses.asdict(config),
+        "settings": dataclasses.asdict(settings),
+        "data": store.fingerprint,
+    }
+    variables, how = {"encoder": fresh(problem)}, loop_settings(problem, profile)
+    with jax.set_mesh(mesh):
+        best, _ = fit(problem, variables, _PARTS, how, folder, mesh, identity)
+    records = epochs(read_scalars(folder), problem.per_epoch) if folder else []
+    return sharding.to_host(best["encoder"]), records
+
+
+def epochs(scalars: list[Scalars], per_epoch: int) -> list[Scalars]:
+    """What metrics.jsonl says of every epoch; its training loss is the mean of its batches'."""
+    found, total, before = [], 0.0, 0.0
+    for record in scalars:
+        if "train/log_loss" in record:
+            total += record["train/log_loss"] * (record["step"] - before)
+            before = record["step"]
+        if "validation/log_loss" in record:
+            found.append(
+                {
+                    "epoch": record["step"] // per_epoch,
+                    "train_loss": total / per_epoch,
+                    "validation_log_loss": record["validation/log_loss"],
+                    "validation_accuracy": record["validation/accuracy"],
+                }
             )
-            if measured["validation_log_loss"] < best_loss:
-                best, best_loss, stale = jax.device_get(params), measured["validation_log_loss"], 0
-            else:
-                stale += 1
-                if stale >= settings.patience:
-                    break
-    return best, records
+            total = 0.0
+    return found

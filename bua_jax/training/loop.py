@@ -1,36 +1,24 @@
-"""The training loop of a stage: step, validation, logging, checkpoints, exact resume."""
+"""The one loop: steps, validation, logs, checkpoints, exact resume, of any problem."""
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+from clu import profiler
 
 from bua_jax.basics.console import bar, notice
 from bua_jax.basics.errors import BuaError, CheckpointError, Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
-from bua_jax.dialogue.prompts import TokenRecord
-from bua_jax.feed.batches import Batches, fixed_batches
-from bua_jax.feed.packing import THREADS, PackingPlan, plan_for
-from bua_jax.models.aligned import Aligned
 from bua_jax.parallel import processes, sharding
 from bua_jax.training import checkpoint
-from bua_jax.training.dialogues import (
-    Batch,
-    Statistics,
-    TrainSettings,
-    make_evaluation,
-    make_step,
-    named,
-    weighted_units,
-    zero_sums,
-)
-from bua_jax.training.optimizer import make_optimizer, partition, schedule
+from bua_jax.training.optimizer import make_optimizer, partition, print_trained, schedule
+from bua_jax.training.problem import LoopSettings, Problem, Scalars, Sums
 from bua_jax.training.state import create
+from bua_jax.training.step import make_step, zero_sums
 from bua_jax.training.writers import MetricWriter
 
 
@@ -42,167 +30,176 @@ class TrainingStopped(BuaError):
 
 
 def train_scalars(
-    sums: Mapping[str, Any], rate: float, seconds: float, waiting: float
-) -> dict[str, float]:
+    problem: Problem, sums: Sums, rate: float, seconds: float, waiting: float
+) -> Scalars:
     """What is logged of the steps since the last log, which took `seconds`.
 
     `waiting`: seconds in which the host made batches and the device ran out of work: their share is the
     most that steps can have waited for their input.
     """
+    step: Any = sums.step
+    items = getattr(sums.problem, problem.items).total
     return {
-        **named(sums, "train"),
+        **problem.scalars(sums.problem, "train"),
         "train/learning_rate": rate,
-        "train/grad_norm": float(sums["grad_norm"] / sums["steps"]),
-        "train/supervised_share": float(sums["supervised"] / sums["tokens"]),
-        "train/tokens_per_second": float(sums["tokens"] / max(seconds, 1e-9)),
+        "train/grad_norm": float(step.grad_norm.total / step.steps.total),
+        f"train/{problem.items}_per_second": float(items / max(seconds, 1e-9)),
         "train/input_share": waiting / max(seconds, 1e-9),
     }
 
 
-def check_sane(sums: Mapping[str, Any], step: int) -> None:
-    """Raises `TrainingStopped` for what would otherwise be trained on unnoticed."""
-    since = f"Steps {step - int(sums['steps']) + 1} to {step}"
-    if sums["unsupervised"]:
+def check_sane(counts: Mapping[str, Any], step: int, advice: str = "") -> None:
+    """Raises `TrainingStopped` for what would otherwise be trained on unnoticed; counts of `StepSums`."""
+    since = f"Steps {step - int(counts['steps']) + 1} to {step}"
+    if counts["unsupervised"]:
         raise TrainingStopped(
-            f"{since}: no token of a batch is supervised, so there is nothing to learn. Check the "
-            "dialogues with: python -m bua_jax.annotate --show=3."
+            f"{since}: no token of a batch is supervised, so there is nothing to learn. {advice}"
         )
-    if sums["not_finite"]:
+    if counts["not_finite"]:
         raise TrainingStopped(
-            f"{since}: the loss or its gradient is NaN or infinite in {int(sums['not_finite'])} of "
+            f"{since}: the loss or its gradient is NaN or infinite in {int(counts['not_finite'])} of "
             "them. Lower peak_lr or clip_norm; the last checkpoint is from before, so remove the "
-            "stage's folder to start it anew with another rate."
+            "step's folder to start it anew with another rate."
         )
-    if sums["zero"]:
+    if counts["zero"]:
         raise TrainingStopped(
             f"{since}: the loss is exactly 0, which means that the answers are empty or masked. "
-            "Check the dialogues with: python -m bua_jax.annotate --show=3."
+            f"{advice}"
         )
 
 
-def evaluate(
-    evaluate_batch: Callable[..., Statistics],
-    variables: Mapping[str, Any],
-    validation: Sequence[Batch],
-) -> dict[str, float]:
-    """Validation losses: per round kind, per task and in total."""
-    sums = [evaluate_batch(variables, batch) for batch in validation]
-    return named(jax.tree.map(lambda *x: np.sum(x, axis=0), *jax.device_get(sums)), "validation")
+class Trace:
+    """A profile of `count` steps, the first of them `first`, which TensorBoard shows beside metrics."""
 
+    def __init__(self, folder: Path | None, first: int, count: int) -> None:
+        """folder: of the run; None: there is no profile."""
+        self.folder = (folder or Path()) / "tensorboard"
+        self.first, self.count, self.on = first, count if folder else 0, False
 
-def _validation_of(
-    model: Aligned, records: Sequence[TokenRecord], plan: PackingPlan, mesh: jax.sharding.Mesh
-) -> Callable[[Mapping[str, Any]], dict[str, float]]:
-    """variables -> validation losses on the records, packed once."""
-    own = plan_for(records, plan)
-    batch_of = jax.jit(make_evaluation(model, own), out_shardings=sharding.replicated(mesh))
-    data = [sharding.shard_batch(batch, mesh) for batch in fixed_batches(records, own)]
-    return lambda variables: evaluate(batch_of, variables, data)
+    def before(self, step: int, pending: Any) -> None:
+        """To be called before each step, with what the one before it computes."""
+        if self.count and step == self.first:
+            jax.block_until_ready(pending)
+            profiler.start(str(self.folder))
+            self.on = True
+        elif self.on and step == self.first + self.count:
+            jax.block_until_ready(pending)
+            self.close()
+
+    def close(self) -> None:
+        if self.on:
+            profiler.stop()
+            notice(f"profile of {self.count} steps from {self.first} on in {self.folder}")
+        self.on = False
 
 
 # ---------------------------------------------------------------------------------------- the loop
 
 
-def train(  # noqa: PLR0913, PLR0915 (the loop, in sections)
-    model: Aligned,
+def fit(  # noqa: PLR0915 (the loop, in sections)
+    problem: Problem,
     variables: Mapping[str, Any],
-    groups: tuple[str, ...],
-    records: Sequence[TokenRecord],
-    validation_records: Sequence[TokenRecord],
-    plan: PackingPlan,
-    settings: TrainSettings,
-    folder: Path,
-    metadata: Mapping[str, Any],
+    parts: tuple[str, ...],
+    settings: LoopSettings,
+    folder: Path | None,
     mesh: jax.sharding.Mesh,
-    description: str = "training",
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """Trains `groups`; returns (best trained groups by total validation loss, what was measured).
+    identity: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trains `parts` of the variables; returns (the best by validation, what was measured).
 
-    Resumes from the newest checkpoint in folder/checkpoints: N steps equal k steps, a kill, and N - k steps,
-    bit for bit on CPU with as many feed workers; with another number the epoch of the data starts anew.
-    Metrics go to folder/metrics.jsonl and folder/tensorboard. Signals to stop save and raise `Interrupted`;
-    NaN, zero loss and missing supervision raise `TrainingStopped`, and nothing of them is saved.
+    Resumes from the newest checkpoint in folder/checkpoints, which must be of the same `identity`: N steps
+    equal k steps, a kill, and N - k steps, bit for bit on CPU with as many feed workers; with another
+    number the epoch of the data starts anew. Metrics go to folder/metrics.jsonl and folder/tensorboard;
+    without a folder nothing is written, and a run that is cut is lost.
+    Signals to stop save and raise `Interrupted`; what `check_sane` finds raises
+    `TrainingStopped` before anything of it is saved.
     """
     # -- state: what is trained, and where the run stands
-    trainable, frozen = partition(variables, groups)
+    trainable, frozen = partition(variables, parts)
+    print_trained(trainable, problem.name)
     frozen = sharding.place(frozen, sharding.shardings(frozen, mesh))
-    optimizer = make_optimizer(trainable, settings.optimizer, settings.total_steps)
-    state = create(trainable, optimizer, len(weighted_units(settings)))
+    steps = settings.total_steps
+    optimizer = make_optimizer(trainable, settings.optimizer, steps, problem.decayed)
+    state = create(problem, trainable, optimizer, settings.seed)
     placement = sharding.shardings(state, mesh)
     state = sharding.place(state, placement)
-    data = Batches(records, plan, settings.seed)
-    feed = {"processes": jax.process_count(), "threads": THREADS, "workers": plan.workers}
-    recorded = {**metadata, "feed": feed}  # for the reader: other counts are no other run
-    manager = checkpoint.open_manager(folder / "checkpoints")
-    step, state = checkpoint.restore(manager, state, data, metadata)
+    data = problem.data()
+    recorded = {**identity, "feed": {"processes": jax.process_count(), **problem.feed}}
+    manager = checkpoint.open_manager(folder and folder / "checkpoints")
+    step, state = checkpoint.restore(manager, state, data, identity)
     if step:
-        notice(f"resuming {description} at step {step} of {settings.total_steps}")
-    best = _Best(folder / "best", step)
+        notice(f"resuming {problem.name} at step {step} of {steps}")
+    best = _Best(folder and folder / "best", step)
 
     # -- compiled functions, each for one shape: the first call compiles, all others run
     everywhere = sharding.replicated(mesh)
-    run_step = jax.jit(
-        make_step(model, optimizer, plan, settings),
-        donate_argnums=(0, 3),
-        out_shardings=(placement, everywhere),
-    )
-    losses_of = _validation_of(model, validation_records, plan, mesh)
-    rate = schedule(settings.optimizer, settings.total_steps)
+    one_step = make_step(problem, optimizer, settings.microbatches)
+    run_step = jax.jit(one_step, donate_argnums=(0, 3), out_shardings=(placement, everywhere))
+    losses_of, rate = problem.validation(mesh), schedule(settings.optimizer, steps)
 
     # -- steps: the host waits for the device only to log, validate or save
     started = begin = time.monotonic()
-    first, waiting = step, 0.0
-    sums = sharding.place(zero_sums(), everywhere)
+    first, waiting, several = step, 0.0, sharding.several_processes(mesh)
+    sums = sharding.place(zero_sums(problem), everywhere)
     with (
         MetricWriter(folder if processes.is_first() else None, start=step) as writer,
+        contextlib.closing(Trace(folder, step + 3, settings.profile)) as trace,
         bar() as display,
-        asked_to_stop("the step at hand") as asked,
+        _asked(folder) as asked,
         contextlib.closing(data),
     ):
-        task = display.add_task(description, total=settings.total_steps, completed=step)
-        while step < settings.total_steps:
+        task = display.add_task(problem.name, total=steps, completed=step)
+        while step < steps and not best.is_stale(step, settings):
             wanted = time.monotonic()
             batch = sharding.shard_batch(next(data), mesh, settings.microbatches)
             if all(leaf.is_ready() for leaf in jax.tree.leaves(sums)):  # no step is under way
                 waiting += time.monotonic() - wanted
+            trace.before(step + 1, sums)
             state, sums = run_step(state, frozen, batch, sums)
             step += 1
             display.advance(task)
             last, validate, save, log = _due(step, settings)
             # Several processes stop at the same step, and agree on it only when they wait anyway.
-            stop = (log or not processes.several()) and processes.any_of(bool(asked))
+            stop = log and processes.any_of(bool(asked)) if several else bool(asked)
             save, log = save or stop, log or stop
+
             if log:
                 host = jax.device_get(sums)
-                check_sane(host, step)
+                check_sane(host.step.compute(), step, problem.advice)
                 seconds = time.monotonic() - begin
-                scalars = train_scalars(host, float(rate(step - 1)), seconds, waiting)
+                scalars = train_scalars(problem, host, float(rate(step - 1)), seconds, waiting)
                 writer.write_scalars(step, scalars)
-                loss = scalars[f"train/{settings.loss}"]
-                display.update(task, description=f"{description} loss {loss:.3f}")
-                sums = sharding.place(zero_sums(), everywhere)
+                loss = f"loss {scalars[f'train/{problem.objective}']:.3f}"
+                display.update(task, description=f"{problem.name} {loss}")
+                sums = sharding.place(zero_sums(problem), everywhere)
 
             if validate:
                 measured = losses_of({**frozen, **state.trainable})
                 writer.write_scalars(step, measured)
-                total = measured[f"validation/{settings.loss}"]
-                left = (time.monotonic() - started) / (step - first) * (settings.total_steps - step)
-                where = f"{description}: step {step}/{settings.total_steps}"
-                notice(f"{where}, validation loss {total:.4f}, {left / 60:.1f} min left")
+                total = measured[f"validation/{problem.objective}"]
+                left = (time.monotonic() - started) / (step - first) * (steps - step) / 60
+                said = f"step {step}/{steps}, validation loss {total:.4f}, {left:.1f} min left"
+                notice(f"{problem.name}: {said}")
                 best.offer(step, total, state.trainable, data, recorded)
+                last = last or best.is_stale(step, settings)
 
-            if save:
+            if save or last:
                 checkpoint.save(manager, step, state, data, recorded)
             if stop and not last:
-                where = f"saved step {step} of {settings.total_steps} in {folder}"
+                where = f"saved step {step} of {steps} in {folder}"
                 by = asked[0] if asked else "SIGTERM"  # of another process
                 raise Interrupted(by, f"{where}. Run the same command again to go on.")
             if log:
                 begin, waiting = time.monotonic(), 0.0
 
     # -- the best model by validation loss
-    best_step, trained = best.restored(state.trainable, metadata)
-    return trained, {"best_step": best_step, "validation_loss": best.loss, "steps": step}
+    trained = best.restored(state.trainable, identity)
+    return trained, {"best_step": best.step, "validation_loss": best.loss, "steps": step}
+
+
+def _asked(folder: Path | None) -> contextlib.AbstractContextManager[list[str]]:
+    """Signals to stop; where nothing can be saved they act as ever."""
+    return asked_to_stop("the step at hand") if folder else contextlib.nullcontext([])
 
 
 class _Due(NamedTuple):
@@ -212,7 +209,7 @@ class _Due(NamedTuple):
     log: bool
 
 
-def _due(step: int, settings: TrainSettings) -> _Due:
+def _due(step: int, settings: LoopSettings) -> _Due:
     """What is to be done after a step."""
     last = step == settings.total_steps
     validate = last or step % settings.evaluate_every == 0
@@ -224,24 +221,31 @@ def _due(step: int, settings: TrainSettings) -> _Due:
 class _Best:
     """The trained parts with the lowest validation loss so far, kept in a folder of their own."""
 
-    def __init__(self, folder: Path, up_to: int) -> None:
+    def __init__(self, folder: Path | None, up_to: int) -> None:
         """up_to: the resumed step; see `_best_loss`."""
         self.manager = checkpoint.open_manager(folder, keep=1)
         self.loss = _best_loss(self.manager, up_to)
+        # Where a later one has replaced the best, that is found again before patience is over.
+        self.step = max(self.manager.all_steps(), default=up_to)
 
     def offer(self, step: int, loss: float, trainable: Any, data: Any, recorded: Any) -> None:
         """Saves `trainable` if its loss is lower than those before."""
         if loss < self.loss:
-            self.loss = loss
+            self.loss, self.step = loss, step
             record = {**recorded, "validation_loss": loss}
             checkpoint.save(self.manager, step, {"trainable": trainable}, data, record)
 
-    def restored(self, like: Any, metadata: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        """(step, trained parts), shaped and placed as `like`. Raises `TrainingStopped` if there are none."""
-        step, best = checkpoint.restore(self.manager, {"trainable": like}, None, metadata)
+    def is_stale(self, step: int, settings: LoopSettings) -> bool:
+        """Whether the last `settings.patience` validations up to a step were no better."""
+        validated = step // settings.evaluate_every - self.step // settings.evaluate_every
+        return 0 < settings.patience <= validated
+
+    def restored(self, like: Any, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """The trained parts, shaped and placed as `like`. Raises `TrainingStopped` if there are none."""
+        step, best = checkpoint.restore(self.manager, {"trainable": like}, None, identity)
         if not step:
             raise TrainingStopped("No validation loss was finite, so there is no best model.")
-        return step, best["trainable"]
+        return best["trainable"]
 
 
 def _best_loss(manager: Any, up_to: int) -> float:

@@ -1,12 +1,13 @@
 """What each stage trains, and how: the stage table is data, and every leaf must be covered."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from clu import parameter_overview
 from rich.table import Table
 
 from bua_jax.basics.console import err
@@ -19,6 +20,7 @@ STAGE_TABLE: dict[str, tuple[str, ...]] = {
     "stage3": ("adapter",),  # section 3.4.3: encoder and projector frozen
     "joint": ("projector", "adapter"),  # Appendix S
 }
+_LINES = 40  # of the table of trained arrays, at most
 MATRICES = ("kernel", "embedding", "a", "b")  # leaves that decay; biases and norm scales do not
 
 
@@ -81,13 +83,19 @@ def decayed(tree: Any) -> Any:
 
 
 def make_optimizer(
-    trainable: Mapping[str, Any], settings: OptimizerSettings, steps: int
+    trainable: Mapping[str, Any],
+    settings: OptimizerSettings,
+    steps: int,
+    decays: Callable[[Any], Any] = decayed,
 ) -> optax.GradientTransformation:
-    """One transform per trained part; frozen parts are not in `trainable` and have no moments."""
+    """One transform per trained part; frozen parts are not in `trainable` and have no moments.
+
+    decays: of a part's tree, True on the leaves that weight decay applies to.
+    """
 
     def adamw() -> optax.GradientTransformation:
         return optax.adamw(
-            schedule(settings, steps), weight_decay=settings.weight_decay, mask=decayed
+            schedule(settings, steps), weight_decay=settings.weight_decay, mask=decays
         )
 
     labels = {part: jax.tree.map(lambda _, g=part: g, tree) for part, tree in trainable.items()}
@@ -106,3 +114,11 @@ def print_parts(variables: Mapping[str, Any], parts: tuple[str, ...], stage: str
         count = sum(x.size for x in jax.tree.leaves(variables.get(part, {})))
         table.add_row(part, f"{count:,}", "yes" if part in parts else "no")
     err.print(table)
+
+
+def print_trained(trainable: dict[str, Any], name: str) -> None:
+    """Prints every trained array, and how many parameters they have together."""
+    overview = parameter_overview.get_parameter_overview(
+        trainable, include_stats=False, max_lines=_LINES
+    )
+    err.print(f"{name} trains\n{overview}", markup=False)

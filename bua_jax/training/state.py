@@ -6,25 +6,33 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bua_jax.training import weighting
+from bua_jax.training.problem import Problem
 
 
 class TrainState(NamedTuple):
-    """A pytree: step int32[], the trained groups, their optimizer state, the task weighting.
+    """A pytree of all that a step depends on beside its batch, and of all that a checkpoint holds of it."""
 
-    There is no random key: training has no dropout, and the data's order is the iterator's.
-    """
-
-    step: jax.Array
-    trainable: dict[str, Any]
+    step: jax.Array  # int32[]
+    trainable: dict[str, Any]  # by group
     opt_state: optax.OptState
-    weighting: weighting.WeightingState
+    weights: jax.Array  # float32[K]: what the units of the loss weigh in the next step
+    weighting: Any  # the balancer's state
+    key: jax.Array  # uint32[2], of the next step's dropout and draws
 
 
 def create(
-    trainable: dict[str, Any], optimizer: optax.GradientTransformation, tasks: int
+    problem: Problem,
+    trainable: dict[str, Any],
+    optimizer: optax.GradientTransformation,
+    seed: int = 0,
 ) -> TrainState:
     """The state before the first step, with a copy of `trainable`: steps donate their state."""
-    step = jnp.zeros((), jnp.int32)
-    trainable = jax.tree.map(jnp.copy, trainable)
-    return TrainState(step, trainable, optimizer.init(trainable), weighting.init(tasks + 1))
+    units = len(problem.units)
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        jax.tree.map(jnp.copy, trainable),
+        optimizer.init(trainable),
+        jnp.ones(units),
+        problem.balancer.init(units),
+        jax.random.key_data(jax.random.key(seed)),
+    )

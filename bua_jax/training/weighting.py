@@ -1,27 +1,57 @@
-"""Dynamic task weights (Appendix K.1): tasks that learn at another speed get another weight."""
+"""Balancers: what each unit of a loss (task, round kind, behaviour) weighs, and Appendix K's weights.
 
-from typing import NamedTuple
+A loss is a sum over units, linear in their weights. A balancer sees after every step the units' losses,
+and says what they weigh in the next one. One that needs the gradients' products (`gram`) sees those of
+the batch at hand, one backward pass per unit, and its weights are of that batch.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 
+class Balancer(NamedTuple):
+    """A method of weighting K units.
+
+    `combine(losses, gram, state, key, validation) -> (weights, state)`: losses float[K], NaN of units
+    that are not in the batch; gram float[K, K], products of the units' gradients, or None; validation
+    float[K] where the step before was validated and the method asks for it, or None. Weights float[K]
+    multiply the units' parts of the loss: all 1 is the loss itself.
+    """
+
+    init: Callable[[int], Any]  # K -> the state before the first step, a pytree of arrays
+    combine: Callable[
+        [jax.Array, jax.Array | None, Any, jax.Array, jax.Array | None], tuple[jax.Array, Any]
+    ]
+    gram: bool = False
+
+
+def equal() -> Balancer:
+    """Every unit weighs 1."""
+    return Balancer(lambda count: (), lambda losses, *rest: (jnp.ones_like(losses), rest[1]))
+
+
+# -------------------------------------------------------------------------------------- Appendix K
+
+
 class WeightingState(NamedTuple):
-    """EMA and initial loss of each task, float32[K]; 0 = not seen yet. Part of checkpoints."""
+    """EMA and initial loss of each unit, float32[K]; 0 = not seen yet. Part of checkpoints."""
 
     ema: jax.Array
     initial: jax.Array
 
 
 def init(count: int) -> WeightingState:
-    """The state before any of `count` tasks was seen."""
+    """The state before any of `count` units was seen."""
     return WeightingState(jnp.zeros(count), jnp.zeros(count))
 
 
 def update(state: WeightingState, loss: jax.Array, seen: jax.Array, decay: float) -> WeightingState:
-    """loss: float32[K]; seen: bool[K], the tasks in the batch; the others keep what they have.
+    """loss: float32[K]; seen: bool[K], the units in the batch; the others keep what they have.
 
-    The first loss of a task is its initial one and starts its EMA.
+    The first loss of a unit is its initial one and starts its EMA.
     """
     first = seen & (state.initial <= 0)
     initial = jnp.where(first, loss, state.initial)
@@ -45,3 +75,16 @@ def task_weights(
     # mean(r) cancels; the softmax of logarithms is s_i^alpha normalised, without overflow.
     share = jax.nn.softmax(-alpha * jnp.log(ratio), where=valid)
     return jnp.where(valid, share * jnp.sum(valid), 1)
+
+
+def learning_speed(alpha: float, decay: float, floor: float) -> Balancer:
+    """Appendix K.1: units that learn at another speed get another weight; see `task_weights`."""
+
+    def combine(
+        losses: jax.Array, gram: Any, state: WeightingState, key: Any, validation: Any
+    ) -> tuple[jax.Array, WeightingState]:
+        seen = ~jnp.isnan(losses)
+        state = update(state, jnp.where(seen, losses, 0), seen, decay)
+        return task_weights(state.ema, state.initial, alpha, floor=floor), state
+
+    return Balancer(init, combine)

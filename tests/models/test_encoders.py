@@ -1,5 +1,7 @@
 """Encoders: causal, blind to padding and other segments, robust loss that is cross-entropy at 0."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from bua_jax.training.events import (
     chunk_windows,
     dro_weights,
     encoder_loss,
+    mixed,
     train_encoder,
 )
 
@@ -117,8 +120,8 @@ def test_dro_at_zero_is_cross_entropy_exactly() -> None:
     weights = jnp.asarray(rng.uniform(0.2, 5, 9), jnp.float32)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     expected = jnp.sum(nll * mask) / jnp.sum(mask)
-    assert encoder_loss(logits, targets, mask, weights, 0.0) == expected
-    assert encoder_loss(logits, targets, mask, jnp.ones(9), 0.7) == pytest.approx(
+    assert encoder_loss(logits, targets, mask, mixed(weights, 0.0)) == expected
+    assert encoder_loss(logits, targets, mask, mixed(jnp.ones(9), 0.7)) == pytest.approx(
         float(expected), rel=1e-6
     )
 
@@ -148,13 +151,15 @@ def test_chunks_hold_training_users_alone_and_every_target_once() -> None:
 
 
 @pytest.mark.parametrize("dro_lambda", [0.0, 0.5])
-def test_training_is_deterministic_learns_and_keeps_the_best(dro_lambda: float) -> None:
+def test_training_is_deterministic_learns_and_keeps_the_best(
+    dro_lambda: float, tmp_path: Path
+) -> None:
     store = simulated_store(30, 14, 2)
     config = EncoderConfig("behavegpt", 37, 48, dim=8, num_layers=1, num_heads=2)
     settings = EncoderSettings(
         history_length=20, epochs=3, batch=16, peak_lr=5e-3, dro_lambda=dro_lambda
     )
-    one, records = train_encoder(config, store, settings)
+    one, records = train_encoder(config, store, settings, tmp_path)
     two, _ = train_encoder(config, store, settings)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, two))
     assert records[-1]["train_loss"] < records[0]["train_loss"] < np.log(37) + 0.2

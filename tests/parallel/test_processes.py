@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from bua_jax.basics.errors import ConfigError
-from bua_jax.dialogue.rounds import TASKS
 from bua_jax.feed.batches import Batches
 from bua_jax.interop.huggingface import load_tree
 from bua_jax.parallel import processes, sharding
 from bua_jax.training import checkpoint
+from bua_jax.training.dialogues import Dialogues, TrainSettings
 from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partition
 from bua_jax.training.state import create
 from tests.support import tiny
@@ -73,12 +73,14 @@ def finished(group: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
 
 def final(folder: Path) -> tuple[dict[str, Any], Any]:
     """(state, position in the data) after the last step, loaded by one process on one device."""
-    _, variables = tiny.model()
+    model, variables = tiny.model()
     trainable, _ = partition(variables, ("projector", "adapter"))
     optimizer = make_optimizer(trainable, OptimizerSettings(peak_lr=1e-2), STEPS)
     records, mesh = tiny.records(60), sharding.make_mesh("1")
-    data = Batches(records, tiny.plan(records, rows_multiple=4), 42)
-    state = create(trainable, optimizer, len(TASKS))
+    plan = tiny.plan(records, rows_multiple=4)
+    data = Batches(records, plan, 42)
+    problem = Dialogues(model, plan, TrainSettings(task_weights=True))
+    state = create(problem, trainable, optimizer)
     state = sharding.place(state, sharding.shardings(state, mesh))
     manager = checkpoint.open_manager(folder / "checkpoints")
     step, state = checkpoint.restore(manager, state, data, {"stage": "stage2"})

@@ -16,8 +16,8 @@ from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.parallel import sharding
 from bua_jax.training import weighting
-from bua_jax.training.loop import make_optimizer, partition
-from bua_jax.training.optimizer import OptimizerSettings
+from bua_jax.training.dialogues import Dialogues, TrainSettings
+from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partition
 from bua_jax.training.state import create
 from tests.support import tiny
 from tests.support.helpers import ROOT, on_eight_devices
@@ -76,9 +76,10 @@ def test_golden_specs() -> None:
 
 
 def test_moments_lie_with_their_parameters() -> None:
-    _, variables = tiny.model()
+    model, variables = tiny.model()
     trainable, _ = partition(variables, ("projector", "adapter"))
-    state = create(trainable, make_optimizer(trainable, OptimizerSettings(), 4), 8)
+    problem = Dialogues(model, tiny.plan(tiny.records(4)), TrainSettings(task_weights=True))
+    state = create(problem, trainable, make_optimizer(trainable, OptimizerSettings(), 4))
     mesh = sharding.make_mesh("1")
     placed = jax.device_put(state, sharding.shardings(state, mesh))
     moments = [p for p in paths(placed.opt_state) if p.endswith("q_proj/b")]

@@ -32,6 +32,7 @@ from bua_jax.basics.errors import CheckpointError, Interrupted
 from bua_jax.feed.batches import Batches
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, dialogues, loop, losses
+from bua_jax.training.dialogues import TrainSettings
 from bua_jax.training.optimizer import OptimizerSettings, trained_parts
 from tests.support import tiny
 
@@ -46,8 +47,8 @@ _COMMON: dict[str, Any] = {
     "optimizer": OptimizerSettings(peak_lr=1e-2),
 }
 STAGES = {
-    "stage1": loop.TrainSettings(loss="token_mean", **_COMMON),
-    "stage2": loop.TrainSettings(microbatches=2, task_weights=True, **_COMMON),
+    "stage1": TrainSettings(loss="token_mean", **_COMMON),
+    "stage2": TrainSettings(microbatches=2, task_weights=True, **_COMMON),
 }
 RECORDS = {stage: tiny.records(24, seed=number) for number, stage in enumerate(STAGES)}
 PLANS = {stage: tiny.plan(RECORDS[stage], rows_multiple=2) for stage in STAGES}
@@ -110,7 +111,7 @@ def watch(say: Callable[..., None], dropped: str) -> None:
         SAVE(manager, step, *rest)
         say("saved", step=step)
 
-    loop.Batches = lambda records, plan, seed: Recorded(records, plan, seed, say)
+    dialogues.Batches = lambda records, plan, seed: Recorded(records, plan, seed, say)
     checkpoint.restore, checkpoint.save = restoring, saving
 
 
@@ -158,7 +159,7 @@ def light_variables() -> dict[str, Any]:
 def train_stages(
     folder: Path,
     say: Callable[..., None],
-    stages: Mapping[str, loop.TrainSettings] = STAGES,
+    stages: Mapping[str, TrainSettings] = STAGES,
     dropped: str = "",
 ) -> None:
     """Trains what is left of the stages; each begins with the groups of the one before."""
@@ -167,17 +168,14 @@ def train_stages(
     for stage, settings in stages.items():
         watch(functools.partial(say, stage=stage), dropped)
         with jax.set_mesh(mesh):
-            best, _ = loop.train(
-                model,
+            best, _ = loop.fit(
+                dialogues.Dialogues(model, PLANS[stage], settings, RECORDS[stage], VALIDATION),
                 variables,
                 trained_parts(stage),
-                RECORDS[stage],
-                VALIDATION,
-                PLANS[stage],
                 settings,
                 folder / stage,
-                {"stage": stage},
                 mesh,
+                {"stage": stage},
             )
         variables = {**variables, **best}
 

@@ -17,8 +17,9 @@ import numpy as np
 from bua_jax.feed.batches import Batches
 from bua_jax.models import quantization
 from bua_jax.parallel import sharding
-from bua_jax.training.dialogues import TrainSettings, make_gradient
+from bua_jax.training.dialogues import Dialogues, TrainSettings
 from bua_jax.training.optimizer import partition
+from bua_jax.training.step import make_gradients
 from tests.support import tiny
 
 RECORDS = tiny.records(60)
@@ -32,16 +33,18 @@ def placed_gradient(dtype: str, kind: str, text: str, microbatches: int):
     variables["base"] = quantization.quantize(variables["base"], kind)
     trainable, frozen = partition(variables, ("projector", "adapter"))
     mesh = sharding.make_mesh(text)
-    gradient = make_gradient(model, PLAN, TrainSettings(microbatches=microbatches))
+    gradients = make_gradients(Dialogues(model, PLAN, TrainSettings()), microbatches)
     trainable, frozen = (
         sharding.place(x, sharding.shardings(x, mesh)) for x in (trainable, frozen)
     )
-    compiled = jax.jit(lambda *args: gradient(*args)[:3])
-    ones = jnp.ones(9, dtype)
+    compiled = jax.jit(gradients)
+    ones, key = jnp.ones((1, 9), dtype), jax.random.key(0)
 
     def run(batch: Any) -> Any:
         with jax.set_mesh(mesh):
-            return jax.device_get(compiled(trainable, frozen, batch, ones))
+            found = jax.device_get(compiled(trainable, frozen, batch, ones, key))
+        (value,), (gradient,), terms = found
+        return value, terms.denominator, gradient
 
     return run, frozen, mesh
 

@@ -12,6 +12,7 @@ import jax
 from bua_jax.basics.console import run_verb
 from bua_jax.parallel import sharding
 from bua_jax.training import loop
+from bua_jax.training.dialogues import Dialogues, TrainSettings
 from bua_jax.training.optimizer import OptimizerSettings
 from tests.support import tiny
 
@@ -28,7 +29,7 @@ def main() -> None:
 
     model, variables = tiny.model()
     records, mesh = tiny.records(60), sharding.make_mesh("1")
-    settings = loop.TrainSettings(
+    settings = TrainSettings(
         total_steps=8,
         evaluate_every=4,
         checkpoint_every=2,
@@ -38,17 +39,14 @@ def main() -> None:
     )
     sharding.shard_batch = slowly
     with jax.set_mesh(mesh):
-        loop.train(
-            model,
+        loop.fit(
+            Dialogues(model, tiny.plan(records), settings, records, tiny.records(8, 1)),
             variables,
             ("projector", "adapter"),
-            records,
-            tiny.records(8, 1),
-            tiny.plan(records),
             settings,
             folder,
-            {"stage": "stage2"},
             mesh,
+            {"stage": "stage2"},
         )
 
 

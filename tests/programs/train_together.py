@@ -10,6 +10,7 @@ from pathlib import Path
 from bua_jax.basics.console import run_verb
 from bua_jax.parallel import processes, sharding
 from bua_jax.training import loop
+from bua_jax.training.dialogues import Dialogues, TrainSettings
 from bua_jax.training.optimizer import OptimizerSettings
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     model, variables = tiny.model()
     records, mesh = tiny.records(60), sharding.make_mesh(mesh_text)
     rows = mesh.shape["data"] * mesh.shape["fsdp"] * 2
-    settings = loop.TrainSettings(
+    settings = TrainSettings(
         total_steps=8,
         microbatches=2,
         evaluate_every=4,
@@ -43,17 +44,16 @@ def main() -> None:
     )
     sharding.shard_batch = slowly
     with jax.set_mesh(mesh):
-        trained, _ = loop.train(
-            model,
+        trained, _ = loop.fit(
+            Dialogues(
+                model, tiny.plan(records, rows_multiple=rows), settings, records, tiny.records(8, 1)
+            ),
             variables,
             ("projector", "adapter"),
-            records,
-            tiny.records(8, 1),
-            tiny.plan(records, rows_multiple=rows),
             settings,
             Path(folder),
-            {"stage": "stage2"},
             mesh,
+            {"stage": "stage2"},
         )
     q = trained["adapter"]["layers"]["self_attn"]["q_proj"]["b"]
     print(q.addressable_shards[0].data.shape, sharding.to_host(q).shape, flush=True)

@@ -18,7 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from bua_jax.training import checkpoint, loop
+from bua_jax.training import checkpoint, dialogues, loop
+from bua_jax.training.problem import Sum, Sums
 from bua_jax.training.writers import read_scalars
 from tests.programs import endure
 from tests.programs.endure import INTERRUPTED, INTERVAL, KINDS, PLANS, STAGES, STEPS
@@ -169,16 +170,17 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def make_step(*_: Any) -> Any:
         def step(state: Any, frozen: Any, batch: Any, sums: Any) -> Any:
-            more = {name: sums[name] + 1 for name in ("steps", "tokens", "supervised")}
-            return state._replace(step=state.step + 1), sums | more
+            one = Sum(sums.step.steps.total + 1)
+            more = sums.problem.replace(tokens=one, supervised=one)
+            return state._replace(step=state.step + 1), Sums(sums.step.replace(steps=one), more)
 
         return step
 
     losses = dict.fromkeys(("validation/round_balanced", "validation/token_mean"), 1.0)
     monkeypatch.setattr(loop, "make_step", make_step)
-    monkeypatch.setattr(loop, "evaluate", lambda *_: losses)
+    monkeypatch.setattr(dialogues, "evaluate", lambda *_: losses)
     monkeypatch.setattr(endure, "LIGHT", True)
-    for module, name in ((loop, "Batches"), (checkpoint, "restore"), (checkpoint, "save")):
+    for module, name in ((dialogues, "Batches"), (checkpoint, "restore"), (checkpoint, "save")):
         monkeypatch.setattr(module, name, getattr(module, name))  # `endure.watch` sets them
 
 

@@ -15,13 +15,14 @@ import pytest
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, dialogues, loop
 from bua_jax.training.optimizer import OptimizerSettings
+from bua_jax.training.problem import Sum, Sums
 from bua_jax.training.writers import read_scalars
 from tests.programs import endure
 from tests.support import tiny
 
 STEPS = 8
 RECORDS = tiny.records(40)
-SETTINGS = loop.TrainSettings(
+SETTINGS = dialogues.TrainSettings(
     total_steps=STEPS,
     evaluate_every=STEPS,
     checkpoint_every=2,
@@ -34,7 +35,14 @@ def step(state: Any, frozen: Any, batch: Any, sums: Any) -> Any:
     seen = jnp.mean(batch["tokens"] * (1.0 + batch["positions"]))
     trainable = jax.tree.map(lambda x: 0.9 * x + seen, state.trainable)
     state = state._replace(step=state.step + 1, trainable=trainable)
-    return state, {**sums, "steps": sums["steps"] + 1, "tokens": sums["tokens"] + 1}
+    return state, counted(sums, 1)
+
+
+def counted(sums: Sums, tokens: Any) -> Sums:
+    """The sums with `tokens` more, and a step more if they are whole."""
+    more = Sum(sums.problem.tokens.total + tokens)
+    steps = Sum(sums.step.steps.total + jnp.floor(tokens))
+    return Sums(sums.step.replace(steps=steps), sums.problem.replace(tokens=more))
 
 
 def slow_step(state: Any, frozen: Any, batch: Any, sums: Any) -> Any:
@@ -42,7 +50,7 @@ def slow_step(state: Any, frozen: Any, batch: Any, sums: Any) -> Any:
     work = jnp.ones((512, 512)) * state.step
     work = jax.lax.fori_loop(0, 300, lambda _, x: jnp.tanh(x @ x), work)
     state, sums = step(state, frozen, batch, sums)
-    return state, {**sums, "tokens": sums["tokens"] + 1e-9 * work[0, 0]}
+    return state, counted(sums, 1e-9 * jnp.abs(work[0, 0]))
 
 
 def train(
@@ -52,7 +60,7 @@ def train(
     dies: bool = False,
     make: Any = step,
     pause: float = 0,
-    settings: loop.TrainSettings = SETTINGS,
+    settings: dialogues.TrainSettings = SETTINGS,
 ) -> Any:
     """Trains a few parameters; one that dies does so in its sixth batch. A batch takes `pause` seconds."""
     put, count = sharding.shard_batch, iter(range(1, 1000))
@@ -71,17 +79,15 @@ def train(
         patch.setattr(loop, "make_step", lambda *_: make)
         patch.setattr(dialogues, "batch_losses", endure.light_losses)
         patch.setattr(sharding, "shard_batch", putting)
-        best, _ = loop.train(
-            None,  # type: ignore[arg-type]
+        problem = dialogues.Dialogues(None, plan, settings, RECORDS, tiny.records(8, 1))
+        best, _ = loop.fit(
+            problem,
             endure.light_variables(),
             ("projector", "adapter"),
-            RECORDS,
-            tiny.records(8, 1),
-            plan,
             settings,
             folder,
-            {"stage": "stage2"},
             mesh,
+            {"stage": "stage2"},
         )
     return best
 

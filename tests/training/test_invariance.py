@@ -1,15 +1,21 @@
 """Through the model, value and gradient do not depend on how dialogues are put into batches."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bua_jax.feed.packing import PackingPlan
 from bua_jax.parallel import sharding
-from bua_jax.training import dialogues, loop
+from bua_jax.training.dialogues import Dialogues, TrainSettings
+from bua_jax.training.optimizer import partition
+from bua_jax.training.state import create
+from bua_jax.training.step import make_gradients, weigh
+from bua_jax.training.weighting import Balancer
 from tests.support import tiny
 
 RECORDS = tiny.records(12)
@@ -24,14 +30,16 @@ def gradient_of(
     model, variables = tiny.model(dataclasses.replace(tiny.QWEN, dtype=dtype))
     model = dataclasses.replace(model, merge_adapter=merge_adapter)
     variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
-    trainable, frozen = loop.partition(variables, ("projector", "adapter"))
+    trainable, frozen = partition(variables, ("projector", "adapter"))
     batch = sharding.shard_batch(batch, sharding.make_mesh("1"), microbatches)
     rows, length = batch["tokens"].shape
     plan = PackingPlan(length, 0, rows, 1, 1, rows * length, 1)
-    settings = loop.TrainSettings(microbatches=microbatches, loss=loss)
-    gradient = dialogues.make_gradient(model, plan, settings)
-    compiled = jax.jit(gradient, compiler_options=tiny.FAST)
-    return jax.device_get(compiled(trainable, frozen, batch, jnp.ones(9, dtype))[:3])
+    settings = TrainSettings(microbatches=microbatches, loss=loss)
+    gradients = make_gradients(Dialogues(model, plan, settings), microbatches)
+    compiled = jax.jit(gradients, compiler_options=tiny.FAST)
+    found = compiled(trainable, frozen, batch, jnp.ones((1, 9), dtype), jax.random.key(0))
+    (value,), (gradient,), terms = jax.device_get(found)
+    return value, terms.denominator, gradient
 
 
 @pytest.mark.parametrize(
@@ -82,3 +90,40 @@ def test_an_adapter_merged_once_per_step_has_the_same_gradient(dtype: str) -> No
         assert tiny.relative(merged[0], beside[0]) <= LIMIT[dtype]
         assert tiny.relative(merged[2], beside[2]) <= LIMIT[dtype]
         assert all(abs(x).max() > 0 for x in jax.tree.leaves(merged[2]["adapter"]))
+
+
+def test_a_backward_pass_for_each_unit() -> None:
+    """Gradients are linear in the weights of units; their products do not depend on microbatches."""
+    model, variables = tiny.model()
+    trainable, frozen = partition(variables, ("projector", "adapter"))
+    batch = sharding.shard_batch(tiny.rows_of(RECORDS, 60, 40), sharding.make_mesh("1"), 2)
+    rows, length = batch["tokens"].shape
+    plan = PackingPlan(length, 0, rows, 1, 1, rows * length, 1)
+    weights = jnp.linspace(0.5, 2.0, 9)
+    seen: list[np.ndarray] = []
+
+    def weighed(microbatches: int, gram: bool) -> tuple[Any, Any]:
+        problem = Dialogues(model, plan, TrainSettings(task_weights=True))
+        gradients = make_gradients(problem, microbatches)
+        fixed = Balancer(lambda count: (), lambda losses, gram, *_: (weights, gram), gram)
+        state = create(problem, trainable, optax.identity())._replace(weights=weights)
+
+        def run(trainable: Any, frozen: Any, batch: Any) -> Any:
+            def of_rows(rows: Any) -> Any:
+                return gradients(trainable, frozen, batch, rows, jax.random.key(0))
+
+            loss, gradient, _, (_, products) = weigh(fixed, of_rows, state, jax.random.key(0))
+            return (loss, gradient), products
+
+        found, products = jax.jit(run, compiler_options=tiny.FAST)(trainable, frozen, batch)
+        if gram:
+            seen.append(np.asarray(products))
+        return found
+
+    alone = weighed(1, gram=False)
+    for microbatches in (1, 2):
+        assert tiny.relative(weighed(microbatches, gram=True), alone) <= LIMIT["float32"]
+    present = np.isin(np.arange(9), batch["tasks"]) & (np.arange(9) > 0)
+    np.testing.assert_array_equal(np.diag(seen[0]) > 0, present)
+    np.testing.assert_allclose(seen[0], seen[0].T, rtol=1e-6)
+    np.testing.assert_allclose(seen[0], seen[1], rtol=1e-3, atol=1e-6 * seen[0].max())

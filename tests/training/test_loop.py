@@ -17,14 +17,21 @@ from bua_jax.basics.errors import CheckpointError, Interrupted, WriteError
 from bua_jax.feed.batches import Batches
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, loop
-from bua_jax.training.optimizer import OptimizerSettings, trained_parts
+from bua_jax.training.dialogues import Dialogues, TrainSettings
+from bua_jax.training.optimizer import (
+    OptimizerSettings,
+    make_optimizer,
+    partition,
+    trained_parts,
+)
 from bua_jax.training.state import create
+from bua_jax.training.step import make_step, zero_sums
 from bua_jax.training.writers import MetricWriter, read_scalars
 from tests.support import tiny
 
 RECORDS, VALIDATION = tiny.records(60), tiny.records(10, seed=1)
 PLAN = tiny.plan(RECORDS)
-SETTINGS = loop.TrainSettings(
+SETTINGS = TrainSettings(
     total_steps=12,
     evaluate_every=5,
     checkpoint_every=4,
@@ -39,17 +46,14 @@ def run(folder, variables=None, records=RECORDS, settings=SETTINGS):
     model, own = tiny.model()
     mesh = sharding.make_mesh("1")
     with jax.set_mesh(mesh):
-        return loop.train(
-            model,
+        return loop.fit(
+            Dialogues(model, PLAN, settings, records, VALIDATION),
             variables or own,
             ("projector", "adapter"),
-            records,
-            VALIDATION,
-            PLAN,
             settings,
             folder,
-            {"stage": "stage2"},
             mesh,
+            {"stage": "stage2"},
         )
 
 
@@ -140,16 +144,16 @@ def test_a_finished_run_is_not_trained_again(trained) -> None:
 def test_frozen_leaves_stay_bit_for_bit(stage: str) -> None:
     groups = trained_parts("stage3" if stage == "full" else stage, full_finetuning=stage == "full")
     model, variables = tiny.model()
-    trainable, frozen = loop.partition(variables, groups)
+    trainable, frozen = partition(variables, groups)
     before = jax.device_get(frozen)
-    optimizer = loop.make_optimizer(trainable, OptimizerSettings(peak_lr=1e-2), 4)
-    settings = loop.TrainSettings()
+    optimizer = make_optimizer(trainable, OptimizerSettings(peak_lr=1e-2), 4)
+    problem = Dialogues(model, PLAN, TrainSettings())
     step = jax.jit(
-        loop.make_step(model, optimizer, PLAN, settings),
+        make_step(problem, optimizer),
         donate_argnums=(0,),
         compiler_options=tiny.FAST,
     )
-    state, sums = create(trainable, optimizer, 8), loop.zero_sums()
+    state, sums = create(problem, trainable, optimizer), zero_sums(problem)
     data = Batches(RECORDS, PLAN, 0)
     for _ in range(2):
         state, sums = step(state, frozen, next(data), sums)
@@ -211,12 +215,12 @@ def test_what_stops_training() -> None:
 def test_a_batch_without_supervision_is_counted() -> None:
     """One bad step among good ones is seen, though only sums reach the host."""
     model, variables = tiny.model()
-    trainable, frozen = loop.partition(variables, ("projector",))
-    optimizer = loop.make_optimizer(trainable, OptimizerSettings(), 4)
+    trainable, frozen = partition(variables, ("projector",))
+    optimizer = make_optimizer(trainable, OptimizerSettings(), 4)
     settings = dataclasses.replace(SETTINGS, task_weights=True, task_weight_unit="round")
-    settings = dataclasses.replace(settings, microbatches=1)
-    step = jax.jit(loop.make_step(model, optimizer, PLAN, settings), compiler_options=tiny.FAST)
-    state, sums = create(trainable, optimizer, 11), loop.zero_sums()
+    problem = Dialogues(model, PLAN, settings)
+    step = jax.jit(make_step(problem, optimizer), compiler_options=tiny.FAST)
+    state, sums = create(problem, trainable, optimizer), zero_sums(problem)
     batch = next(Batches(RECORDS, PLAN, 0))
     state, sums = step(state, frozen, batch, sums)
     seen = np.isin(np.arange(12), batch["kinds"]) & (np.arange(12) > 0)
@@ -226,7 +230,7 @@ def test_a_batch_without_supervision_is_counted() -> None:
     state, sums = step(state, frozen, empty, sums)
     jax.tree.map(np.testing.assert_array_equal, state.weighting, tracked)
     with pytest.raises(loop.TrainingStopped, match="Steps 1 to 2: no token"):
-        loop.check_sane(sums, 2)
+        loop.check_sane(sums.step.compute(), 2)
 
 
 def test_best_of_a_run_killed_while_it_saved_one(tmp_path) -> None:

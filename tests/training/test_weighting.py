@@ -1,5 +1,6 @@
 """Task weights against the formula as printed (Appendix K.1)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,3 +53,26 @@ def test_update_starts_decays_and_keeps() -> None:
     state = weighting.update(state, jnp.array([2.0, 0.0, 6.0]), jnp.array([True, False, True]), 0.9)
     np.testing.assert_allclose(state.initial, [4, 2, 6])
     np.testing.assert_allclose(state.ema, [3.8, 2, 6], rtol=1e-6)
+
+
+def test_appendix_k_as_a_balancer() -> None:
+    """Weights of the next step follow from all losses so far; a unit that is absent (NaN) keeps its own."""
+    balancer, key = weighting.learning_speed(1.0, 0.9, 0.05), jax.random.key(0)
+    state, expected = balancer.init(3), weighting.init(3)
+    for losses in ([4.0, 2.0, np.nan], [2.0, np.nan, 6.0], [1.0, 2.0, 3.0]):
+        weights, state = balancer.combine(jnp.array(losses), None, state, key, None)
+        seen = ~np.isnan(losses)
+        expected = weighting.update(expected, jnp.nan_to_num(jnp.array(losses)), seen, 0.9)
+        jax.tree.map(np.testing.assert_array_equal, state, expected)
+        wanted = weighting.task_weights(expected.ema, expected.initial, 1.0, floor=0.05)
+        np.testing.assert_array_equal(weights, wanted)
+    assert not balancer.gram
+    assert len({*np.asarray(weights).tolist()}) == 3
+
+
+def test_equal_weights() -> None:
+    balancer = weighting.equal()
+    losses = jnp.array([1.0, jnp.nan])
+    weights, state = balancer.combine(losses, None, balancer.init(2), jax.random.key(0), None)
+    np.testing.assert_array_equal(weights, [1, 1])
+    assert jax.tree.leaves(state) == []
