@@ -173,8 +173,9 @@ def restore_state(folder: Path, state: Any, settings: Settings) -> tuple[int, An
                 )
         other = said["steps"] != settings.steps and step > Settings(**said).fall_begin
         if not other and step <= settings.steps:
-            leaves = [jnp.asarray(found[name]) for name in sorted(found)]
-            return step, jax.tree.unflatten(jax.tree.structure(state), leaves)
+            like, tree = jax.tree.flatten(state)  # the file has no arrays without dimensions
+            pairs = zip(sorted(found), like, strict=True)
+            return step, tree.unflatten([found[name].reshape(leaf.shape) for name, leaf in pairs])
     return 0, state
 
 
