@@ -2,7 +2,7 @@
 
 Examples:
   python -m bua_jax.pretrain_nano --output=runs/nano --steps=300
-  launch/pretrain_nano.sh          # the command that made the shipped directory
+  launch/pretrain_nano.sh          # in full; the shipped weights are of an earlier recipe
 
 The corpus is worlds that are drawn anew for every dialogue, each with a label set of its own; it holds
 no prediction, generation or future-scene answers. The same command goes on after an interruption;

@@ -9,7 +9,9 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-_FORBIDDEN = ";\n\r\t<>|\u2028\u2029\x85"  # what `Catalogue` refuses, and other ends of lines
+from bua_jax.events.names import writable
+
+_FORBIDDEN = ";<>|"  # what `Catalogue` refuses of what can be written
 
 MOST_LABELS = 48
 LONGEST = 40  # characters of a drawn label
@@ -183,6 +185,7 @@ def label_set(rng: Random, count: int, pieces: Sequence[str] = ()) -> tuple[str,
     while len(found) < count:
         tries += 1
         label = rng.choice(makers)(rng).strip() if tries < 4 * count else _invented(rng)
-        if label and len(label) <= LONGEST and not any(c in label for c in _FORBIDDEN):
+        fits = label and len(label) <= LONGEST and writable(label)
+        if fits and not any(c in label for c in _FORBIDDEN):
             found[label] = None
     return tuple(found)

@@ -37,6 +37,15 @@ def test_label_sets_are_sets_that_a_catalogue_takes(seed: int) -> None:
     assert found == label_set(Random(seed), 12, ("ab", " c", "東"))
 
 
+@pytest.mark.parametrize("drawn", ["\u180e", "\ufeff", "\u2028", "\x1b", "", "a;b", "x" * 41])
+def test_a_label_that_no_catalogue_takes_is_drawn_again(
+    drawn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coming = itertools.chain([drawn], (f"label {i}" for i in itertools.count()))
+    monkeypatch.setattr(labels, "_maker", lambda rng, pieces: lambda r: next(coming))
+    assert label_set(Random(0), 3) == ("label 0", "label 1", "label 2")
+
+
 def test_label_sets_differ_in_script_and_kind() -> None:
     text = "".join("".join(label_set(Random(i), 4)) for i in range(300))
     for letters in (
