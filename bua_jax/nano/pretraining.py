@@ -175,7 +175,9 @@ def restore_state(folder: Path, state: Any, settings: Settings) -> tuple[int, An
         if not other and step <= settings.steps:
             like, tree = jax.tree.flatten(state)  # the file has no arrays without dimensions
             pairs = zip(sorted(found), like, strict=True)
-            return step, tree.unflatten([found[name].reshape(leaf.shape) for name, leaf in pairs])
+            return step, jax.tree.unflatten(
+                tree, [found[name].reshape(leaf.shape) for name, leaf in pairs]
+            )
     return 0, state
 
 
