@@ -37,7 +37,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from bua_jax import cli
-from bua_jax.alignment.parts import base_folder
+from bua_jax.alignment.bases import base_folder
 from bua_jax.basics import files
 from bua_jax.basics.environment import versions
 from bua_jax.basics.errors import ConfigError

@@ -1,12 +1,15 @@
-"""Scores a trained run on its test users: prediction and generation, BUA beside the baselines.
+"""Scores a trained run on its test users: prediction and generation, BUA beside other methods.
 
 Examples:
   python -m bua_jax.evaluate --workdir=runs/quickstart
+  python -m bua_jax.evaluate --workdir=runs/quickstart --show=3
+  python -m bua_jax.evaluate --workdir=runs/quickstart --config.evaluation.methods="('markov','bua')"
 
 The config is that of the run, unless --config names another. Prints the table and writes metrics.json
 and report.html into the workdir. It trains no stage: where one is missing it says which command does
-that. Predictions are kept, because test windows are scored once per checkpoint: a finished evaluation is
-printed again, and one more baseline is added to it.
+that. What methods say lies in result files (predict/METHOD/test/result.arrow and so on), so that a test
+window is asked about once per checkpoint: scoring them takes seconds and no model, and one more method
+is fitted and asked alone.
 """
 
 import sys
@@ -16,27 +19,31 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.basics.errors import MismatchError
 from bua_jax.pipeline.chain import STAGES, STEPS, start
-from bua_jax.pipeline.report import print_results, report_results
-from bua_jax.pipeline.steps import ensure, read_record
+from bua_jax.pipeline.report import print_results, print_samples, report_results
+from bua_jax.pipeline.steps import Run, ensure, outline
 
 FLAGS = flags.FLAGS
+flags.DEFINE_integer("show", 0, "Also print that many test cases with what was said.", lower_bound=0)
 OF_THE_RUN = not cli.names_config(sys.argv)
 
 
 def main() -> None:
     workdir = cli.workdir()
-    run = start(cli.config_of(workdir) if OF_THE_RUN else FLAGS.config, workdir)
-    needs = STEPS["evaluation"].needs(run.config)
-    missing = [s for s in needs if s in STAGES and read_record(run, s) is None]
-    if missing:
+    run = Run(cli.config_of(workdir) if OF_THE_RUN else FLAGS.config, workdir)
+    needed = outline(run, "evaluation", STEPS)
+    missing = [step for step, finished in needed.items() if not finished and step != "evaluation"]
+    if untrained := [step for step in missing if step in STAGES]:
         raise MismatchError(
-            f"{run.workdir} lacks {', '.join(missing)}, so there is nothing to score yet. Build it with: "
-            f"python -m bua_jax.curriculum --config={cli.config_argument()} "
-            f"--workdir={run.workdir}"
+            f"{workdir} lacks {', '.join(untrained)}, so there is nothing to score yet. Build it with: "
+            f"python -m bua_jax.curriculum --config={cli.config_argument()} --workdir={workdir}"
         )
+    if missing:
+        run = start(run.config, workdir)
     ensure(run, "evaluation", STEPS)
     report_results(run)
     print_results(run)
+    if FLAGS.show:
+        print_samples(run, FLAGS.show)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main() -> None:
         FLAGS.output,
         ids,
         histories,
-        lambda some, begin: bua.generate(some, first_row=begin, **options),
+        lambda some, begin: bua.generate(some, rows=range(begin, begin + len(some)), **options),
         identity=bua.identity(FLAGS.input, f"{options}"),
         part=PARTS * bua.batch,
     )

@@ -65,6 +65,9 @@ def _windows() -> ConfigDict:
     config.validation = 2_000  # validation windows drawn for the validation loss
     # Of training people on whom no stage is trained, for methods that read what it says about them.
     config.cross = 0  # windows set apart; 0 = none
+    config.fit_train = 60_000  # training windows that other methods are fitted on; 0 = all
+    config.fit_validation = 4_000  # of validation users, that they are chosen on; 0 = all
+    config.match = 1_000  # of these, that BUA is asked about, for what is matched to its accuracy
     config.test = 0  # test windows drawn for evaluation; 0 = all
     config.generation_test = 500  # test days generated
     return config
@@ -140,9 +143,9 @@ def _decoding() -> ConfigDict:
 
 
 def _evaluation() -> ConfigDict:
-    """What is asked beside BUA, and how it is scored."""
+    """What is asked, and how it is scored."""
     config = ConfigDict()
-    config.baselines = (  # rows beside BUA
+    config.methods = (  # rows of the tables, among those of bua_jax/methods/table.py
         "majority",
         "window_majority",
         "markov",
@@ -150,12 +153,13 @@ def _evaluation() -> ConfigDict:
         "lightgbm",
         "sasrec",
         "behavegpt",
+        "encoder_adjusted",
+        "zero_shot",
+        "bua_stage2",
+        "bua",
+        "last_day",
     )
-    config.zero_shot = False  # a row for the base as it comes, history in words
-    config.oracle = False  # predictions with reference answers too (Appendix J)
     config.bootstrap = 2_000  # resamples of users for the intervals
-    config.validation_windows = 4_000  # of validation users, that baselines are chosen on
-    config.lightgbm_windows = 60_000  # training windows LightGBM may use at most
     return config
 
 
@@ -178,7 +182,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.dialogues = _dialogues()  # that stages are trained on
     config.model = _model(args["model"])  # base, projector and adapter
     config.stages = (1, 2, 3)  # which stages the curriculum runs; leave some out to ablate
-    config.with_joint = False  # also train jointly on all stages' dialogues (Appendix S)
     config.stage1 = _stage(peak_lr=1e-3)  # projector alone: a fresh MLP takes a higher rate
     config.stage2 = _stage(peak_lr=5e-5)
     config.stage3 = _stage(peak_lr=5e-5)

@@ -17,11 +17,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.encoder.peak_lr = 3e-3
     config.windows.train = 12_000
     config.windows.validation = 80
+    config.windows.fit_train = 12_000
+    config.windows.match = 200
     config.windows.test = 500
     config.windows.generation_test = 32
     config.dialogues.stage1_share = 0.2
     config.dialogues.generation_share = 0.15
     config.dialogues.reflect_train = 200
     config.dialogues.reflect_validation = 24
-    config.evaluation.lightgbm_windows = 12_000
     return config

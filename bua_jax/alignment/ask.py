@@ -163,10 +163,14 @@ class Bua:
         rows = {key: jnp.asarray(value[None]) for key, value in batch.items()}
         return np.asarray(input_embeddings(parts.model, parts.variables, rows)[0], np.float32)
 
+    def understand(self, histories: Sequence[History]) -> list[Understanding]:
+        """The understanding texts of histories, also where a prediction is asked without rounds."""
+        asked = dataclasses.replace(self, with_rounds=True)
+        return decoding.understand(self.decoder, histories, asked.rounds(histories))
+
     def describe(self, history: History) -> dict[str, str]:
         """The understanding texts of one history, by round."""
-        asked = dataclasses.replace(self, with_rounds=True)
-        return decoding.understand(self.decoder, [history], asked.rounds([history]))[0].texts
+        return self.understand([history])[0].texts
 
     def predict(self, histories: Sequence[History]) -> list[dict[str, Any]]:
         """Next behaviour, probability of every behaviour, and the understanding texts."""

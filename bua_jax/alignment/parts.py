@@ -8,24 +8,24 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from bua_jax.alignment.bases import load_base
 from bua_jax.alignment.encoder import load_encoder
 from bua_jax.basics.config import Settings
 from bua_jax.basics.errors import CheckpointError, ConfigError, MismatchError
 from bua_jax.events.schema import Catalogue
-from bua_jax.interop import gguf, hub, huggingface, peft
-from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
-from bua_jax.models import lora, projector, quantization
+from bua_jax.interop import huggingface, peft
+from bua_jax.interop.tokenizer import HFTokenizer
+from bua_jax.models import lora, projector
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.encoders import EncoderConfig, build
 from bua_jax.models.kernels import cpu
 from bua_jax.models.lora import LoraConfig
-from bua_jax.models.presets import PRESETS
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.models.qwen2_config import Qwen2Config
-from bua_jax.parallel.sharding import shardings
 
-NANO = Path(__file__).resolve().parent.parent / "assets" / "nano"
+TRAINED = "trained.safetensors"
+"""What a stage leaves in its folder."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +38,6 @@ class Parts:
     catalogue: Catalogue
     identity: dict[str, Any]
     mesh: Mesh | None = None  # over which the base is spread
-
-
-def base_folder(config: Settings) -> Path:
-    """The language model's Hugging Face directory: local, converted from GGUF, or from the hub.
-
-    Raises `ConfigError` if the config does not say, or names nothing that exists.
-    """
-    if config.name not in PRESETS:
-        raise ConfigError(f"model={config.name!r} is none of {', '.join(PRESETS)}.")
-    path = Path(config.path)
-    if not config.path and config.name == "nano":
-        return NANO
-    if config.path and path.is_dir():
-        return path
-    if path.suffix == ".gguf" and path.is_file():
-        return gguf.directory(path)
-    if "@" in config.path:
-        return hub.snapshot(config.path)
-    said = f"There is no {path}. " if config.path else ""
-    script = " launch/fetch_smollm2.sh fetches it." if config.name == "smollm2-135m" else ""
-    raise ConfigError(
-        f"{said}The weights of {config.name} are not shipped: give a Hugging Face directory "
-        "(config.json, tokenizer.json, *.safetensors), a .gguf file or a hub id NAME@REVISION with "
-        f"--config.model.path=...{script}"
-    )
-
-
-def model_sources(config: Settings) -> dict[str, str]:
-    """The files of the base, and of the adapter that training starts from, by config field.
-
-    A hub's NAME@REVISION says itself what it holds, so nothing is fetched to know it.
-    """
-    model = config.model
-    base = str(NANO) if model.name == "nano" and not model.path else model.path
-    named = {"model.path": base, "model.adapter": model.adapter}
-    return {field: path for field, path in named.items() if path}
 
 
 def training_attention(name: str, sizes: Qwen2Config) -> str:
@@ -119,26 +83,22 @@ def assemble(
     config, how: the parts `model` and `execution`; mesh: over which the base is spread.
     Raises `CheckpointError` or `ConfigError`.
     """
-    folder = base_folder(config)
-    placement = (lambda shapes: shardings({"base": shapes}, mesh)["base"]) if mesh else None
-    llm_config, base = huggingface.load(folder, config.dtype, placement)
-    attention = training_attention(how.attention, llm_config)
-    llm_config = dataclasses.replace(llm_config, remat=how.remat, attention=attention)
-    base_hash = huggingface.tree_hash(base)
-    tokenizer = load_tokenizer(folder, llm_config.vocab_size)
+    base = load_base(config, mesh)
+    attention = training_attention(how.attention, base.config)
+    llm_config = dataclasses.replace(base.config, remat=how.remat, attention=attention)
     encoder_config, encoder, metadata = load_encoder(encoder_folder)
     lora_config = lora_of(config)
-    model = compose(config, how, llm_config, encoder_config, tokenizer.soft)
+    model = compose(config, how, llm_config, encoder_config, base.tokenizer.soft)
     projector_key, adapter_key = jax.random.split(jax.random.key(seed))
-    table = base["embed_tokens"]["embedding"]
+    table = base.params["embed_tokens"]["embedding"]
     variables = {
-        "base": quantization.quantize(base, config.base_quantization),
+        "base": base.params,
         "encoder": encoder,
         "projector": projector.init(projector_key, encoder_config.state_dim, table),
         "adapter": lora.init(adapter_key, lora_config, llm_config),
     }
     identity = {
-        "base": base_hash,
+        "base": base.digest,
         "encoder": metadata["hash"],
         "catalogue": metadata["catalogue"],
         "data": metadata["data"],
@@ -150,7 +110,7 @@ def assemble(
     if config.adapter:
         variables |= _imported(Path(config.adapter), llm_config, lora_config, identity)
     catalogue = Catalogue.from_json(metadata["catalogue"])
-    return Parts(model, variables, tokenizer, catalogue, identity, mesh)
+    return Parts(model, variables, base.tokenizer, catalogue, identity, mesh)
 
 
 def _imported(

@@ -126,6 +126,11 @@ class View:
         self._config, self._fields = config, tuple(fields)
         self._reader, self._prefix = reader, prefix
 
+    def narrowed(self, fields: Iterable[str], reader: str) -> "View":
+        """The view of another reader, who declared fewer of the fields."""
+        kept = [field for field in fields if self._is_whole(field)]
+        return View(self._config, kept, reader)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # copying and pickling look for such before there is a config
             raise AttributeError(name)

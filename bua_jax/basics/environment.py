@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import resource
 import subprocess
+import sys
 from pathlib import Path
 
 from bua_jax.basics.version import __version__
@@ -45,13 +46,12 @@ def git_revision() -> str | None:
 
 
 def versions() -> dict[str, str | None]:
-    """Package versions, Python, platform, JAX devices and git revision."""
-    import jax
-
+    """Package versions, Python, platform, git revision, and jax's devices where jax is used at all."""
     found: dict[str, str | None] = {"bua_jax": __version__, "git": git_revision()}
     found["python"] = platform.python_version()
     found["platform"] = platform.platform()
-    found["devices"] = ", ".join(str(device) for device in jax.devices())
+    jax = sys.modules.get("jax")
+    found["devices"] = ", ".join(str(device) for device in jax.devices()) if jax else None
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.parts import NANO
+from bua_jax.alignment.base_files import NANO
 from bua_jax.benchmarks.step import OurStep
 from bua_jax.benchmarks.timing import alternate, ratios
 from bua_jax.benchmarks.train import Shape, random_variables

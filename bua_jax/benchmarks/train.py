@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.parts import base_folder, training_attention
+from bua_jax.alignment.bases import base_folder
+from bua_jax.alignment.parts import training_attention
 from bua_jax.basics import config as configs
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, MismatchError

@@ -297,15 +297,16 @@ def generate(  # noqa: PLR0913 (how a day is drawn is said by name)
     temperature: float = 1.0,
     top_p: float = 0.95,
     seed: int = 42,
-    first_row: int = 0,
+    rows: Sequence[int] = (),
     max_events: int = 24,
     predict_first: Sequence[str] = (),
 ) -> tuple[list[GeneratedDay], list[Understanding], np.ndarray]:
     """The next day of every history, after the understanding rounds.
 
     final: the generation instruction of each history; weekdays: of the day to write. Constrained days
-    obey the grammar and always parse; free ones are parsed leniently. Row i draws from
-    (seed, first_row + i), so the result depends on neither the batch nor how a file is divided.
+    obey the grammar and always parse; free ones are parsed leniently. History i draws from
+    (seed, rows[i]), by default its number, so the result depends on neither the batch nor how a file is
+    divided.
 
     predict_first: a prediction instruction of each history, which is asked after the same rounds and
     then forgotten (design, decision 11). Returns days, texts, and what `predict` would:
@@ -332,7 +333,8 @@ def generate(  # noqa: PLR0913 (how a day is drawn is said by name)
             log_p, _ = yield dataclasses.replace(turn, wants="labels")
             _check_finite(log_p, i)
         turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
-        day = DayTurn(weekdays[i], tuple(histories[i].place.tolist()), first_row + i)
+        row = rows[i] if rows else i
+        day = DayTurn(weekdays[i], tuple(histories[i].place.tolist()), row)
         answer = yield dataclasses.replace(turn, wants="day", day=day)
         return _day(decoder, answer, weekdays[i], constrained=constrained), said, log_p
 

@@ -1,18 +1,14 @@
-"""Metrics of next-behaviour prediction (Appendix D) and intervals over users."""
+"""Metrics of next-behaviour prediction (Appendix D)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import f1_score, precision_score
 
 from bua_jax.basics.errors import DataError
+from bua_jax.evaluation.counts import BINS, Counts, count, metrics
 
-_LEAST_WINDOWS = 20
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if len(values) else None
+GROUPS = ("head", "medium", "tail")
 
 
 def _checked(
@@ -45,48 +41,32 @@ def prediction_metrics(
     y_true, y_pred: int[n] class ids, -1 = invalid output, which counts as wrong; groups: head, medium,
     tail to class ids; probabilities: float[n, C] if the method gives a distribution.
 
-    rec_w: accuracy (HR@1). prec_w: precision weighted by class support; as printed, Eq. 6 weights by
-    predictions, which makes it equal to the accuracy. overall, head, medium, tail: recall averaged
-    over classes (Eqs. 8-11) that occur in y_true; an empty group is None. overall_min20: over classes
-    with at least 20 windows. ece: see `calibration`. Raises `DataError` for malformed input.
+    See `counts.metrics`; as printed, Eq. 6 weights by predictions, which makes it equal to the accuracy, so
+    prec_w is weighted by support. An empty group is None. Raises `DataError` for malformed input.
     """
     true, predicted, table = _checked(y_true, y_pred, probabilities)
-    present = np.unique(true)
-    recall = {int(c): float(np.mean(predicted[true == c] == c)) for c in present}
-    support = {int(c): int(np.sum(true == c)) for c in present}
-    metrics: dict[str, Any] = {
-        "rec_w": float(np.mean(true == predicted)),
-        "prec_w": float(
-            precision_score(true, predicted, labels=present, average="weighted", zero_division=0)
-        ),
-        "overall": _mean(list(recall.values())),
+    classes = int(max(true.max(), predicted.max())) + 1 if table is None else table.shape[1]
+    counts = count(np.zeros(len(true)), true, predicted, classes, table)
+    return {**summary(counts, groups), "invalid": int(np.sum(predicted == -1))}
+
+
+def summary(counts: Counts, groups: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """The metrics of all people together, None for one of nothing; and how many windows there were."""
+    total = counts.total()
+    values = {name: float(value[0]) for name, value in metrics(total, groups).items()}
+    support, hits = total.support[0], total.hits[0]
+    present = np.flatnonzero(support)
+    return {
+        **{name: None if np.isnan(value) else value for name, value in values.items()},
+        **{
+            f"n_{name}": int(support[[c for c in groups.get(name, ()) if c < len(support)]].sum())
+            for name in GROUPS
+        },
+        "n": int(support.sum()),
+        "classes": {
+            str(c): {"n": int(support[c]), "recall": float(hits[c] / support[c])} for c in present
+        },
     }
-    for name in ("head", "medium", "tail"):
-        members = [c for c in groups.get(name, ()) if c in recall]
-        metrics[name] = _mean([recall[c] for c in members])
-        metrics[f"n_{name}"] = sum(support[c] for c in members)
-    frequent = [recall[c] for c in recall if support[c] >= _LEAST_WINDOWS]
-    metrics |= {
-        "overall_min20": _mean(frequent),
-        "macro_f1": float(
-            f1_score(true, predicted, labels=present, average="macro", zero_division=0)
-        ),
-        "n": len(true),
-        "invalid": int(np.sum(predicted == -1)),
-        "classes": {str(c): {"n": support[c], "recall": recall[c]} for c in recall},
-    }
-    if table is not None:
-        rows = np.arange(len(true))
-        order = np.argsort(-table, axis=1, kind="stable")  # ties by label order
-        rank = (order == true[:, None]).argmax(1)
-        picked = np.clip(table[rows, true], np.finfo(np.float64).tiny, None)
-        metrics |= {
-            "hr@3": float(np.mean(rank < 3)),
-            "hr@5": float(np.mean(rank < 5)),
-            "log_loss": -float(np.mean(np.log(picked))),
-            "ece": calibration(table.max(1), order[:, 0] == true).error,
-        }
-    return metrics
 
 
 class Calibration(NamedTuple):
@@ -98,7 +78,7 @@ class Calibration(NamedTuple):
     error: float
 
 
-def calibration(confidence: Any, correct: Any, bins: int = 10) -> Calibration:
+def calibration(confidence: Any, correct: Any, bins: int = BINS) -> Calibration:
     """How far confidence float[n] (of the predicted class) and accuracy lie apart.
 
     error: the expected calibration error (Guo et al., 2017), sum of share |accuracy - confidence|.
@@ -112,36 +92,3 @@ def calibration(confidence: Any, correct: Any, bins: int = 10) -> Calibration:
     )
     share = count / len(confidence)
     return Calibration(mean, accuracy, share, float(share @ np.abs(mean - accuracy)))
-
-
-def _resampled_means(values: np.ndarray, users: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Means of `values` [n] over `count` resamples of whole users."""
-    _, owner = np.unique(users, return_inverse=True)
-    totals, sizes = np.bincount(owner, values), np.bincount(owner)
-    draws = np.random.default_rng(seed).integers(0, len(sizes), (count, len(sizes)))
-    return totals[draws].sum(1) / sizes[draws].sum(1)
-
-
-def bootstrap_interval(
-    values: np.ndarray, users: np.ndarray, *, count: int = 2000, seed: int = 42
-) -> tuple[float, float]:
-    """95 % interval of the mean of values float[n], resampling users (windows of one user are not
-    independent)."""
-    low, high = np.quantile(
-        _resampled_means(np.asarray(values, float), users, count, seed), (0.025, 0.975)
-    )
-    return float(low), float(high)
-
-
-def paired_bootstrap(
-    correct_a: np.ndarray,
-    correct_b: np.ndarray,
-    users: np.ndarray,
-    *,
-    count: int = 2000,
-    seed: int = 42,
-) -> dict[str, float]:
-    """Difference of two methods' accuracies on the same windows, with its 95 % interval over users."""
-    difference = np.asarray(correct_a, float) - np.asarray(correct_b, float)
-    low, high = bootstrap_interval(difference, users, count=count, seed=seed)
-    return {"difference": float(difference.mean()), "low": low, "high": high}

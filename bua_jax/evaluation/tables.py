@@ -20,6 +20,11 @@ FEW_PEOPLE = 20
 """Below so many test people a bootstrap over them gives intervals that are too narrow."""
 
 
+def main_row(rows: Mapping[str, Any]) -> str:
+    """The method that a page is about: BUA, or the last row where it has none."""
+    return "bua" if "bua" in rows else list(rows)[-1]
+
+
 def scope(metrics: Mapping[str, Any]) -> str:
     """What a method was scored on: windows, and the people they are of where that was counted."""
     people = metrics.get("people")
@@ -109,11 +114,11 @@ ORIGINALITY_HEADER = ("days", "copied from training", "distinct", "self-BLEU")
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:
     """Prints the tables of metrics.json."""
-    scored = metrics["prediction"]["bua"]
+    scored = metrics["prediction"][main_row(metrics["prediction"])]
     out.print(rich_table(metrics["prediction"], f"Prediction, {scope(scored)}"))
     if caution(scored):
         notice(caution(scored))
-    for name, pair in metrics["prediction"]["bua"].get("against", {}).items():
+    for name, pair in scored.get("against", {}).items():
         low, high = 100 * pair["low"], 100 * pair["high"]
         out.print(
             f"bua - {name}: {100 * pair['difference']:+.1f} points (95 % {low:+.1f} to {high:+.1f})"

@@ -1,10 +1,12 @@
 """The 8:1:1 split by person."""
 
+import dataclasses
 import re
 
 import numpy as np
 
 from bua_jax.basics.errors import DataError
+from bua_jax.events.schema import SPLITS, EventStore
 
 RENEWED_ID = re.compile(r"renewed-[0-9a-f]{16}")
 """Ids that the anonymiser renews from period to period: one person has several."""
@@ -38,3 +40,17 @@ def split_users(ids: list[str], seed: int = 42) -> dict[str, int]:
         str(user): (0 if i < cuts[0] else 1 if i < cuts[1] else 2)
         for i, user in enumerate(permuted)
     }
+
+
+def without_test_people(store: EventStore) -> EventStore:
+    """The events of training and validation people alone."""
+    kept, counts = store.split != SPLITS.index("test"), np.diff(store.offsets)
+    events = np.repeat(kept, counts)
+    smaller = dataclasses.replace(
+        store,
+        users=store.users[kept],
+        split=store.split[kept],
+        offsets=np.append(0, np.cumsum(counts[kept])),
+        **{name: values[events] for name, values in store.columns().items()},
+    )
+    return smaller.with_fingerprint()

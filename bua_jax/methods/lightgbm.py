@@ -1,13 +1,22 @@
 """LightGBM on features of the history: what a careful practitioner tries first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import lightgbm
 import numpy as np
 
+from bua_jax.basics import files
 from bua_jax.basics.config import Settings
-from bua_jax.methods.protocol import Histories, window_counts
+from bua_jax.methods.protocol import (
+    About,
+    Counted,
+    Data,
+    Histories,
+    Method,
+    Site,
+    window_counts,
+)
 
 _RECENT = 5
 _PARAMETERS = (
@@ -78,11 +87,8 @@ class LightGBM:
     booster: Any
     classes: int
     slots: int
-    num_training_windows: int
-    name: str = "lightgbm"
-    fields: tuple[str, ...] = ("weekday", "slot", "place", "behaviour")
 
-    def predict(self, histories: Histories) -> np.ndarray:
+    def __call__(self, histories: Histories) -> np.ndarray:
         return self.booster.predict(features(histories, self.classes, self.slots))
 
 
@@ -98,6 +104,8 @@ def fit(
 
     settings: `config.methods.lightgbm`.
     """
+    import lightgbm  # takes a second, which only those wait for who use it
+
     parameters = {
         "objective": "multiclass",
         "num_class": classes,
@@ -117,4 +125,36 @@ def fit(
         valid_sets=[held],
         callbacks=[lightgbm.early_stopping(settings.patience, verbose=False)],
     )
-    return LightGBM(booster, classes, slots, len(training[1]))
+    return LightGBM(booster, classes, slots)
+
+
+def _fit(site: Site, data: Data) -> Mapping[str, Any]:
+    catalogue, settings = data.store.catalogue, site.config.methods.lightgbm
+    sizes = len(catalogue.behaviours), catalogue.slots_per_day
+    training, held = ((cases.arrays, target) for cases, target in (data.train, data.validation))
+    made = fit(training, held, *sizes, site.config.seed, settings)
+    files.write_text(site.folder / "booster.txt", made.booster.model_to_string())
+    files.write_json(site.folder / "sizes.json", sizes)
+    return {"training_windows": len(data.train.target)}
+
+
+def _load(site: Site) -> Counted:
+    import lightgbm
+
+    text = (site.folder / "booster.txt").read_text(encoding="utf-8")
+    sizes = files.read_json(site.folder / "sizes.json")
+    made = LightGBM(lightgbm.Booster(model_str=text), *sizes)
+    return Counted(made, site.inputs["fit/lightgbm"].result)
+
+
+METHOD = Method(
+    "lightgbm",
+    About(
+        "LightGBM",
+        "counts, recency and successors of the history",
+        ("weekday", "slot", "place", "behaviour"),
+        "windows",
+    ),
+    load=_load,
+    fit=_fit,
+)

@@ -1,52 +1,58 @@
-"""SASRec and BehaveGPT as predictors: an encoder's own head at the last event."""
+"""An encoder as a predictor: its own head at the last event. SASRec and BehaveGPT share this."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bua_jax.basics.config import Settings
 from bua_jax.events.groups import training_mask
-from bua_jax.events.schema import EventStore
-from bua_jax.methods.protocol import Histories
-from bua_jax.models.encoders import EncoderConfig
-from bua_jax.training.events import EncoderSettings, predict_last, train_encoder
+from bua_jax.methods.protocol import Counted, Data, Histories, Site
+
+if TYPE_CHECKING:
+    from bua_jax.models.encoders import EncoderConfig
 
 
-@dataclass(frozen=True)
-class Neural:
-    """A trained encoder."""
-
-    config: EncoderConfig
-    params: Any
-    num_training_windows: int
-
-    @property
-    def name(self) -> str:
-        return self.config.kind
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        everything = self.config.kind == "behavegpt" or self.config.all_fields
-        return ("weekday", "slot", "place", "behaviour") if everything else ("behaviour",)
-
-    def predict(self, histories: Histories) -> np.ndarray:
-        log_p = predict_last(self.config, self.params, histories.fields, histories.n_events)
-        probabilities = np.exp(log_p.astype(np.float64))
-        return probabilities / probabilities.sum(1, keepdims=True)
+def is_the_runs(config: Settings, kind: str) -> bool:
+    """Whether the run's own encoder is of this kind, so that nothing has to be trained."""
+    return config.encoder.kind == kind
 
 
-def from_encoder(config: EncoderConfig, params: Any, store: EventStore) -> Neural:
-    """A predictor from parameters that are already trained."""
-    return Neural(config, params, int(training_mask(store).sum()))
+def fit(site: Site, data: Data, kind: str, **sizes: Any) -> Mapping[str, Any]:
+    """Trains an encoder of `kind` and other `sizes` than the run's as the run's was; goes on after a cut."""
+    facts = {"training_windows": int(training_mask(data.store).sum())}
+    if is_the_runs(site.config, kind):
+        return facts
+    from bua_jax.alignment.encoder import encoder_config, encoder_metadata, encoder_settings
+    from bua_jax.interop.huggingface import save_tree, tree_hash
+    from bua_jax.training.events import train_encoder
+
+    catalogue = data.store.catalogue
+    config = dataclasses.replace(encoder_config(site.config, catalogue), kind=kind, **sizes)
+    settings = encoder_settings(site.config)
+    params, _ = train_encoder(config, data.store, settings, site.folder)
+    metadata = encoder_metadata(config, catalogue, data.store.fingerprint, tree_hash(params))
+    save_tree(site.folder / "encoder.safetensors", params, metadata)
+    return facts
 
 
-def fit(
-    config: EncoderConfig,
-    store: EventStore,
-    settings: EncoderSettings,
-    folder: Path | None = None,
-) -> Neural:
-    """Trains an encoder of its own; goes on with what is in `folder`, or keeps nothing without one."""
-    params, _ = train_encoder(config, store, settings, folder)
-    return from_encoder(config, params, store)
+def load(site: Site, kind: str) -> Counted:
+    """The encoder that `fit` trained, or the run's own."""
+    from bua_jax.alignment.encoder import load_encoder
+
+    own = site.inputs.get("encoder")
+    config, params, _ = load_encoder(site.folder if own is None else own.folder)
+    return Counted(predictor(config, params), site.inputs[f"fit/{kind}"].result)
+
+
+def predictor(config: "EncoderConfig", params: Any):
+    """histories -> float64[n, C], of a trained encoder."""
+    from bua_jax.training.events import predict_last
+
+    def probabilities(histories: Histories) -> np.ndarray:
+        log_p = predict_last(config, params, histories.fields, histories.n_events)
+        found = np.exp(log_p.astype(np.float64))
+        return found / found.sum(1, keepdims=True)
+
+    return probabilities

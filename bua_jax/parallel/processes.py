@@ -11,9 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from bua_jax.basics import console
 from bua_jax.basics.errors import ConfigError
@@ -26,6 +24,8 @@ def start(coordinator: str = "", count: int | None = None, index: int | None = N
     What is left out is found by jax under Slurm, Open MPI and on TPU slices. Raises `ConfigError` if it
     is not.
     """
+    import jax  # what only reads and scores is alone, and does without it
+
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(coordinator or None, count, index)
@@ -42,16 +42,23 @@ def start(coordinator: str = "", count: int | None = None, index: int | None = N
 
 def several() -> bool:
     """Whether other processes take part."""
-    return jax.process_count() > 1
+    return _asked("process_count", 1) > 1
 
 
 def is_first() -> bool:
     """Whether this is the process that prints and writes; also where there is only one."""
-    return jax.process_index() == 0
+    return _asked("process_index", 0) == 0
+
+
+def _asked(name: str, alone: int) -> int:
+    """What jax says of the processes; without it there is one, and it has no index but 0."""
+    return getattr(sys.modules["jax"], name)() if "jax" in sys.modules else alone
 
 
 def any_of(flag: bool) -> bool:
     """Whether `flag` holds in any process; all have to ask, and wait for each other."""
+    from jax.experimental import multihost_utils
+
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
@@ -75,7 +82,8 @@ def ending_together() -> Iterator[None]:
         yield
     except BaseException as error:
         code = error.code if isinstance(error, SystemExit) else 1
-        if not code or not jax.distributed.is_initialized():
+        jax = sys.modules.get("jax")
+        if not code or jax is None or not jax.distributed.is_initialized():
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exc()

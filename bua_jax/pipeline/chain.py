@@ -1,34 +1,26 @@
 """The steps of the curriculum in their order, as data."""
 
-from collections.abc import Collection
+import importlib
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.parts import model_sources
+from bua_jax.alignment.base_files import model_sources
 from bua_jax.basics import files
 from bua_jax.basics.console import out
 from bua_jax.basics.environment import versions
 from bua_jax.basics.errors import ConfigError
-from bua_jax.decoding.cache import CACHE_TYPES
-from bua_jax.decoding.rounds import DECODE
 from bua_jax.dialogue.prompts import SOFT_TOKENS
 from bua_jax.events.spec import ON_BAD_ROW
-from bua_jax.models import quantization
-from bua_jax.models.encoders import KINDS
-from bua_jax.models.qwen2_config import ATTENTION, REMAT
 from bua_jax.parallel import processes
-from bua_jax.parallel.sharding import parse_mesh
-from bua_jax.pipeline import dialogues, predictions
-from bua_jax.pipeline.data import build_data, data_sources
-from bua_jax.pipeline.encoder import build_encoder
-from bua_jax.pipeline.evaluate import build_evaluation
-from bua_jax.pipeline.reflection import build_reflection
-from bua_jax.pipeline.stages import build_stage
+from bua_jax.pipeline import dialogues, evaluate
+from bua_jax.pipeline.data import data_sources
+from bua_jax.pipeline.methods import method_steps, result_steps
 from bua_jax.pipeline.steps import Run, Step, outline, plain
-from bua_jax.pipeline.windows import SETS, build_set, fields_of, step_of
-from bua_jax.training.losses import LOSSES
-from bua_jax.training.optimizer import STAGE_TABLE
+from bua_jax.pipeline.windows import SETS, fields_of, step_of
+from bua_jax.training.stage_table import STAGE_TABLE
 
 
 def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
@@ -54,6 +46,8 @@ def show_outline(config: ConfigDict, workdir: Path, name: str) -> None:
     """
     _check(config)
     mesh = config.execution.mesh
+    from bua_jax.parallel.sharding import parse_mesh
+
     parse_mesh(mesh)
     base = config.model.path or "built in"
     out.print(f"{config.model.name} ({base}) on {config.data.name}, mesh {mesh}, {workdir}:")
@@ -72,7 +66,7 @@ def _check(config: ConfigDict) -> None:
     name = min(("feed_workers", "profile"), key=lambda name: how[name])
     if how[name] < 0:
         raise ConfigError(f"config.execution.{name}={how[name]} is less than 0.")
-    for name, legal in _TABLES.items():
+    for name, legal in _legal_values().items():
         part, _, field = name.partition(".")
         value = config[part][field]
         if value not in legal:
@@ -89,10 +83,11 @@ def _check(config: ConfigDict) -> None:
                 f"config.{full[0]}.full_finetuning trains the base, which base_quantization="
                 f"{config.model.base_quantization!r} freezes; set one of them back."
             )
-    if config.evaluation.oracle and not config.dialogues.rounds:
+    given = [n for n in config.evaluation.methods if n.startswith("bua_given")]
+    if given and not config.dialogues.rounds:
         raise ConfigError(
-            "config.evaluation.oracle gives reference answers to the understanding rounds, which "
-            "config.dialogues.rounds=False leaves out; set one of them back."
+            f"config.evaluation.methods names {given[0]}, which gives reference answers to the understanding "
+            "rounds that config.dialogues.rounds=False leaves out; set one of them back."
         )
     if config.model.recall < 0:
         raise ConfigError(
@@ -101,20 +96,30 @@ def _check(config: ConfigDict) -> None:
         )
 
 
+def _legal_values() -> dict[str, Collection[str]]:
+    """Fields that name an entry of a table: its keys are the legal values."""
+    from bua_jax.decoding.cache import CACHE_TYPES
+    from bua_jax.decoding.rounds import DECODE
+    from bua_jax.models import quantization
+    from bua_jax.models.encoders import KINDS
+    from bua_jax.models.qwen2_config import ATTENTION, REMAT
+    from bua_jax.training.losses import LOSSES
+
+    return {
+        "model.base_quantization": quantization.MODES,
+        "model.soft_tokens": SOFT_TOKENS,
+        "execution.attention": ("auto", *ATTENTION),
+        "execution.remat": ("none", *REMAT),
+        "encoder.kind": KINDS,
+        "decoding.decode": DECODE,
+        "decoding.cache_dtype": CACHE_TYPES,
+        "data.on_bad_row": ON_BAD_ROW,
+        **{f"{stage}.loss": LOSSES for stage in STAGES},
+    }
+
+
 STAGES = tuple(STAGE_TABLE)
 _CURRICULUM = STAGES[:3]
-_TABLES: dict[str, Collection[str]] = {
-    "model.base_quantization": quantization.MODES,
-    "model.soft_tokens": SOFT_TOKENS,
-    "execution.attention": ("auto", *ATTENTION),
-    "execution.remat": ("none", *REMAT),
-    "encoder.kind": KINDS,
-    "decoding.decode": DECODE,
-    "decoding.cache_dtype": CACHE_TYPES,
-    "data.on_bad_row": ON_BAD_ROW,
-    **{f"{stage}.loss": LOSSES for stage in STAGES},
-}
-"""Fields that name an entry of a table: its keys are the legal values."""
 
 
 def _stage_needs(stage: str, config: ConfigDict) -> tuple[str, ...]:
@@ -130,8 +135,17 @@ def _stage_needs(stage: str, config: ConfigDict) -> tuple[str, ...]:
 
 def _evaluation_needs(config: ConfigDict) -> tuple[str, ...]:
     sets = (step_of(name) for name in ("test", "days", "days_train"))
-    joint = ("joint",) if config.with_joint else ()
-    return ("data", "encoder", *sets, *(f"stage{n}" for n in config.stages), *joint)
+    return ("data", *sets, *result_steps(config))
+
+
+def _built_by(module: str, name: str, *args: str) -> Callable[[Run], dict[str, Any]]:
+    """A builder of `bua_jax.pipeline`, imported when its step is built: what scores needs no jax."""
+
+    def build(run: Run) -> dict[str, Any]:
+        builder = getattr(importlib.import_module(f"bua_jax.pipeline.{module}"), name)
+        return builder(run, *args)
+
+    return build
 
 
 def _stage(name: str, about: str) -> Step:
@@ -140,7 +154,7 @@ def _stage(name: str, about: str) -> Step:
         about,
         (name, "model", "methods.bua", "seed", "windows.prediction_history"),
         lambda config: _stage_needs(name, config),
-        lambda run: build_stage(run, name),
+        _built_by("stages", "build_stage", name),
         lambda config: _stage_minutes(config, name),
         together=True,
         sources=model_sources,
@@ -168,7 +182,7 @@ def _windows(name: str) -> Step:
         f"histories of {whose} and their {what}, drawn once",
         fields_of(name),
         lambda config: ("data",),
-        lambda run: build_set(run, name),
+        _built_by("windows", "build_set", name),
         lambda config: 0.0,
     )
 
@@ -181,7 +195,7 @@ STEPS: dict[str, Step] = {
             "events read, split by person, described in a data card",
             ("data",),
             lambda config: (),
-            build_data,
+            _built_by("data", "build_data"),
             lambda config: 0.2,
             sources=data_sources,
         ),
@@ -197,7 +211,7 @@ STEPS: dict[str, Step] = {
                 "windows.min_history",
             ),
             lambda config: ("data",),
-            build_encoder,
+            _built_by("encoder", "build_encoder"),
             lambda config: 1.5,
             together=True,
         ),
@@ -206,7 +220,7 @@ STEPS: dict[str, Step] = {
             "reference answers written for stages 1 and 2",
             dialogues.FIELDS,
             lambda config: ("data", *(step_of(name) for name in dialogues.SETS)),
-            dialogues.build_dialogues,
+            _built_by("dialogues", "build_dialogues"),
             lambda config: (config.windows.train or 1e5) / 60_000,
         ),
         _stage("stage1", "projector aligned with the language model (section 3.4.1)"),
@@ -229,18 +243,19 @@ STEPS: dict[str, Step] = {
                 step_of("validation"),
                 "stage2",
             ),
-            build_reflection,
+            _built_by("reflection", "build_reflection"),
             lambda config: config.dialogues.reflect_train / 1500 + 0.5,
         ),
         _stage("stage3", "self-reflective refinement (section 3.4.3)"),
         _stage("joint", "all stages' dialogues at once (Appendix S)"),
+        *method_steps(),
         Step(
             "evaluation",
-            "test users predicted and their next days generated, beside the baselines",
-            predictions.FIELDS,
+            "what methods said about test people, scored",
+            evaluate.FIELDS,
             _evaluation_needs,
-            build_evaluation,
-            lambda config: (config.windows.test or 2e4) / 800 + 1.0,
+            _built_by("evaluate", "build_evaluation"),
+            lambda config: 0.1,
             renew=True,
         ),
     )

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.parts import Parts, base_folder
+from bua_jax.alignment.bases import base_folder
+from bua_jax.alignment.parts import Parts
 from bua_jax.basics.console import in_markdown
 from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.files import read_json, write_json

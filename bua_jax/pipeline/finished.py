@@ -8,12 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bua_jax.alignment.ask import Bua
-from bua_jax.alignment.parts import assemble, with_trained
+from bua_jax.alignment.parts import TRAINED, assemble, with_trained
 from bua_jax.basics import files
 from bua_jax.basics.config import load as load_config
 from bua_jax.basics.errors import MismatchError
 from bua_jax.parallel.sharding import make_mesh
-from bua_jax.pipeline.stages import TRAINED
 
 
 def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:

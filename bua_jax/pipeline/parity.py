@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.parts import Parts, base_folder
+from bua_jax.alignment.bases import base_folder
+from bua_jax.alignment.parts import Parts
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.feed.batches import one_per_row

@@ -3,23 +3,25 @@
 Nothing is predicted or scored here, so that how results are shown is no part of what they are.
 """
 
-from typing import Any
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from bua_jax.basics import files
 from bua_jax.basics.console import out
-from bua_jax.evaluation import kept, plots, tables
-from bua_jax.evaluation.kept import Predicted
-from bua_jax.evaluation.prediction import Calibration, calibration
+from bua_jax.evaluation import plots, tables
+from bua_jax.evaluation.prediction import calibration
 from bua_jax.evaluation.report import Conversation, Report, sections, write_report
+from bua_jax.evaluation.results import Result
+from bua_jax.evaluation.tables import main_row
 from bua_jax.events.schema import EventStore
-from bua_jax.events.windows import shown_id, target_day
-from bua_jax.methods.protocol import histories_of
 from bua_jax.parallel import processes
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.predictions import day_of
+from bua_jax.pipeline.evaluate import days_of, said_of
 from bua_jax.pipeline.steps import EXECUTION, Run, read_record, recorded
 from bua_jax.pipeline.windows import load_set
-from bua_jax.training.optimizer import STAGE_TABLE
+from bua_jax.training.stage_table import STAGE_TABLE
 from bua_jax.training.writers import read_scalars
 
 _UNCALIBRATED = ("zero_shot",)  # whose reliability is not drawn
@@ -37,14 +39,12 @@ def _curves(run: Run) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def _pictures_of_days(
-    run: Run, store: EventStore, made: list[dict[str, Any]]
-) -> list[tuple[str, bytes]]:
-    if not made:
+def _pictures_of_days(run: Run, store: EventStore) -> list[tuple[str, bytes]]:
+    frozen = load_set(run, "days", store)
+    said = said_of(run, "generate", "days", store, frozen)
+    if not said or not len(frozen):
         return []
-    windows = load_set(run, "days", store).windows
-    real = [target_day(store, windows, i) for i in range(len(windows))]
-    sides = {"generated": [day_of(one) for one in made], "real": real}
+    sides = {"generated": said[main_row(said)].days, "real": days_of(store, frozen)}
     first = {name: days[0] for name, days in sides.items()}
     return [
         ("A generated day beside the real one", plots.timeline(first, store.catalogue)),
@@ -66,54 +66,62 @@ def report_results(run: Run) -> None:
     """Writes report.html of a finished evaluation into the workdir, by one process."""
     if not processes.is_first():
         return
-    folder, store = run.folder("evaluation"), load_store(run)
-    metrics = files.read_json(run.workdir / "metrics.json")
-    windows, labels = load_set(run, "test", store).windows, store.catalogue.behaviours
-    _, targets = histories_of(store, windows, run.config.windows.prediction_history)
-    predicted = {
-        name: kept.read_predictions(path)
-        for name in metrics["prediction"]
-        if (path := folder / "kept" / f"{name}.parquet").is_file()
-    }
-    bua = predicted["bua"]
-    path = folder / "kept" / "days.json"
-    made = files.read_json(path)["values"] if metrics["generation"] else []
-
-    def calibrated(one: Predicted) -> Calibration:
-        return calibration(one.probabilities.max(1), one.labels == targets)
-
+    store, scored = load_store(run), files.read_json(run.workdir / "metrics.json")
+    frozen, labels = load_set(run, "test", store), store.catalogue.behaviours
+    targets, prediction = store.behaviour[frozen.windows.end], scored["prediction"]
+    said = said_of(run, "predict", "test", store, frozen)
+    shown = main_row(prediction)
     drawn = {
-        name: calibrated(one)
-        for name, one in predicted.items()
-        if name not in _UNCALIBRATED and "log_loss" in metrics["prediction"][name]
+        name: calibration(one.probability.max(1), one.label == targets)
+        for name, one in said.items()
+        if name not in _UNCALIBRATED and one.probability is not None
     }
     dialogues = [
-        Conversation(
-            shown_id(store, windows, i),
-            [*bua.texts[i].items(), ("predicted", labels[bua.labels[i]])]
-            + [("true", labels[targets[i]])],
-        )
-        for i in range(min(run.config.report.examples, len(bua.texts)))
-    ]
+        Conversation(title, [*texts.items(), ("predicted", found), ("true", true)])
+        for title, texts, found, true in samples(said[shown], targets, labels)
+    ][: run.config.report.examples]
     pictures = [
         ("Validation losses", plots.loss_curves(_curves(run), "per stage and task")),
         ("Reliability of confidences", plots.reliability(drawn)),
-        ("Confusion", plots.confusion(targets, bua.labels, labels)),
-        *_pictures_of_days(run, store, made),
+        ("Confusion", plots.confusion(targets, said[shown].label, labels)),
+        *_pictures_of_days(run, store),
     ]
-    scored = metrics["prediction"]["bua"]
-    counted = f"{tables.scope(scored)}, {len(made)} generated days. Percent; log-loss in nats."
+    row, days = prediction[shown], len(load_set(run, "days", store))
+    counted = f"{tables.scope(row)}, {days} generated days. Percent; log-loss in nats."
     write_report(
         run.workdir / "report.html",
         Report(
             f"BUA on {recorded(run, 'data').data.name}",
-            [counted, _executed(run), *filter(None, [tables.caution(scored)])],
-            sections(metrics),
+            [counted, _executed(run), *filter(None, [tables.caution(row)])],
+            sections(scored),
             pictures,
             dialogues,
-            metrics["signature"],
+            scored["signature"],
         ),
     )
+
+
+def samples(
+    said: Result, targets: np.ndarray, labels: Sequence[str]
+) -> Iterator[tuple[str, dict[str, str], str, str]]:
+    """(case, what was written about it, predicted label, true label) of each case."""
+    for row, target in enumerate(targets):
+        label = int(said.label[row])
+        predicted = labels[label] if label >= 0 else "no label that could be read"
+        yield said.sample_id[row], said.texts[row], predicted, labels[target]
+
+
+def print_samples(run: Run, count: int) -> None:
+    """Prints the first cases as BUA, or the last row, answered them."""
+    store, prediction = load_store(run), files.read_json(run.workdir / "metrics.json")["prediction"]
+    frozen, shown = load_set(run, "test", store), main_row(prediction)
+    said = said_of(run, "predict", "test", store, frozen)[shown]
+    targets = store.behaviour[frozen.windows.end]
+    cases = samples(said, targets, store.catalogue.behaviours)
+    for name, texts, predicted, true in itertools.islice(cases, count):
+        out.print(f"\n{shown}, case {name}")
+        for title, text in (*texts.items(), ("predicted", predicted), ("true", true)):
+            out.print(f"  {title}: {text}")
 
 
 def print_results(run: Run) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bua_jax.alignment.parts import Parts, assemble, save_trained, with_trained
+from bua_jax.alignment.parts import TRAINED, Parts, assemble, save_trained, with_trained
 from bua_jax.alignment.warm_start import warm_start, word_targets
 from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
@@ -24,19 +24,17 @@ from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import processes, sharding
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues
-from bua_jax.pipeline.steps import Run, plain, recorded
+from bua_jax.pipeline.steps import Run, plain, recorded, result_of
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training.dialogues import Dialogues, TrainSettings
 from bua_jax.training.events import segments_of
 from bua_jax.training.loop import fit
 from bua_jax.training.optimizer import (
-    STAGE_TABLE,
     OptimizerSettings,
     print_parts,
     trained_parts,
 )
-
-TRAINED = "trained.safetensors"
+from bua_jax.training.stage_table import STAGE_TABLE
 
 
 def trained_path(run: Run, stage: str) -> Path:
@@ -104,16 +102,17 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     if how.attention == "splash":
         check_splash(config.row_length, mesh.devices.flat[0].platform)
     parts = assemble(model, how, run.folder("encoder"), run.config.seed, mesh)
-    before = previous_stage(run.needs)
+    before, earlier = previous_stage(run.needs), 0
     if before is not None:
         parts = with_trained(parts, trained_path(run, before))
+        earlier = result_of(run, before)["all_dialogues"]
     elif _starts_cold(run):
         parts = _warm(run, parts, store)
     names = stage_parts(run.config, stage)
     if not names:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")
         _save(run, stage, _kept(parts, names), parts)
-        return {"skipped": True}
+        return {"skipped": True, "all_dialogues": earlier}
     print_parts(parts.variables, names, stage)
     shape = (model.soft_tokens, model.recall, config.row_length)
     records = _records(run, stage, Encoding(store, parts.tokenizer, *shape))
@@ -145,7 +144,9 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         )
     _save(run, stage, {**_kept(parts, names), **trained}, parts)
     attention = parts.model.llm.config.attention  # what "auto" was here
-    return {**measured, "dialogues": len(records["train"]), "attention": attention}
+    count = len(records["train"])
+    told = {"dialogues": count, "all_dialogues": earlier + count}
+    return {**measured, **told, "attention": attention}
 
 
 def _records(run: Run, stage: str, encoding: Encoding) -> dict[str, TokenFile]:

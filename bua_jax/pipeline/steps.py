@@ -195,6 +195,16 @@ def recorded(run: Run, step: str) -> ConfigDict:
     return nested(_record(run, step)["settings"])
 
 
+def result_of(run: Run, step: str) -> dict[str, Any]:
+    """What the builder of a finished step says of it."""
+    return _record(run, step)["result"]
+
+
+def inputs_of(run: Run, step: str) -> tuple[str, ...]:
+    """The steps that a finished one was built from."""
+    return tuple(_record(run, step)["inputs"])
+
+
 def difference(run: Run, step: Step, record: Mapping[str, Any]) -> str:
     """How a finished step differs from what the config asks for, and what to do; empty if it does not.
 

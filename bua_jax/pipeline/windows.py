@@ -36,6 +36,7 @@ class Drawn:
     split: str
     task: str  # prediction or generation: what follows the history
     count: str = ""  # field of the config's part `windows`: their number; empty: all there are
+    among: str = ""  # set that they are drawn of; empty: all windows of the split
 
 
 SETS = {
@@ -46,9 +47,15 @@ SETS = {
     "test": Drawn("test", "prediction", "test"),
     "days": Drawn("test", "generation", "generation_test"),
     "cross": Drawn("train", "prediction", "cross"),
+    "fit_train": Drawn("train", "prediction", "fit_train"),
+    "fit_validation": Drawn("validation", "prediction", "fit_validation"),
+    "match": Drawn("validation", "prediction", "match", among="fit_validation"),
 }
 """`cross`: of training people whom `train` and `days_train` leave out, for methods that read what a model
-wrote which was trained on those. The encoder is pretrained on all training people."""
+wrote which was trained on those. The encoder is pretrained on all training people. `fit_train`,
+`fit_validation`: what methods other than BUA are fitted and chosen on. `match`: validation windows that
+BUA is asked about, for methods that are matched to its accuracy.
+"""
 
 
 def step_of(name: str) -> str:
@@ -62,7 +69,8 @@ def fields_of(name: str) -> tuple[str, ...]:
     own = ["seed", "min_history", f"{drawn.task}_history"]
     own += [drawn.count] if drawn.count else []
     own += ["cross"] if drawn.split == "train" and drawn.count != "cross" else []
-    return tuple(f"windows.{field}" for field in own)
+    more = fields_of(drawn.among) if drawn.among else ()
+    return tuple(dict.fromkeys((*(f"windows.{field}" for field in own), *more)))
 
 
 def draw(config: Settings, store: EventStore, split: str, task: str, count: int) -> WindowIndex:
@@ -83,7 +91,10 @@ def draw(config: Settings, store: EventStore, split: str, task: str, count: int)
 def draw_set(config: Settings, store: EventStore, name: str) -> WindowSet:
     """The set `name`; config: the part `windows`. Raises `DataError` for predictions about nobody."""
     drawn = SETS[name]
-    windows = draw(config, store, drawn.split, drawn.task, 0)
+    if drawn.among:
+        windows = draw_set(config, store, drawn.among).windows
+    else:
+        windows = draw(config, store, drawn.split, drawn.task, 0)
     if drawn.split == "train" and config.cross:
         apart = _apart(store, config.cross, config.min_history, config.seed)
         windows = windows.take(np.flatnonzero(np.isin(windows.user, apart) == (name == "cross")))

@@ -22,7 +22,7 @@ from bua_jax.planning.collectives import Collective, collectives
 from bua_jax.planning.roofline import Work
 from bua_jax.planning.step import Lowered, abstract_model, lower_step
 from bua_jax.planning.targets import Target, compile_devices, compiler_missing, parse_target
-from bua_jax.training.optimizer import STAGE_TABLE
+from bua_jax.training.stage_table import STAGE_TABLE
 
 FILL = 0.95  # of a row's tokens, what packing reaches
 

@@ -12,14 +12,9 @@ from rich.table import Table
 
 from bua_jax.basics.console import err
 from bua_jax.basics.errors import ConfigError
+from bua_jax.training.stage_table import STAGE_TABLE
 
 PARTS = ("encoder", "projector", "base", "adapter")
-STAGE_TABLE: dict[str, tuple[str, ...]] = {
-    "stage1": ("projector",),  # section 3.4.1: encoder and LLM frozen
-    "stage2": ("projector", "adapter"),  # section 3.4.2: encoder frozen
-    "stage3": ("adapter",),  # section 3.4.3: encoder and projector frozen
-    "joint": ("projector", "adapter"),  # Appendix S
-}
 _LINES = 40  # of the table of trained arrays, at most
 MATRICES = ("kernel", "embedding", "a", "b")  # leaves that decay; biases and norm scales do not
 

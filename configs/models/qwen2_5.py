@@ -11,7 +11,6 @@ def get_config(arg: str = "qwen2.5-7b") -> ConfigDict:
     return ConfigDict(
         {
             "model": {"dtype": "bfloat16"},
-            "evaluation": {"zero_shot": True},
             "decoding": {"cache_dtype": "bfloat16"},
         }
     )

@@ -25,6 +25,5 @@ def get_config(arg: str = "smollm2-135m") -> ConfigDict:
     config.windows.update({"generation_history": 40, "generation_test": 32})
     config.dialogues = ConfigDict({"stage1_share": 0.2, "generation_share": 0.15})
     config.dialogues.update({"shortened_share": 0.5, "reflect_train": 64, "reflect_validation": 8})
-    config.evaluation = ConfigDict({"zero_shot": True})
     config.decoding = ConfigDict({"max_new_tokens": 128})
     return config

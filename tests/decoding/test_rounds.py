@@ -220,7 +220,7 @@ def test_constrained_days_parse_and_do_not_depend_on_the_batch(temperature):
     alone, *_ = rounds.generate(decoder(1, 4), HISTORIES[:4], [], FINAL[:4], weekdays, **options)
     assert [d.text for d in days] == [d.text for d in alone]
     rest, *_ = rounds.generate(
-        decoder(4, 4), HISTORIES[2:4], [], FINAL[:2], weekdays[2:], first_row=2, **options
+        decoder(4, 4), HISTORIES[2:4], [], FINAL[:2], weekdays[2:], rows=(2, 3), **options
     )
     assert [d.text for d in days[2:]] == [d.text for d in rest]
     for day, weekday in zip(days, weekdays, strict=True):

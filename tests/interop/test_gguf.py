@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.parts import base_folder
+from bua_jax.alignment.bases import base_folder
 from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.interop import gguf as bua_gguf
 from bua_jax.interop import huggingface

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, models
 
-from bua_jax.alignment.parts import NANO
+from bua_jax.alignment.base_files import NANO
 from bua_jax.basics.errors import CheckpointError
 from bua_jax.dialogue.critic import refinement_dialogue
 from bua_jax.dialogue.prompts import encode_dialogue

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bua_jax.alignment.parts import NANO
+from bua_jax.alignment.base_files import NANO
 from bua_jax.basics.errors import ConfigError
 from bua_jax.benchmarks.base import compare_base_types
 from bua_jax.models import lora, quantization

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bua_jax.alignment.parts import NANO
+from bua_jax.alignment.base_files import NANO
 from bua_jax.alignment.warm_start import CONTEXT, event_words
 from bua_jax.events.schema import EventStore
 from bua_jax.events.simulate import BEHAVIOURS, RESERVED_SEEDS, simulated_store

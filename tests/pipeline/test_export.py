@@ -9,7 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from bua_jax.alignment.ask import Bua
-from bua_jax.alignment.parts import NANO, assemble
+from bua_jax.alignment.base_files import NANO
+from bua_jax.alignment.parts import assemble
 from bua_jax.basics.errors import MismatchError
 from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.dialogue.tasks import INSTRUCTIONS

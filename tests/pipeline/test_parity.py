@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bua_jax.alignment.parts import NANO
+from bua_jax.alignment.base_files import NANO
 from bua_jax.interop.huggingface import load_tree
 from bua_jax.models import lora
 from bua_jax.pipeline.finished import load

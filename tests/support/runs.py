@@ -13,6 +13,9 @@ REDUCED = (
     "--config.data.num_days=21",
     "--config.windows.train=120",
     "--config.windows.validation=16",
+    "--config.windows.fit_train=1000",
+    "--config.windows.fit_validation=200",
+    "--config.windows.match=16",
     "--config.windows.test=40",
     "--config.windows.generation_test=3",
     "--config.encoder.epochs=1",
@@ -25,7 +28,6 @@ REDUCED = (
     "--config.decoding.max_new_tokens=16",
     "--config.execution.decode_batch=16",
     "--config.evaluation.bootstrap=200",
-    "--config.evaluation.lightgbm_windows=1000",
 )
 
 

@@ -1,0 +1,89 @@
+"""Logit adjustment (Menon et al., 2021): recall of rare classes bought with recall of frequent ones.
+
+A gain on the tail counts only against a baseline that was adjusted to the same rec_w. The strength is
+found on validation people about whom BUA was asked too (the set `match`), then it is frozen.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bua_jax.basics import files
+from bua_jax.basics.config import Settings
+from bua_jax.evaluation import results
+from bua_jax.events.groups import training_shares
+from bua_jax.methods import neural
+from bua_jax.methods.protocol import About, Counted, Data, Histories, Method, Site
+
+_BUA = "predict/bua/match"
+
+
+def adjust(probabilities: np.ndarray, shares: np.ndarray, tau: float) -> np.ndarray:
+    """p_c / share_c^tau, normalised: float64[n, C], training shares float64[C]."""
+    scaled = probabilities / np.maximum(shares, 1e-6) ** tau
+    return scaled / scaled.sum(1, keepdims=True)
+
+
+def match_tau(
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    shares: np.ndarray,
+    rec_w: float,
+    settings: Settings,
+) -> float:
+    """The largest tau whose accuracy on these (validation) windows is at least `rec_w`.
+
+    settings: `config.methods.encoder_adjusted`.
+    """
+    found = 0.0
+    for tau in np.linspace(0, settings.largest_tau, settings.taus):
+        predicted = adjust(probabilities, shares, tau).argmax(1)
+        if np.mean(predicted == targets) >= rec_w:
+            found = float(tau)
+    return found
+
+
+def _fit(site: Site, data: Data) -> Mapping[str, Any]:
+    said = results.read(site.inputs[_BUA].folder / results.FILE)
+    row_of = {name: row for row, name in enumerate(data.validation.cases.sample_id)}
+    rows = np.asarray([row_of[name] for name in said.sample_id])
+    cases, targets = data.validation.cases.take(rows), data.validation.target[rows]
+    shares, settings = training_shares(data.store), site.config.methods.encoder_adjusted
+    rec_w = float(np.mean(said.label == targets))
+    probabilities = _encoder(site).probabilities(cases.arrays)
+    tau = match_tau(probabilities, targets, shares, rec_w, settings)
+    values = {"tau": tau, "matched_rec_w": rec_w, "matched_windows": len(rows)}
+    files.write_json(site.folder / "adjustment.json", {**values, "shares": shares.tolist()})
+    return values
+
+
+def _encoder(site: Site) -> Counted:
+    """The run's own, as the row of its kind has it."""
+    return neural.load(site, site.inputs["encoder"].settings.encoder.kind)
+
+
+def _load(site: Site) -> Counted:
+    values, encoder = files.read_json(site.folder / "adjustment.json"), _encoder(site)
+    shares, tau = np.asarray(values["shares"]), values["tau"]
+
+    def probabilities(histories: Histories) -> np.ndarray:
+        return adjust(encoder.probabilities(histories), shares, tau)
+
+    return Counted(probabilities, {**encoder.facts, "tau": tau})
+
+
+NAME = "encoder_adjusted"
+METHOD = Method(
+    NAME,
+    About(
+        "Encoder, adjusted",
+        "Menon et al. (2021), to BUA's accuracy on validation people",
+        ("weekday", "slot", "place", "behaviour"),
+        "events",
+    ),
+    load=_load,
+    fit=_fit,
+    needs=lambda config: ("encoder", f"fit/{config.encoder.kind}", _BUA),
+    fit_reads=("encoder.kind",),
+)

@@ -1,0 +1,38 @@
+"""All systems by name: the rows that a config's `evaluation.methods` may name.
+
+Adding one is a file here, a page in configs/methods where it has settings, and a line below.
+"""
+
+from bua_jax.methods import (
+    behavegpt,
+    bua,
+    encoder_adjusted,
+    last_day,
+    lightgbm,
+    majority,
+    markov,
+    markov_counts,
+    reference,
+    sasrec,
+    window_majority,
+    zero_shot,
+)
+from bua_jax.methods.protocol import Method
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        majority.METHOD,
+        window_majority.METHOD,
+        markov.METHOD,
+        markov_counts.METHOD,
+        lightgbm.METHOD,
+        sasrec.METHOD,
+        behavegpt.METHOD,
+        encoder_adjusted.METHOD,
+        zero_shot.METHOD,
+        last_day.METHOD,
+        *bua.METHODS,
+        reference.METHOD,
+    )
+}

@@ -1,0 +1,222 @@
+"""Steps `fit/METHOD` and `predict|generate|describe/METHOD/SET`: systems fitted, and asked about a set.
+
+What they say lies in a result file each (evaluation/results.py), which `evaluation` scores without them.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from bua_jax.alignment.base_files import model_sources
+from bua_jax.basics import config as configs
+from bua_jax.basics import files
+from bua_jax.basics.config import Settings, View
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.version import __version__
+from bua_jax.evaluation import results
+from bua_jax.evaluation.results import Ready, Rows
+from bua_jax.events.schema import EventStore
+from bua_jax.events.split import without_test_people
+from bua_jax.events.windows import WindowSet
+from bua_jax.methods.protocol import Built, Cases, Data, Kind, Labelled, Method, Site, cases_of
+from bua_jax.methods.table import METHODS
+from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.steps import (
+    EXECUTION,
+    STARTED,
+    Run,
+    Step,
+    no_sources,
+    recorded,
+    result_of,
+)
+from bua_jax.pipeline.windows import SETS, load_set, step_of
+
+ASKED: dict[Kind, tuple[str, ...]] = {
+    "predict": ("test",),
+    "generate": ("days",),
+    "describe": ("test", "cross"),
+}
+"""Sets that methods are asked about; BUA's predictions about `match` are what others are matched to."""
+_REVEALED = "dialogues.target_time_revealed"
+
+
+def result_steps(config: Settings) -> tuple[str, ...]:
+    """The result files that the config's tables are made of. Raises `ConfigError` for an unknown row."""
+    found: list[str] = []
+    for name in config.evaluation.methods:
+        if name not in METHODS:
+            raise ConfigError(
+                f"config.evaluation.methods names {name!r}; there are {', '.join(METHODS)}."
+            )
+        if name == "bua_stage2" and max(config.stages) == 2:
+            continue  # it is the row `bua`
+        said = METHODS[name].says
+        teaches_days = METHODS[name].about.trained_on != "dialogues" or (
+            config.dialogues.generation_share > 0
+        )
+        found += [f"predict/{name}/test"] * ("predict" in said)
+        found += [f"generate/{name}/days"] * ("generate" in said and teaches_days)
+    return tuple(found)
+
+
+def method_steps() -> list[Step]:
+    """The steps of all methods."""
+    found = []
+    for method in METHODS.values():
+        if method.fit:
+            found.append(_fit_step(method))
+        for kind in method.says:
+            sets = ASKED[kind]
+            if (method.name, kind) == ("bua", "predict"):
+                sets += ("match",)
+            found += [_result_step(method, kind, name) for name in sets]
+    return found
+
+
+# ----------------------------------------------------------------------------------------- fitting
+
+
+def _page(method: Method) -> tuple[str, ...]:
+    """The method's page in configs/methods, if it has one."""
+    page = configs.folder() / "methods" / f"{method.name}.py"
+    return (f"methods.{method.name}",) if page.is_file() else ()
+
+
+def _fit_fields(method: Method) -> tuple[str, ...]:
+    return ("seed", *_page(method), *method.fit_reads)
+
+
+def _fit_step(method: Method) -> Step:
+    fields, sets = _fit_fields(method), (step_of("fit_train"), step_of("fit_validation"))
+    return Step(
+        f"fit/{method.name}",
+        f"{method.about.title} fitted: {method.about.source}",
+        fields,
+        lambda config: ("data", *sets, *method.needs(config)),
+        functools.partial(_build_fit, method=method),
+        lambda config: 0.5 if method.about.trained_on == "windows" else 0.1,
+        sources=model_sources if "model" in fields else no_sources,
+    )
+
+
+def _build_fit(run: Run, method: Method) -> dict[str, Any]:
+    assert method.fit is not None
+    store = load_store(run)
+
+    def labelled(name: str) -> Labelled:
+        windows = load_set(run, name, store).windows
+        cases = cases_of(store, windows, _length(run, name))
+        return Labelled(cases, store.behaviour[windows.end].astype(np.int32))
+
+    data = Data(without_test_people(store), labelled("fit_train"), labelled("fit_validation"))
+    return dict(method.fit(_site(run, method, _fit_fields(method), run.step), data))
+
+
+def _length(run: Run, name: str) -> int:
+    """Events of the longest history that a set may hold."""
+    return recorded(run, step_of(name)).windows[f"{SETS[name].task}_history"]
+
+
+def _site(run: Run, method: Method, fields: tuple[str, ...], folder: str) -> Site:
+    assert isinstance(run.config, View)
+    view = run.config.narrowed((*fields, EXECUTION), f"The method {method.name}")
+    inputs = {
+        need: Built(run.folder(need), recorded(run, need), result_of(run, need))
+        for need in run.needs
+    }
+    return Site(view, run.folder(folder), inputs)
+
+
+# ------------------------------------------------------------------------------------------ asking
+
+
+def _asked_fields(method: Method) -> tuple[str, ...]:
+    own = () if method.fit else ("seed", *_page(method))
+    return (*own, *method.reads)
+
+
+def _result_step(method: Method, kind: Kind, name: str) -> Step:
+    fields = _asked_fields(method)
+    fitted = (f"fit/{method.name}",) if method.fit else ()
+    about = (f"describe/{method.about_set}/{name}",) if method.about_set else ()
+
+    def needs(config: ConfigDict) -> tuple[str, ...]:
+        own = (step_of(name), *fitted, *method.needs(config), *about)
+        return tuple(dict.fromkeys(("data", *own)))
+
+    def minutes(config: ConfigDict) -> float:
+        asked = method.about.trained_on == "dialogues" or "model" in fields
+        return (config.windows.get(SETS[name].count) or 2e4) / 800 if asked else 0.0
+
+    what = {"predict": "next behaviours", "generate": "next days", "describe": "texts"}[kind]
+    return Step(
+        f"{kind}/{method.name}/{name}",
+        f"{what} of the set {name} by {method.about.title}",
+        (*fields, _REVEALED) if kind == "predict" else fields,
+        needs,
+        functools.partial(_build_result, method=method, kind=kind, name=name),
+        minutes,
+        sources=model_sources if "model" in fields else no_sources,
+    )
+
+
+def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, Any]:
+    store = load_store(run)
+    frozen = load_set(run, name, store)
+    cases = _cases(run, method, kind, name, store, frozen)
+    site = _site(
+        run, method, _asked_fields(method), f"fit/{method.name}" if method.fit else run.step
+    )
+    about = {
+        "method": method.name,
+        "title": method.about.title,
+        "fields": method.about.sees,
+        "set": name,
+        "windows": frozen.fingerprint,
+        "data": store.fingerprint,
+    }
+    path = run.folder(run.step) / results.FILE
+    asked = method.load(site) if len(cases) else None
+    if asked is None:
+        ready = Ready({}, 1, lambda some: {})
+    else:
+        ready = Ready(asked.facts, asked.rows, functools.partial(_ask, asked, kind, cases))
+    results.write(path, kind, about, _identity(run, frozen), cases.sample_id, ready)
+    notice(f"{run.step}: {len(cases)} cases")
+    return {"cases": len(cases), "sha256": files.sha256_file(path)}
+
+
+def _cases(
+    run: Run, method: Method, kind: Kind, name: str, store: EventStore, frozen: WindowSet
+) -> Cases:
+    told = {"predict": "nothing", "generate": "weekday", "describe": "nothing"}[kind]
+    if kind == "predict" and run.config.dialogues.target_time_revealed:
+        told = "time"
+    cases = cases_of(store, frozen.windows, _length(run, name), told=told)
+    if not method.about_set:
+        return cases
+    said = results.read(run.folder(f"describe/{method.about_set}/{name}") / results.FILE)
+    rows = results.rows_of(said, frozen.fingerprint, cases.sample_id)
+    return cases.with_notes([said.texts[row] for row in rows])
+
+
+def _ask(asked: Any, kind: Kind, cases: Cases, some: slice) -> Rows:
+    """The rows of a slice."""
+    said = getattr(asked, kind)(cases[some])
+    rows: dict[str, Any] = results.text_columns(said.text, said.cut)
+    if kind == "predict":
+        rows |= {"label": said.label, "probability": said.probability}
+    elif kind == "generate":
+        rows |= results.day_columns(said.days)
+        rows |= {"written": said.written, "invalid": said.invalid}
+    return rows
+
+
+def _identity(run: Run, frozen: WindowSet) -> str:
+    """What the slices of a half-written file depend on: how the step was started."""
+    begun = files.read_json(run.folder(run.step) / STARTED)
+    return files.sha256_json([begun, frozen.fingerprint, __version__])
