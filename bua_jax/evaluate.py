@@ -23,7 +23,9 @@ from bua_jax.pipeline.report import print_results, print_samples, report_results
 from bua_jax.pipeline.steps import Run, ensure, outline
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("show", 0, "Also print that many test cases with what was said.", lower_bound=0)
+flags.DEFINE_integer(
+    "show", 0, "Also print that many test cases with what was said.", lower_bound=0
+)
 OF_THE_RUN = not cli.names_config(sys.argv)
 
 

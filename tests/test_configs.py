@@ -94,7 +94,7 @@ def test_leaves_are_dotted() -> None:
         ("--config.stages=(1, 3)", "increasing subset"),
         ("--config.stage2.peak_lr=fast", "peak_lr"),
         (
-            "--config.evaluation.oracle=True --config.dialogues.rounds=False",
+            "--config.evaluation.methods=('bua_given1',) --config.dialogues.rounds=False",
             "config.dialogues.rounds=False leaves out",
         ),
         ("--config.model.recall=-1", "config.model.recall=-1 is negative"),

@@ -23,9 +23,17 @@ METHODS = {
     "lightgbm",
     "sasrec",
     "behavegpt",
+    "encoder_adjusted",
     "bua",
     "bua_stage2",
+    "zero_shot",
 }
+
+
+JOINT = (
+    "--config.evaluation.methods="
+    "('bua', 'bua_joint', 'bua_given1', 'bua_given2', 'bua_given3', 'bua_no_rounds')"
+)
 
 
 def test_metrics_and_report(quickstart: Path) -> None:
@@ -37,7 +45,8 @@ def test_metrics_and_report(quickstart: Path) -> None:
         assert 1 <= row["people"] <= 3
         assert 0 <= row["rec_w_interval"][0] <= row["rec_w"] <= row["rec_w_interval"][1] <= 1
         assert row["log_loss"] > 0
-        assert row["training_windows"] > 0
+        assert (row["training_windows"] > 0) == (name != "zero_shot")
+    assert set(metrics["generation"]) == {"bua", "last_day"}
     for values in metrics["generation"]["bua"].values():
         assert set(values) == {"bleu", "tvd", "jsd", "js_distance"}
     assert metrics["signature"].startswith("bua|data:")
@@ -55,13 +64,19 @@ def test_every_step_records_what_it_was(quickstart: Path) -> None:
             assert record["result"]["attention"] == ("cpu" if cpu.available() else "xla")
 
 
+def files_of(run: Path) -> dict[str, int]:
+    """When each result file was written."""
+    return {str(p.relative_to(run)): p.stat().st_mtime_ns for p in run.rglob("result.arrow")}
+
+
 def test_running_again_repeats_nothing(quickstart: Path) -> None:
-    before = (quickstart / "evaluation" / "test_log.jsonl").read_text()
+    before = files_of(quickstart)
+    assert len(before) == 14
     done = curriculum(quickstart)
     assert done.returncode == 0, done.stderr
     assert "-- " not in done.stderr
     assert "bua - markov" in done.stdout
-    assert (quickstart / "evaluation" / "test_log.jsonl").read_text() == before
+    assert files_of(quickstart) == before
 
 
 def test_evaluate_takes_the_config_of_the_run(quickstart: Path) -> None:
@@ -77,15 +92,16 @@ def test_evaluate_takes_the_config_of_the_run(quickstart: Path) -> None:
 
 
 def test_other_rows_predict_nothing_again(quickstart: Path, tmp_path: Path) -> None:
+    """Nor does a restart of the scoring, which needs no jax: a stand-in that raises is found first."""
     run = Path(shutil.copytree(quickstart, tmp_path / "run"))
-    kept = {p.name: p.stat().st_mtime_ns for p in (run / "evaluation" / "kept").iterdir()}
-    scored = (run / "evaluation" / "test_log.jsonl").read_text()
-    before = json.loads((run / "metrics.json").read_text())
-    rows = ("--config.evaluation.baselines=('markov',)", "--config.execution.decode_batch=5")
-    done = curriculum(run, *rows, "--config.report.examples=1")
+    before, kept = json.loads((run / "metrics.json").read_text()), files_of(run)
+    (tmp_path / "without" / "jax").mkdir(parents=True)
+    (tmp_path / "without" / "jax" / "__init__.py").write_text("raise RuntimeError('jax is used')\n")
+    rows = "--config.evaluation.methods=('markov','bua_stage2','bua','last_day')"
+    flags = (f"--workdir={run}", rows, "--config.execution.decode_batch=5", "--show=2")
+    done = verb("evaluate", *flags, "--config.report.examples=1", before=tmp_path / "without")
     assert done.returncode == 0, done.stderr
     assert re.findall(r"-- (\S+): done", done.stderr) == ["evaluation"]
-    assert "fitting" not in done.stderr
     after = json.loads((run / "metrics.json").read_text())
     assert set(after["prediction"]) == {"markov", "bua", "bua_stage2"}
     against = before["prediction"]["bua"].pop("against")
@@ -95,9 +111,20 @@ def test_other_rows_predict_nothing_again(quickstart: Path, tmp_path: Path) -> N
     for name, row in after["prediction"].items():
         assert row == before["prediction"][name]
     assert after["generation"] == before["generation"]
-    assert (run / "evaluation" / "test_log.jsonl").read_text() == scored
-    assert {p.name: p.stat().st_mtime_ns for p in (run / "evaluation" / "kept").iterdir()} == kept
+    assert files_of(run) == kept
     assert (run / "report.html").read_text().count('<div class="box">') == 1
+    assert done.stdout.count("bua, case ") == 2
+    assert done.stdout.count("  summary: ") == 2
+
+
+def test_a_result_file_about_other_windows_is_refused(quickstart: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(quickstart, tmp_path / "run"))
+    shutil.copy(run / "predict/bua/match/result.arrow", run / "predict/bua/test/result.arrow")
+    (run / "evaluation" / "record.json").unlink()
+    done = verb("evaluate", f"--workdir={run}")
+    assert done.returncode == 2
+    assert "40 of 40 are missing in it, 16 are no part of them" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_another_config_is_an_error_with_both_values(quickstart: Path) -> None:
@@ -257,9 +284,8 @@ def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None
             "--config.stages=(2,)",
             "--config.model.soft_tokens=text",
             "--config.dialogues.rounds=False",
-            "--config.evaluation.zero_shot=True",
         ),
-        ("--config.with_joint=True", "--config.evaluation.oracle=True"),
+        (JOINT,),
         (
             "--config.stages=(2,)",
             "--config.model.base_quantization=nf4",
@@ -278,18 +304,20 @@ def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None
 )
 @pytest.mark.long
 def test_every_switch_runs(flags: tuple[str, ...], tmp_path: Path) -> None:
-    done = curriculum(tmp_path / "run", *flags, "--config.evaluation.baselines=('majority',)")
+    rows = "--config.evaluation.methods=('majority','zero_shot','bua')"
+    done = curriculum(tmp_path / "run", rows, *flags)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["prediction"]["bua"]["n"] == 40
-    assert ("bua_joint" in metrics["prediction"]) == ("--config.with_joint=True" in flags)
-    if "--config.evaluation.oracle=True" in flags:
+    if JOINT in flags:
+        assert "bua_joint" in metrics["prediction"]
         own, *others = metrics["oracle"]
         assert own["accuracy"] == pytest.approx(metrics["prediction"]["bua"]["rec_w"])
         for row in others:
             change = (row["w2r"] - row["r2w"]) / 40
             assert change == pytest.approx(row["accuracy"] - own["accuracy"])
-    assert ("zero_shot" in metrics["prediction"]) == ("--config.evaluation.zero_shot=True" in flags)
+    else:
+        assert set(metrics["prediction"]) == {"majority", "zero_shot", "bua"}
     rounded = any("base_quantization" in flag for flag in flags)
     if not rounded:  # transformers computes with the base as it is
         output = tmp_path / "parity"

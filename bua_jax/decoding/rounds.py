@@ -305,8 +305,7 @@ def generate(  # noqa: PLR0913 (how a day is drawn is said by name)
 
     final: the generation instruction of each history; weekdays: of the day to write. Constrained days
     obey the grammar and always parse; free ones are parsed leniently. History i draws from
-    (seed, rows[i]), by default its number, so the result depends on neither the batch nor how a file is
-    divided.
+    (seed, rows[i]), by default (seed, i), so that neither the batch nor how a file is divided matters.
 
     predict_first: a prediction instruction of each history, which is asked after the same rounds and
     then forgotten (design, decision 11). Returns days, texts, and what `predict` would:
@@ -333,8 +332,8 @@ def generate(  # noqa: PLR0913 (how a day is drawn is said by name)
             log_p, _ = yield dataclasses.replace(turn, wants="labels")
             _check_finite(log_p, i)
         turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
-        row = rows[i] if rows else i
-        day = DayTurn(weekdays[i], tuple(histories[i].place.tolist()), row)
+        places = tuple(histories[i].place.tolist())
+        day = DayTurn(weekdays[i], places, rows[i] if rows else i)
         answer = yield dataclasses.replace(turn, wants="day", day=day)
         return _day(decoder, answer, weekdays[i], constrained=constrained), said, log_p
 

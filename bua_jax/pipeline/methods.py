@@ -167,10 +167,7 @@ def _result_step(method: Method, kind: Kind, name: str) -> Step:
 def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, Any]:
     store = load_store(run)
     frozen = load_set(run, name, store)
-    cases = _cases(run, method, kind, name, store, frozen)
-    site = _site(
-        run, method, _asked_fields(method), f"fit/{method.name}" if method.fit else run.step
-    )
+    cases = cases_about(run, method, kind, name, store)
     about = {
         "method": method.name,
         "title": method.about.title,
@@ -180,7 +177,7 @@ def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, 
         "data": store.fingerprint,
     }
     path = run.folder(run.step) / results.FILE
-    asked = method.load(site) if len(cases) else None
+    asked = method.load(asked_site(run, method)) if len(cases) else None
     if asked is None:
         ready = Ready({}, 1, lambda some: {})
     else:
@@ -190,9 +187,15 @@ def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, 
     return {"cases": len(cases), "sha256": files.sha256_file(path)}
 
 
-def _cases(
-    run: Run, method: Method, kind: Kind, name: str, store: EventStore, frozen: WindowSet
-) -> Cases:
+def asked_site(run: Run, method: Method) -> Site:
+    """Where a method is asked; run: that of a result step."""
+    folder = f"fit/{method.name}" if method.fit else run.step
+    return _site(run, method, _asked_fields(method), folder)
+
+
+def cases_about(run: Run, method: Method, kind: Kind, name: str, store: EventStore) -> Cases:
+    """The cases of a set as the method is asked about them; run: that of the result step."""
+    frozen = load_set(run, name, store)
     told = {"predict": "nothing", "generate": "weekday", "describe": "nothing"}[kind]
     if kind == "predict" and run.config.dialogues.target_time_revealed:
         told = "time"

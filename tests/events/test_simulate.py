@@ -27,7 +27,7 @@ from bua_jax.methods.markov_counts import fit_markov_counts
 from bua_jax.methods.protocol import histories_of
 from bua_jax.methods.window_majority import fit_window_majority
 from bua_jax.models.encoders import EncoderConfig
-from bua_jax.training.events import EncoderSettings
+from bua_jax.training.events import EncoderSettings, train_encoder
 
 NAMES = {name: i for i, name in enumerate(BEHAVIOURS)}
 
@@ -125,9 +125,9 @@ def test_ladder(store: EventStore) -> None:
     methods = (
         fit_window_majority(store, pages.window_majority),
         fit_markov_counts(store, *held, pages),
-        neural.fit(config, store, EncoderSettings(epochs=3)),
+        neural.predictor(config, train_encoder(config, store, EncoderSettings(epochs=3))[0]),
     )
-    found = [(m.predict(seen).argmax(1) == targets).mean() for m in methods]
+    found = [(m(seen).argmax(1) == targets).mean() for m in methods]
     print("window majority, Markov + counts, BehaveGPT:", [f"{x:.1%}" for x in found])
     assert found[1] > found[0] + 0.05
     assert found[2] > found[1] + 0.05

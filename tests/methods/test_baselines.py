@@ -9,14 +9,14 @@ from bua_jax.basics import config as configs
 from bua_jax.events.schema import EventStore
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import prediction_windows, sample_windows
-from bua_jax.methods import lightgbm, logit_adjustment, neural
+from bua_jax.methods import encoder_adjusted, lightgbm, neural
 from bua_jax.methods.majority import fit_majority
 from bua_jax.methods.markov import fit_markov
 from bua_jax.methods.markov_counts import fit_markov_counts
 from bua_jax.methods.protocol import Histories, histories_of, window_counts
 from bua_jax.methods.window_majority import WindowMajority, fit_window_majority
 from bua_jax.models.encoders import EncoderConfig
-from bua_jax.training.events import EncoderSettings
+from bua_jax.training.events import EncoderSettings, train_encoder
 from tests.events.stores import store_of
 
 METHODS = configs.load("configs/base.py").methods
@@ -48,8 +48,8 @@ def test_window_counts_ignore_padding():
 
 
 def test_window_majority_breaks_ties_by_label_order():
-    method = WindowMajority(np.asarray([0.1, 0.2, 0.7]), 10, 0.5)
-    found = method.predict(of([[2, 1, 1, 2], [2, 2, 1]]))
+    method = WindowMajority(np.asarray([0.1, 0.2, 0.7]), 0.5)
+    found = method(of([[2, 1, 1, 2], [2, 2, 1]]))
     assert found.argmax(1).tolist() == [1, 2]
     assert np.allclose(found.sum(1), 1)
 
@@ -74,6 +74,7 @@ def fitted(store: EventStore):
     validation = histories_of(store, held, 40)
     classes = len(store.catalogue.behaviours)
     config = EncoderConfig("sasrec", classes, 48, dim=8, num_layers=1, num_heads=1)
+    settings = EncoderSettings(epochs=1, batch=16)
     few = METHODS.lightgbm.copy_and_resolve_references()
     few.rounds = 3
     return [
@@ -82,7 +83,7 @@ def fitted(store: EventStore):
         fit_markov(store, METHODS.markov),
         fit_markov_counts(store, *validation, METHODS),
         lightgbm.fit(histories_of(store, training, 40), validation, classes, 48, 0, few),
-        neural.fit(config, store, EncoderSettings(epochs=1, batch=16)),
+        neural.predictor(config, train_encoder(config, store, settings)[0]),
     ]
 
 
@@ -94,12 +95,11 @@ def test_every_predictor_gives_distributions_and_never_reads_test_users(store, t
         poisoned[part] = (poisoned[part] + 5) % len(store.catalogue.behaviours)
     other = dataclasses.replace(store, behaviour=poisoned)
     for one, two in zip(fitted(store), fitted(other), strict=True):
-        found = one.predict(seen)
+        found = one(seen)
         assert found.shape == (50, len(store.catalogue.behaviours))
         assert np.allclose(found.sum(1), 1, atol=1e-6)
         assert (found >= 0).all()
-        assert one.num_training_windows > 0
-        assert np.array_equal(found, two.predict(seen)), one.name
+        assert np.array_equal(found, two(seen)), one
 
 
 def test_lightgbm_features_read_no_padding(test_histories):
@@ -117,11 +117,11 @@ def test_lightgbm_features_read_no_padding(test_histories):
 def test_logit_adjustment():
     probabilities = np.asarray([[0.6, 0.4], [0.9, 0.1]])
     shares = np.asarray([0.8, 0.2])
-    assert np.allclose(logit_adjustment.adjust(probabilities, shares, 0), probabilities)
-    adjusted = logit_adjustment.adjust(probabilities, shares, 1.0)
+    assert np.allclose(encoder_adjusted.adjust(probabilities, shares, 0), probabilities)
+    adjusted = encoder_adjusted.adjust(probabilities, shares, 1.0)
     assert adjusted[0].tolist() == pytest.approx([0.75 / 2.75, 2 / 2.75])
     # both right without adjustment; tau grows until the first would turn wrong
     settings, right = METHODS.encoder_adjusted, np.asarray([0, 0])
-    tau = logit_adjustment.match_tau(probabilities, right, shares, 1.0, settings)
+    tau = encoder_adjusted.match_tau(probabilities, right, shares, 1.0, settings)
     assert 0 < tau < 0.3
-    assert logit_adjustment.match_tau(probabilities, right, shares, 1.1, settings) == 0
+    assert encoder_adjusted.match_tau(probabilities, right, shares, 1.1, settings) == 0

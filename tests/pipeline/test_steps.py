@@ -13,6 +13,7 @@ from bua_jax.basics import config as configs
 from bua_jax.basics import files
 from bua_jax.basics.errors import BuaError, ConfigError, MismatchError, UndeclaredError
 from bua_jax.cli import leaves
+from bua_jax.methods.table import METHODS
 from bua_jax.pipeline import steps
 from bua_jax.pipeline.chain import STAGES, STEPS
 from bua_jax.pipeline.steps import (
@@ -149,14 +150,17 @@ def test_a_longer_history_needs_another_encoder(tmp_path: Path) -> None:
 
 
 def test_one_more_row_is_added_and_how_it_is_shown_is_nobodys_business(tmp_path: Path) -> None:
-    ask(tmp_path, "evaluation", evaluation__baselines=("markov",))
-    more = {"evaluation__baselines": ("markov", "majority")}
-    assert ask(tmp_path, "evaluation", **more) == ["evaluation"]
+    ask(tmp_path, "evaluation", evaluation__methods=("markov", "bua"))
+    more: dict[str, Any] = {"evaluation__methods": ("markov", "majority", "bua")}
+    asked = ["fit/majority", "predict/majority/test", "evaluation"]
+    assert ask(tmp_path, "evaluation", **more) == asked
     assert ask(tmp_path, "evaluation", **more, report__examples=9) == []
     assert ask(tmp_path, "evaluation", **more, execution__decode_batch=9) == []
-    assert ask(tmp_path, "evaluation", **more, with_joint=True) == ["joint", "evaluation"]
+    more["evaluation__methods"] += ("bua_joint",)
+    asked = ["joint", "predict/bua_joint/test", "evaluation"]
+    assert ask(tmp_path, "evaluation", **more) == asked
     with pytest.raises(MismatchError, match="seed=42, but the config says 43"):
-        ask(tmp_path, "evaluation", **more, with_joint=True, seed=43)
+        ask(tmp_path, "evaluation", **more, seed=43)
 
 
 def test_how_it_is_executed_is_never_refused(tmp_path: Path) -> None:
@@ -324,11 +328,21 @@ def test_no_field_is_declared_that_is_not_there() -> None:
 
 def test_needs_stand_in_the_table_and_go_in_no_circle() -> None:
     for stages in ((2,), (1, 2), (2, 3), (1, 2, 3)):
-        for joint in (False, True):
-            config = config_of(stages=stages, with_joint=joint)
-            for name in STEPS:
-                if name not in STAGES or name == "joint" or int(name[-1]) in stages:
-                    assert name in outline(Run(config, Path("none")), name, STEPS)
+        config = config_of(stages=stages, evaluation__methods=tuple(METHODS))
+        for name in STEPS:
+            if name not in STAGES or name == "joint" or int(name[-1]) in stages:
+                assert name in outline(Run(config, Path("none")), name, STEPS)
+
+
+def test_an_unknown_method_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"names 'sasrek'; there are majority, .* sasrec"):
+        ask(tmp_path, "evaluation", evaluation__methods=("majority", "sasrek"))
+
+
+def test_where_stage_2_is_the_last_it_has_one_row(tmp_path: Path) -> None:
+    fields = {"evaluation__methods": ("bua_stage2", "bua"), "stages": (2,)}
+    asked = [name for name in ask(tmp_path, "evaluation", **fields) if name.startswith("predict/")]
+    assert asked == ["predict/bua/test"]
 
 
 def test_seeds_share_their_test_windows_and_more_of_them_train_nothing_anew() -> None:
@@ -336,7 +350,12 @@ def test_seeds_share_their_test_windows_and_more_of_them_train_nothing_anew() ->
     same = {name for name in STEPS if before[name] == seeded[name]}
     assert same == {"data", *(name for name in STEPS if name.startswith("windows/"))}
     tested = keys(config_of(windows__test=7))
-    assert {n for n in STEPS if before[n] != tested[n]} == {"windows/test", "evaluation"}
+    about = {
+        name for name in STEPS if name.startswith(("predict/", "describe/")) and "/test" in name
+    }
+    assert {n for n in STEPS if before[n] != tested[n]} == {"windows/test", "evaluation"} | about
+    asked = keys(config_of(decoding__max_new_tokens=7))
+    assert not {n for n in STEPS if before[n] != asked[n] and n.startswith(("stage2", "fit/ma"))}
 
 
 def test_a_key_holds_the_content_of_the_files_that_a_step_is_made_from(tmp_path: Path) -> None:

@@ -31,11 +31,13 @@ REDUCED = (
 )
 
 
-def verb(name: str, *flags: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m bua_jax.NAME FLAGS` as a user would."""
+def verb(
+    name: str, *flags: str, cwd: Path = ROOT, before: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m bua_jax.NAME FLAGS` as a user would; packages in `before` hide those of that name."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(map(str, filter(None, (before, ROOT)))),
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
     }
     return subprocess.run(

@@ -1,0 +1,198 @@
+"""What every method of the table keeps to (design, section 5), on a tiny run."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bua_jax.alignment import bases
+from bua_jax.basics import config as configs
+from bua_jax.basics import files
+from bua_jax.basics.errors import UndeclaredError
+from bua_jax.events.schema import EventStore
+from bua_jax.methods.protocol import Cases, Histories, Method, Site
+from bua_jax.methods.table import METHODS
+from bua_jax.pipeline.chain import STEPS
+from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.methods import asked_site, cases_about
+from bua_jax.pipeline.steps import Run, ensure
+from tests.support.runs import REDUCED
+
+FEW = 8
+COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
+
+
+@pytest.fixture(scope="module")
+def run(quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The reduced quickstart, to which steps may be added."""
+    workdir = tmp_path_factory.mktemp("contract") / "run"
+    shutil.copytree(quickstart, workdir)
+    config = configs.load("configs/quickstart.py")
+    flat = dict(flag.removeprefix("--config.").split("=", 1) for flag in REDUCED)
+    config.update_from_flattened_dict({name: int(value) for name, value in flat.items()})
+    return Run(config, workdir)
+
+
+class Ready:
+    """A method that was asked about a set of the run, and can be asked more."""
+
+    def __init__(self, run: Run, method: Method) -> None:
+        kind, name = ("generate", "days") if "generate" in method.says else (method.says[0], "test")
+        if method.name == "bua":
+            kind, name = "predict", "test"
+        self.kind, self.method = kind, method
+        step = STEPS[f"{kind}/{method.name}/{name}"]
+        ensure(run, step.name, STEPS)
+        own = step.run(run)
+        self.folder, self.site = own.folder(step.name), asked_site(own, method)
+        self.cases = cases_about(own, method, kind, name, load_store(own))
+        self.asked = method.load(self.site)
+
+    def ask(self, cases: Cases) -> Any:
+        return getattr(self.asked, self.kind)(cases)
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def ready(request: pytest.FixtureRequest, run: Run) -> Ready:
+    return Ready(run, METHODS[request.param])
+
+
+def same(one: Any, other: Any) -> None:
+    """Equal labels, days and texts; probabilities within 1e-4: batches differ in the last bits."""
+    for name, value in one._asdict().items():
+        found = getattr(other, name)
+        if name == "probability" and value is not None:
+            np.testing.assert_allclose(found, value, atol=1e-4)
+        elif value is None:
+            assert found is None
+        else:
+            assert list(found) == list(value), name
+
+
+def of(answer: Any, rows: Any) -> Any:
+    """The answers at `rows`."""
+    return type(answer)(*(None if v is None else [v[i] for i in rows] for v in answer))
+
+
+def test_slices_and_their_order_change_nothing(ready: Ready) -> None:
+    cases = ready.cases[:FEW]
+    whole, count = ready.ask(cases), len(cases)
+    turned = [*range(count)][::-1]
+    same(ready.ask(cases.take(np.asarray(turned))), of(whole, turned))
+    cut = max(1, count - 3)
+    same(ready.ask(cases[:cut]), of(whole, range(cut)))
+
+
+def test_probabilities_are_distributions(ready: Ready) -> None:
+    if ready.kind != "predict":
+        pytest.skip("it predicts nothing")
+    said = ready.ask(ready.cases[:FEW])
+    np.testing.assert_allclose(np.sum(said.probability, axis=1), 1, atol=1e-5)
+    assert np.min(said.probability) >= 0
+    np.testing.assert_array_equal(said.label, np.argmax(said.probability, axis=1))
+
+
+def test_it_sees_what_it_says_it_sees(ready: Ready) -> None:
+    """Another value of any other field changes nothing."""
+    cases, sees = ready.cases[:FEW], ready.method.about.sees
+    same(ready.ask(with_others(cases, sees)), ready.ask(cases))
+    assert with_others(cases, ()).arrays.fields.tolist() != cases.arrays.fields.tolist()
+
+
+def with_others(cases: Cases, sees: tuple[str, ...]) -> Cases:
+    """The cases with other values in all fields of events but those in `sees`."""
+    seen = cases.arrays
+    fields, place = seen.fields.copy(), seen.place_rank
+    inside = np.arange(fields.shape[1]) < seen.n_events[:, None]
+    for name, sizes in {"weekday": 7, "slot": 48, "behaviour": 20}.items():
+        if name not in sees:
+            column = fields[:, :, COLUMN[name]]
+            fields[:, :, COLUMN[name]] = np.where(inside, (column + 1) % sizes, 0)
+    if "place" not in sees:
+        fields[:, :, 2] = np.where(inside, (fields[:, :, 2] + 1) % 10, 0)
+        place = np.where(inside, (place + 1) % 10, 0)
+    arrays = Histories(fields, place, seen.day, seen.n_events)
+    return Cases(
+        cases.sample_id, cases.user, arrays, cases.gap, cases.weekday, cases.slot, cases.notes
+    )
+
+
+def stamps(workdir: Path) -> Mapping[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_being_asked_writes_nothing(ready: Ready, run: Run) -> None:
+    before = stamps(run.workdir)
+    ready.method.load(ready.site)
+    ready.ask(ready.cases[:2])
+    assert stamps(run.workdir) == before
+
+
+def test_it_reads_only_what_it_declared(ready: Ready) -> None:
+    with pytest.raises(UndeclaredError, match=f"method {ready.method.name} reads report"):
+        _ = ready.site.config.report.examples
+    assert not {"windows/match", "windows/test"} & (set(ready.site.inputs) - {need_of(ready)})
+
+
+def need_of(ready: Ready) -> str:
+    """The set that it is asked about."""
+    return f"windows/{ready.folder.name}"
+
+
+def test_what_it_says_names_no_person(ready: Ready, run: Run) -> None:
+    store = EventStore.load(run.workdir / "data" / "events.parquet")
+    assert not set(ready.cases.sample_id) & set(store.users.tolist())
+    assert not set(ready.cases.user) & set(store.users.tolist())
+    assert not ready.method.about.sends_logs  # none does; one that did would need consent
+
+
+def test_a_fit_reads_no_test_people_and_writes_into_its_folder(run: Run, tmp_path: Path) -> None:
+    """Every fit again, elsewhere: the run stays as it is, and the fit comes out the same."""
+    before = stamps(run.workdir)
+    for name, method in METHODS.items():
+        if method.fit is None or method.about.trained_on == "nothing":
+            continue
+        step = STEPS[f"fit/{name}"]
+        ensure(run, step.name, STEPS)
+    added = stamps(run.workdir).keys() - before.keys()
+    assert all(path.relative_to(run.workdir).parts[0] in {"fit", "predict"} for path in added)
+
+
+def test_a_base_is_loaded_once_however_many_share_it(run: Run, monkeypatch) -> None:
+    loads: list[Path] = []
+    load = bases.huggingface.load
+
+    def counted(folder: Path, *args: Any) -> Any:
+        loads.append(folder)
+        return load(folder, *args)
+
+    bases._load.cache_clear()
+    monkeypatch.setattr(bases.huggingface, "load", counted)
+    for name in ("bua", "bua_stage2", "bua_no_rounds", "zero_shot"):
+        own = STEPS[f"predict/{name}/test"].run(run)
+        METHODS[name].load(asked_site(own, METHODS[name]))
+    assert len(loads) == 1
+
+
+def test_another_base_is_another_load(tmp_path: Path, monkeypatch) -> None:
+    folder = Path(shutil.copytree(bases.NANO, tmp_path / "base"))
+    model = configs.load("configs/base.py").model.copy_and_resolve_references()
+    model.path = str(folder)
+    one = bases.load_base(model)
+    assert bases.load_base(model) is one
+    said = files.read_json(folder / "config.json")
+    files.write_json(folder / "config.json", {**said, "rms_norm_eps": 1e-3})
+    assert bases.load_base(model).config.rms_norm_eps == 1e-3
+    model.dtype = "bfloat16"
+    assert str(bases.load_base(model).config.dtype) != str(one.config.dtype)
+
+
+def test_a_site_gives_what_was_needed_alone(run: Run) -> None:
+    own = STEPS["predict/bua/test"].run(run)
+    site: Site = asked_site(own, METHODS["bua"])
+    assert set(site.inputs) == {"data", "windows/test", "encoder", "stage3"}
+    assert site.inputs["stage3"].settings.model.recall == 8
+    assert site.config.execution.decode_batch == 16
