@@ -12,7 +12,6 @@ from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError
 from bua_jax.cli import leaves
 from bua_jax.pipeline.chain import STEPS
-from bua_jax.pipeline.steps import settings
 from tests.support.helpers import ROOT
 
 FILES = sorted(p.name for p in (ROOT / "configs").glob("[a-z]*.py"))
@@ -48,12 +47,6 @@ def test_train_is_another_name_for_the_stage() -> None:
     config = configs.load("configs/stage2.py")
     config.train.peak_lr = 0.5
     assert config.stage2.peak_lr == 0.5
-
-
-def test_steps_read_fields_that_exist() -> None:
-    config = configs.load("configs/curriculum.py")
-    for step in STEPS.values():
-        assert settings(config, step.fields)
 
 
 @pytest.mark.parametrize("name", FILES)

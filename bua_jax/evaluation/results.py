@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bua_jax.basics import files
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError, Interrupted, MismatchError
 from bua_jax.basics.interrupts import asked_to_stop
@@ -65,6 +66,12 @@ class Result:
     def take(self, rows: np.ndarray) -> "Result":
         """The rows int[m], in that order."""
         return Result(self.path, self.about, self.table.take(pa.array(rows, pa.int64())))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of what was said, however long it took."""
+        said = self.table.drop_columns(["seconds"]).to_pydict()
+        return files.sha256_json({"facts": self.about["facts"], **said})
 
     @cached_property
     def sample_id(self) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
 from bua_jax.evaluation import results
-from bua_jax.events.groups import training_shares
+from bua_jax.events.groups import training_mask, training_shares
 from bua_jax.methods import neural
 from bua_jax.methods.protocol import About, Counted, Data, Histories, Method, Site
 
@@ -51,26 +51,23 @@ def _fit(site: Site, data: Data) -> Mapping[str, Any]:
     cases, targets = data.validation.cases.take(rows), data.validation.target[rows]
     shares, settings = training_shares(data.store), site.config.methods.encoder_adjusted
     rec_w = float(np.mean(said.label == targets))
-    probabilities = _encoder(site).probabilities(cases.arrays)
+    encoder = neural.of_folder(site.inputs["encoder"].folder, {})
+    probabilities = encoder.probabilities(cases.arrays)
     tau = match_tau(probabilities, targets, shares, rec_w, settings)
     values = {"tau": tau, "matched_rec_w": rec_w, "matched_windows": len(rows)}
     files.write_json(site.folder / "adjustment.json", {**values, "shares": shares.tolist()})
-    return values
-
-
-def _encoder(site: Site) -> Counted:
-    """The run's own, as the row of its kind has it."""
-    return neural.load(site, site.inputs["encoder"].settings.encoder.kind)
+    return {**values, "training_windows": int(training_mask(data.store).sum())}
 
 
 def _load(site: Site) -> Counted:
-    values, encoder = files.read_json(site.folder / "adjustment.json"), _encoder(site)
+    values = files.read_json(site.folder / "adjustment.json")
+    encoder = neural.of_folder(site.inputs["encoder"].folder, site.inputs[f"fit/{NAME}"].result)
     shares, tau = np.asarray(values["shares"]), values["tau"]
 
     def probabilities(histories: Histories) -> np.ndarray:
         return adjust(encoder.probabilities(histories), shares, tau)
 
-    return Counted(probabilities, {**encoder.facts, "tau": tau})
+    return Counted(probabilities, encoder.facts)
 
 
 NAME = "encoder_adjusted"
@@ -84,6 +81,5 @@ METHOD = Method(
     ),
     load=_load,
     fit=_fit,
-    needs=lambda config: ("encoder", f"fit/{config.encoder.kind}", _BUA),
-    fit_reads=("encoder.kind",),
+    needs=lambda config: ("encoder", _BUA),
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,11 +40,16 @@ def fit(site: Site, data: Data, kind: str, **sizes: Any) -> Mapping[str, Any]:
 
 def load(site: Site, kind: str) -> Counted:
     """The encoder that `fit` trained, or the run's own."""
+    own = site.inputs.get("encoder")
+    return of_folder(site.folder if own is None else own.folder, site.inputs[f"fit/{kind}"].result)
+
+
+def of_folder(folder: Path, facts: Mapping[str, Any]) -> Counted:
+    """The trained encoder of a folder."""
     from bua_jax.alignment.encoder import load_encoder
 
-    own = site.inputs.get("encoder")
-    config, params, _ = load_encoder(site.folder if own is None else own.folder)
-    return Counted(predictor(config, params), site.inputs[f"fit/{kind}"].result)
+    config, params, _ = load_encoder(folder)
+    return Counted(predictor(config, params), facts)
 
 
 def predictor(config: "EncoderConfig", params: Any):

@@ -143,9 +143,10 @@ def _result_step(method: Method, kind: Kind, name: str) -> Step:
     fields = _asked_fields(method)
     fitted = (f"fit/{method.name}",) if method.fit else ()
     about = (f"describe/{method.about_set}/{name}",) if method.about_set else ()
+    shared = tuple(filter(None, [_written_with(method, kind, name)]))
 
     def needs(config: ConfigDict) -> tuple[str, ...]:
-        own = (step_of(name), *fitted, *method.needs(config), *about)
+        own = (step_of(name), *fitted, *method.needs(config), *about, *shared)
         return tuple(dict.fromkeys(("data", *own)))
 
     def minutes(config: ConfigDict) -> float:
@@ -177,14 +178,14 @@ def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, 
         "data": store.fingerprint,
     }
     path = run.folder(run.step) / results.FILE
-    asked = method.load(asked_site(run, method)) if len(cases) else None
-    if asked is None:
-        ready = Ready({}, 1, lambda some: {})
+    if with_it := _written_with(method, kind, name):
+        ready = _texts_of(results.read(run.folder(with_it) / results.FILE))
     else:
+        asked = method.load(asked_site(run, method))
         ready = Ready(asked.facts, asked.rows, functools.partial(_ask, asked, kind, cases))
     results.write(path, kind, about, _identity(run, frozen), cases.sample_id, ready)
     notice(f"{run.step}: {len(cases)} cases")
-    return {"cases": len(cases), "sha256": files.sha256_file(path)}
+    return {"cases": len(cases), "content": results.read(path).digest}
 
 
 def asked_site(run: Run, method: Method) -> Site:
@@ -205,6 +206,22 @@ def cases_about(run: Run, method: Method, kind: Kind, name: str, store: EventSto
     said = results.read(run.folder(f"describe/{method.about_set}/{name}") / results.FILE)
     rows = results.rows_of(said, frozen.fingerprint, cases.sample_id)
     return cases.with_notes([said.texts[row] for row in rows])
+
+
+def _written_with(method: Method, kind: Kind, name: str) -> str:
+    """The predictions whose texts are the descriptions too, so that rounds are written once for both."""
+    written = kind == "describe" and "predict" in method.says and name in ASKED["predict"]
+    return f"predict/{method.name}/{name}" if written else ""
+
+
+def _texts_of(said: results.Result) -> Ready:
+    """What was written for predictions, as descriptions of the same cases."""
+    texts, cut = said.texts, said.table["cut"].to_pylist()
+
+    def ask(some: slice) -> Rows:
+        return results.text_columns(texts[some], cut[some])
+
+    return Ready(said.about["facts"], max(1, len(said)), ask)
 
 
 def _ask(asked: Any, kind: Kind, cases: Cases, some: slice) -> Rows:
