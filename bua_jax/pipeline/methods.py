@@ -143,10 +143,11 @@ def _result_step(method: Method, kind: Kind, name: str) -> Step:
     fields = _asked_fields(method)
     fitted = (f"fit/{method.name}",) if method.fit else ()
     about = (f"describe/{method.about_set}/{name}",) if method.about_set else ()
-    shared = tuple(filter(None, [_written_with(method, kind, name)]))
 
     def needs(config: ConfigDict) -> tuple[str, ...]:
-        own = (step_of(name), *fitted, *method.needs(config), *about, *shared)
+        own = (step_of(name), *fitted, *method.needs(config), *about)
+        if _written_with_predictions(config, method, kind, name):
+            own += (f"predict/{method.name}/{name}",)
         return tuple(dict.fromkeys(("data", *own)))
 
     def minutes(config: ConfigDict) -> float:
@@ -178,8 +179,8 @@ def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, 
         "data": store.fingerprint,
     }
     path = run.folder(run.step) / results.FILE
-    if with_it := _written_with(method, kind, name):
-        ready = _texts_of(results.read(run.folder(with_it) / results.FILE))
+    if kind == "describe" and (predicted := f"predict/{method.name}/{name}") in run.needs:
+        ready = _texts_of(results.read(run.folder(predicted) / results.FILE))
     else:
         asked = method.load(asked_site(run, method))
         ready = Ready(asked.facts, asked.rows, functools.partial(_ask, asked, kind, cases))
@@ -208,10 +209,10 @@ def cases_about(run: Run, method: Method, kind: Kind, name: str, store: EventSto
     return cases.with_notes([said.texts[row] for row in rows])
 
 
-def _written_with(method: Method, kind: Kind, name: str) -> str:
-    """The predictions whose texts are the descriptions too, so that rounds are written once for both."""
-    written = kind == "describe" and "predict" in method.says and name in ASKED["predict"]
-    return f"predict/{method.name}/{name}" if written else ""
+def _written_with_predictions(config: Settings, method: Method, kind: Kind, name: str) -> bool:
+    """Whether the texts of predictions are the descriptions too: rounds are written once for both."""
+    both = kind == "describe" and "predict" in method.says and name in ASKED["predict"]
+    return both and config.dialogues.rounds
 
 
 def _texts_of(said: results.Result) -> Ready:
