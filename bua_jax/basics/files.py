@@ -1,4 +1,8 @@
-"""Files that are either complete or absent: temporary name, fsync, rename. And content hashes."""
+"""Files that are either complete or absent: temporary name, fsync, rename. And content hashes.
+
+What is read back and believed has a hash: JSON objects one of their values (`seal`), other files one of
+their bytes in a file beside them (`write_hash`), or one in the record of the step that wrote them.
+"""
 
 import contextlib
 import hashlib
@@ -65,6 +69,53 @@ def read_json(path: str | Path) -> Any:
     except ValueError as error:  # not UTF-8, NaN, or a number with too many digits
         wrong = str(error).partition(";")[0]
     raise DataError(f"{path} is not valid JSON ({wrong}).")
+
+
+SEAL = "sha256"
+
+
+def seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a JSON object with a hash over them."""
+    return {**values, SEAL: sha256_json(dict(values))}
+
+
+def unseal(values: Any, where: str | Path) -> dict[str, Any]:
+    """What was sealed. Raises `DataError` naming `where` if the values are not those."""
+    if not isinstance(values, dict) or values.get(SEAL) != sha256_json(
+        rest := {name: value for name, value in values.items() if name != SEAL}
+    ):
+        raise DataError(
+            f"{where} was altered or damaged after it was written (or an older version wrote it): the "
+            "hash of its content is another."
+        )
+    return rest
+
+
+def write_sealed(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON values with a hash over them, atomically."""
+    write_json(path, seal(json.loads(json.dumps(values))))
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """What `write_sealed` wrote. Raises `DataError` if the file holds anything else."""
+    return unseal(read_json(path), path)
+
+
+def _hash_of(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def write_hash(path: Path) -> None:
+    """Writes the hash of a file's bytes beside it."""
+    write_text(_hash_of(path), sha256_file(path) + "\n")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there, and is the one of which `write_hash` wrote the hash."""
+    beside = _hash_of(path)
+    if not (path.is_file() and beside.is_file()):
+        return False
+    return beside.read_bytes() == f"{sha256_file(path)}\n".encode()
 
 
 def sha256_text(text: str) -> str:

@@ -257,6 +257,19 @@ def test_best_of_a_run_killed_while_it_saved_one(tmp_path) -> None:
         best([4], [4], 6)
 
 
+def test_an_altered_best_is_said_before_anything_is_trained(tmp_path, monkeypatch) -> None:
+    """It would be the trained model, with a hash of its own."""
+    like, identity = {"adapter": {"a": jnp.arange(3.0)}}, {"stage": "stage2"}
+    best = loop._Best(tmp_path / "best", 0, like, identity)
+    save, one = checkpoint.ocp.args.StandardSave, jnp.asarray([0.0, 1.0, 2.0000002])
+    monkeypatch.setattr(
+        checkpoint.ocp.args, "StandardSave", lambda x: save({"trainable": {"adapter": {"a": one}}})
+    )
+    best.offer(4, 0.5, like, Batches(RECORDS, PLAN, 0), identity)
+    with pytest.raises(CheckpointError, match=f"best are damaged. Remove {tmp_path}"):
+        loop._Best(tmp_path / "best", 4, like, identity)
+
+
 def test_writer_survives_a_cut_line(tmp_path) -> None:
     with MetricWriter(tmp_path) as writer:
         writer.write_scalars(1, {"a": 1.0, "b": float("nan")})
