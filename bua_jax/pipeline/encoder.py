@@ -67,9 +67,10 @@ def build_encoder(run: Run) -> dict[str, Any]:
     if processes.is_first():
         save_tree(run.folder("encoder") / "encoder.safetensors", params, metadata)
         write_json(run.folder("encoder") / "history.json", records)
-        best = min(records, key=lambda record: record["validation_log_loss"])
-        notice(
-            f"encoder: validation log-loss {best['validation_log_loss']:.3f}, "
-            f"accuracy {best['validation_accuracy']:.1%} (epoch {int(best['epoch'])})"
-        )
+        if records:  # they are read back from metrics.jsonl, which may be damaged
+            best = min(records, key=lambda record: record["validation_log_loss"])
+            notice(
+                f"encoder: validation log-loss {best['validation_log_loss']:.3f}, "
+                f"accuracy {best['validation_accuracy']:.1%} (epoch {int(best['epoch'])})"
+            )
     return {"encoder": digest}

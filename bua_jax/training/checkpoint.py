@@ -104,9 +104,9 @@ def restore(
     """(step, state) of the newest good checkpoint, `data` set to its position; (0, state) if none.
 
     Without `data` its position is left alone. `state` gives shapes, dtypes and shardings. A damaged
-    checkpoint (its hashes are other ones) is passed over with a notice, and removed once an older one was found good. Raises
-    `MismatchError` naming the two values if a checkpoint is of another label set, encoder, base or
-    config, and `CheckpointError` if there are some and none is good.
+    checkpoint (its hashes are other ones) is passed over with a notice, and removed once an older one
+    was found good. Raises `MismatchError` naming the two values if a checkpoint is of another label set,
+    encoder, base or config, and `CheckpointError` if there are some and none is good.
     """
     if isinstance(manager, InMemory):
         newest = max(manager.kept, default=0)

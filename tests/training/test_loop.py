@@ -285,6 +285,23 @@ def test_writer_survives_a_cut_line(tmp_path) -> None:
     assert sum(line.endswith("}") and bool(json.loads(line)) for line in lines) == 4
 
 
+def test_no_bit_of_the_metrics_is_believed_unseen(tmp_path, capsys) -> None:
+    with MetricWriter(tmp_path) as writer:
+        for step in (1, 2):
+            writer.write_scalars(step, {"a": 0.5 * step})
+    path = tmp_path / "metrics.jsonl"
+    whole, good = path.read_bytes(), read_scalars(tmp_path)
+    assert good == [{"step": 1, "a": 0.5}, {"step": 2, "a": 1.0}]
+    assert capsys.readouterr().err == ""
+    for place in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        found, said = read_scalars(tmp_path), capsys.readouterr().err
+        assert all(record in good for record in found)
+        assert found == good or "cut or altered, and left out: line" in said
+
+
 def test_tensorboard_reads_the_same(tmp_path) -> None:
     """Its events, of which those of a killed run are marked as gone."""
     with MetricWriter(tmp_path, start=7) as writer:
