@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from bua_jax.basics import config as configs
 from bua_jax.basics import files, interrupts
 from bua_jax.basics.console import notice, run_verb
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import ConfigError, DataError
 
 FLAGS = flags.FLAGS
 
@@ -154,7 +154,10 @@ def config_of(workdir: Path) -> ConfigDict:
     path = workdir / "run.json"
     if not path.is_file():
         return FLAGS.config
-    config = ConfigDict(_with_tuples(files.read_json(path)["config"]))
+    try:
+        config = ConfigDict(_with_tuples(files.read_sealed(path)["config"]))
+    except DataError as error:
+        raise DataError(f"{error} Name the config of the run with --config=FILE.") from error
     for name, value in FLAGS["config"].override_values.items():  # type: ignore[attr-defined]
         config.update_from_flattened_dict({name: value})
     config.lock()

@@ -27,14 +27,13 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
 from bua_jax.events.histories import example_lines, read_histories
-from bua_jax.events.schema import EventStore
 from bua_jax.pipeline.answers import (
     PARTS,
     write_answers,
     write_answers_on_ray,
     write_prediction_shard,
 )
-from bua_jax.pipeline.finished import load
+from bua_jax.pipeline.finished import events_of, load
 from bua_jax.pipeline.ray_shards import start_ray
 
 FLAGS = flags.FLAGS
@@ -49,8 +48,7 @@ cli.define_engine()
 
 def main() -> None:
     if FLAGS.example:
-        store = EventStore.load(Path(FLAGS.model) / "data" / "events.parquet")
-        sys.stdout.writelines(example_lines(store, FLAGS.example))
+        sys.stdout.writelines(example_lines(events_of(FLAGS.model), FLAGS.example))
         return
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")

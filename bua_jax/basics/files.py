@@ -5,6 +5,7 @@ their bytes in a file beside them (`write_hash`), or one in the record of the st
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bua_jax.basics.errors import DataError
+from bua_jax.basics.errors import DataError, WriteError
 
 
 @contextlib.contextmanager
@@ -23,7 +24,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it onto `path` if the block succeeds.
 
     On any error the temporary file is removed and an existing `path` is left untouched.
-    Raises `DataError` for a full disk or a missing permission.
+    It may be read by all. Raises `WriteError` for a full disk or a missing permission.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -32,14 +33,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(0o644)  # some libraries write for the owner alone
         os.replace(temporary, path)
     except OSError as error:
-        raise DataError(
+        raise WriteError(
             f"Could not write {path}: {error.strerror or error}. Nothing was replaced. "
             "Free disk space or choose another --workdir, then run the same command again."
         ) from error
     finally:
-        with contextlib.suppress(NotADirectoryError):
+        with contextlib.suppress(OSError):  # such as of storage that can only be read
             temporary.unlink(missing_ok=True)
 
 
@@ -132,6 +134,38 @@ def sha256_file(path: str | Path) -> str:
     """First 16 hex digits of the SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+_READ_OF_A_FOLDER = (  # with a model, an adapter or a tokenizer
+    "*config.json",
+    "*.index.json",
+    "tokenizer.json",
+    "*.safetensors",
+    "*.tiktoken",
+)
+
+
+def sha256_of(path: Path) -> str | None:
+    """Hash of a file, or of what is read of a folder; None where there is neither.
+
+    What has the size and the time of change that it had is not read again.
+    """
+    if path.is_file():
+        return _once(path)
+    if not path.is_dir():
+        return None
+    parts = sorted({p for kind in _READ_OF_A_FOLDER for p in path.glob(kind) if p.is_file()})
+    return sha256_json([(p.name, _once(p)) for p in parts])
+
+
+def _once(path: Path) -> str:
+    stat = path.stat()
+    return _hash_once(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _hash_once(path: Path, size: int, changed: int) -> str:
+    return sha256_file(path)
 
 
 def sha256_arrays(

@@ -71,7 +71,10 @@ def _mapped_anew(path: Path) -> TokenFile:
 
 
 def write(path: Path, records: Sequence[TokenRecord], metadata: Mapping[str, str]) -> None:
-    """Writes all records as one batch, atomically, and a hash beside them. Raises `DataError` for a full disk."""
+    """Writes all records as one batch, atomically, and their hash beside them.
+
+    Raises `DataError` for a full disk.
+    """
 
     def column(name: str) -> pa.Array:
         values = [np.asarray(getattr(record, name), np.int32).reshape(-1) for record in records]
@@ -82,6 +85,9 @@ def write(path: Path, records: Sequence[TokenRecord], metadata: Mapping[str, str
     columns["task"] = pa.array([record.task for record in records], pa.int32())
     batch = pa.RecordBatch.from_pydict(columns)
     batch = batch.replace_schema_metadata(dict(metadata))
-    with files.atomic_write(path) as temporary, pa.ipc.new_file(str(temporary), batch.schema) as file:
+    with (
+        files.atomic_write(path) as temporary,
+        pa.ipc.new_file(str(temporary), batch.schema) as file,
+    ):
         file.write_batch(batch)
     files.write_hash(path)

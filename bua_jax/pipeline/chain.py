@@ -5,10 +5,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from bua_jax.alignment.encoder import FILE as ENCODER
 from bua_jax.alignment.parts import model_sources
-from bua_jax.basics import files
 from bua_jax.basics.console import out
-from bua_jax.basics.environment import versions
 from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding.cache import CACHE_TYPES
 from bua_jax.decoding.rounds import DECODE
@@ -20,20 +19,23 @@ from bua_jax.models.qwen2_config import ATTENTION, REMAT
 from bua_jax.parallel import processes
 from bua_jax.parallel.sharding import parse_mesh
 from bua_jax.pipeline import dialogues, predictions
-from bua_jax.pipeline.data import build_data, data_sources
+from bua_jax.pipeline.data import EVENTS, build_data, data_sources
 from bua_jax.pipeline.encoder import build_encoder
 from bua_jax.pipeline.evaluate import build_evaluation
 from bua_jax.pipeline.reflection import build_reflection
-from bua_jax.pipeline.stages import build_stage
-from bua_jax.pipeline.steps import Run, Step, outline, plain
-from bua_jax.pipeline.windows import SETS, build_set, fields_of, step_of
+from bua_jax.pipeline.stages import TRAINED, build_stage
+from bua_jax.pipeline.steps import Run, Step, outline
+from bua_jax.pipeline.windows import FILE, SETS, build_set, fields_of, step_of
 from bua_jax.training.losses import LOSSES
 from bua_jax.training.optimizer import STAGE_TABLE
 
 
-def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
-    """Checks the config, creates the folder, and records what this command was asked to do.
+def start(
+    config: ConfigDict, workdir: Path, *, fresh: bool = False, take_over: bool = False
+) -> Run:
+    """Checks the config; nothing is written before `ensure` has found nothing to refuse.
 
+    take_over: see `basics.claims`.
     Raises `ConfigError` for a value that cannot work, or a non-empty folder with `fresh`.
     """
     if fresh and processes.is_first() and workdir.exists() and any(workdir.iterdir()):
@@ -42,9 +44,7 @@ def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
             "out to resume what is there."
         )
     _check(config)
-    if processes.is_first():
-        files.write_json(workdir / "run.json", {"config": plain(config), "versions": versions()})
-    return Run(config, workdir)
+    return Run(config, workdir, take_over=take_over)
 
 
 def show_outline(config: ConfigDict, workdir: Path, name: str) -> None:
@@ -144,6 +144,8 @@ def _stage(name: str, about: str) -> Step:
         lambda config: _stage_minutes(config, name),
         together=True,
         sources=model_sources,
+        files=(TRAINED,),
+        numbers=("attention", "remat", "merge_adapter"),
     )
 
 
@@ -170,6 +172,7 @@ def _windows(name: str) -> Step:
         lambda config: ("data",),
         lambda run: build_set(run, name),
         lambda config: 0.0,
+        files=(FILE,),
     )
 
 
@@ -184,6 +187,7 @@ STEPS: dict[str, Step] = {
             build_data,
             lambda config: 0.2,
             sources=data_sources,
+            files=(EVENTS,),
         ),
         *(_windows(name) for name in SETS),
         Step(
@@ -200,6 +204,7 @@ STEPS: dict[str, Step] = {
             build_encoder,
             lambda config: 1.5,
             together=True,
+            files=(ENCODER,),
         ),
         Step(
             "dialogues",
@@ -208,6 +213,7 @@ STEPS: dict[str, Step] = {
             lambda config: ("data", *(step_of(name) for name in dialogues.SETS)),
             dialogues.build_dialogues,
             lambda config: (config.windows.train or 1e5) / 60_000,
+            files=("stage1.parquet", "stage2.parquet"),
         ),
         _stage("stage1", "projector aligned with the language model (section 3.4.1)"),
         _stage("stage2", "user-level understanding, prediction, generation (section 3.4.2)"),
@@ -231,6 +237,7 @@ STEPS: dict[str, Step] = {
             ),
             build_reflection,
             lambda config: config.dialogues.reflect_train / 1500 + 0.5,
+            files=("stage3.parquet",),
         ),
         _stage("stage3", "self-reflective refinement (section 3.4.3)"),
         _stage("joint", "all stages' dialogues at once (Appendix S)"),
@@ -242,6 +249,7 @@ STEPS: dict[str, Step] = {
             build_evaluation,
             lambda config: (config.windows.test or 2e4) / 800 + 1.0,
             renew=True,
+            files=("../metrics.json",),
         ),
     )
 }

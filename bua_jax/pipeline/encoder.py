@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bua_jax.alignment.encoder import FILE
 from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
 from bua_jax.basics.files import write_json
@@ -65,7 +66,7 @@ def build_encoder(run: Run) -> dict[str, Any]:
         "hash": digest,
     }
     if processes.is_first():
-        save_tree(run.folder("encoder") / "encoder.safetensors", params, metadata)
+        save_tree(run.folder("encoder") / FILE, params, metadata)
         write_json(run.folder("encoder") / "history.json", records)
         if records:  # they are read back from metrics.jsonl, which may be damaged
             best = min(records, key=lambda record: record["validation_log_loss"])

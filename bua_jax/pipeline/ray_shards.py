@@ -64,7 +64,7 @@ def run_shards(  # noqa: PLR0913 (four of them are the cluster, by name)
     gpus: float = 0,
     retries: int = 3,
 ) -> list[Path]:
-    """Has `work` write the files 0 to `count - 1` of `folder` that are not there whole; returns all, in order.
+    """Has `work` write the files 0 to `count - 1` of `folder` that are not whole; returns all, in order.
 
     cpus, gpus: what a shard takes of a machine while it is worked on. A shard whose worker dies is
     worked on again up to `retries` times, then it is a `ConfigError`; what is finished stays in `folder`.
