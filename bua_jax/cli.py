@@ -86,6 +86,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
             sys.argv = argv
             config_flags.DEFINE_config_file("config", None, "Config file[:KEY=VALUE,...].")
             flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
+            define_take_over()
         if distributed:
             _define_distributed()
         try:
@@ -184,6 +185,13 @@ def workdir() -> Path:
         if part.exists() and not part.is_dir():
             raise ConfigError(f"--workdir={path}: {part} is a file. Choose a folder for the run.")
     return path
+
+
+def define_take_over() -> None:
+    """The flag of a verb that claims what it writes (`basics.claims`)."""
+    flags.DEFINE_bool(
+        "take_over", False, "Go on with what a process of another host has claimed, which is gone."
+    )
 
 
 def define_engine() -> None:

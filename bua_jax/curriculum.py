@@ -24,7 +24,7 @@ def main() -> None:
     if FLAGS.dry_run:
         show_outline(FLAGS.config, cli.workdir(), "evaluation")
         return
-    run = start(FLAGS.config, cli.workdir())
+    run = start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over)
     ensure(run, "evaluation", STEPS)
     report_results(run)
     print_results(run)

@@ -25,7 +25,9 @@ OF_THE_RUN = not cli.names_config(sys.argv)
 
 def main() -> None:
     workdir = cli.workdir()
-    run = start(cli.config_of(workdir) if OF_THE_RUN else FLAGS.config, workdir)
+    run = start(
+        cli.config_of(workdir) if OF_THE_RUN else FLAGS.config, workdir, take_over=FLAGS.take_over
+    )
     needs = STEPS["evaluation"].needs(run.config)
     missing = [s for s in needs if s in STAGES and read_record(run, s) is None]
     if missing:

@@ -21,6 +21,7 @@ and 64, float32). `--engine=ray` shares the histories out over a Ray cluster (ex
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -44,6 +45,7 @@ flags.DEFINE_integer("example", 0, "Print that many example histories and stop."
 flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
 flags.DEFINE_bool("refine", False, "Run the refinement round before the prediction.")
 cli.define_engine()
+cli.define_take_over()
 
 
 def main() -> None:
@@ -58,20 +60,15 @@ def main() -> None:
     bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
     ids, histories = read_histories(FLAGS.input, bua.catalogue, bua.windows.prediction_history)
     identity, part = bua.identity(FLAGS.input, "labels"), PARTS * bua.batch
+    options: dict[str, Any] = {"identity": identity, "take_over": FLAGS.take_over}
     if cluster is None:
-        write_answers(
-            FLAGS.output,
-            ids,
-            histories,
-            lambda some, begin: bua.predict(some),
-            identity=identity,
-            part=part,
-        )
+        asked = ids, histories, lambda some, begin: bua.predict(some)
+        write_answers(FLAGS.output, *asked, part=part, **options)
         return
     where = Path(FLAGS.model).resolve(), FLAGS.refine, FLAGS.mesh, Path(FLAGS.input).resolve()
     work = functools.partial(write_prediction_shard, *where, part)
     parts = -(-len(ids) // part)
-    write_answers_on_ray(FLAGS.output, work, parts, identity=identity, **cluster)
+    write_answers_on_ray(FLAGS.output, work, parts, **options, **cluster)
 
 
 if __name__ == "__main__":
