@@ -33,7 +33,10 @@ def assert_one_paragraph(done: subprocess.CompletedProcess[str]) -> None:
     assert "\n\n" not in done.stderr.strip()
 
 
-@pytest.mark.parametrize("name", ["base", "encoder", "catalogue", "lora", "soft_tokens", "recall"])
+@pytest.mark.parametrize(
+    "name",
+    ["base", "base_config", "tokenizer", "encoder", "catalogue", "lora", "soft_tokens", "recall"],
+)
 def test_a_model_of_another_base_encoder_or_label_set(copied: Path, name: str) -> None:
     tree, metadata = load_tree(copied / TRAINED)
     had = metadata[name]
