@@ -14,6 +14,7 @@ import sys
 from absl import flags
 
 from bua_jax import cli
+from bua_jax.basics import files
 from bua_jax.basics.errors import MismatchError
 from bua_jax.pipeline.chain import STAGES, STEPS, start
 from bua_jax.pipeline.report import print_results, report_results
@@ -37,8 +38,9 @@ def main() -> None:
             f"--workdir={run.workdir}"
         )
     ensure(run, "evaluation", STEPS)
-    report_results(run)
     print_results(run)
+    with files.where_writable():
+        report_results(run)
 
 
 if __name__ == "__main__":

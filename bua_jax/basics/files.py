@@ -5,6 +5,7 @@ their bytes in a file beside them (`write_hash`), or one in the record of the st
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError, WriteError
 
 
@@ -43,6 +45,18 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # such as of storage that can only be read
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def where_writable() -> Iterator[None]:
+    """What the block cannot write to storage that can only be read is left out, which is said."""
+    try:
+        yield
+    except WriteError as error:
+        read_only = (errno.EROFS, errno.EACCES, errno.EPERM)
+        if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in read_only):
+            raise
+        notice(str(error))
 
 
 def write_text(path: str | Path, text: str) -> None:

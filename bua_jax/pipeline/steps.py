@@ -31,7 +31,6 @@ from bua_jax.basics.errors import (
     DataError,
     MismatchError,
     UndeclaredError,
-    WriteError,
 )
 from bua_jax.parallel import processes
 
@@ -288,10 +287,8 @@ def ensure(run: Run, name: str, table: Mapping[str, Step]) -> None:
         if other or not finished:
             _build(run, step)
     if processes.is_first():
-        try:
+        with files.where_writable():
             note_command(run)
-        except WriteError as error:  # storage that can be read alone still shows what is finished
-            notice(str(error))
 
 
 def _build(run: Run, step: Step) -> None:
