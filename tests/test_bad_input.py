@@ -1,11 +1,13 @@
 """What goes wrong for users, through the verbs: one paragraph, exit code 2, earlier results untouched."""
 
+import ctypes
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +183,81 @@ def test_a_full_disk_keeps_what_was_there(copied: Path, name: str, step: str, si
     again = verb(name, *flags)
     assert again.returncode == 0, again.stderr
     assert (copied / step / "record.json").exists()
+
+
+def without_privilege() -> None:
+    """In the child: root too is held to the permissions of files."""
+    drop_from_bounding_set, override = 24, 1  # prctl's PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+    if os.geteuid() == 0 and ctypes.CDLL(None).prctl(drop_from_bounding_set, override, 0, 0, 0):
+        raise OSError("cannot give up CAP_DAC_OVERRIDE")
+
+
+def test_storage_that_can_only_be_read(copied: Path) -> None:
+    """A finished run prints its table; what has to be built is one paragraph."""
+    report = (copied / "report.html").read_bytes()
+    flags = ("--config=configs/quickstart.py", f"--workdir={copied}", *REDUCED)
+
+    def run(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", f"bua_jax.{name}", *flags]
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=without_privilege,
+        )
+
+    def writable(yes: bool) -> None:
+        for path in (copied, *copied.rglob("*")):
+            mode = path.stat().st_mode
+            path.chmod(mode | 0o200 if yes else mode & ~0o222)
+
+    writable(False)
+    try:
+        for done in (run("curriculum", *flags), run("evaluate", f"--workdir={copied}")):
+            assert done.returncode == 0, done.stderr
+            assert "bua - markov" in done.stdout
+            assert "Could not write" in done.stderr
+            assert "Traceback" not in done.stderr
+        writable(True)
+        shutil.rmtree(copied / "evaluation")
+        writable(False)
+        done = run("curriculum", *flags)
+        assert_one_paragraph(done)
+        assert f"Could not write {copied}/.evaluation.claim: Permission denied" in done.stderr
+    finally:
+        writable(True)
+    assert (copied / "report.html").read_bytes() == report
+
+
+def test_a_refused_command_does_not_say_what_the_run_was_asked(copied: Path) -> None:
+    before = (copied / "run.json").read_bytes()
+    flags = ("--config=configs/quickstart.py", f"--workdir={copied}", *REDUCED)
+    for other in ("--config.encoder.kind=sasrec", "--config.stages=(3,)"):
+        assert_one_paragraph(verb("curriculum", *flags, other))
+        assert (copied / "run.json").read_bytes() == before
+
+
+def test_two_processes_on_one_folder(tmp_path: Path) -> None:
+    """The second ends at once and names the first, which goes on."""
+    command = [sys.executable, "-m", "bua_jax.pretrain", "--config=configs/quickstart.py"]
+    command += [f"--workdir={tmp_path / 'run'}", *REDUCED]
+    first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for _ in range(1200):
+        if (tmp_path / "run" / ".encoder.claim").exists():
+            break
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.1)
+    second = subprocess.run(
+        [*command, "--config.seed=43"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert_one_paragraph(second)
+    assert f"encoder is being written by process {first.pid} on " in second.stderr
+    said = first.communicate()[1]
+    assert first.returncode == 0, said
+    record = files.read_sealed(tmp_path / "run" / "encoder" / "record.json")
+    assert record["settings"]["seed"] == 42
+    asked = files.read_sealed(tmp_path / "run" / "run.json")["config"]["seed"]
+    assert asked == 42
+    assert not list((tmp_path / "run").glob(".*"))

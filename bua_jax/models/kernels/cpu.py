@@ -177,7 +177,7 @@ def _library() -> Path | None:
     if files.is_whole(library):
         return library
     if library.exists():
-        notice(f"{library} was cut or altered, and is compiled anew")
+        notice(f"{library} was cut or altered (or is of an older version): compiled anew")
     slower = "training and decoding on this CPU will take up to twice as long"
     named = os.environ.get("CXX")
     names = [named] if named else ["c++", "g++", "clang++"]
