@@ -22,11 +22,11 @@ from bua_jax.basics.errors import DataError, WriteError
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, mode: int = 0o644) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it onto `path` if the block succeeds.
 
     On any error the temporary file is removed and an existing `path` is left untouched.
-    It may be read by all. Raises `WriteError` for a full disk or a missing permission.
+    mode: permissions, whatever the library that writes chooses. Raises `WriteError` for a full disk or a missing permission.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -35,7 +35,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # some libraries write for the owner alone
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except OSError as error:
         raise WriteError(
