@@ -25,7 +25,7 @@ cli.define_engine()
 
 
 def main() -> None:
-    run = start(FLAGS.config, cli.workdir())
+    run = start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over)
     steps, cluster = STEPS, cli.cluster()
     if cluster is not None:
         build = functools.partial(build_dialogues_on_ray, **cluster)

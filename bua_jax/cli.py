@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from bua_jax.basics import config as configs
 from bua_jax.basics import files, interrupts
 from bua_jax.basics.console import notice, run_verb
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import ConfigError, DataError
 
 FLAGS = flags.FLAGS
 
@@ -86,6 +86,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
             sys.argv = argv
             config_flags.DEFINE_config_file("config", None, "Config file[:KEY=VALUE,...].")
             flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
+            define_take_over()
         if distributed:
             _define_distributed()
         try:
@@ -154,7 +155,10 @@ def config_of(workdir: Path) -> ConfigDict:
     path = workdir / "run.json"
     if not path.is_file():
         return FLAGS.config
-    config = ConfigDict(_with_tuples(files.read_json(path)["config"]))
+    try:
+        config = ConfigDict(_with_tuples(files.read_sealed(path)["config"]))
+    except DataError as error:
+        raise DataError(f"{error} Name the config of the run with --config=FILE.") from error
     for name, value in FLAGS["config"].override_values.items():  # type: ignore[attr-defined]
         config.update_from_flattened_dict({name: value})
     config.lock()
@@ -181,6 +185,13 @@ def workdir() -> Path:
         if part.exists() and not part.is_dir():
             raise ConfigError(f"--workdir={path}: {part} is a file. Choose a folder for the run.")
     return path
+
+
+def define_take_over() -> None:
+    """The flag of a verb that claims what it writes (`basics.claims`)."""
+    flags.DEFINE_bool(
+        "take_over", False, "Go on with what a process of another host has claimed, which is gone."
+    )
 
 
 def define_engine() -> None:

@@ -13,6 +13,7 @@ says how they are started); stages are trained by all of them, everything else i
 from absl import flags
 
 from bua_jax import cli
+from bua_jax.basics import files
 from bua_jax.pipeline.chain import STEPS, show_outline, start
 from bua_jax.pipeline.report import print_results, report_results
 from bua_jax.pipeline.steps import ensure
@@ -24,10 +25,11 @@ def main() -> None:
     if FLAGS.dry_run:
         show_outline(FLAGS.config, cli.workdir(), "evaluation")
         return
-    run = start(FLAGS.config, cli.workdir())
+    run = start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over)
     ensure(run, "evaluation", STEPS)
-    report_results(run)
     print_results(run)
+    with files.where_writable():
+        report_results(run)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import sys
 from absl import flags
 
 from bua_jax import cli
+from bua_jax.basics import files
 from bua_jax.basics.errors import MismatchError
 from bua_jax.pipeline.chain import STAGES, STEPS, start
 from bua_jax.pipeline.report import print_results, print_samples, report_results
@@ -31,7 +32,8 @@ OF_THE_RUN = not cli.names_config(sys.argv)
 
 def main() -> None:
     workdir = cli.workdir()
-    run = Run(cli.config_of(workdir) if OF_THE_RUN else FLAGS.config, workdir)
+    config = cli.config_of(workdir) if OF_THE_RUN else FLAGS.config
+    run = Run(config, workdir, take_over=FLAGS.take_over)
     needed = outline(run, "evaluation", STEPS)
     missing = [step for step, finished in needed.items() if not finished and step != "evaluation"]
     if untrained := [step for step in missing if step in STAGES]:
@@ -40,10 +42,11 @@ def main() -> None:
             f"python -m bua_jax.curriculum --config={cli.config_argument()} --workdir={workdir}"
         )
     if missing:
-        run = start(run.config, workdir)
+        run = start(config, workdir, take_over=FLAGS.take_over)
     ensure(run, "evaluation", STEPS)
-    report_results(run)
     print_results(run)
+    with files.where_writable():
+        report_results(run)
     if FLAGS.show:
         print_samples(run, FLAGS.show)
 

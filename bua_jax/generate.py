@@ -32,6 +32,7 @@ flags.DEFINE_bool("predictions", False, "Predict too, after the same understandi
 flags.DEFINE_float("temperature", 1.0, "Of the sampled day; 0 = greedy.", lower_bound=0.0)
 flags.DEFINE_float("top_p", 0.95, "Nucleus of the sampled day.", lower_bound=0.0, upper_bound=1.0)
 flags.DEFINE_integer("seed", 42, "Of the sampled day.")
+cli.define_take_over()
 
 
 def main() -> None:
@@ -54,6 +55,7 @@ def main() -> None:
         lambda some, begin: bua.generate(some, rows=range(begin, begin + len(some)), **options),
         identity=bua.identity(FLAGS.input, f"{options}"),
         part=PARTS * bua.batch,
+        take_over=FLAGS.take_over,
     )
 
 

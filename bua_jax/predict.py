@@ -21,20 +21,20 @@ and 64, float32). `--engine=ray` shares the histories out over a Ray cluster (ex
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
 from bua_jax.events.histories import example_lines, read_histories
-from bua_jax.events.schema import EventStore
 from bua_jax.pipeline.answers import (
     PARTS,
     write_answers,
     write_answers_on_ray,
     write_prediction_shard,
 )
-from bua_jax.pipeline.finished import load
+from bua_jax.pipeline.finished import events_of, load
 from bua_jax.pipeline.ray_shards import start_ray
 
 FLAGS = flags.FLAGS
@@ -45,12 +45,12 @@ flags.DEFINE_integer("example", 0, "Print that many example histories and stop."
 flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
 flags.DEFINE_bool("refine", False, "Run the refinement round before the prediction.")
 cli.define_engine()
+cli.define_take_over()
 
 
 def main() -> None:
     if FLAGS.example:
-        store = EventStore.load(Path(FLAGS.model) / "data" / "events.parquet")
-        sys.stdout.writelines(example_lines(store, FLAGS.example))
+        sys.stdout.writelines(example_lines(events_of(FLAGS.model), FLAGS.example))
         return
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
@@ -60,20 +60,15 @@ def main() -> None:
     bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
     ids, histories = read_histories(FLAGS.input, bua.catalogue, bua.windows.prediction_history)
     identity, part = bua.identity(FLAGS.input, "labels"), PARTS * bua.batch
+    options: dict[str, Any] = {"identity": identity, "take_over": FLAGS.take_over}
     if cluster is None:
-        write_answers(
-            FLAGS.output,
-            ids,
-            histories,
-            lambda some, begin: bua.predict(some),
-            identity=identity,
-            part=part,
-        )
+        asked = ids, histories, lambda some, begin: bua.predict(some)
+        write_answers(FLAGS.output, *asked, part=part, **options)
         return
     where = Path(FLAGS.model).resolve(), FLAGS.refine, FLAGS.mesh, Path(FLAGS.input).resolve()
     work = functools.partial(write_prediction_shard, *where, part)
     parts = -(-len(ids) // part)
-    write_answers_on_ray(FLAGS.output, work, parts, identity=identity, **cluster)
+    write_answers_on_ray(FLAGS.output, work, parts, **options, **cluster)
 
 
 if __name__ == "__main__":

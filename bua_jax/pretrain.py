@@ -15,7 +15,7 @@ FLAGS = flags.FLAGS
 
 
 def main() -> None:
-    ensure(start(FLAGS.config, cli.workdir()), "encoder", STEPS)
+    ensure(start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over), "encoder", STEPS)
 
 
 if __name__ == "__main__":

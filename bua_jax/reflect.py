@@ -17,7 +17,7 @@ flags.DEFINE_integer("show", 0, "Print that many stage-3 dialogues.")
 
 
 def main() -> None:
-    run = start(FLAGS.config, cli.workdir())
+    run = start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over)
     ensure(run, "reflect", STEPS)
     if FLAGS.show:
         show(read_dialogues(run.folder("reflect") / "stage3.parquet"), FLAGS.show)

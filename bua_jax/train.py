@@ -26,7 +26,7 @@ def main() -> None:
     if FLAGS.dry_run:
         show_outline(FLAGS.config, cli.workdir(), FLAGS.config.step)
         return
-    run = start(FLAGS.config, cli.workdir(), fresh=FLAGS.fresh)
+    run = start(FLAGS.config, cli.workdir(), fresh=FLAGS.fresh, take_over=FLAGS.take_over)
     ensure(run, run.config.step, STEPS)
 
 

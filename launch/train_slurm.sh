@@ -15,6 +15,9 @@
 #   launch/train_slurm.sh checkpoints/Qwen2.5-7B foursquare_nyc --dry-run
 source "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}/launch/setup.sh"
 command=(launch/train_gpus.sh "${@:1:2}" --distributed "--config.execution.mesh=${SLURM_NNODES:-2}x8x1" "${@:3}")
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
+  command+=(--take_over) # a requeued job is alone, and a node that died has left its claim
+fi
 if [[ " $* " == *" --dry-run "* ]]; then
   exec "${command[@]}"
 fi

@@ -104,7 +104,7 @@ class Bua:
         said = {
             "input": files.sha256_file(path),
             "model": huggingface.tree_hash(trained),
-            "base": self.parts.identity["base"],
+            "parts": self.parts.identity,
             "decoding": self.decoding.to_dict(),
         }
         return f"{self.signature(how)}|{files.sha256_json(said)}"

@@ -9,20 +9,13 @@ from bua_jax.interop.huggingface import load_tree
 from bua_jax.models.encoders import EncoderConfig
 from bua_jax.training.events import EncoderSettings
 
+FILE = "encoder.safetensors"
+
 
 def load_encoder(folder: Path) -> tuple[EncoderConfig, Any, dict[str, str]]:
     """(config, parameters, metadata) of a finished encoder step. Raises `CheckpointError`."""
-    params, metadata = load_tree(folder / "encoder.safetensors")
+    params, metadata = load_tree(folder / FILE)
     return EncoderConfig.from_json(metadata["config"]), params, metadata
-
-
-ENCODER_FIELDS = (
-    "encoder",
-    "windows.prediction_history",
-    "windows.generation_history",
-    "windows.min_history",
-)
-"""What `encoder_config` and `encoder_settings` read, beside the seed."""
 
 
 def encoder_config(run_config: Settings, catalogue: Catalogue) -> EncoderConfig:

@@ -55,6 +55,13 @@ def training_attention(name: str, sizes: Qwen2Config) -> str:
     )
 
 
+def computed(llm: Qwen2Config) -> str:
+    """What a base computes beside its weights: `rope_theta 10000.0, ...`."""
+    how = ("dtype", "attention", "remat", "max_positions")
+    said = dataclasses.asdict(llm).items()
+    return ", ".join(f"{name} {value}" for name, value in said if name not in how)
+
+
 def lora_of(config: Settings) -> LoraConfig:
     """The adapter's shape; config: the part `model`."""
     return LoraConfig(config.lora_rank, config.lora_alpha, tuple(config.lora_targets))
@@ -99,6 +106,8 @@ def assemble(
     }
     identity = {
         "base": base.digest,
+        "base_config": computed(llm_config),
+        "tokenizer": base.tokenizer.fingerprint,
         "encoder": metadata["hash"],
         "catalogue": metadata["catalogue"],
         "data": metadata["data"],
@@ -134,11 +143,12 @@ def _imported(
     if not path.is_file():
         return {"adapter": adapter}
     tree, metadata = huggingface.load_tree(path)
-    for name in ("encoder", "catalogue", "soft_tokens"):
-        if metadata.get(name) != identity[name]:
+    said = {name: identity[name] for name in ("base_config", "tokenizer")} | metadata
+    for name in ("base_config", "tokenizer", "encoder", "catalogue", "soft_tokens"):
+        if said.get(name) != identity[name]:
             raise MismatchError(
-                f"{path} was trained with {name} {metadata.get(name)!r}, but here it is "
-                f"{identity[name]!r}. Use the encoder and labels that it was trained with, or move the "
+                f"{path} was trained with {name} {said.get(name)!r}, but here it is "
+                f"{identity[name]!r}. Use the base, encoder and labels that it was trained with, or move the "
                 "file away to train a projector of your own."
             )
     return {"adapter": adapter, "projector": tree["projector"]}
@@ -152,8 +162,8 @@ def save_trained(path: Path, trained: dict[str, Any], identity: dict[str, Any]) 
 def with_trained(parts: Parts, path: Path) -> Parts:
     """`parts` with the projector and adapter of a finished stage.
 
-    Raises `MismatchError` naming both values if they were trained with another base, encoder, label
-    set, adapter shape or kind of soft token.
+    Raises `MismatchError` naming both values if they were trained with another base (its weights, what it
+    computes, its tokenizer), encoder, label set, adapter shape or kind of soft token.
     """
     tree, metadata = huggingface.load_tree(path)
     for name, value in parts.identity.items():

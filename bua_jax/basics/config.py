@@ -6,7 +6,8 @@ The same files are found from a checkout and from an installed wheel.
 """
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -109,6 +110,43 @@ def parse_arg(arg: str, defaults: dict[str, str]) -> dict[str, str]:
             )
         values[key] = value
     return values
+
+
+def plain(config: Settings) -> Any:
+    """The config, or a part of it, as JSON values (tuples become lists)."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def settings(config: Settings, fields: Iterable[str]) -> dict[str, Any]:
+    """The values of `fields`, flattened to dotted names, as JSON values."""
+    found: dict[str, Any] = {}
+
+    def collect(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key in sorted(value):
+                collect(f"{name}.{key}", value[key])
+        else:
+            found[name] = value
+
+    for field in fields:
+        value: Any = config
+        for key in field.split("."):
+            value = value[key]
+        whole = value.to_dict() if hasattr(value, "to_dict") else value
+        collect(field, json.loads(json.dumps(whole)))
+    return found
+
+
+def nested(values: Mapping[str, Any]) -> ConfigDict:
+    """The config that `settings` flattened."""
+    config: dict[str, Any] = {}
+    for name, value in values.items():
+        *parts, last = name.split(".")
+        place = config
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return ConfigDict(config)
 
 
 class View:

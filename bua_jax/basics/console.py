@@ -4,6 +4,7 @@ Labels, paths and texts of models are printed as they are: no markup is read in 
 terminal would obey is spelled out.
 """
 
+import errno
 import re
 import sys
 import unicodedata
@@ -94,8 +95,14 @@ def mute() -> None:
     out.quiet = err.quiet = True
 
 
+_STORAGE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
 def run_verb(main: Callable[[], None]) -> None:
-    """Runs a verb: a `BuaError` becomes one paragraph on stderr and exit code 2, Ctrl-C exit code 130."""
+    """Runs a verb: a `BuaError` becomes one paragraph on stderr and exit code 2, Ctrl-C exit code 130.
+
+    So does an error of storage that nobody has named better.
+    """
     try:
         main()
     except Interrupted as stop:
@@ -105,6 +112,17 @@ def run_verb(main: Callable[[], None]) -> None:
     except BuaError as error:
         err.quiet = False
         err.print(f"{type(error).__name__}: {error}", style="red")
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        err.quiet = False
+        where = f" {error.filename}" if error.filename else ""
+        err.print(
+            f"{type(error).__name__}:{where}: {error.strerror}. Free disk space, or give a place that "
+            "can be read and written; what was finished is as it was.",
+            style="red",
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         notice(

@@ -1,12 +1,16 @@
 """The environment that every run directory records."""
 
+import functools
 import importlib.metadata
+import os
 import platform
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from bua_jax.basics.files import sha256_file, sha256_json
 from bua_jax.basics.version import __version__
 
 PACKAGES = (
@@ -45,13 +49,38 @@ def git_revision() -> str | None:
     return revision.stdout.strip() or None
 
 
+@functools.cache
+def code_hash() -> str:
+    """Hash of the package's own source, which a commit of a changed checkout does not tell."""
+    package = Path(__file__).resolve().parents[1]
+    sources = sorted(p for kind in ("*.py", "*.cc", "*.h") for p in package.rglob(kind))
+    named = [(path.relative_to(package).as_posix(), sha256_file(path)) for path in sources]
+    return sha256_json(named)
+
+
+def hardware() -> dict[str, Any]:
+    """What the last bits of numbers depend on beside the program: the kind of device, and a CPU's cores."""
+    import jax
+
+    device = jax.devices()[0]
+    # As XLA counts them, which shares sums out over them.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"device": device.device_kind, "cores": cores if device.platform == "cpu" else None}
+
+
 def versions() -> dict[str, str | None]:
-    """Package versions, Python, platform, git revision, and jax's devices where jax is used at all."""
+    """Package versions, Python, platform, git revision, a hash of the source; jax's devices if it is used."""
+    jax = sys.modules.get("jax")
+    devices = ", ".join(str(device) for device in jax.devices()) if jax else None
+    return {**_versions(), "devices": devices}
+
+
+@functools.cache
+def _versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {"bua_jax": __version__, "git": git_revision()}
+    found["code"] = code_hash()
     found["python"] = platform.python_version()
     found["platform"] = platform.platform()
-    jax = sys.modules.get("jax")
-    found["devices"] = ", ".join(str(device) for device in jax.devices()) if jax else None
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -21,8 +21,12 @@ class CheckpointError(BuaError):
     """A checkpoint or weight file is missing, truncated, altered or of another model."""
 
 
-class WriteError(BuaError):
+class WriteError(DataError):
     """A file could not be written, most often because the disk is full."""
+
+
+class ClaimedError(BuaError):
+    """Another process writes the same step or file; names it."""
 
 
 class Interrupted(BuaError):

@@ -1,6 +1,12 @@
-"""Files that are either complete or absent: temporary name, fsync, rename. And content hashes."""
+"""Files that are either complete or absent: temporary name, fsync, rename. And content hashes.
+
+What is read back and believed has a hash: JSON objects one of their values (`seal`), other files one of
+their bytes in a file beside them (`write_hash`), or one in the record of the step that wrote them.
+"""
 
 import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
@@ -11,15 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from bua_jax.basics.errors import DataError
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import DataError, WriteError
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, mode: int = 0o644) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it onto `path` if the block succeeds.
 
     On any error the temporary file is removed and an existing `path` is left untouched.
-    Raises `DataError` for a full disk or a missing permission.
+    mode: permissions, whatever the library that writes chooses. Raises `WriteError` for a full disk or a
+    missing permission.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -28,15 +36,28 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except OSError as error:
-        raise DataError(
+        raise WriteError(
             f"Could not write {path}: {error.strerror or error}. Nothing was replaced. "
             "Free disk space or choose another --workdir, then run the same command again."
         ) from error
     finally:
-        with contextlib.suppress(NotADirectoryError):
+        with contextlib.suppress(OSError):  # such as of storage that can only be read
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def where_writable() -> Iterator[None]:
+    """What the block cannot write to storage that can only be read is left out, which is said."""
+    try:
+        yield
+    except WriteError as error:
+        read_only = (errno.EROFS, errno.EACCES, errno.EPERM)
+        if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in read_only):
+            raise
+        notice(str(error))
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -67,6 +88,53 @@ def read_json(path: str | Path) -> Any:
     raise DataError(f"{path} is not valid JSON ({wrong}).")
 
 
+SEAL = "sha256"
+
+
+def seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a JSON object with a hash over them."""
+    return {**values, SEAL: sha256_json(dict(values))}
+
+
+def unseal(values: Any, where: str | Path) -> dict[str, Any]:
+    """What was sealed. Raises `DataError` naming `where` if the values are not those."""
+    if not isinstance(values, dict) or values.get(SEAL) != sha256_json(
+        rest := {name: value for name, value in values.items() if name != SEAL}
+    ):
+        raise DataError(
+            f"{where} was altered or damaged after it was written (or an older version wrote it): the "
+            "hash of its content is another."
+        )
+    return rest
+
+
+def write_sealed(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON values with a hash over them, atomically."""
+    write_json(path, seal(json.loads(json.dumps(values))))
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """What `write_sealed` wrote. Raises `DataError` if the file holds anything else."""
+    return unseal(read_json(path), path)
+
+
+def _hash_of(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def write_hash(path: Path) -> None:
+    """Writes the hash of a file's bytes beside it."""
+    write_text(_hash_of(path), sha256_file(path) + "\n")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there, and is the one of which `write_hash` wrote the hash."""
+    beside = _hash_of(path)
+    if not (path.is_file() and beside.is_file()):
+        return False
+    return beside.read_bytes() == f"{sha256_file(path)}\n".encode()
+
+
 def sha256_text(text: str) -> str:
     """First 16 hex digits of the SHA-256 of `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -81,6 +149,38 @@ def sha256_file(path: str | Path) -> str:
     """First 16 hex digits of the SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+_READ_OF_A_FOLDER = (  # with a model, an adapter or a tokenizer
+    "*config.json",
+    "*.index.json",
+    "tokenizer.json",
+    "*.safetensors",
+    "*.tiktoken",
+)
+
+
+def sha256_of(path: Path) -> str | None:
+    """Hash of a file, or of what is read of a folder; None where there is neither.
+
+    What has the size and the time of change that it had is not read again.
+    """
+    if path.is_file():
+        return _once(path)
+    if not path.is_dir():
+        return None
+    parts = sorted({p for kind in _READ_OF_A_FOLDER for p in path.glob(kind) if p.is_file()})
+    return sha256_json([(p.name, _once(p)) for p in parts])
+
+
+def _once(path: Path) -> str:
+    stat = path.stat()
+    return _hash_once(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _hash_once(path: Path, size: int, changed: int) -> str:
+    return sha256_file(path)
 
 
 def sha256_arrays(

@@ -33,7 +33,6 @@ from bua_jax.decoding.cache import (
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.decoding.labels import build_tree, score_labels
 from bua_jax.dialogue.prompts import next_turn
-from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import history, prediction_windows, sample_windows
 from bua_jax.interop import gguf, huggingface
 from bua_jax.models import aligned
@@ -303,7 +302,7 @@ def compare_predictions(
     of histories whose understanding texts are all equal.
     """
     bua = dataclasses.replace(finished.load(run), batch=batch)
-    store = EventStore.load(run / "data" / "events.parquet")
+    store = finished.events_of(run)
     windows = sample_windows(prediction_windows(store, "test"), count, 0)
     spans = zip(windows.start, windows.end, strict=True)
     histories = [history(store, int(start), int(end)) for start, end in spans]

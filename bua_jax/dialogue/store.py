@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from bua_jax.basics.console import out
 from bua_jax.basics.errors import DataError, MismatchError
-from bua_jax.basics.files import atomic_write
+from bua_jax.basics.files import atomic_write, sha256_json
 from bua_jax.dialogue.rounds import Dialogue, Round
 from bua_jax.dialogue.rules import VERSION
 from bua_jax.events.schema import EventStore
@@ -39,12 +39,13 @@ def provenance(store: EventStore) -> dict[str, str]:
 
 def write_dialogues(
     path: str | Path, dialogues: Iterable[Dialogue], metadata: Mapping[str, str]
-) -> None:
-    """Writes a row per dialogue with `metadata` (see `provenance`), atomically."""
+) -> str:
+    """Writes a row per dialogue with `metadata` (see `provenance`), atomically; returns a hash of them."""
     rows = [dataclasses.asdict(dialogue) for dialogue in dialogues]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(dict(metadata)))
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
+    return sha256_json(rows)
 
 
 def read_dialogues(path: str | Path, expected: Mapping[str, str] | None = None) -> list[Dialogue]:

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from bua_jax.basics.errors import DataError
-from bua_jax.basics.files import atomic_write, read_json
+from bua_jax.basics.files import SEAL, atomic_write, read_json, seal, unseal
 from bua_jax.events.readers import ANONYMISED_KEY, anonymised_mark, read_frame
 from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import SPLITS
@@ -133,11 +133,14 @@ def load_key(key_file: str | Path | None, output: str | Path) -> bytes:
         )
     if not key_file.exists():
         key = secrets.token_bytes(_KEY_BYTES)
-        with atomic_write(key_file) as temporary:
+        with atomic_write(key_file, mode=0o600) as temporary:
             temporary.touch(mode=0o600)
-            temporary.write_text(json.dumps({"key": key.hex()}) + "\n", encoding="utf-8")
+            text = json.dumps(seal({"key": key.hex()}))
+            temporary.write_text(text + "\n", encoding="utf-8")
         return key
     value = read_json(key_file)
+    if isinstance(value, dict) and SEAL in value:  # one that was made by hand has none
+        value = unseal(value, key_file)
     try:
         key = bytes.fromhex(value["key"])
     except (KeyError, TypeError, ValueError):

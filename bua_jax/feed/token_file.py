@@ -1,14 +1,14 @@
 """Token records in an Arrow file that is mapped into memory: any of them is read at once, none is loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 import pyarrow as pa
 
+from bua_jax.basics import files
 from bua_jax.basics.errors import DataError
-from bua_jax.basics.files import atomic_write
 from bua_jax.dialogue.prompts import TokenRecord
 
 _COLUMNS = ("tokens", "round_ids", "kinds", "soft_index", "events")
@@ -20,9 +20,12 @@ class TokenFile(Sequence[TokenRecord]):
     Pickled it is a path: another process maps the file anew, and no record is sent.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, check: bool = True) -> None:
+        """check: whether the hash of the file is; not where another process has just done it."""
         self._path = path.absolute()
         try:
+            if check and not files.is_whole(path):
+                raise DataError(f"{path} is damaged (the hash beside it is of other content).")
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
             self.metadata = {
@@ -35,8 +38,8 @@ class TokenFile(Sequence[TokenRecord]):
         self._offsets = {name: column.offsets.to_numpy() for name, column in lists.items()}
         self._values = {name: column.values.to_numpy() for name, column in lists.items()}
 
-    def __reduce__(self) -> tuple[type["TokenFile"], tuple[Path]]:
-        return TokenFile, (self._path,)
+    def __reduce__(self) -> tuple[Callable[[Path], "TokenFile"], tuple[Path]]:
+        return _mapped_anew, (self._path,)
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -63,8 +66,15 @@ class TokenFile(Sequence[TokenRecord]):
         return TokenRecord(**parts, task=int(self._tasks[index]))
 
 
+def _mapped_anew(path: Path) -> TokenFile:
+    return TokenFile(path, check=False)
+
+
 def write(path: Path, records: Sequence[TokenRecord], metadata: Mapping[str, str]) -> None:
-    """Writes all records as one batch, atomically. Raises `DataError` for a full disk."""
+    """Writes all records as one batch, atomically, and their hash beside them.
+
+    Raises `DataError` for a full disk.
+    """
 
     def column(name: str) -> pa.Array:
         values = [np.asarray(getattr(record, name), np.int32).reshape(-1) for record in records]
@@ -75,5 +85,9 @@ def write(path: Path, records: Sequence[TokenRecord], metadata: Mapping[str, str
     columns["task"] = pa.array([record.task for record in records], pa.int32())
     batch = pa.RecordBatch.from_pydict(columns)
     batch = batch.replace_schema_metadata(dict(metadata))
-    with atomic_write(path) as temporary, pa.ipc.new_file(str(temporary), batch.schema) as file:
+    with (
+        files.atomic_write(path) as temporary,
+        pa.ipc.new_file(str(temporary), batch.schema) as file,
+    ):
         file.write_batch(batch)
+    files.write_hash(path)

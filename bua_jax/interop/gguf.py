@@ -21,7 +21,7 @@ from tokenizers import AddedToken, decoders, models
 
 from bua_jax.basics import files
 from bua_jax.basics.console import notice
-from bua_jax.basics.errors import CheckpointError
+from bua_jax.basics.errors import CheckpointError, DataError
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import PRE_TOKENIZERS
 from bua_jax.models.qwen2_config import Qwen2Config
@@ -68,7 +68,10 @@ def directory(path: str | Path, cache: str | Path | None = None) -> Path:
     cache = Path(cache) if cache else Path.home() / ".cache" / "bua_jax" / "gguf"
     folder = cache / files.sha256_file(path)
     if folder.is_dir():
-        return folder
+        if _is_whole(folder):
+            return folder
+        notice(f"{folder} was cut or altered (or is of an older version): converted anew")
+        shutil.rmtree(folder)
     metadata, tensors = _open(path)
     config = _config(path, metadata, tensors)
     notice(f"{path.name}: converting to safetensors in {folder}")
@@ -79,6 +82,7 @@ def directory(path: str | Path, cache: str | Path | None = None) -> Path:
         huggingface.write_config(temporary, config)
         _tokenizer(path, metadata).save(str(temporary / "tokenizer.json"))
         files.write_json(temporary / "tokenizer_config.json", _tokenizer_config(metadata))
+        files.write_sealed(temporary / _HASHES, _hashes(temporary))
         os.replace(temporary, folder)
     except OSError as error:
         if not folder.is_dir():  # another process may have finished the same conversion
@@ -88,6 +92,22 @@ def directory(path: str | Path, cache: str | Path | None = None) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+_HASHES = "hashes.json"
+
+
+def _hashes(folder: Path) -> dict[str, str | None]:
+    """Of the files of a conversion, by name."""
+    return {p.name: files.sha256_of(p) for p in sorted(folder.iterdir()) if p.name != _HASHES}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a conversion is as it was written."""
+    try:
+        return files.read_sealed(folder / _HASHES) == _hashes(folder)
+    except (DataError, OSError):
+        return False
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,7 +16,13 @@ from safetensors.numpy import save_file
 from bua_jax.basics import files
 from bua_jax.basics.errors import CheckpointError
 from bua_jax.interop.model_config import read_config, write_config
-from bua_jax.interop.tensors import Stored, check_finite, find_tensors, open_safetensors
+from bua_jax.interop.tensors import (
+    Stored,
+    check_finite,
+    find_tensors,
+    open_safetensors,
+    write_safetensors,
+)
 from bua_jax.models.lora import MODULE_OF
 from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel.sharding import to_host
@@ -222,7 +228,7 @@ def save_tree(path: str | Path, tree: Mapping[str, Any], metadata: Mapping[str, 
         (files.sha256_arrays(flat) + _canonical(metadata)).encode()
     ).hexdigest()
     with files.atomic_write(path) as temporary:
-        save_file(flat, temporary, metadata={**metadata, "sha256": content})
+        write_safetensors(temporary, flat, {**metadata, "sha256": content})
 
 
 def _canonical(metadata: Mapping[str, str]) -> str:

@@ -14,12 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
 from bua_jax.basics import files
 from bua_jax.basics.errors import CheckpointError, DataError, MismatchError
 from bua_jax.interop.model_config import neutral
-from bua_jax.interop.tensors import check_finite, open_safetensors
+from bua_jax.interop.tensors import check_finite, open_safetensors, write_safetensors
 from bua_jax.models.lora import MODULE_OF, LoraConfig, kernel_shapes
 from bua_jax.models.qwen2_config import Qwen2Config
 
@@ -104,7 +103,7 @@ def save(
     files.write_text(folder / "README.md", card)
     files.write_text(folder / CONFIG, text)
     with files.atomic_write(folder / TENSORS) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        write_safetensors(temporary, tensors, metadata)
 
 
 def _read_config(path: Path) -> tuple[LoraConfig, str]:

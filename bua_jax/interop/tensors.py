@@ -1,11 +1,14 @@
 """Safetensors files: which of a folder's hold a model, and their tensors, checked as they are read."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import CheckpointError
@@ -52,6 +55,20 @@ def open_safetensors(path: Path) -> Any:
         return safe_open(path, framework="np")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file ({error}).") from error
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """A safetensors file, the same for the same content; the library's metadata has a random order."""
+    data = memoryview(save(dict(tensors)))
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(bytes(data[8:start]))}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(data[start:])
 
 
 def _model_files(folder: Path) -> list[Path]:

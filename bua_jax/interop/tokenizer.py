@@ -13,6 +13,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from bua_jax.basics.errors import CheckpointError
+from bua_jax.basics.files import sha256_file
 from bua_jax.interop.model_config import json_object
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
@@ -66,6 +67,7 @@ class HFTokenizer:
     soft: int
     soft_end: int
     vocab_size: int
+    fingerprint: str = ""  # hash of the file that it was read from
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; special tokens written out in it stay text."""
@@ -120,7 +122,8 @@ def load_tokenizer(folder: str | Path, vocab_size: int) -> HFTokenizer:
             "tokens to spare; the soft tokens need three."
         )
     soft_end, soft, soft_start = (free + spare)[:3]
-    return HFTokenizer(tokenizer, im_start, im_end, soft_start, soft, soft_end, vocab_size)
+    ids = im_start, im_end, soft_start, soft, soft_end
+    return HFTokenizer(tokenizer, *ids, vocab_size, sha256_file(path))
 
 
 _MOST_REPEATS = 3

@@ -22,6 +22,7 @@ METHOD = Method(
     ),
     load=lambda site: neural.load(site, KIND),
     fit=lambda site, data: neural.fit(site, data, KIND),
+    files=(neural.FILE,),
     needs=lambda config: ("encoder",) if neural.is_the_runs(config, KIND) else (),
     fit_reads=FIELDS,
 )

@@ -81,5 +81,6 @@ METHOD = Method(
     ),
     load=_load,
     fit=_fit,
+    files=("adjustment.json",),
     needs=lambda config: ("encoder", _BUA),
 )

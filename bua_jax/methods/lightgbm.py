@@ -157,4 +157,5 @@ METHOD = Method(
     ),
     load=_load,
     fit=_fit,
+    files=("booster.txt", "sizes.json"),
 )

@@ -42,4 +42,5 @@ METHOD = Method(
     About("Majority", "what the training users do most", (), "events"),
     load=_load,
     fit=_fit,
+    files=("shares.json",),
 )

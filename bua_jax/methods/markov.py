@@ -51,4 +51,5 @@ METHOD = Method(
     About("Markov chain", "the last behaviour's successors", ("behaviour",), "events"),
     load=_load,
     fit=_fit,
+    files=("transitions.json",),
 )

@@ -69,5 +69,6 @@ METHOD = Method(
     About("Markov + counts", "both floors, mixed on validation", ("behaviour",), "events"),
     load=_load,
     fit=_fit,
+    files=("mixture.json",),
     fit_reads=("methods.markov", "methods.window_majority"),
 )

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from bua_jax.models.encoders import EncoderConfig
 
 
+FILE = "encoder.safetensors"
+"""Absent where the run's own encoder is meant."""
+
+
 def is_the_runs(config: Settings, kind: str) -> bool:
     """Whether the run's own encoder is of this kind, so that nothing has to be trained."""
     return config.encoder.kind == kind
@@ -34,7 +38,7 @@ def fit(site: Site, data: Data, kind: str, **sizes: Any) -> Mapping[str, Any]:
     settings = encoder_settings(site.config)
     params, _ = train_encoder(config, data.store, settings, site.folder)
     metadata = encoder_metadata(config, catalogue, data.store.fingerprint, tree_hash(params))
-    save_tree(site.folder / "encoder.safetensors", params, metadata)
+    save_tree(site.folder / FILE, params, metadata)
     return facts
 
 

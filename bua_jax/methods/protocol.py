@@ -276,6 +276,7 @@ class Method:
     load: Callable[[Site], Any]  # Predictor, Generator or Describer, by `says`
     says: tuple[Kind, ...] = ("predict",)
     fit: Callable[[Site, Data], Mapping[str, Any]] | None = None  # resumable in site.folder; facts
+    files: tuple[str, ...] = ()  # of site.folder: what `fit` leaves for `load`
     needs: Callable[[Settings], tuple[str, ...]] = no_needs  # steps: "encoder", "stage3"
     about_set: str = ""  # the method whose descriptions of the same set its cases carry as notes
     fit_reads: tuple[str, ...] = ()  # other fields that `fit` and `needs` read

@@ -58,4 +58,5 @@ METHOD = Method(
     load=_load,
     says=("describe",),
     fit=_fit,
+    files=("reference.json",),
 )

@@ -11,6 +11,7 @@ METHOD = Method(
     About("SASRec", "Kang & McAuley (2018)", ("behaviour",), "events"),
     load=lambda site: neural.load(site, KIND),
     fit=lambda site, data: neural.fit(site, data, KIND, dim=site.config.methods.sasrec.dim),
+    files=(neural.FILE,),
     needs=lambda config: ("encoder",) if neural.is_the_runs(config, KIND) else (),
     fit_reads=FIELDS,
 )

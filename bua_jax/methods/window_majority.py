@@ -66,4 +66,5 @@ METHOD = Method(
     About("Window majority", "what the history holds most", ("behaviour",), "events"),
     load=_load,
     fit=_fit,
+    files=("window_majority.json",),
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bua_jax.basics import files
+from bua_jax.basics.claims import claimed
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError, Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
@@ -36,15 +37,29 @@ def write_answers(
     *,
     identity: str,
     part: int,
+    take_over: bool = False,
 ) -> None:
     """Asks about `part` histories at a time and writes all answers, in order, to `output`.
 
+    Meanwhile `output` is claimed (see `basics.claims`, also for take_over).
     Finished parts are in OUTPUT.partial, so that an interrupted run goes on after them if its
     `identity` (input, model and settings) is the same; `output` appears when all are done. Where a
     part (but the first, which compiles) took longer than `SECONDS`, the next are half as large.
-    Raises `DataError` if it cannot write, and `Interrupted` after the part at hand on SIGTERM or Ctrl-C.
+    Raises `ClaimedError` if another process writes it, `DataError` if it cannot be written, and
+    `Interrupted` after the part at hand on SIGTERM or Ctrl-C.
     """
-    output = Path(output)
+    with claimed(Path(output), take_over=take_over):
+        _write_claimed(Path(output), ids, histories, ask, identity, part)
+
+
+def _write_claimed(
+    output: Path,
+    ids: Sequence[str],
+    histories: Sequence[History],
+    ask: Ask,
+    identity: str,
+    part: int,
+) -> None:
     partial = output.with_name(output.name + ".partial")
     parts = _finished(partial, identity)
     lines = [line for one in parts for line in one]
@@ -104,19 +119,22 @@ def write_answers_on_ray(
     parts: int,
     *,
     identity: str,
+    take_over: bool = False,
     **cluster: Any,
 ) -> None:
     """Writes what `write_answers` writes, each part a shard on a Ray cluster.
 
     work: writes the lines of a part (see `part_lines`). cluster: see `ray_shards.run_shards`. Finished
-    parts are in OUTPUT.shards until all are; those of another `identity` are not used.
+    parts are in OUTPUT.shards until all are; those of another `identity` are not used. `output` is
+    claimed as there.
     """
     output = Path(output)
     folder = output.with_name(output.name + ".shards")
     finished = folder / files.sha256_text(identity)
-    paths = ray_shards.run_shards(work, parts, finished, ".jsonl", **cluster)
-    files.write_text(output, "".join(path.read_text(encoding="utf-8") for path in paths))
-    ray_shards.remove_shards(folder)
+    with claimed(output, take_over=take_over):
+        paths = ray_shards.run_shards(work, parts, finished, ".jsonl", **cluster)
+        files.write_text(output, "".join(path.read_text(encoding="utf-8") for path in paths))
+        ray_shards.remove_shards(folder)
 
 
 def part_lines(ids: Sequence[str], answers: Sequence[dict[str, Any]]) -> list[str]:
@@ -168,7 +186,8 @@ def _finished(partial: Path, identity: str) -> list[list[str]]:
         return []
     parts: list[list[str]] = []
     lines: list[str] = []
-    for line in text[len(before) :].split("\n")[:-1]:  # what follows the last line feed was cut
+    *whole_lines, cut = text[len(before) :].split("\n")
+    for line in whole_lines:
         if not line.startswith("["):
             lines.append(line)
             continue
@@ -179,4 +198,7 @@ def _finished(partial: Path, identity: str) -> list[list[str]]:
         before = whole
         parts.append(lines)
         lines = []
+    else:
+        if lines or cut:
+            notice(f"{partial} ends within part {len(parts) + 1}, which is made anew")
     return parts

@@ -8,24 +8,26 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from bua_jax.alignment.base_files import model_sources
-from bua_jax.basics import files
 from bua_jax.basics.console import out
-from bua_jax.basics.environment import versions
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.prompts import SOFT_TOKENS
 from bua_jax.events.spec import ON_BAD_ROW
+from bua_jax.methods import behavegpt
 from bua_jax.parallel import processes
 from bua_jax.pipeline import dialogues, evaluate
-from bua_jax.pipeline.data import data_sources
+from bua_jax.pipeline.data import EVENTS, data_sources
 from bua_jax.pipeline.methods import method_steps, result_steps
-from bua_jax.pipeline.steps import Run, Step, outline, plain
-from bua_jax.pipeline.windows import SETS, fields_of, step_of
+from bua_jax.pipeline.steps import Run, Step, outline
+from bua_jax.pipeline.windows import FILE, SETS, fields_of, step_of
 from bua_jax.training.stage_table import STAGE_TABLE
 
 
-def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
-    """Checks the config, creates the folder, and records what this command was asked to do.
+def start(
+    config: ConfigDict, workdir: Path, *, fresh: bool = False, take_over: bool = False
+) -> Run:
+    """Checks the config; nothing is written before `ensure` has found nothing to refuse.
 
+    take_over: see `basics.claims`.
     Raises `ConfigError` for a value that cannot work, or a non-empty folder with `fresh`.
     """
     if fresh and processes.is_first() and workdir.exists() and any(workdir.iterdir()):
@@ -34,9 +36,7 @@ def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
             "out to resume what is there."
         )
     _check(config)
-    if processes.is_first():
-        files.write_json(workdir / "run.json", {"config": plain(config), "versions": versions()})
-    return Run(config, workdir)
+    return Run(config, workdir, take_over=take_over)
 
 
 def show_outline(config: ConfigDict, workdir: Path, name: str) -> None:
@@ -158,6 +158,8 @@ def _stage(name: str, about: str) -> Step:
         lambda config: _stage_minutes(config, name),
         together=True,
         sources=model_sources,
+        files=("trained.safetensors",),
+        numbers=("attention", "remat", "merge_adapter"),
     )
 
 
@@ -184,6 +186,7 @@ def _windows(name: str) -> Step:
         lambda config: ("data",),
         _built_by("windows", "build_set", name),
         lambda config: 0.0,
+        files=(FILE,),
     )
 
 
@@ -198,22 +201,18 @@ STEPS: dict[str, Step] = {
             _built_by("data", "build_data"),
             lambda config: 0.2,
             sources=data_sources,
+            files=(EVENTS,),
         ),
         *(_windows(name) for name in SETS),
         Step(
             "encoder",
             "behaviour encoder pretrained on the training users",
-            (
-                "encoder",
-                "seed",
-                "windows.prediction_history",
-                "windows.generation_history",
-                "windows.min_history",
-            ),
+            ("seed", *behavegpt.FIELDS),
             lambda config: ("data",),
             _built_by("encoder", "build_encoder"),
             lambda config: 1.5,
             together=True,
+            files=("encoder.safetensors",),
         ),
         Step(
             "dialogues",
@@ -222,6 +221,7 @@ STEPS: dict[str, Step] = {
             lambda config: ("data", *(step_of(name) for name in dialogues.SETS)),
             _built_by("dialogues", "build_dialogues"),
             lambda config: (config.windows.train or 1e5) / 60_000,
+            files=("stage1.parquet", "stage2.parquet"),
         ),
         _stage("stage1", "projector aligned with the language model (section 3.4.1)"),
         _stage("stage2", "user-level understanding, prediction, generation (section 3.4.2)"),
@@ -245,6 +245,7 @@ STEPS: dict[str, Step] = {
             ),
             _built_by("reflection", "build_reflection"),
             lambda config: config.dialogues.reflect_train / 1500 + 0.5,
+            files=("stage3.parquet",),
         ),
         _stage("stage3", "self-reflective refinement (section 3.4.3)"),
         _stage("joint", "all stages' dialogues at once (Appendix S)"),
@@ -257,6 +258,8 @@ STEPS: dict[str, Step] = {
             _built_by("evaluate", "build_evaluation"),
             lambda config: 0.1,
             renew=True,
+            computes=False,
+            files=("../metrics.json",),
         ),
     )
 }

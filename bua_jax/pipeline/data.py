@@ -12,6 +12,8 @@ from bua_jax.events.schema import EventStore
 from bua_jax.events.simulate import RESERVED_SEEDS, simulated_store
 from bua_jax.pipeline.steps import Run
 
+EVENTS = "events.parquet"
+
 
 def data_sources(config: Settings) -> dict[str, str]:
     """The file that the events are read from."""
@@ -20,8 +22,8 @@ def data_sources(config: Settings) -> dict[str, str]:
 
 
 def load_store(run: Run) -> EventStore:
-    """The events of a run's finished `data` step."""
-    return EventStore.load(run.folder("data") / "events.parquet")
+    """The events of a run's finished `data` step. Raises `DataError` for others than it wrote."""
+    return EventStore.load(run.file("data", EVENTS))
 
 
 def build_data(run: Run) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def build_data(run: Run) -> dict[str, Any]:
         )
     else:
         store = read_store(DataSpec.from_mapping(data.to_dict()), report)
-    store.save(folder / "events.parquet")
+    store.save(folder / EVENTS)
     write_card(store, folder, report.duplicates)
     return {
         "fingerprint": store.fingerprint,

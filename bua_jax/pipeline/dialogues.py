@@ -104,6 +104,7 @@ def _finish(
     """Caps stage 1, writes both files of what was written of each portion, and says what was left out."""
     config = run.config
     stages: dict[int, list[Dialogue]] = {1: [], 2: []}
+    texts: dict[str, str] = {}
     skipped: Counter[str] = Counter()
     for portion, found, left_out in written:
         skipped += left_out
@@ -116,9 +117,9 @@ def _finish(
         notice(f"stage 1: left out {number} windows ({reason})")
     for stage, dialogues in stages.items():
         path = run.folder("dialogues") / f"stage{stage}.parquet"
-        write_dialogues(path, dialogues, provenance(store))
+        texts[f"stage{stage}"] = write_dialogues(path, dialogues, provenance(store))
     notice(f"dialogues: {len(stages[1])} of stage 1, {len(stages[2])} of stage 2")
-    return {"stage1": len(stages[1]), "stage2": len(stages[2])}
+    return {"stage1": len(stages[1]), "stage2": len(stages[2]), "texts": texts}
 
 
 def build_dialogues(run: Run) -> dict[str, Any]:
@@ -199,5 +200,5 @@ def load_dialogues(run: Run, stage: str, store: EventStore) -> list[Dialogue]:
     """The dialogues that a stage is trained on; "joint" is all of them."""
     if stage == "joint":
         return [d for s in ("stage1", "stage2", "stage3") for d in load_dialogues(run, s, store)]
-    folder = run.folder("reflect" if stage == "stage3" else "dialogues")
-    return read_dialogues(folder / f"{stage}.parquet", provenance(store))
+    step = "reflect" if stage == "stage3" else "dialogues"
+    return read_dialogues(run.file(step, f"{stage}.parquet"), provenance(store))

@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from bua_jax.alignment.encoder import encoder_config, encoder_metadata, encoder_settings
+from bua_jax.alignment.encoder import (
+    FILE,
+    encoder_config,
+    encoder_metadata,
+    encoder_settings,
+)
 from bua_jax.basics.console import notice
 from bua_jax.basics.files import write_json
 from bua_jax.interop.huggingface import save_tree, tree_hash
@@ -28,11 +33,12 @@ def build_encoder(run: Run) -> dict[str, Any]:
     digest = tree_hash(params)
     metadata = encoder_metadata(config, store.catalogue, store.fingerprint, digest)
     if processes.is_first():
-        save_tree(run.folder("encoder") / "encoder.safetensors", params, metadata)
+        save_tree(run.folder("encoder") / FILE, params, metadata)
         write_json(run.folder("encoder") / "history.json", records)
-        best = min(records, key=lambda record: record["validation_log_loss"])
-        notice(
-            f"encoder: validation log-loss {best['validation_log_loss']:.3f}, "
-            f"accuracy {best['validation_accuracy']:.1%} (epoch {int(best['epoch'])})"
-        )
+        if records:  # they are read back from metrics.jsonl, which may be damaged
+            best = min(records, key=lambda record: record["validation_log_loss"])
+            notice(
+                f"encoder: validation log-loss {best['validation_log_loss']:.3f}, "
+                f"accuracy {best['validation_accuracy']:.1%} (epoch {int(best['epoch'])})"
+            )
     return {"encoder": digest}

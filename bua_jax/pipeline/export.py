@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from bua_jax.alignment.bases import base_folder
 from bua_jax.alignment.parts import Parts
+from bua_jax.basics.claims import claimed
 from bua_jax.basics.console import in_markdown
 from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.files import read_json, write_json
@@ -88,9 +89,14 @@ def export(
     dialogues. Encoder, projector, the soft tokens' ids and where an answer ends lie beside them. base:
     what PEFT and the card call the base; `base_name` if empty. Returns what merging changes
     (`merge_difference`), nothing without `merge`. Raises `ConfigError` if `output` holds anything,
-    `MismatchError` if `run` holds no finished stage.
+    `MismatchError` if `run` holds no finished stage, `ClaimedError` if another process writes there.
     """
     run, output = Path(run), Path(output)
+    with claimed(output):
+        return _export(run, output, merge, base)
+
+
+def _export(run: Path, output: Path, merge: bool, base: str) -> dict[str, float]:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is not an empty folder. Choose another --output.")
     parts = load(run).parts

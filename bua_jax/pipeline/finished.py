@@ -9,16 +9,18 @@ from ml_collections import ConfigDict
 
 from bua_jax.alignment.ask import Bua
 from bua_jax.alignment.parts import TRAINED, assemble, with_trained
-from bua_jax.basics import files
 from bua_jax.basics.config import load as load_config
 from bua_jax.basics.errors import MismatchError
+from bua_jax.events.schema import EventStore
 from bua_jax.parallel.sharding import make_mesh
+from bua_jax.pipeline.data import EVENTS
+from bua_jax.pipeline.steps import check_files, record_in
 
 
 def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
     """(name, record) of a workdir's stage 3 where it is done, else of the last one that is.
 
-    Raises `MismatchError` if the folder holds no finished stage.
+    Raises `MismatchError` if the folder holds no finished stage, `DataError` if its record is damaged.
     """
     if not folder.is_dir():
         beside = [
@@ -33,7 +35,23 @@ def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
             f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
             f"--workdir={folder}"
         )
-    return done[0], files.read_json(folder / done[0] / "record.json")
+    return done[0], _record(folder, done[0])
+
+
+def _record(folder: Path, step: str) -> dict[str, Any]:
+    record = record_in(folder / step)
+    if record is None:
+        raise MismatchError(
+            f"{folder / step} has no record, so it is not finished. Build it with: python -m "
+            f"bua_jax.curriculum --workdir={folder}"
+        )
+    return record
+
+
+def events_of(folder: str | Path) -> EventStore:
+    """The events of a run. Raises `DataError` for others than its step `data` wrote."""
+    check_files(Path(folder) / "data", _record(Path(folder), "data"))
+    return EventStore.load(Path(folder) / "data" / EVENTS)
 
 
 def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
@@ -64,9 +82,10 @@ def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
     stage, record = finished_stage(folder)
     config = recorded_config(folder, record)
     how = config.execution
+    for step in ("encoder", stage):
+        check_files(folder / step, _record(folder, step))
     parts = assemble(config.model, how, folder / "encoder", config.seed, make_mesh(mesh))
     parts = with_trained(parts, folder / stage / TRAINED)
-    card = files.read_json(folder / "data" / "record.json")["result"]
-    shares = np.asarray(card["shares"])
+    shares = np.asarray(_record(folder, "data")["result"]["shares"])
     asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
     return Bua(parts, *asked, refine, config.seed, how.decode_batch, config.model.drill)

@@ -10,8 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bua_jax.alignment.base_files import model_sources
+from bua_jax.basics import begun, files
 from bua_jax.basics import config as configs
-from bua_jax.basics import files
 from bua_jax.basics.config import Settings, View
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError
@@ -26,7 +26,6 @@ from bua_jax.methods.table import METHODS
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import (
     EXECUTION,
-    STARTED,
     Run,
     Step,
     no_sources,
@@ -100,6 +99,7 @@ def _fit_step(method: Method) -> Step:
         functools.partial(_build_fit, method=method),
         lambda config: 0.5 if method.about.trained_on == "windows" else 0.1,
         sources=model_sources if "model" in fields else no_sources,
+        files=method.files,
     )
 
 
@@ -163,6 +163,7 @@ def _result_step(method: Method, kind: Kind, name: str) -> Step:
         functools.partial(_build_result, method=method, kind=kind, name=name),
         minutes,
         sources=model_sources if "model" in fields else no_sources,
+        files=(results.FILE,),
     )
 
 
@@ -239,5 +240,6 @@ def _ask(asked: Any, kind: Kind, cases: Cases, some: slice) -> Rows:
 
 def _identity(run: Run, frozen: WindowSet) -> str:
     """What the slices of a half-written file depend on: how the step was started."""
-    begun = files.read_json(run.folder(run.step) / STARTED)
-    return files.sha256_json([begun, frozen.fingerprint, __version__])
+    said = files.read_sealed(run.folder(run.step) / begun.STARTED)
+    what = [said[part] for part in ("settings", "inputs", "sources")]
+    return files.sha256_json([what, frozen.fingerprint, __version__])

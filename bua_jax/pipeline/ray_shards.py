@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bua_jax.basics.console import progress
+from bua_jax.basics import files
+from bua_jax.basics.console import notice, progress
 from bua_jax.basics.errors import BuaError, ConfigError
 
 Work = Callable[[int, Path], None]
@@ -63,14 +64,17 @@ def run_shards(  # noqa: PLR0913 (four of them are the cluster, by name)
     gpus: float = 0,
     retries: int = 3,
 ) -> list[Path]:
-    """Has `work` write the files 0 to `count - 1` of `folder` that are not there; returns all, in order.
+    """Has `work` write the files 0 to `count - 1` of `folder` that are not whole; returns all, in order.
 
     cpus, gpus: what a shard takes of a machine while it is worked on. A shard whose worker dies is
     worked on again up to `retries` times, then it is a `ConfigError`; what is finished stays in `folder`.
     A `BuaError` of `work` is raised as it is.
     """
     paths = [folder.resolve() / f"{number:05d}{suffix}" for number in range(count)]
-    missing = [number for number, path in enumerate(paths) if not path.is_file()]
+    missing = [number for number, path in enumerate(paths) if not files.is_whole(path)]
+    damaged = [paths[number].name for number in missing if paths[number].is_file()]
+    if damaged:
+        notice(f"{folder}: cut or altered, and made anew: {', '.join(damaged)}")
     if not missing:
         return paths
     ray = start_ray(address)
@@ -95,8 +99,9 @@ def run_shards(  # noqa: PLR0913 (four of them are the cluster, by name)
 
 
 def _one(work: Work, number: int, path: Path) -> None:
-    if not path.is_file():  # of a run that was lost after it had written
+    if not files.is_whole(path):  # of a run that was lost after it had written
         work(number, path)
+        files.write_hash(path)
 
 
 def remove_shards(folder: Path) -> None:

@@ -68,6 +68,6 @@ def build_reflection(run: Run) -> dict[str, Any]:
                 kept.append(refinement_dialogue(window, split, start, end, draft))
     folder = run.folder("reflect")
     files.write_text(folder / "drafts.jsonl", "".join(lines))
-    write_dialogues(folder / "stage3.parquet", kept, provenance(store))
+    texts = write_dialogues(folder / "stage3.parquet", kept, provenance(store))
     notice(f"reflect: mean draft score {scores['train']:.2f}, {len(kept)} stage-3 dialogues")
-    return {"scores": scores, "dialogues": len(kept)}
+    return {"scores": scores, "dialogues": len(kept), "texts": texts}

@@ -19,6 +19,7 @@ from bua_jax.events.windows import sample_windows, window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import Encoding, check_positions, kept_records
 from bua_jax.feed.token_file import TokenFile
+from bua_jax.interop.huggingface import tree_hash
 from bua_jax.models import aligned
 from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import processes, sharding
@@ -37,17 +38,12 @@ from bua_jax.training.optimizer import (
 from bua_jax.training.stage_table import STAGE_TABLE
 
 
-def trained_path(run: Run, stage: str) -> Path:
-    """Projector and adapter after a stage."""
-    return run.folder(stage) / TRAINED
-
-
 def load_stage(run: Run, stage: str) -> Parts:
     """The model after a finished stage, as it was trained; how it is computed is today's config's."""
     had, how = recorded(run, stage), run.config.execution
     mesh = sharding.own_mesh(how.mesh)
     parts = assemble(had.model, how, run.folder("encoder"), had.seed, mesh)
-    return with_trained(parts, trained_path(run, stage))
+    return with_trained(parts, run.file(stage, TRAINED))
 
 
 def previous_stage(needs: Iterable[str]) -> str | None:
@@ -104,15 +100,15 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     parts = assemble(model, how, run.folder("encoder"), run.config.seed, mesh)
     before, earlier = previous_stage(run.needs), 0
     if before is not None:
-        parts = with_trained(parts, trained_path(run, before))
+        parts = with_trained(parts, run.file(before, TRAINED))
         earlier = result_of(run, before)["all_dialogues"]
     elif _starts_cold(run):
         parts = _warm(run, parts, store)
     names = stage_parts(run.config, stage)
     if not names:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")
-        _save(run, stage, _kept(parts, names), parts)
-        return {"skipped": True, "all_dialogues": earlier}
+        saved = _save(run, stage, _kept(parts, names), parts)
+        return {"skipped": True, "all_dialogues": earlier, "trained": saved}
     print_parts(parts.variables, names, stage)
     shape = (model.soft_tokens, model.recall, config.row_length)
     records = _records(run, stage, Encoding(store, parts.tokenizer, *shape))
@@ -142,11 +138,15 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
             mesh,
             {"stage": stage, **parts.identity, "settings": plain(config)},
         )
-    _save(run, stage, {**_kept(parts, names), **trained}, parts)
     attention = parts.model.llm.config.attention  # what "auto" was here
     count = len(records["train"])
-    told = {"dialogues": count, "all_dialogues": earlier + count}
-    return {**measured, **told, "attention": attention}
+    return {
+        **measured,
+        "dialogues": count,
+        "all_dialogues": earlier + count,
+        "attention": attention,
+        "trained": _save(run, stage, {**_kept(parts, names), **trained}, parts),
+    }
 
 
 def _records(run: Run, stage: str, encoding: Encoding) -> dict[str, TokenFile]:
@@ -163,11 +163,12 @@ def _records(run: Run, stage: str, encoding: Encoding) -> dict[str, TokenFile]:
         }
 
 
-def _save(run: Run, stage: str, trained: dict[str, Any], parts: Parts) -> None:
-    """Writes trained.safetensors, by one process."""
+def _save(run: Run, stage: str, trained: dict[str, Any], parts: Parts) -> str:
+    """Writes trained.safetensors, by one process; returns the hash of what is in it."""
     trained = sharding.to_host(trained)
     if processes.is_first():
-        save_trained(trained_path(run, stage), trained, parts.identity)
+        save_trained(run.folder(stage) / TRAINED, trained, parts.identity)
+    return tree_hash(trained)
 
 
 def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:

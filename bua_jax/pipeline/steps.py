@@ -1,43 +1,42 @@
 """What a workdir has, lacks or holds stale, and the step that comes next.
 
 A step is a folder of the workdir with a `record.json`, written last: the fields that it declared, the
-steps that it needed and their ids, hashes of the files that it was made from, how it was executed,
-versions and seconds. It reads the config through a `View` of those fields, and finds the folders of the
-steps that it needs and no others. A step without a record is unfinished and is built (or resumed); one
-whose record says something else than the config is an error that names both values, or is built again
-where that is cheap (`Step.renew`). `train`, `curriculum` and the other verbs share this.
+steps that it needed and their ids, hashes of the files that it was made from and of those that it wrote,
+how it was executed, versions and seconds, and a hash over all this. It reads the config through a `View`
+of those fields, and finds the folders of the steps that it needs and no others. A step without a record
+is unfinished and is built (or resumed), by one process at a time; one whose record says something else
+than the config is an error that names both values, or is built again where that is cheap (`Step.renew`).
+`train`, `curriculum` and the other verbs share this.
 
 Several processes train a stage together; the other steps are built by the first of them, and the rest
 wait for the record in their shared storage.
 """
 
-import functools
-import json
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from bua_jax.basics import files
-from bua_jax.basics.config import Settings, View
+from bua_jax.basics import begun, files
+from bua_jax.basics.claims import claimed
+from bua_jax.basics.config import Settings, View, nested, plain, settings
 from bua_jax.basics.console import notice
-from bua_jax.basics.environment import versions
-from bua_jax.basics.errors import ConfigError, MismatchError, UndeclaredError
+from bua_jax.basics.environment import hardware, versions
+from bua_jax.basics.errors import (
+    ConfigError,
+    DataError,
+    MismatchError,
+    UndeclaredError,
+)
 from bua_jax.parallel import processes
 
 RECORD = "record.json"
-STARTED = "started.json"  # in an unfinished step's folder: what it was started with
+COMMAND = "run.json"
 EXECUTION = "execution"  # the part of the config that says how and not what: recorded, not compared
-_READ_OF_A_FOLDER = (
-    "*config.json",
-    "*.index.json",
-    "tokenizer.json",
-    "*.safetensors",
-    "*.tiktoken",
-)
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class Run:
     workdir: Path
     step: str = ""  # the step whose run it is; empty: nobody's, which sees everything
     needs: tuple[str, ...] = ()  # what that step is built from
+    take_over: bool = False  # whether claims of processes on other hosts are
 
     def folder(self, step: str) -> Path:
         """Where a step lies. Raises `UndeclaredError` for one that this run's step does not need."""
@@ -57,6 +57,13 @@ class Run:
                 f"{', '.join(self.needs) or 'none'}."
             )
         return self.workdir / step
+
+    def file(self, step: str, name: str) -> Path:
+        """A file of a step. Raises `DataError` if a finished step wrote another."""
+        record = read_record(self, step)
+        if altered := record and _altered(self.folder(step), record, name):
+            raise DataError(altered)
+        return self.folder(step) / name
 
 
 def no_sources(config: View) -> dict[str, str]:
@@ -78,6 +85,10 @@ class Step:
     together: bool = False  # whether all processes build it, or the first alone
     sources: Callable[[View], Mapping[str, str]] = no_sources  # field: file or folder that it names
     renew: bool = False  # built again, not refused, where the config says something else
+    files: tuple[str, ...] = ()  # of its folder, which others read: its record has their hashes
+    computes: bool = True  # with jax, so that its numbers are those of a device
+    # Fields of `execution` on which its numbers depend: a half-built one goes on with the same.
+    numbers: tuple[str, ...] = ()
 
     def view(self, config: ConfigDict) -> View:
         return View(config, (*self.fields, EXECUTION), f"The step {self.name}")
@@ -94,66 +105,10 @@ class Step:
 # ------------------------------------------------------------------------------- fields and keys
 
 
-def plain(config: Settings) -> Any:
-    """The config, or a part of it, as JSON values (tuples become lists)."""
-    return json.loads(json.dumps(config.to_dict()))
-
-
-def settings(config: Settings, fields: Iterable[str]) -> dict[str, Any]:
-    """The values of `fields`, flattened to dotted names, as JSON values."""
-    found: dict[str, Any] = {}
-
-    def collect(name: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key in sorted(value):
-                collect(f"{name}.{key}", value[key])
-        else:
-            found[name] = value
-
-    for field in fields:
-        value: Any = config
-        for key in field.split("."):
-            value = value[key]
-        whole = value.to_dict() if hasattr(value, "to_dict") else value
-        collect(field, json.loads(json.dumps(whole)))
-    return found
-
-
-def nested(values: Mapping[str, Any]) -> ConfigDict:
-    """The config that `settings` flattened."""
-    config: dict[str, Any] = {}
-    for name, value in values.items():
-        *parts, last = name.split(".")
-        place = config
-        for part in parts:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return ConfigDict(config)
-
-
 def source_hashes(step: Step, config: ConfigDict) -> dict[str, str | None]:
     """By config field the hash of the file or folder that it names; None where there is none."""
     named = step.sources(step.view(config))
-    return {field: _hash_of(Path(path)) for field, path in sorted(named.items())}
-
-
-def _hash_of(path: Path) -> str | None:
-    if path.is_file():
-        return _file_hash(path)
-    if not path.is_dir():
-        return None
-    parts = sorted({p for kind in _READ_OF_A_FOLDER for p in path.glob(kind) if p.is_file()})
-    return files.sha256_text(json.dumps([(p.name, _file_hash(p)) for p in parts]))
-
-
-def _file_hash(path: Path) -> str:
-    stat = path.stat()
-    return _hash_once(path.resolve(), stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1024)
-def _hash_once(path: Path, size: int, changed: int) -> str:
-    return files.sha256_file(path)
+    return {field: files.sha256_of(Path(path)) for field, path in sorted(named.items())}
 
 
 def key(
@@ -184,10 +139,45 @@ def _identity(name: str, *content: Any) -> str:
 # ---------------------------------------------------------------------------------------- records
 
 
+def record_in(folder: Path) -> dict[str, Any] | None:
+    """The record of the step in `folder`, or None if it is not finished.
+
+    Raises `DataError` for a damaged one.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        return files.read_sealed(path)
+    except DataError as error:
+        raise DataError(f"{error} {_ANEW.format(folder)}") from error
+
+
 def read_record(run: Run, step: str) -> dict[str, Any] | None:
-    """The step's record, or None if it is not finished."""
-    path = run.folder(step) / RECORD
-    return files.read_json(path) if path.is_file() else None
+    """`record_in` of a step's folder."""
+    return record_in(run.folder(step))
+
+
+_ANEW = "Bring it back, or build it anew after: rm -r {} (and the steps that follow from it)."
+
+
+def check_files(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raises `DataError` if the files of a finished step are not those that it wrote."""
+    for name in record["files"]:
+        if altered := _altered(folder, record, name):
+            raise DataError(altered)
+
+
+def _altered(folder: Path, record: Mapping[str, Any], name: str) -> str:
+    """What is wrong with a file of a finished step, and what to do; empty if nothing is."""
+    path, before = folder / name, record["files"].get(name)
+    now = files.sha256_of(path)
+    if before in (None, now):
+        return ""
+    return (
+        f"{path} is not the file that the step {record['step']} wrote: its hash is {now}, and was "
+        f"{before}. {_ANEW.format(folder)}"
+    )
 
 
 def recorded(run: Run, step: str) -> ConfigDict:
@@ -223,7 +213,7 @@ def difference(run: Run, step: Step, record: Mapping[str, Any]) -> str:
                 f"--workdir=runs/NAME, or {anew}"
             )
     lacking = sorted(wanted.keys() - had.keys())
-    if lacking or EXECUTION not in record:
+    if lacking or EXECUTION not in record or "files" not in record:
         raise MismatchError(_of_another_version(folder, record, [f"config.{n}" for n in lacking]))
     for name in sorted(had.keys() - wanted.keys()):
         return (
@@ -250,7 +240,8 @@ def difference(run: Run, step: Step, record: Mapping[str, Any]) -> str:
                 f"{folder} was built from another config.{field}: its content was {before} and is "
                 f"{now}. Bring it back, start another run with --workdir=runs/NAME, or {anew}"
             )
-    return ""
+    altered = (_altered(folder, record, name) for name in record["files"])
+    return next(filter(None, altered), "")
 
 
 def _of_another_version(folder: Path, record: Mapping[str, Any], lacking: list[str]) -> str:
@@ -265,7 +256,8 @@ def _of_another_version(folder: Path, record: Mapping[str, Any], lacking: list[s
 def outline(run: Run, name: str, table: Mapping[str, Step]) -> dict[str, bool]:
     """The steps up to `name` in the order in which they are built, and whether each is finished.
 
-    Raises `MismatchError` for a finished one that is not what the config asks for.
+    Raises `MismatchError` for a finished one that is not what the config asks for, and for a half-built
+    one that was begun otherwise.
     """
     found: dict[str, bool] = {}
 
@@ -280,6 +272,8 @@ def outline(run: Run, name: str, table: Mapping[str, Step]) -> dict[str, bool]:
         if other and not step.renew:
             raise MismatchError(other)
         found[name] = record is not None and not other
+        if not found[name]:
+            begun.check(run.folder(name), _go(run, step, here=False))
 
     visit(name)
     return found
@@ -303,54 +297,85 @@ def ensure(run: Run, name: str, table: Mapping[str, Step]) -> None:
             raise MismatchError(other)
         if other or not finished:
             _build(run, step)
+    if processes.is_first():
+        with files.where_writable():
+            note_command(run)
 
 
 def _build(run: Run, step: Step) -> None:
-    own = step.run(run)
     if not step.together and not processes.is_first():
         _wait_for(run, step)
         return
+    claim: Any = contextlib.nullcontext()
+    if processes.is_first():
+        claim = claimed(run.folder(step.name), take_over=run.take_over)
+    with claim:
+        record = read_record(run, step.name)
+        if processes.several() or record is None or difference(run, step, record):
+            _build_claimed(run, step)  # or else who had claimed it before has built it
+
+
+def _build_claimed(run: Run, step: Step) -> None:
     assert isinstance(run.config, ConfigDict)
     folder, minutes = run.folder(step.name), step.minutes(run.config)
     if minutes >= 0.1:
         notice(f"-- {step.name}: {step.about} (about {minutes:.1f} min on 2 CPU cores)")
-    begin = time.monotonic()
-    what = {
-        "settings": settings(run.config, step.fields),
-        "inputs": {need: _record(run, need)["id"] for need in own.needs},
-        "sources": source_hashes(step, run.config),
-    }
-    how = {EXECUTION: plain(run.config)[EXECUTION], "versions": versions()}
+    begin, go = time.monotonic(), _go(run, step, here=True)
     if processes.is_first():
+        note_command(run)
         folder.mkdir(parents=True, exist_ok=True)
+        goes = begun.note(folder, go)
         (folder / RECORD).unlink(missing_ok=True)  # of what it was before
-        _note_start(folder / STARTED, what, how)
-    result = step.build(own)
+    result = step.build(step.run(run))
     if not processes.is_first():
         _wait_for(run, step)
         return
     seconds = time.monotonic() - begin
     record = {
         "step": step.name,
-        "id": _identity(step.name, what, result),
-        **what,
+        "id": _identity(step.name, go.what, result),
+        **go.what,
         "result": result,
-        **how,
+        "files": {name: now for name in step.files if (now := files.sha256_of(folder / name))},
+        **go.how,
+        "goes": goes,
         "seconds": round(seconds, 1),
         "config": plain(run.config),
     }
-    files.write_json(folder / RECORD, record)
-    (folder / STARTED).unlink(missing_ok=True)
+    files.write_sealed(folder / RECORD, record)
+    (folder / begun.STARTED).unlink(missing_ok=True)
     notice(f"-- {step.name}: done in {seconds / 60:.1f} min")
 
 
-def _note_start(path: Path, what: Mapping[str, Any], how: Mapping[str, Any]) -> None:
-    """Writes what the step is started with; a note of an earlier start of the same stays."""
-    if path.is_file():
-        before = files.read_json(path)
-        if {name: before.get(name) for name in what} == what:
-            return
-    files.write_json(path, {**what, **how})
+def _go(run: Run, step: Step, *, here: bool) -> begun.Go:
+    """What a step is to be, as far as what it needs is finished; `here`: and how this machine builds it."""
+    assert isinstance(run.config, ConfigDict)
+    records = {need: read_record(run, need) for need in step.needs(run.config)}
+    what = {
+        "settings": settings(run.config, step.fields),
+        "inputs": {need: record["id"] for need, record in records.items() if record},
+        "sources": source_hashes(step, run.config),
+    }
+    execution = plain(run.config)[EXECUTION]
+    compared = {f"execution.{name}": execution[name] for name in step.numbers}
+    how: dict[str, Any] = {EXECUTION: execution}
+    if here and step.computes:
+        how |= {"hardware": hardware(), "versions": versions()}
+        compared |= how["hardware"]
+    elif here:
+        how["versions"] = versions()
+    return begun.Go(what, how, compared, execution["mix"])
+
+
+def note_command(run: Run) -> None:
+    """Writes run.json: what the last command was asked to do, of those that were not refused."""
+    path, said = run.workdir / COMMAND, {"config": plain(run.config), "versions": versions()}
+    try:
+        before = files.read_sealed(path) if path.is_file() else None
+    except DataError:  # nothing is lost with it: the command says all
+        before = None
+    if before != said:
+        files.write_sealed(path, said)
 
 
 def _wait_for(run: Run, step: Step) -> None:

@@ -4,7 +4,6 @@ They are drawn by `windows.seed`, apart from `seed`: runs with several seeds sha
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,7 +123,7 @@ def build_set(run: Run, name: str) -> dict[str, Any]:
     """Writes windows/NAME/windows.parquet."""
     store = load_store(run)
     frozen = draw_set(run.config.windows, store, name)
-    write_set(_path(run, name), store, frozen)
+    write_set(run.folder(step_of(name)) / FILE, store, frozen)
     people = len(np.unique(frozen.windows.user))
     notice(f"{step_of(name)}: {len(frozen)} windows of {people} people, {frozen.fingerprint}")
     return {"fingerprint": frozen.fingerprint, "windows": len(frozen), "people": people}
@@ -132,8 +131,4 @@ def build_set(run: Run, name: str) -> dict[str, Any]:
 
 def load_set(run: Run, name: str, store: EventStore) -> WindowSet:
     """A frozen set of the run. Raises `DataError` and `MismatchError`, see `read_set`."""
-    return read_set(_path(run, name), store)
-
-
-def _path(run: Run, name: str) -> Path:
-    return run.folder(step_of(name)) / FILE
+    return read_set(run.file(step_of(name), FILE), store)

@@ -1,7 +1,8 @@
 """Training checkpoints (the only file that knows orbax): state, data iterator, metadata record.
 
 They hold what a stage trains, its optimizer and the position in the data, never the base. Orbax
-writes to a temporary folder and renames it, so a checkpoint is whole or absent. Of several processes
+writes to a temporary folder and renames it, so a checkpoint is whole or absent; hashes in the metadata, which
+have one themselves, tell when what lies there is no longer what was saved. Of several processes
 all call these functions, and each writes its part. Nothing in a checkpoint depends on their number,
 which is only recorded, or on the mesh.
 """
@@ -17,9 +18,11 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from bua_jax.basics import files
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import CheckpointError, MismatchError
 from bua_jax.parallel import processes
+from bua_jax.parallel.sharding import to_host
 
 
 class InMemory:
@@ -69,12 +72,14 @@ def save(manager: Manager, step: int, state: Any, data: Any, metadata: Mapping[s
         _check_room(Path(manager.directory), sum(x.nbytes for x in jax.tree.leaves(state)))
         if step in manager.all_steps():
             manager.delete(step)
+        position = data.get_state()
+        record = {**metadata, "hashes": _hashes(state, position)}
         manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                data=ocp.args.JsonSave(data.get_state()),
-                metadata=ocp.args.JsonSave(dict(metadata)),
+                data=ocp.args.JsonSave(position),
+                metadata=ocp.args.JsonSave(files.seal(json.loads(json.dumps(record)))),
             ),
             force=True,
         )
@@ -86,15 +91,22 @@ def save(manager: Manager, step: int, state: Any, data: Any, metadata: Mapping[s
         ) from error
 
 
+def _hashes(state: Any, position: Any) -> dict[str, str]:
+    """By tree the hash of its content; of several processes all have to ask."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+    return {"state": files.sha256_arrays(named, to_host), "data": files.sha256_json(position)}
+
+
 def restore(
     manager: Manager, state: Any, data: Any, metadata: Mapping[str, Any]
 ) -> tuple[int, Any]:
     """(step, state) of the newest good checkpoint, `data` set to its position; (0, state) if none.
 
     Without `data` its position is left alone. `state` gives shapes, dtypes and shardings. A damaged
-    checkpoint is passed over with a notice, and removed once an older one was found good. Raises
-    `MismatchError` naming the two values if a checkpoint is of another label set, encoder, base or
-    config, and `CheckpointError` if there are some and none is good.
+    checkpoint (its hashes are other ones) is passed over with a notice, and removed once an older one
+    was found good. Raises `MismatchError` naming the two values if a checkpoint is of another label set,
+    encoder, base or config, and `CheckpointError` if there are some and none is good.
     """
     if isinstance(manager, InMemory):
         newest = max(manager.kept, default=0)
@@ -102,23 +114,18 @@ def restore(
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     damaged: list[int] = []
     for step in sorted(manager.all_steps(), reverse=True):
+        reason = ""
         try:
-            _check(manager.directory, read_metadata(manager, step), metadata)
-            restored = manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract),
-                    data=ocp.args.JsonRestore(),
-                ),
-            )
-            if data is not None:
-                data.set_state(restored.data)
-            reason = None
+            found, restored = _read(manager, step, abstract, metadata)
         except MismatchError:
             raise
         except Exception as error:  # orbax raises many kinds for a damaged folder
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        if processes.any_of(reason is not None):  # then all go on to the same one
+        if not processes.any_of(bool(reason)):  # hashing what is spread over them takes all
+            now = _hashes(restored.state, restored.data)
+            altered = [name for name, one in now.items() if found["hashes"].get(name) != one]
+            reason = f"its {' and '.join(altered)} was altered" if altered else ""
+        if processes.any_of(bool(reason)):  # then all go on to the same one
             reason = reason or "says another process"
             notice(
                 f"checkpoint {step} in {manager.directory} is damaged ({reason}); trying the one "
@@ -126,6 +133,8 @@ def restore(
             )
             damaged.append(step)
             continue
+        if data is not None:
+            data.set_state(restored.data)
         for bad in damaged:
             manager.delete(bad)
         return step, restored.state
@@ -137,18 +146,32 @@ def restore(
     return 0, state
 
 
+def _read(
+    manager: ocp.CheckpointManager, step: int, abstract: Any, metadata: Mapping[str, Any]
+) -> tuple[dict[str, Any], Any]:
+    """(metadata, state and data) of a checkpoint. Raises `MismatchError` if it is of another run."""
+    found = _metadata(manager, step)
+    _check(manager.directory, found, metadata)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
+    return found, manager.restore(step, args=args)
+
+
 def read_metadata(manager: Manager, step: int) -> dict[str, Any]:
     """The metadata record of a checkpoint. Raises `CheckpointError` if it is damaged."""
     if isinstance(manager, InMemory):
         return manager.kept[step][1]
     try:
-        found = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
-        return dict(found.metadata)
+        return _metadata(manager, step)
     except Exception as error:  # orbax raises many kinds for a damaged folder
         raise CheckpointError(
             f"Checkpoint {step} in {manager.directory} is damaged ({error}). Remove "
             f"{manager.directory.parent} to start the stage anew."
         ) from error
+
+
+def _metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    found = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
+    return files.unseal(found.metadata, "its metadata")
 
 
 def _check(folder: Any, found: Any, wanted: Mapping[str, Any], prefix: str = "") -> None:

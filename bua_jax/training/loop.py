@@ -129,7 +129,7 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     step, state = checkpoint.restore(manager, state, data, identity)
     if step:
         notice(f"resuming {problem.name} at step {step} of {steps}")
-    best = _Best(folder and folder / "best", step)
+    best = _Best(folder and folder / "best", step, state.trainable, identity)
 
     # -- compiled functions, each for one shape: the first call compiles, all others run
     everywhere = sharding.replicated(mesh)
@@ -221,10 +221,14 @@ def _due(step: int, settings: LoopSettings) -> _Due:
 class _Best:
     """The trained parts with the lowest validation loss so far, kept in a folder of their own."""
 
-    def __init__(self, folder: Path | None, up_to: int) -> None:
-        """up_to: the resumed step; see `_best_loss`."""
+    def __init__(
+        self, folder: Path | None, up_to: int, like: Any, identity: Mapping[str, Any]
+    ) -> None:
+        """up_to: the resumed step; see `_best_loss`. Raises `CheckpointError` if the best is damaged."""
         self.manager = checkpoint.open_manager(folder, keep=1)
         self.loss = _best_loss(self.manager, up_to)
+        if self.manager.all_steps():  # or it would be known when all is trained
+            self.restored(like, identity)
         # Where a later one has replaced the best, that is found again before patience is over.
         self.step = max(self.manager.all_steps(), default=up_to)
 

@@ -12,7 +12,9 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from bua_jax.basics.errors import WriteError
+from bua_jax.basics import files
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import DataError, WriteError
 
 
 class _Board:
@@ -59,12 +61,15 @@ class MetricWriter:
         self._board = _Board(folder / "tensorboard", start)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """One line of JSON; NaN and infinities, which JSON lacks, are left out. Raises `WriteError`."""
+        """One line of JSON with a hash of it; NaN and infinities, which JSON lacks, are left out.
+
+        Raises `WriteError`.
+        """
         if self._file is None or self._board is None:
             return
         finite = {k: float(v) for k, v in scalars.items() if math.isfinite(v)}
         try:
-            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            self._file.write(json.dumps(files.seal({"step": step, **finite})) + "\n")
             self._file.flush()
             self._board.write_scalars(step, finite)
         except OSError as error:
@@ -106,14 +111,22 @@ def _full(path: str, error: OSError) -> WriteError:
 
 
 def read_scalars(folder: Path, *, up_to: int | None = None) -> list[dict[str, float]]:
-    """The records of metrics.jsonl, one per step (the last written wins), in step order."""
+    """The records of metrics.jsonl, one per step (the last written wins), in step order.
+
+    Lines that a killed process left half and such as were altered are left out, which is said.
+    """
     path = folder / "metrics.jsonl"
     records: dict[int, dict[str, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    damaged = []
+    text = path.read_bytes().removesuffix(b"\n") if path.exists() else b""
+    for number, line in enumerate(filter(None, text.split(b"\n")), 1):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # half a line of a killed process
+            record = files.unseal(json.loads(line), path)
+        except (DataError, ValueError, RecursionError):
+            damaged.append(str(number))
+            continue
         if up_to is None or record["step"] <= up_to:
             records.setdefault(int(record["step"]), {}).update(record)
+    if damaged:
+        notice(f"{path}: cut or altered, and left out: line {', '.join(damaged)}")
     return [records[step] for step in sorted(records)]

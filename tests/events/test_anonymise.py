@@ -264,6 +264,13 @@ def test_key_files(tmp_path) -> None:
     key = load_key(path, output)
     assert len(key) == 32
     assert load_key(path, output) == key
+    assert path.stat().st_mode & 0o777 == 0o600
+    text = path.read_text()
+    path.write_text(text.replace(key.hex()[:2], f"{key[0] ^ 1:02x}", 1))  # would name all otherwise
+    with pytest.raises(DataError, match="was altered or damaged"):
+        load_key(path, output)
+    path.write_text(json.dumps({"key": key.hex()}))  # by hand
+    assert load_key(path, output) == key
     assert path.stat().st_mode & 0o077 == 0
     assert load_key(None, output) != load_key(None, output)
     assert not output.parent.exists()  # nothing is written beside the output

@@ -85,6 +85,19 @@ def test_a_damaged_file_is_written_anew(tmp_path: Path, capsys) -> None:
     assert path.read_bytes() == whole
 
 
+def test_an_altered_token_is_noticed(tmp_path: Path, capsys) -> None:
+    """Which Arrow's own reader does not see."""
+    path, some = tmp_path / "t.arrow", dialogues([5] * 3)
+    found = kept_records(path, some, encoding())
+    whole, token = path.read_bytes(), found[0].tokens[:4].tobytes()
+    path.write_bytes(whole.replace(token, bytes([token[0] ^ 1]) + token[1:], 1))
+    with pytest.raises(DataError, match="damaged"):
+        TokenFile(path)
+    kept_records(path, some, encoding())
+    assert "It is written anew" in capsys.readouterr().err
+    assert path.read_bytes() == whole
+
+
 def test_dialogues_longer_than_the_positions_of_the_model(tmp_path: Path) -> None:
     found = kept_records(tmp_path / "t.arrow", dialogues([5, 9, 1]), encoding())
     longest = max(len(record.tokens) for record in found)

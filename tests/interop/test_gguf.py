@@ -195,6 +195,18 @@ def test_a_conversion_is_reused(tmp_path):
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
 
+@pytest.mark.parametrize("name", ["model-00001-of-*", "tokenizer.json", "hashes.json"])
+def test_an_altered_conversion_is_made_anew(tmp_path, capsys, name: str) -> None:
+    path = write(tmp_path / "model.gguf", "qwen2")
+    folder = bua_gguf.directory(path, tmp_path / "cache")
+    (file,) = folder.glob(name)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    assert bua_gguf.directory(path, tmp_path / "cache") == folder
+    assert "was cut or altered" in capsys.readouterr().err
+    assert file.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("architecture", "kind", "changes", "message"),
     [

@@ -111,6 +111,23 @@ def test_every_flipped_byte_of_a_tree_is_noticed(tmp_path):
         huggingface.load_tree(path)
 
 
+def test_equal_trees_are_equal_files(tmp_path) -> None:
+    """Whatever the order of names and the hashes of this process; all may read them."""
+    tree = {"a": {"b": jnp.arange(6.0), "h": jnp.ones(3, jnp.bfloat16)}, "c": jnp.ones((2, 2))}
+    metadata = {f"field {i}": "ä" * i for i in range(9)}
+    found = set()
+    for i in range(4):
+        path = tmp_path / str(i)
+        turned = dict(list(metadata.items())[::-1]) if i % 2 else metadata
+        huggingface.save_tree(path, dict(list(tree.items())[:: 1 - i % 2 * 2]), turned)
+        found.add(path.read_bytes())
+        assert path.stat().st_mode & 0o777 == 0o644
+        loaded, said = huggingface.load_tree(path)
+        assert huggingface.tree_hash(loaded) == huggingface.tree_hash(tree)
+        assert said["field 3"] == "äää"
+    assert len(found) == 1
+
+
 JUNK = st.none() | st.booleans() | st.integers(-3, 10**12) | st.text(max_size=3) | st.just([1])
 FUZZ = settings(
     max_examples=80,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bua_jax.basics.errors import Interrupted
+from bua_jax.basics.errors import ClaimedError, Interrupted
 from bua_jax.pipeline import answers
 from bua_jax.pipeline.answers import write_answers
 
@@ -87,6 +87,37 @@ def test_a_damaged_part_is_made_anew_and_said(tmp_path: Path, damage: str, capsy
     assert again.parts[0] == ((6, 3) if damage == "a part twice" else (3, 3))
     assert output.read_text() == expected()
     assert "was altered or damaged in part" in capsys.readouterr().err
+
+
+def test_no_bit_of_what_is_kept_is_believed_unseen(tmp_path: Path, capsys) -> None:
+    """The answers are those of a run that was not cut, and nothing is made twice in them."""
+    output, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
+    with pytest.raises(KeyboardInterrupt):
+        write(output, Asked(stop=2))
+    whole = partial.read_bytes()
+    for place in range(0, 8 * len(whole), 7):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        partial.write_bytes(data)
+        again = Asked()
+        write(output, again)
+        assert output.read_text() == expected()
+        said = capsys.readouterr().err
+        if again.parts[0][0] < 6:
+            assert any(x in said for x in ("damaged in part", "beginning anew", "ends within part"))
+
+
+def test_a_second_process_ends_at_once(tmp_path: Path) -> None:
+    """And leaves what the first has made."""
+    asked = Asked()
+
+    def ask(some, begin: int):
+        with pytest.raises(ClaimedError, match=r"out\.jsonl is being written by process"):
+            write(tmp_path / "out.jsonl", Asked())
+        return asked(some, begin)
+
+    write(tmp_path / "out.jsonl", ask)
+    assert (tmp_path / "out.jsonl").read_text() == expected()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -165,6 +165,19 @@ def test_answers_are_those_of_the_local_run(cluster, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
 
 
+def numbered(number: int, path: Path) -> None:
+    path.write_text(f"shard {number}")
+
+
+def test_an_altered_shard_is_made_anew(cluster: str, tmp_path: Path, capsys) -> None:
+    paths = ray_shards.run_shards(numbered, 2, tmp_path, ".txt", address=cluster)
+    assert [path.read_text() for path in paths] == ["shard 0", "shard 1"]
+    paths[1].write_text("shard 0")
+    assert ray_shards.run_shards(numbered, 2, tmp_path, ".txt", address=cluster) == paths
+    assert paths[1].read_text() == "shard 1"
+    assert "cut or altered, and made anew: 00001.txt" in capsys.readouterr().err
+
+
 def test_an_error_in_a_worker_is_the_projects_own(cluster, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^line 4: time is '25:00'$"):
         ray_shards.run_shards(fails, 2, tmp_path, ".jsonl")

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,12 @@ from ml_collections import ConfigDict
 
 from bua_jax.basics import config as configs
 from bua_jax.basics import files
-from bua_jax.basics.errors import BuaError, ConfigError, MismatchError, UndeclaredError
+from bua_jax.basics.errors import (
+    BuaError,
+    ConfigError,
+    MismatchError,
+    UndeclaredError,
+)
 from bua_jax.cli import leaves
 from bua_jax.methods.table import METHODS
 from bua_jax.pipeline import steps
@@ -27,41 +31,13 @@ from bua_jax.pipeline.steps import (
     recorded,
     settings,
 )
-
-Built = list[str]
+from tests.support.steps import ask, config_of, faked
 
 
 @pytest.fixture(autouse=True)
 def version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking git and all packages takes longer than everything else here."""
     monkeypatch.setattr(steps, "versions", lambda: {"bua_jax": "0.0", "git": "abc"})
-
-
-def faked(built: Built, table: dict[str, Step] = STEPS) -> dict[str, Step]:
-    """The real table of steps, with builders that only say that they were called."""
-
-    def fake(name: str) -> Callable[[Run], dict[str, Any]]:
-        def build(run: Run) -> dict[str, Any]:
-            built.append(name)
-            return {}
-
-        return build
-
-    return {n: dataclasses.replace(step, build=fake(n)) for n, step in table.items()}
-
-
-def config_of(arg: str = "", **fields: Any) -> ConfigDict:
-    """The curriculum's config with some fields changed; `a__b` is `a.b`."""
-    config = configs.load("configs/curriculum.py", arg)
-    config.update_from_flattened_dict({n.replace("__", "."): v for n, v in fields.items()})
-    return config
-
-
-def ask(workdir: Path, name: str, **fields: Any) -> Built:
-    """What is built when a command asks for a step."""
-    built: Built = []
-    ensure(Run(config_of(**fields), workdir), name, faked(built))
-    return built
 
 
 # ------------------------------------------------------------------------------------- building
@@ -172,8 +148,8 @@ def test_how_it_is_executed_is_never_refused(tmp_path: Path) -> None:
 
 def test_a_step_that_came_out_otherwise_is_refused(tmp_path: Path) -> None:
     ask(tmp_path, "stage1")
-    record = files.read_json(tmp_path / "encoder" / "record.json")
-    files.write_json(tmp_path / "encoder" / "record.json", record | {"id": "0" * 16})
+    record = files.read_sealed(tmp_path / "encoder" / "record.json")
+    files.write_sealed(tmp_path / "encoder" / "record.json", record | {"id": "0" * 16})
     with pytest.raises(
         MismatchError, match=f"from encoder {record['id']}, but .* is now {'0' * 16}"
     ):
@@ -202,37 +178,15 @@ def test_a_changed_source_is_refused_and_a_missing_one_is_not(tmp_path: Path) ->
 def test_a_record_of_an_older_version_names_the_way_out(tmp_path: Path, lacking: str) -> None:
     ask(tmp_path, "encoder")
     path = tmp_path / "encoder" / "record.json"
-    record = files.read_json(path)
+    record = files.read_sealed(path)
     record.pop("execution") if lacking == "execution" else record["settings"].pop("encoder.kind")
-    files.write_json(path, record)
+    files.write_sealed(path, record)
     with pytest.raises(
         MismatchError, match=r"was built by version 0\.0 .*, whose records"
     ) as caught:
         ask(tmp_path, "encoder")
     assert "--workdir=runs/NAME" in str(caught.value)
     assert ("config.encoder.kind" in str(caught.value)) == (lacking == "settings")
-
-
-def test_a_cut_step_says_what_it_was_started_with(tmp_path: Path) -> None:
-    table = faked([])
-
-    def cut(run: Run) -> dict[str, Any]:
-        raise KeyboardInterrupt
-
-    table["stage1"] = dataclasses.replace(table["stage1"], build=cut)
-
-    def start(**fields: Any) -> dict[str, Any]:
-        with pytest.raises(KeyboardInterrupt):
-            ensure(Run(config_of(**fields), tmp_path), "stage1", table)
-        return files.read_json(tmp_path / "stage1" / "started.json")
-
-    first = start(execution__remat="none")
-    assert first["execution"]["remat"] == "none"
-    assert first["settings"]["seed"] == 42
-    assert start(execution__remat="full") == first  # resuming leaves the note of the start
-    assert start(stage1__peak_lr=0.5)["settings"]["stage1.peak_lr"] == 0.5  # another start
-    ask(tmp_path, "stage1")
-    assert sorted(p.name for p in (tmp_path / "stage1").iterdir()) == ["record.json"]
 
 
 def test_a_cut_renewal_is_no_finished_step(tmp_path: Path) -> None:

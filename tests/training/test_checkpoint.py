@@ -81,6 +81,44 @@ def test_every_truncated_file_is_noticed_or_harmless(folder: Path) -> None:
     assert fell_back >= 8  # metadata, iterator, arrays and their manifests
 
 
+def test_every_bit_counts(folder: Path, monkeypatch, capsys) -> None:
+    """A bit of every array and of the iterator's position, on disk: the one before is taken, and it is said.
+
+    The arrays are flipped before orbax writes them, which then guards them with hashes of its own.
+    """
+    save_args = checkpoint.ocp.args.StandardSave
+
+    def flipped(state):
+        w = np.asarray(state["w"]).copy()
+        w.view(np.uint32)[3, 4] ^= 1
+        return save_args({**state, "w": jnp.asarray(w)})
+
+    monkeypatch.setattr(checkpoint.ocp.args, "StandardSave", flipped)
+    manager = checkpoint.open_manager(folder)
+    checkpoint.save(manager, 3, state_of(3), data(), METADATA)
+    assert_is(2, restored(folder))
+    assert "checkpoint 3" in (said := capsys.readouterr().err)
+    assert "its state was altered" in said
+
+
+@pytest.mark.parametrize(
+    ("part", "old", "new", "said"),
+    [
+        ("data", '": 6', '": 7', "its data was altered"),
+        ("metadata", "0.001", "0.002", "metadata was altered or damaged"),
+    ],
+)
+def test_altered_values_that_can_be_read(
+    folder: Path, part: str, old: str, new: str, said: str, capsys
+) -> None:
+    path = folder / "2" / part / "metadata"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert_is(1, restored(folder))
+    assert said in capsys.readouterr().err
+
+
 def test_half_written_is_not_picked_up(folder: Path, capsys) -> None:
     shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
     shutil.rmtree(folder / "2" / "state")

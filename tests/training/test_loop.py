@@ -257,6 +257,19 @@ def test_best_of_a_run_killed_while_it_saved_one(tmp_path) -> None:
         best([4], [4], 6)
 
 
+def test_an_altered_best_is_said_before_anything_is_trained(tmp_path, monkeypatch) -> None:
+    """It would be the trained model, with a hash of its own."""
+    like, identity = {"adapter": {"a": jnp.arange(3.0)}}, {"stage": "stage2"}
+    best = loop._Best(tmp_path / "best", 0, like, identity)
+    save, one = checkpoint.ocp.args.StandardSave, jnp.asarray([0.0, 1.0, 2.0000002])
+    monkeypatch.setattr(
+        checkpoint.ocp.args, "StandardSave", lambda x: save({"trainable": {"adapter": {"a": one}}})
+    )
+    best.offer(4, 0.5, like, Batches(RECORDS, PLAN, 0), identity)
+    with pytest.raises(CheckpointError, match=f"best are damaged. Remove {tmp_path}"):
+        loop._Best(tmp_path / "best", 4, like, identity)
+
+
 def test_writer_survives_a_cut_line(tmp_path) -> None:
     with MetricWriter(tmp_path) as writer:
         writer.write_scalars(1, {"a": 1.0, "b": float("nan")})
@@ -270,6 +283,23 @@ def test_writer_survives_a_cut_line(tmp_path) -> None:
     assert read_scalars(tmp_path, up_to=1) == [{"step": 1, "a": 1.0}]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert sum(line.endswith("}") and bool(json.loads(line)) for line in lines) == 4
+
+
+def test_no_bit_of_the_metrics_is_believed_unseen(tmp_path, capsys) -> None:
+    with MetricWriter(tmp_path) as writer:
+        for step in (1, 2):
+            writer.write_scalars(step, {"a": 0.5 * step})
+    path = tmp_path / "metrics.jsonl"
+    whole, good = path.read_bytes(), read_scalars(tmp_path)
+    assert good == [{"step": 1, "a": 0.5}, {"step": 2, "a": 1.0}]
+    assert capsys.readouterr().err == ""
+    for place in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        found, said = read_scalars(tmp_path), capsys.readouterr().err
+        assert all(record in good for record in found)
+        assert found == good or "cut or altered, and left out: line" in said
 
 
 def test_tensorboard_reads_the_same(tmp_path) -> None:

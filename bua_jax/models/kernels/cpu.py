@@ -22,7 +22,9 @@ import jax.numpy as jnp
 import jaxlib
 from jax.ad_checkpoint import checkpoint_name
 
+from bua_jax.basics import files
 from bua_jax.basics.console import notice
+from bua_jax.basics.errors import WriteError
 
 _SOURCE = Path(__file__).with_suffix(".cc")
 _HEADER = _SOURCE.with_name("tiles.h")
@@ -172,8 +174,10 @@ def _library() -> Path | None:
         )
     )
     library = folder / f"cpu-{version.hexdigest()[:16]}.so"
-    if library.exists():
+    if files.is_whole(library):
         return library
+    if library.exists():
+        notice(f"{library} was cut or altered (or is of an older version): compiled anew")
     slower = "training and decoding on this CPU will take up to twice as long"
     named = os.environ.get("CXX")
     names = [named] if named else ["c++", "g++", "clang++"]
@@ -200,7 +204,8 @@ def _compile(compiler: str, library: Path) -> str:
             if done.returncode:
                 return f"{compiler}: {done.stderr.strip()[-300:]}"
             built.replace(library)
-    except OSError as error:
+        files.write_hash(library)
+    except (OSError, WriteError) as error:
         return str(error)
     return ""
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bua_jax.basics import files
 from bua_jax.decoding import cache
 from bua_jax.models.kernels import cpu
 from bua_jax.models.qwen2 import rope, rope_angles
@@ -174,5 +175,28 @@ def test_without_a_compiler_xla_does_it(monkeypatch, tmp_path, capsys, compiler,
         one = decoder(1)
         assert isinstance(one.weights["head"], jax.Array)
         assert said in capsys.readouterr().err
+    finally:
+        cpu._library.cache_clear()
+
+
+def test_a_library_that_was_cut_is_compiled_anew(monkeypatch, tmp_path, capsys) -> None:
+    """Loading it would kill the process (SIGBUS)."""
+    require_kernels()
+    library = cpu._library()
+    assert library is not None
+    folder = tmp_path / ".cache" / "bua_jax"
+    folder.mkdir(parents=True)
+    beside = library.name + ".sha256"
+    (folder / beside).write_bytes((library.parent / beside).read_bytes())
+    for size in (0, 4096):
+        (folder / library.name).write_bytes(library.read_bytes()[:size])
+        assert not files.is_whole(folder / library.name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cpu._library.cache_clear()
+    try:
+        assert cpu._library() == folder / library.name
+        assert "was cut or altered" in capsys.readouterr().err
+        assert files.is_whole(folder / library.name)
+        assert (folder / library.name).stat().st_size > 50_000
     finally:
         cpu._library.cache_clear()

@@ -1,0 +1,99 @@
+"""How a folder that is built in several goes was begun and gone on with: its `started.json`.
+
+A go is what a process does between its start and its end. What is half built (it has checkpoints) goes on
+as it was begun: with the same fields and inputs, and, unless it is to be mixed, executed in the same way.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bua_jax.basics import files
+from bua_jax.basics.console import notice
+from bua_jax.basics.errors import DataError, MismatchError
+
+STARTED = "started.json"
+
+
+@dataclass(frozen=True)
+class Go:
+    """what: parts (settings, inputs, sources) of what the folder is to be, each by name; as far as known.
+
+    how: the execution, versions and hardware. compared: what of it gives other results, by the name that
+    errors say.
+    """
+
+    what: Mapping[str, Mapping[str, Any]]
+    how: Mapping[str, Any]
+    compared: Mapping[str, Any]
+    mix: bool = False  # whether goes may differ in `compared`
+
+
+def step_of(folder: Path) -> int:
+    """The newest step that a half-built folder holds; 0 if there is nothing to go on from."""
+    found = folder / "checkpoints"
+    steps = [path.name for path in found.iterdir()] if found.is_dir() else []
+    return max((int(name) for name in steps if name.isdecimal()), default=0)
+
+
+def check(folder: Path, go: Go) -> list[dict[str, Any]]:
+    """The goes before this one, from which it can go on; none where nothing is half built.
+
+    Raises `MismatchError` naming both values, or `DataError` for a damaged note.
+    """
+    step, path = step_of(folder), folder / STARTED
+    if not step or not path.is_file():
+        return []
+    try:
+        before = files.read_sealed(path)
+    except DataError as error:
+        raise DataError(f"{error} Begin anew: rm -r {folder}") from error
+    for part, values in go.what.items():
+        for name, value in values.items():
+            if (had := before[part].get(name)) != value:
+                raise MismatchError(
+                    f"{folder} is half built (step {step}) with {name}={had!r}, but now it is {value!r}. "
+                    f"Go on with {had!r}, start another run with --workdir=runs/NAME, or begin anew: "
+                    f"rm -r {folder}"
+                )
+    last = before["goes"][-1]["compared"]
+    for name, value in go.compared.items():
+        if (had := last.get(name)) != value and not go.mix:
+            raise MismatchError(
+                f"{folder} is half built (step {step}) with {name}={had!r}, but now it is {value!r}, "
+                f"which gives other numbers. Go on with {had!r}, mix both with "
+                f"--config.execution.mix=True (the record then says what was done with which), or begin "
+                f"anew: rm -r {folder}"
+            )
+    return before["goes"]
+
+
+def note(folder: Path, go: Go) -> list[dict[str, Any]]:
+    """Writes that this go begins; returns all goes, of which it is the last. Raises what `check` does."""
+    before, step = check(folder, go), step_of(folder)
+    if step and not before:
+        notice(f"{folder}: goes on at step {step}; how it was begun is not recorded")
+    this = {"from_step": step, "compared": dict(go.compared), **go.how}
+    if before:
+        changed = _changes(before[-1], this)
+        if changed:
+            notice(
+                f"{folder}: goes on at step {step} with other {', '.join(changed)}; all is recorded"
+            )
+        else:
+            this = before.pop()
+    goes = [*before, this]
+    files.write_sealed(folder / STARTED, {**go.what, "goes": goes})
+    return goes
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`execution.remat (full, was none)` for everything that two goes have otherwise."""
+    return [
+        f"{part}.{name} ({value}, was {before[part].get(name)})"
+        for part in now
+        if part not in ("from_step", "compared")
+        for name, value in now[part].items()
+        if before[part].get(name) != value
+    ]

@@ -1,0 +1,66 @@
+"""What a trained adapter belongs to."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bua_jax.alignment import parts
+from bua_jax.basics import config as configs
+from bua_jax.basics.errors import MismatchError
+from bua_jax.interop.huggingface import save_tree, tree_hash
+from bua_jax.models.encoders import EncoderConfig
+from bua_jax.training.events import EncoderSettings, Events, fresh
+from tests.dialogue.stores import make_store
+
+
+def assembled(folder: Path) -> parts.Parts:
+    """nano, from `parts.NANO`, with a small encoder."""
+    store = make_store([[(0, i, 1, 0, False) for i in range(12)]])
+    slots, labels = store.catalogue.slots_per_day, len(store.catalogue.behaviours)
+    sizes = EncoderConfig("behavegpt", labels, slots, dim=2, num_layers=1, num_heads=2)
+    params = fresh(Events(sizes, store, EncoderSettings()))
+    metadata = {"config": sizes.to_json(), "catalogue": store.catalogue.to_json(), "data": "x"}
+    save_tree(folder / "encoder.safetensors", params, {**metadata, "hash": tree_hash(params)})
+    config = configs.load("configs/base.py")
+    return parts.assemble(config.model, config.execution, folder, 0)
+
+
+def other_rope(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    had = config.get("rope_theta", 10000.0)
+    (base / "config.json").write_text(json.dumps({**config, "rope_theta": 2 * had}))
+
+
+def other_tokens(base: Path) -> None:
+    """Two letters change places."""
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    vocab = tokenizer["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (other_rope, r"with base_config '.*rope_theta 10000\.0.*' but here it is .* 20000\.0"),
+        (other_tokens, "with tokenizer "),
+    ],
+)
+def test_an_adapter_belongs_to_all_of_its_base(
+    tmp_path: Path, monkeypatch, change, said: str
+) -> None:
+    """Not to its weights alone: with another tokenizer or other positions it writes garbage."""
+    trained = tmp_path / "trained.safetensors"
+    before = assembled(tmp_path)
+    own = {name: before.variables[name] for name in ("adapter", "projector")}
+    parts.save_trained(trained, own, before.identity)
+    parts.with_trained(before, trained)
+    base = Path(shutil.copytree(parts.NANO, tmp_path / "base"))
+    monkeypatch.setattr(parts, "NANO", base)
+    change(base)
+    after = assembled(tmp_path)
+    assert after.identity["base"] == before.identity["base"]
+    with pytest.raises(MismatchError, match=said.replace("' but", "', but")):
+        parts.with_trained(after, trained)
