@@ -28,6 +28,7 @@ from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
 from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
+from bua_jax.parallel.ray_shards import start_ray
 from bua_jax.pipeline.answers import (
     PARTS,
     write_answers,
@@ -35,7 +36,6 @@ from bua_jax.pipeline.answers import (
     write_prediction_shard,
 )
 from bua_jax.pipeline.finished import load
-from bua_jax.pipeline.ray_shards import start_ray
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")

@@ -18,7 +18,7 @@ from bua_jax.basics.errors import DataError, Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.events.histories import read_histories
 from bua_jax.events.schema import History
-from bua_jax.pipeline import ray_shards
+from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.finished import load
 
 PARTS = 2  # batches of a part: with one, more rows would wait for the longest answer
