@@ -100,7 +100,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
                 "--help for the flags and examples."
             )
         _use_compilation_cache()
-        if distributed and (FLAGS.distributed or FLAGS.coordinator) and not FLAGS.dry_run:
+        if distributed and is_distributed() and not FLAGS.dry_run:
             from bua_jax.parallel import processes
 
             processes.start(FLAGS.coordinator, FLAGS.process_count, FLAGS.process_id)
@@ -117,6 +117,11 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
 
     with ending_together():
         run_verb(body)
+
+
+def is_distributed() -> bool:
+    """Whether this is one of several processes."""
+    return bool(FLAGS.distributed or FLAGS.coordinator)
 
 
 def _define_distributed() -> None:

@@ -15,9 +15,9 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics.errors import MismatchError
-from bua_jax.pipeline.chain import STAGES, STEPS, start
+from bua_jax.pipeline.chain import STAGES, STEPS, build, start
 from bua_jax.pipeline.report import print_results, report_results
-from bua_jax.pipeline.steps import ensure, read_record
+from bua_jax.pipeline.steps import read_record
 
 FLAGS = flags.FLAGS
 OF_THE_RUN = not cli.names_config(sys.argv)
@@ -34,7 +34,7 @@ def main() -> None:
             f"python -m bua_jax.curriculum --config={cli.config_argument()} "
             f"--workdir={run.workdir}"
         )
-    ensure(run, "evaluation", STEPS)
+    build(run, "evaluation")
     report_results(run)
     print_results(run)
 

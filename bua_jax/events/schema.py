@@ -15,6 +15,8 @@ from bua_jax.basics.errors import DataError
 from bua_jax.basics.files import atomic_write, sha256_arrays, sha256_text
 from bua_jax.events.names import WRITABLE, writable
 
+SLOTS_PER_DAY = (24, 48)
+"""Resolutions of the clock: hours and half-hours."""
 NUM_PLACES = 10
 """Places a model can tell apart in a history: ids 1..10 (L1..L10); 0 is "other"."""
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -55,7 +57,7 @@ class Catalogue:
                 )
         if len(set(self.behaviours)) != len(self.behaviours):
             raise DataError("The label set names a behaviour twice.")
-        if self.slots_per_day not in (24, 48):
+        if self.slots_per_day not in SLOTS_PER_DAY:
             raise DataError(f"slots_per_day is {self.slots_per_day}, expected 24 or 48.")
 
     def to_json(self) -> str:

@@ -1,6 +1,6 @@
 """The steps of the curriculum in their order, as data."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -10,25 +10,17 @@ from bua_jax.basics import files
 from bua_jax.basics.console import out
 from bua_jax.basics.environment import versions
 from bua_jax.basics.errors import ConfigError
-from bua_jax.decoding.cache import CACHE_TYPES
-from bua_jax.decoding.rounds import DECODE
-from bua_jax.dialogue.prompts import SOFT_TOKENS
-from bua_jax.events.spec import ON_BAD_ROW
-from bua_jax.models import quantization
-from bua_jax.models.encoders import KINDS
-from bua_jax.models.qwen2_config import ATTENTION, REMAT
+from bua_jax.decoding.labels import check_labels
 from bua_jax.parallel import processes
-from bua_jax.parallel.sharding import parse_mesh
-from bua_jax.pipeline import dialogues, predictions
-from bua_jax.pipeline.data import build_data, data_sources
+from bua_jax.pipeline import checks, dialogues, predictions
+from bua_jax.pipeline.checks import STAGES
+from bua_jax.pipeline.data import build_data, check_events, data_sources, load_store
 from bua_jax.pipeline.encoder import build_encoder
 from bua_jax.pipeline.evaluate import build_evaluation
 from bua_jax.pipeline.reflection import build_reflection
 from bua_jax.pipeline.stages import build_stage
-from bua_jax.pipeline.steps import Run, Step, outline, plain
+from bua_jax.pipeline.steps import Run, Step, ensure, outline, plain
 from bua_jax.pipeline.windows import SETS, build_set, fields_of, step_of
-from bua_jax.training.losses import LOSSES
-from bua_jax.training.optimizer import STAGE_TABLE
 
 
 def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
@@ -41,80 +33,66 @@ def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
             f"--fresh was given, but {workdir} is not empty. Choose another --workdir, or leave --fresh "
             "out to resume what is there."
         )
-    _check(config)
+    checks.check(config, PURPOSES)
+    checks.check_workdir(workdir)
     if processes.is_first():
         files.write_json(workdir / "run.json", {"config": plain(config), "versions": versions()})
     return Run(config, workdir)
 
 
-def show_outline(config: ConfigDict, workdir: Path, name: str) -> None:
+def show_outline(config: ConfigDict, workdir: Path, name: str, *, several: bool = False) -> None:
     """Checks the config and prints which steps up to `name` would be built; writes nothing.
 
-    Raises `ConfigError` and `MismatchError` as the run itself would.
+    several: the run will be of several processes, whose devices are not here. Raises `ConfigError` and
+    `MismatchError` as the run itself would, but for files and kernels that its machine may have.
     """
-    _check(config)
+    checks.check(config, PURPOSES)
+    checks.check_workdir(workdir)
+    _check_name(name)
+    if not several:
+        checks.check_devices(config)
     mesh = config.execution.mesh
-    parse_mesh(mesh)
     base = config.model.path or "built in"
     out.print(f"{config.model.name} ({base}) on {config.data.name}, mesh {mesh}, {workdir}:")
     for step, done in outline(Run(config, workdir), name, STEPS).items():
         out.print(f"{'done' if done else 'to build':8} {step}: {STEPS[step].about}")
 
 
-def _check(config: ConfigDict) -> None:
-    stages = tuple(config.stages)
-    if list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3} or 2 not in stages:
-        raise ConfigError(
-            f"stages={stages} cannot work: give an increasing subset of (1, 2, 3) that holds 2, "
-            "for example --config.stages='(2, 3)'."
-        )
-    how = config.execution
-    name = min(("feed_workers", "profile"), key=lambda name: how[name])
-    if how[name] < 0:
-        raise ConfigError(f"config.execution.{name}={how[name]} is less than 0.")
-    for name, legal in _TABLES.items():
-        part, _, field = name.partition(".")
-        value = config[part][field]
-        if value not in legal:
-            raise ConfigError(f"config.{name}={value!r} is none of {', '.join(legal)}.")
-    if config.model.base_quantization != "none":
-        if config.execution.merge_adapter:
-            raise ConfigError(
-                "config.model.base_quantization needs an adapter beside the quantised kernels; add "
-                "--config.execution.merge_adapter=False."
-            )
-        full = [stage for stage in STAGES if config[stage].full_finetuning]
-        if full:
-            raise ConfigError(
-                f"config.{full[0]}.full_finetuning trains the base, which base_quantization="
-                f"{config.model.base_quantization!r} freezes; set one of them back."
-            )
-    if config.evaluation.oracle and not config.dialogues.rounds:
-        raise ConfigError(
-            "config.evaluation.oracle gives reference answers to the understanding rounds, which "
-            "config.dialogues.rounds=False leaves out; set one of them back."
-        )
-    if config.model.recall < 0:
-        raise ConfigError(
-            f"config.model.recall={config.model.recall} is negative; give the number of last events "
-            "whose soft tokens the final user turn repeats, or 0."
-        )
-
-
-STAGES = tuple(STAGE_TABLE)
 _CURRICULUM = STAGES[:3]
-_TABLES: dict[str, Collection[str]] = {
-    "model.base_quantization": quantization.MODES,
-    "model.soft_tokens": SOFT_TOKENS,
-    "execution.attention": ("auto", *ATTENTION),
-    "execution.remat": ("none", *REMAT),
-    "encoder.kind": KINDS,
-    "decoding.decode": DECODE,
-    "decoding.cache_dtype": CACHE_TYPES,
-    "data.on_bad_row": ON_BAD_ROW,
-    **{f"{stage}.loss": LOSSES for stage in STAGES},
-}
-"""Fields that name an entry of a table: its keys are the legal values."""
+_ASK = ("reflect", "evaluation")  # steps that ask the trained model
+
+
+def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
+    """Builds the step `name` and what it needs (`steps.ensure`); what cannot work is said before it costs.
+
+    Devices, base and adapter are looked for first; right after the data step, whether there are enough
+    people and events, and whether the base's tokenizer tells the labels apart. A workdir that has all
+    of it is asked nothing. Raises `ConfigError`, `DataError` and `CheckpointError`.
+    """
+    table = table or STEPS
+    _check_name(name)
+    assert isinstance(run.config, ConfigDict)
+    left = [step for step, done in outline(run, name, table).items() if not done]
+    computes = any(table[step].together or step in _ASK for step in left)
+    asks = any(step in STAGES or step in _ASK for step in left)
+    if computes:
+        checks.check_machine(run.config)
+    base = checks.check_model(run.config.model) if asks and processes.is_first() else None
+    ensure(run, "data", table)
+    if left and processes.is_first():
+        store = load_store(run)
+        check_events(store, run.config.windows.min_history)
+        if base is not None:
+            check_labels(base, store.catalogue)
+    ensure(run, name, table)
+
+
+def _check_name(name: str) -> None:
+    if name not in STEPS:
+        raise ConfigError(
+            f"There is no step {name!r}; there are: {', '.join(STEPS)}. The whole chain is built by: "
+            "python -m bua_jax.curriculum."
+        )
 
 
 def _stage_needs(stage: str, config: ConfigDict) -> tuple[str, ...]:
@@ -245,3 +223,5 @@ STEPS: dict[str, Step] = {
         ),
     )
 }
+PURPOSES = ("curriculum", *STEPS)
+"""What a config can be for (`config.step`)."""
