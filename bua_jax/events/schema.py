@@ -22,6 +22,10 @@ NUM_PLACES = 10
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 SPLITS = ("train", "validation", "test")
 
+# Ids and offsets are in the file's metadata, which pyarrow reads up to 100 MB of unless told otherwise.
+_UNLIMITED: dict[str, Any] = dict.fromkeys(
+    ("thrift_string_size_limit", "thrift_container_size_limit"), 2**31 - 1
+)
 _COLUMNS = {
     "day": np.int32,
     "weekday": np.int8,
@@ -151,7 +155,7 @@ class EventStore:
         """Reads what `save` wrote. Raises `DataError` for a missing, damaged or foreign file."""
         path = Path(path)
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, **_UNLIMITED)
             metadata: dict[str, Any] = {
                 key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
             }

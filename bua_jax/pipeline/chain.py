@@ -20,7 +20,7 @@ from bua_jax.pipeline.evaluate import build_evaluation
 from bua_jax.pipeline.reflection import build_reflection
 from bua_jax.pipeline.stages import build_stage
 from bua_jax.pipeline.steps import Run, Step, ensure, outline, plain
-from bua_jax.pipeline.windows import SETS, build_set, fields_of, step_of
+from bua_jax.pipeline.windows import SETS, build_set, draw_set, fields_of, step_of
 
 
 def start(config: ConfigDict, workdir: Path, *, fresh: bool = False) -> Run:
@@ -82,6 +82,8 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
     if left and processes.is_first():
         store = load_store(run)
         check_events(store, run.config.windows.min_history)
+        if run.config.windows.cross:  # those set apart may be all
+            draw_set(run.config.windows, store, "train")
         if base is not None:
             check_labels(base, store.catalogue)
     ensure(run, name, table)

@@ -64,6 +64,7 @@ def build_data(run: Run) -> dict[str, Any]:
     else:
         store = read_store(DataSpec.from_mapping(data.to_dict()), report)
     store.save(folder / "events.parquet")
+    EventStore.load(folder / "events.parquet")  # what cannot be read again is said now
     write_card(store, folder, report.duplicates)
     return {
         "fingerprint": store.fingerprint,
