@@ -21,6 +21,7 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.files import check_output
 from bua_jax.events.anonymise import KEPT_AREAS, PERIOD_DAYS, anonymise_file, load_key
 from bua_jax.events.rows import BadRows
 from bua_jax.events.spec import FORMATS, DataSpec
@@ -52,6 +53,7 @@ def main() -> None:
         raise ConfigError(f"Data set {values['name']!r} has no file yet: give --input=FILE.")
     if not FLAGS.output:
         raise ConfigError("Give --output=FILE.parquet.")
+    check_output(FLAGS.output, values["path"], FLAGS.key_file)
     spec, report = DataSpec.from_mapping(values), BadRows()
     result = anonymise_file(spec, FLAGS.output, load_key(FLAGS.key_file, FLAGS.output), report)
     for reason, count in report.counts.items():

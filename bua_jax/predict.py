@@ -26,10 +26,12 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.files import check_output
 from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
 from bua_jax.parallel.ray_shards import start_ray
 from bua_jax.pipeline.answers import (
+    BESIDE,
     PARTS,
     write_answers,
     write_answers_on_ray,
@@ -54,6 +56,7 @@ def main() -> None:
         return
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
+    check_output(FLAGS.output, FLAGS.input, beside=BESIDE)
     cluster = cli.cluster()
     if cluster is not None:  # it forks, which must come before jax has threads
         start_ray(cluster["address"])
@@ -61,14 +64,8 @@ def main() -> None:
     ids, histories = read_histories(FLAGS.input, bua.catalogue, bua.windows.prediction_history)
     identity, part = bua.identity(FLAGS.input, "labels"), PARTS * bua.batch
     if cluster is None:
-        write_answers(
-            FLAGS.output,
-            ids,
-            histories,
-            lambda some, begin: bua.predict(some),
-            identity=identity,
-            part=part,
-        )
+        ask = lambda some, begin: bua.predict(some)  # noqa: E731
+        write_answers(FLAGS.output, ids, histories, ask, identity=identity, part=part)
         return
     where = Path(FLAGS.model).resolve(), FLAGS.refine, FLAGS.mesh, Path(FLAGS.input).resolve()
     work = functools.partial(write_prediction_shard, *where, part)

@@ -22,6 +22,8 @@ from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.finished import load
 
 PARTS = 2  # batches of a part: with one, more rows would wait for the longest answer
+PARTIAL, SHARDS = ".partial", ".shards"
+BESIDE = (PARTIAL, SHARDS)  # endings of what is kept next to an output until it is whole
 SECONDS = 30.0  # that a part may take
 
 Ask = Callable[[Sequence[History], int], list[dict[str, Any]]]
@@ -45,7 +47,7 @@ def write_answers(
     Raises `DataError` if it cannot write, and `Interrupted` after the part at hand on SIGTERM or Ctrl-C.
     """
     output = Path(output)
-    partial = output.with_name(output.name + ".partial")
+    partial = output.with_name(output.name + PARTIAL)
     parts = _finished(partial, identity)
     lines = [line for one in parts for line in one]
     if lines:
@@ -112,7 +114,7 @@ def write_answers_on_ray(
     parts are in OUTPUT.shards until all are; those of another `identity` are not used.
     """
     output = Path(output)
-    folder = output.with_name(output.name + ".shards")
+    folder = output.with_name(output.name + SHARDS)
     finished = folder / files.sha256_text(identity)
     paths = ray_shards.run_shards(work, parts, finished, ".jsonl", **cluster)
     files.write_text(output, "".join(path.read_text(encoding="utf-8") for path in paths))

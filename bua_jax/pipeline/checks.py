@@ -349,13 +349,13 @@ def check_model(config: ConfigDict) -> Tokenizer:
     return load_tokenizer(folder, read_config(folder).vocab_size)
 
 
-def check_workdir(workdir: Path) -> None:
-    r"""Raises `ConfigError` for a path that would be taken for a pattern where checkpoints are read.
+def check_workdir(workdir: Path, flag: str = "--workdir") -> None:
+    r"""Raises `ConfigError` for a path that is taken for a pattern where checkpoints are read.
 
     Orbax looks for a checkpoint's arrays by a glob: with [x] or a backslash in it, it finds none.
     """
     if re.search(r"\\|\[.*\]", str(workdir.resolve())):
         raise ConfigError(
-            f"--workdir={workdir}: checkpoints cannot be read from a path with brackets or a backslash "
-            f"in it ({workdir.resolve()}). Choose another --workdir."
+            f"{flag}={workdir}: checkpoints cannot be read from a path with brackets or a backslash in it "
+            f"({workdir.resolve()}). Choose another {flag}."
         )

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from bua_jax.alignment.parts import Parts, base_folder
 from bua_jax.basics.console import in_markdown
 from bua_jax.basics.errors import ConfigError
-from bua_jax.basics.files import read_json, write_json
+from bua_jax.basics.files import check_folder, read_json, write_json
 from bua_jax.interop import chat, huggingface, peft
 from bua_jax.models import lora, quantization
 from bua_jax.models.qwen2 import Qwen2
@@ -92,6 +92,7 @@ def export(
     run, output = Path(run), Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is not an empty folder. Choose another --output.")
+    check_folder(output, f"--output={output}")
     parts = load(run).parts
     shape, variables = parts.model.llm.lora, parts.variables
     assert shape is not None
