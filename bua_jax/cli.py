@@ -1,5 +1,6 @@
 """The command line that all verbs share: flags, config files, and errors as one paragraph."""
 
+import contextlib
 import difflib
 import os
 import sys
@@ -79,6 +80,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
     """
 
     def body() -> None:
+        interrupts.as_usual()
         argv = list(sys.argv)
         if config is not None:
             argv = _resolved_argv(argv, config)
@@ -107,16 +109,18 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
         warn_cpu_only()
         main()
 
-    interrupts.as_usual()
     app.define_help_flags()
     # absl answers --help (module docstring and flags) while parsing.
-    if not distributed:
-        run_verb(body)
-        return
-    from bua_jax.parallel.processes import ending_together
+    together: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if distributed:
+        from bua_jax.parallel.processes import ending_together
 
-    with ending_together():
-        run_verb(body)
+        together = ending_together()
+    with together:
+        try:
+            run_verb(body)
+        finally:
+            interrupts.at_once()
 
 
 def is_distributed() -> bool:
