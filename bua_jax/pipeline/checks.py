@@ -21,6 +21,7 @@ from bua_jax.decoding.rounds import DECODE
 from bua_jax.dialogue.prompts import SOFT_TOKENS, Tokenizer
 from bua_jax.dialogue.rounds import STAGE1_TASKS
 from bua_jax.dialogue.tasks import stage1_tasks
+from bua_jax.events.anonymise import SLOT_HOURS, SPLIT_BY
 from bua_jax.events.schema import SLOTS_PER_DAY, Catalogue
 from bua_jax.events.simulate import RESERVED_SEEDS
 from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
@@ -208,6 +209,10 @@ LEGAL: dict[str, Legal] = {
     "evaluation.validation_windows": Whole(1),
     "evaluation.lightgbm_windows": Whole(1),
     "report.examples": Whole(0),
+    # -- a file that is to be shown to others
+    "anonymise.date_shift": Flag(),
+    "anonymise.slot_hours": OneOf(SLOT_HOURS),
+    "anonymise.split_by": OneOf(SPLIT_BY),
 }
 """By field; a field that ends in * stands for all of its part. `step` names an entry of `chain.STEPS`."""
 
@@ -233,11 +238,9 @@ def check(config: ConfigDict, steps: Collection[str]) -> None:
 
     The error names the field, its value and what is legal. steps: what the config may be for.
     """
-    for name, value in fields(config):
-        legal = OneOf(steps) if name == "step" else legal_of(name)
-        if legal is not None and (wrong := legal.wrong(value)):
-            shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]} ..."
-            raise ConfigError(f"config.{name}={shown}{wrong}{'' if wrong.endswith('.') else '.'}")
+    check_fields(config)
+    if wrong := OneOf(steps).wrong(config.step):
+        raise ConfigError(f"config.step={config.step!r}{wrong}.")
     _check_windows(config)
     _check_encoders(config)
     _check_base(config)
@@ -247,6 +250,15 @@ def check(config: ConfigDict, steps: Collection[str]) -> None:
             "config.evaluation.oracle gives reference answers to the understanding rounds, which "
             "config.dialogues.rounds=False leaves out; set one of them back."
         )
+
+
+def check_fields(config: ConfigDict, prefix: str = "") -> None:
+    """Raises `ConfigError` for a value that is not legal; prefix: of a part of the config, as `data.`."""
+    for name, value in fields(config, prefix):
+        legal = legal_of(name)
+        if legal is not None and (wrong := legal.wrong(value)):
+            shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]} ..."
+            raise ConfigError(f"config.{name}={shown}{wrong}{'' if wrong.endswith('.') else '.'}")
 
 
 # ------------------------------------------------------------------------ fields that must fit others
