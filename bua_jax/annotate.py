@@ -15,9 +15,8 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.dialogue.store import read_dialogues, show
-from bua_jax.pipeline.chain import STEPS, start
+from bua_jax.pipeline.chain import STEPS, build, start
 from bua_jax.pipeline.dialogues import build_dialogues_on_ray
-from bua_jax.pipeline.steps import ensure
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("show", 0, "Print that many dialogues of each stage.")
@@ -28,9 +27,9 @@ def main() -> None:
     run = start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over)
     steps, cluster = STEPS, cli.cluster()
     if cluster is not None:
-        build = functools.partial(build_dialogues_on_ray, **cluster)
-        steps = {**STEPS, "dialogues": dataclasses.replace(STEPS["dialogues"], build=build)}
-    ensure(run, "dialogues", steps)
+        on_ray = functools.partial(build_dialogues_on_ray, **cluster)
+        steps = {**STEPS, "dialogues": dataclasses.replace(STEPS["dialogues"], build=on_ray)}
+    build(run, "dialogues", steps)
     for stage in ("stage1", "stage2"):
         path = run.folder("dialogues") / f"{stage}.parquet"
         if FLAGS.show and path.exists():

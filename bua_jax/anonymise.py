@@ -1,15 +1,18 @@
-"""Makes ids and areas opaque, splits by person, and writes the result as parquet.
+"""Makes ids and areas opaque, splits by person, and writes the result as parquet: pseudonymised data.
 
-Ids become random ones, renewed every three months where the data has dates. Of each person's
-areas the ten most visited are kept, as opaque codes. The file carries the split, made before the
-renaming.
-Without --key-file the random key is kept nowhere; with it, the same key gives the same ids again.
-Columns are mapped by config.data, as everywhere; without --config by configs/data/behavior.py.
+Ids become random ones, renewed every three months where the data has dates. Of each person's areas the ten
+most visited are kept, as opaque codes. The file carries the split, made before the renaming. What people do
+when stays, and most renewed ids can be linked by it: --audit measures how many, config.anonymise blurs
+dates, times and the split, and docs/privacy.md says what that is worth.
+Without --key-file the key is kept nowhere; with it, the same key gives the same ids again. Columns are
+mapped by config.data, as everywhere; without --config by configs/data/behavior.py.
 
 Examples:
   python -m bua_jax.anonymise --input=events.csv --output=shared/events.parquet
   python -m bua_jax.anonymise --input=nyc.parquet --output=out/nyc.parquet --key-file=../key.json \\
       --config=configs/curriculum.py:data=foursquare_nyc
+  python -m bua_jax.anonymise --input=events.csv --output=shared/events.parquet --audit \\
+      --config.anonymise.date_shift=True --config.anonymise.slot_hours=4
   python -m bua_jax.anonymise --input=a.tsv --output=out/a.parquet --config.data.columns.user=who
 """
 
@@ -21,54 +24,53 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import ConfigError
-from bua_jax.events.anonymise import KEPT_AREAS, PERIOD_DAYS, anonymise_file, load_key
+from bua_jax.basics.files import check_output
+from bua_jax.evaluation.linkage import audit
+from bua_jax.events.anonymise import Hiding, anonymise_file, load_key
 from bua_jax.events.rows import BadRows
 from bua_jax.events.spec import FORMATS, DataSpec
+from bua_jax.pipeline import checks
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "input", "", "File to anonymise; its suffix (.csv, .tsv, .parquet) is its format."
-)
+flags.DEFINE_string("input", "", "File to anonymise; its suffix (csv, tsv, parquet) is its format.")
 flags.DEFINE_string("output", "", "Parquet file to write.")
-flags.DEFINE_string(
-    "key_file", "", "JSON file with the secret key, made if absent; not beside --output."
-)
+flags.DEFINE_string("key_file", "", "JSON file of the key, made if absent; not beside --output.")
 flags.DEFINE_alias("key-file", "key_file")
+flags.DEFINE_bool("audit", False, "Measure how many renewed ids can be linked to earlier ones.")
 
 
 def main() -> None:
+    spec, report, hiding = _spec(), BadRows(), Hiding(**FLAGS.config.anonymise)
+    key = load_key(FLAGS.key_file, FLAGS.output)
+    result = anonymise_file(spec, FLAGS.output, key, report, hiding=hiding)
+    for reason, count in report.counts.items():
+        notice(f"{spec.path}: skipped {count} rows ({reason})")
+    out.print(f"{FLAGS.output}: " + "\n".join(result.lines()))
+    if FLAGS.audit:
+        found = audit(spec, Path(FLAGS.output), key, hiding) or "nothing, a person has one id"
+        out.print(f"linked: {found}")
+    out.print(f"key: {FLAGS.key_file or 'kept nowhere'}")
+
+
+def _spec() -> DataSpec:
+    """The file and how it is read, from flags and config. Raises `ConfigError`."""
     values = FLAGS.config.data.to_dict()
     if values["name"] == "simulated":
-        raise ConfigError(
-            "The simulated population has no file; choose a config of a file, such as "
-            "--config=configs/curriculum.py:data=behavior."
-        )
+        example = "--config=configs/curriculum.py:data=behavior"
+        raise ConfigError(f"The simulated population has no file; choose one that has: {example}.")
+    if FLAGS.input and not Path(FLAGS.input).is_file():
+        raise ConfigError(f"There is no file --input={FLAGS.input}.")
     if FLAGS.input:
-        if not Path(FLAGS.input).is_file():
-            raise ConfigError(f"There is no file --input={FLAGS.input}.")
-        suffix = Path(FLAGS.input).suffix[1:].lower()
-        values |= {"path": FLAGS.input} | ({"format": suffix} if suffix in FORMATS else {})
-    elif not values["path"]:
+        values["path"], suffix = FLAGS.input, Path(FLAGS.input).suffix[1:].lower()
+        values |= {"format": suffix} if suffix in FORMATS else {}
+    if not values["path"]:
         raise ConfigError(f"Data set {values['name']!r} has no file yet: give --input=FILE.")
     if not FLAGS.output:
         raise ConfigError("Give --output=FILE.parquet.")
-    spec, report = DataSpec.from_mapping(values), BadRows()
-    result = anonymise_file(spec, FLAGS.output, load_key(FLAGS.key_file, FLAGS.output), report)
-    for reason, count in report.counts.items():
-        notice(f"{spec.path}: skipped {count} rows ({reason})")
-    out.print(f"{FLAGS.output}: {result.events} events of {result.people} people")
-    if result.renewed:
-        out.print(
-            f"ids: {result.ids}, renewed every {PERIOD_DAYS} days from the first date of the data"
-        )
-    else:
-        out.print(f"ids: {result.ids}; renewal skipped: the data has no dates")
-    if result.areas_kept_share is not None:
-        share = f"{100 * result.areas_kept_share:.1f} % of visits"
-        out.print(
-            f"areas: each person's {KEPT_AREAS} most visited kept ({share}), the rest dropped"
-        )
-    out.print(f"key: {FLAGS.key_file or 'kept nowhere'}")
+    for part in ("data", "anonymise"):
+        checks.check_fields(FLAGS.config[part], f"{part}.")
+    check_output(FLAGS.output, values["path"], FLAGS.key_file)
+    return DataSpec.from_mapping(values)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ def main(task: str) -> None:
     if task not in bench_flags.TASKS:
         known = ", ".join(bench_flags.TASKS)
         raise ConfigError(f"There is no benchmark {task!r}; there are: {known}.")
+    files.check_output(FLAGS.output)
     if task == "events":
         tasks.measure_events()
         return
@@ -62,15 +63,14 @@ def main(task: str) -> None:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             if task == "decode" and FLAGS.base in PRESETS:
-                folder = Path(scratch)
-                write_random(folder, FLAGS.base, FLAGS.dtype)
+                write_random(folder := Path(scratch), FLAGS.base, FLAGS.dtype)
             else:
                 folder = base_folder(ConfigDict({"name": "nano", "path": FLAGS.base}))
             measure = tasks.measure_base if task == "base" else tasks.measure_decode
             found = measure(folder)
     if FLAGS.output:
         record = {"base": FLAGS.base or "nano", **found, "versions": versions()}
-        files.write_json(Path(FLAGS.output), record)
+        files.write_json(FLAGS.output, record)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The command line that all verbs share: flags, config files, and errors as one paragraph."""
 
+import contextlib
 import difflib
 import os
 import sys
@@ -79,6 +80,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
     """
 
     def body() -> None:
+        interrupts.as_usual()
         argv = list(sys.argv)
         if config is not None:
             argv = _resolved_argv(argv, config)
@@ -101,23 +103,30 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
                 "--help for the flags and examples."
             )
         _use_compilation_cache()
-        if distributed and (FLAGS.distributed or FLAGS.coordinator) and not FLAGS.dry_run:
+        if distributed and is_distributed() and not FLAGS.dry_run:
             from bua_jax.parallel import processes
 
             processes.start(FLAGS.coordinator, FLAGS.process_count, FLAGS.process_id)
         warn_cpu_only()
         main()
 
-    interrupts.as_usual()
     app.define_help_flags()
     # absl answers --help (module docstring and flags) while parsing.
-    if not distributed:
-        run_verb(body)
-        return
-    from bua_jax.parallel.processes import ending_together
+    together: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if distributed:
+        from bua_jax.parallel.processes import ending_together
 
-    with ending_together():
-        run_verb(body)
+        together = ending_together()
+    with together:
+        try:
+            run_verb(body)
+        finally:
+            interrupts.at_once()
+
+
+def is_distributed() -> bool:
+    """Whether this is one of several processes."""
+    return bool(FLAGS.distributed or FLAGS.coordinator)
 
 
 def _define_distributed() -> None:

@@ -14,19 +14,18 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics import files
-from bua_jax.pipeline.chain import STEPS, show_outline, start
+from bua_jax.pipeline.chain import build, show_outline, start
 from bua_jax.pipeline.report import print_results, report_results
-from bua_jax.pipeline.steps import ensure
 
 FLAGS = flags.FLAGS
 
 
 def main() -> None:
     if FLAGS.dry_run:
-        show_outline(FLAGS.config, cli.workdir(), "evaluation")
+        show_outline(FLAGS.config, cli.workdir(), "evaluation", several=cli.is_distributed())
         return
     run = start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over)
-    ensure(run, "evaluation", STEPS)
+    build(run, "evaluation")
     print_results(run)
     with files.where_writable():
         report_results(run)

@@ -19,7 +19,7 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.basics import files
 from bua_jax.basics.errors import MismatchError
-from bua_jax.pipeline.chain import STAGES, STEPS, start
+from bua_jax.pipeline.chain import STAGES, STEPS, build, start
 from bua_jax.pipeline.report import print_results, print_samples, report_results
 from bua_jax.pipeline.steps import Run, ensure, outline
 
@@ -42,7 +42,7 @@ def main() -> None:
             f"python -m bua_jax.curriculum --config={cli.config_argument()} --workdir={workdir}"
         )
     if missing:
-        run = start(config, workdir, take_over=FLAGS.take_over)
+        build(start(config, workdir, take_over=FLAGS.take_over), "evaluation")
     ensure(run, "evaluation", STEPS)
     print_results(run)
     with files.where_writable():

@@ -18,8 +18,9 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.files import check_output
 from bua_jax.events.histories import read_histories
-from bua_jax.pipeline.answers import PARTS, write_answers
+from bua_jax.pipeline.answers import BESIDE, PARTS, write_answers
 from bua_jax.pipeline.finished import load
 
 FLAGS = flags.FLAGS
@@ -38,6 +39,7 @@ cli.define_take_over()
 def main() -> None:
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
+    check_output(FLAGS.output, FLAGS.input, beside=BESIDE)
     bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
     wanted = "prediction_history" if FLAGS.predictions else "generation_history"
     limit = bua.windows[wanted]

@@ -33,6 +33,7 @@ flags.DEFINE_float("tolerance", 1e-3, "Largest difference that passes.", lower_b
 def main() -> None:
     if not FLAGS.output:
         raise ConfigError("--output is needed: a folder, for example --output=runs/parity.")
+    files.check_folder(FLAGS.output, f"--output={FLAGS.output}")
     found = compare(FLAGS.model, FLAGS.output, dialogues=FLAGS.dialogues)
     table = Table(title=f"bua_jax against transformers + PEFT, {FLAGS.dialogues} dialogues")
     for column in ("what", "difference", ""):

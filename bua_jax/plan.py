@@ -45,6 +45,7 @@ def main() -> None:
 
     from bua_jax.planning import plan
 
+    files.check_output(FLAGS.json, flag="--json")
     given = {"tokens": FLAGS.dialogue_tokens, "supervised": FLAGS.supervised_share}
     given = {name: value for name, value in given.items() if value}
     assumed = plan.ASSUMED.get(FLAGS.config.step)

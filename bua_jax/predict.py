@@ -27,15 +27,17 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.files import check_output
 from bua_jax.events.histories import example_lines, read_histories
+from bua_jax.parallel.ray_shards import start_ray
 from bua_jax.pipeline.answers import (
+    BESIDE,
     PARTS,
     write_answers,
     write_answers_on_ray,
     write_prediction_shard,
 )
 from bua_jax.pipeline.finished import events_of, load
-from bua_jax.pipeline.ray_shards import start_ray
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
@@ -54,6 +56,7 @@ def main() -> None:
         return
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
+    check_output(FLAGS.output, FLAGS.input, beside=BESIDE)
     cluster = cli.cluster()
     if cluster is not None:  # it forks, which must come before jax has threads
         start_ray(cluster["address"])

@@ -8,14 +8,13 @@ Examples:
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.pipeline.chain import STEPS, start
-from bua_jax.pipeline.steps import ensure
+from bua_jax.pipeline.chain import build, start
 
 FLAGS = flags.FLAGS
 
 
 def main() -> None:
-    ensure(start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over), "encoder", STEPS)
+    build(start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over), "encoder")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from bua_jax.models.qwen2 import Qwen2
 from bua_jax.nano import tokenizer as nano_tokenizer
 from bua_jax.nano.batches import draw_batch
 from bua_jax.nano.pretraining import SIZES, Settings, pretrain
+from bua_jax.pipeline.checks import check_workdir
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "runs/nano", "Folder to write.")
@@ -39,6 +40,7 @@ flags.DEFINE_integer("seed", 0, "Of initialisation and corpus.")
 
 def main() -> None:
     folder, config = Path(FLAGS.output), SIZES
+    check_workdir(folder, "--output")
     if not (folder / "tokenizer.json").is_file():
         with files.atomic_write(folder / "tokenizer.json") as temporary:
             nano_tokenizer.train_tokenizer(config.vocab_size).save(str(temporary))

@@ -9,8 +9,7 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.dialogue.store import read_dialogues, show
-from bua_jax.pipeline.chain import STEPS, start
-from bua_jax.pipeline.steps import ensure
+from bua_jax.pipeline.chain import build, start
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("show", 0, "Print that many stage-3 dialogues.")
@@ -18,7 +17,7 @@ flags.DEFINE_integer("show", 0, "Print that many stage-3 dialogues.")
 
 def main() -> None:
     run = start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over)
-    ensure(run, "reflect", STEPS)
+    build(run, "reflect")
     if FLAGS.show:
         show(read_dialogues(run.folder("reflect") / "stage3.parquet"), FLAGS.show)
 

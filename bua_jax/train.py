@@ -15,8 +15,7 @@ by all of them, everything else is built by the first.
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.pipeline.chain import STEPS, show_outline, start
-from bua_jax.pipeline.steps import ensure
+from bua_jax.pipeline.chain import build, show_outline, start
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("fresh", False, "Refuse a workdir that is not empty.")
@@ -24,10 +23,10 @@ flags.DEFINE_bool("fresh", False, "Refuse a workdir that is not empty.")
 
 def main() -> None:
     if FLAGS.dry_run:
-        show_outline(FLAGS.config, cli.workdir(), FLAGS.config.step)
+        show_outline(FLAGS.config, cli.workdir(), FLAGS.config.step, several=cli.is_distributed())
         return
     run = start(FLAGS.config, cli.workdir(), fresh=FLAGS.fresh, take_over=FLAGS.take_over)
-    ensure(run, run.config.step, STEPS)
+    build(run, run.config.step)
 
 
 if __name__ == "__main__":

@@ -62,14 +62,14 @@ def _windows() -> ConfigDict:
     config.generation_history = 100  # events before a generated day (Appendix H)
     config.min_history = 10  # events before the first target of a record
     config.train = 100_000  # training windows drawn for dialogues (Appendix C); 0 = all
-    config.validation = 2_000  # validation windows drawn for the validation loss
+    config.validation = 2_000  # validation windows drawn for the validation loss; 0 = all
     # Of training people on whom no stage is trained, for methods that read what it says about them.
     config.cross = 0  # windows set apart; 0 = none
     config.fit_train = 60_000  # training windows that other methods are fitted on; 0 = all
     config.fit_validation = 4_000  # of validation users, that they are chosen on; 0 = all
     config.match = 1_000  # of these, that BUA is asked about, for what is matched to its accuracy
     config.test = 0  # test windows drawn for evaluation; 0 = all
-    config.generation_test = 500  # test days generated
+    config.generation_test = 500  # test days generated; 0 = all
     return config
 
 
@@ -163,6 +163,17 @@ def _evaluation() -> ConfigDict:
     return config
 
 
+def _anonymise() -> ConfigDict:
+    """What the verb anonymise blurs beyond ids and areas (docs/privacy.md says what each is worth)."""
+    config = ConfigDict()
+    config.date_shift = False  # each id's days by whole weeks of its own, at most a year
+    config.slot_hours = 0  # times rounded down to blocks of 1, 2, 3, 4, 6, 8 or 12 hours; 0 = kept
+    config.split_by = (
+        "person"  # person, or period: a split for each id, so one person is on both sides
+    )
+    return config
+
+
 def _report() -> ConfigDict:
     """What is shown."""
     config = ConfigDict()
@@ -190,5 +201,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.decoding = _decoding()  # of answers
     config.evaluation = _evaluation()  # of predictions and days
     config.report = _report()  # of an evaluation
+    config.anonymise = _anonymise()  # of a data file, by the verb of that name
     config.update(part("models", args["model"].split("-")[0].replace(".", "_"), args["model"]))
     return config

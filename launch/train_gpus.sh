@@ -21,7 +21,8 @@ done
 if [ -n "$dry_run" ]; then
   python -c "import bua_jax" 2>/dev/null || setup "" # checking needs no accelerator
   echo "${command[*]}"
-  exec "${command[@]}" --dry_run
+  # The machine that it is for has the devices: 64 are made up here.
+  exec env JAX_PLATFORMS=cpu XLA_FLAGS=--xla_force_host_platform_device_count=64 "${command[@]}" --dry_run
 fi
 setup "$extras"
 export XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}"

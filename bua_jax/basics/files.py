@@ -11,14 +11,14 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bua_jax.basics.console import notice
-from bua_jax.basics.errors import DataError, WriteError
+from bua_jax.basics.errors import ConfigError, DataError, WriteError
 
 
 @contextlib.contextmanager
@@ -58,6 +58,41 @@ def where_writable() -> Iterator[None]:
         if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in read_only):
             raise
         notice(str(error))
+
+
+def check_output(
+    output: str | Path, *inputs: str | Path, beside: Iterable[str] = (), flag: str = "--output"
+) -> None:
+    """To be asked before anything is made that is to be written to `output`, a file; nothing: no file.
+
+    beside: endings of files that are written next to it. Raises `ConfigError` for a folder or a device,
+    a path that leads through a file, a folder that may not be written, and for one of `inputs`, also
+    through links.
+    """
+    if not output:
+        return
+    output = Path(output)
+    if output.exists() and not output.is_file():
+        kind = "a folder" if output.is_dir() else "no ordinary file"
+        raise ConfigError(f"{flag}={output} is {kind}. Give the name of a file to write.")
+    check_folder(output.parent, f"{flag}={output}")
+    for path in (output, *(output.with_name(output.name + ending) for ending in beside)):
+        for given in (given for given in inputs if given):
+            if path.exists() and Path(given).exists() and path.samefile(given):
+                raise ConfigError(
+                    f"{flag}={output} would overwrite {path}, which is the input {given}. Choose another "
+                    f"{flag}."
+                )
+
+
+def check_folder(folder: str | Path, named: str) -> None:
+    """Raises `ConfigError` for a folder that cannot be made or written into; named: how it was given."""
+    folder = Path(folder)
+    there = next(part for part in (folder, *folder.absolute().parents) if part.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{named}: {there} is a file. Choose another path.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{named}: the folder {there} cannot be written. Choose another path.")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -52,6 +52,12 @@ def as_usual() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def at_once() -> None:
+    """From now on Ctrl-C ends the process as it is: what is left to do is leaving it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     os.write(2, b"Interrupted before anything was begun.\n")
     os._exit(130)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.decoding.cache import (
     Rows,
     Weights,
@@ -21,8 +21,29 @@ from bua_jax.decoding.cache import (
     logits,
     with_room,
 )
+from bua_jax.dialogue.prompts import Tokenizer, label_tokens
+from bua_jax.events.schema import Catalogue
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
+
+
+def check_labels(tokenizer: Tokenizer, catalogue: Catalogue) -> None:
+    """Raises `DataError` for labels that the tokenizer does not tell apart, or that it cannot write."""
+    seen: dict[tuple[int, ...], str] = {}
+    for label in catalogue.behaviours:
+        tokens = tuple(label_tokens(tokenizer, label))
+        if not tokens:
+            raise DataError(
+                f"The label {label!r} has no tokens in the base's tokenizer, so that no answer can be it. "
+                "Rename it in the data, or choose another base."
+            )
+        if tokens in seen:
+            raise DataError(
+                f"The labels {seen[tokens]!r} and {label!r} are the same {len(tokens)} tokens in the base's "
+                "tokenizer, so that no answer tells them apart. Rename one in the data, or choose another "
+                "base."
+            )
+        seen[tokens] = label
 
 
 class LabelTree(NamedTuple):

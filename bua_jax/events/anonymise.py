@@ -2,6 +2,8 @@
 
 What is kept of an event: day, weekday, slot, behaviour, and the area if it is among the person's
 `KEPT_AREAS` most visited. What goes: the id, the name of the area, every column that is not mapped.
+That is pseudonymous, not anonymous data: people can be told apart, and mostly told again, by what they
+do when (`events.linkage` measures it). `Hiding` blurs more.
 """
 
 import hmac
@@ -15,19 +17,37 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from bua_jax.basics.errors import DataError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.basics.files import SEAL, atomic_write, read_json, seal, unseal
+from bua_jax.basics.legal import OneOf
 from bua_jax.events.readers import ANONYMISED_KEY, anonymised_mark, read_frame
 from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import SPLITS
 from bua_jax.events.spec import DataSpec
 from bua_jax.events.split import split_users
 
+SLOT_HOURS = (0, 1, 2, 3, 4, 6, 8, 12)
+SPLIT_BY = ("person", "period")
 KEPT_AREAS = 10
 PERIOD_DAYS = 90
 """Ids live this long (three months), counted from the first date of the whole data set."""
 _KEY_BYTES = 32
 _BLOCK = 1_000_000  # rows that are written at a time
+_WEEKS = 52  # that days are shifted by, below
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """What is blurred beyond ids and areas. Raises `ConfigError` for values that it does not have."""
+
+    date_shift: bool = False  # each id's days by whole weeks of its own; weekdays stay
+    slot_hours: int = 0  # times rounded down to blocks of that many hours; 0: as they are
+    split_by: str = "person"  # one split for a person, or one for each of the person's ids
+
+    def __post_init__(self) -> None:
+        for name, table in (("slot_hours", SLOT_HOURS), ("split_by", SPLIT_BY)):
+            if wrong := OneOf(table).wrong(getattr(self, name)):
+                raise ConfigError(f"config.anonymise.{name}={getattr(self, name)!r}{wrong}.")
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,19 @@ class Anonymised:
     events: int
     areas_kept_share: float | None  # of events with an area; None without places
     renewed: bool
+
+    def lines(self) -> list[str]:
+        """It in words."""
+        found = [f"{self.events} events of {self.people} people"]
+        renewed = f", renewed every {PERIOD_DAYS} days from the first date of the data"
+        none = "; renewal skipped: the data has no dates"
+        found.append(f"ids: {self.ids}{renewed if self.renewed else none}")
+        if self.areas_kept_share is not None:
+            share = f"{100 * self.areas_kept_share:.1f} % of visits"
+            found.append(
+                f"areas: each person's {KEPT_AREAS} most visited kept ({share}), the rest dropped"
+            )
+        return found
 
 
 def _opaque(key: bytes, *parts: str | int) -> str:
@@ -66,10 +99,49 @@ def _kept_areas(frame: pl.DataFrame) -> pl.DataFrame:
     return ranked.group_by("user", maintain_order=True).head(KEPT_AREAS).select("user", "location")
 
 
+def renamed(frame: pl.DataFrame, key: bytes, *, renew: bool) -> pl.DataFrame:
+    """Columns user, id, period, opaque: the new id of each person in each period; see `anonymise`."""
+    people = _distinct(_with_period(frame, renew), "user", "id", "period")
+    prefix = "renewed" if renew else "person"
+    opaque = [
+        f"{prefix}-{_opaque(key, 'id', *row)}" for row in people.select("id", "period").rows()
+    ]
+    # An Enum of sorted ids sorts as they do, at 4 bytes a row.
+    return people.with_columns(pl.Series("opaque", opaque, pl.Enum(sorted(opaque))))
+
+
+def _with_period(frame: pl.DataFrame, renew: bool) -> pl.DataFrame:
+    period = (pl.col("day") - pl.col("day").min()) // PERIOD_DAYS if renew else pl.lit(0)
+    return frame.with_columns(period=period.cast(pl.Int32))
+
+
+def _split(people: pl.DataFrame, seed: int, by: str) -> pl.DataFrame:
+    """`renamed`'s table with the split of each row: of its person, or of itself."""
+    name = pl.col("id").cast(pl.String)
+    if by == "period":
+        name = pl.format("{} {}", name, pl.col("period"))
+    names = people.select(name.alias("name")).to_series().to_list()
+    sides = split_users(sorted(set(names)), seed)
+    return people.with_columns(
+        pl.Series("split", [SPLITS[sides[name]] for name in names], pl.Enum(SPLITS))
+    )
+
+
+def _weeks(key: bytes, opaque: Iterable[str]) -> list[int]:
+    """Days of whole weeks that each id's are shifted by."""
+    return [7 * (int(_opaque(key, "shift", name), 16) % _WEEKS) for name in opaque]
+
+
 def anonymise(
-    frame: pl.DataFrame, key: bytes, *, renew: bool, split_seed: int = 42
+    frame: pl.DataFrame,
+    key: bytes,
+    *,
+    renew: bool,
+    split_seed: int = 42,
+    slots_per_day: int = 48,
+    hiding: Hiding = Hiding(),
 ) -> pl.DataFrame:
-    """Anonymises `read_frame`'s rows. The split is by person, decided here, before any renaming.
+    """Anonymises `read_frame`'s rows. The split is decided here, by person unless `hiding` says otherwise.
 
     Returns columns user, split, day, weekday, slot, [location,] behaviour, gap, sorted by the new
     id (a random order, so that the ids of one person do not stand together) and time; texts are
@@ -78,25 +150,25 @@ def anonymise(
     has another code. The most visited areas are counted over the person's whole record. The same key
     gives the same output.
     """
+    people = renamed(frame, key, renew=renew)
     if "split" not in frame.columns:
-        ids = frame["id"].unique().to_list()
-        names = {user: SPLITS[index] for user, index in split_users(ids, split_seed).items()}
-        people = _distinct(frame, "user", "id")
-        sides = [names[user] for user in people["id"]]
-        people = people.select("user", pl.Series("split", sides, pl.Enum(SPLITS)))
-        frame = frame.join(people, on="user", how="left", maintain_order="left")
-    period = (pl.col("day") - pl.col("day").min()) // PERIOD_DAYS if renew else pl.lit(0)
-    frame = frame.with_columns(period=period.cast(pl.Int32))
-    people = _distinct(frame, "user", "id", "period")
-    prefix = "renewed" if renew else "person"
-    opaque = [
-        f"{prefix}-{_opaque(key, 'id', *row)}" for row in people.select("id", "period").rows()
-    ]
-    # An Enum of sorted ids sorts as they do, at 4 bytes a row.
-    people = people.with_columns(pl.Series("opaque", opaque, pl.Enum(sorted(opaque)))).drop("id")
+        people = _split(people, split_seed, hiding.split_by)
+    elif hiding.split_by != "person":
+        raise ConfigError(
+            f"config.anonymise.split_by={hiding.split_by!r} draws a split, but the data brings its own; set "
+            "--config.data.columns.split= to draw one."
+        )
+    people = people.drop("id")
+    if hiding.date_shift:
+        people = people.with_columns(pl.Series("shift", _weeks(key, people["opaque"]), pl.Int32))
+    frame = _with_period(frame, renew)
     tables = [people]
     kept = ("split", "day", "weekday", "slot", "behaviour", "gap")
     columns = [pl.col("opaque").alias("user"), *map(pl.col, kept)]
+    if hiding.date_shift:
+        columns[2] = pl.col("day") + pl.col("shift")
+    if block := hiding.slot_hours * slots_per_day // 24:
+        columns[4] = pl.col("slot") // block * block
     if "location" in frame.columns:
         areas = _distinct(frame, "user", "period", "location").join(people, on=["user", "period"])
         areas = areas.join(_kept_areas(frame), on=["user", "location"])
@@ -164,12 +236,18 @@ def _write(frame: pl.DataFrame, path: Path, mark: dict[str, Any]) -> None:
 
 
 def anonymise_file(
-    spec: DataSpec, output: str | Path, key: bytes, report: BadRows | None = None
+    spec: DataSpec,
+    output: str | Path,
+    key: bytes,
+    report: BadRows | None = None,
+    *,
+    hiding: Hiding = Hiding(),
 ) -> Anonymised:
     """Reads `spec`, anonymises it and writes `output` (parquet, marked as anonymised), atomically.
 
     Ids are renewed where the data has dates. Skipped rows are counted in `report`.
-    Raises `DataError` for bad rows, an input that is anonymised already, or a non-parquet output.
+    Raises `DataError` for bad rows, an input that is anonymised already, or a non-parquet output,
+    `ConfigError` for dates to shift where there are none.
     """
     output = Path(output)
     if output.suffix != ".parquet":
@@ -178,9 +256,21 @@ def anonymise_file(
         raise DataError(f"--output is the input {output}; choose another file.")
     if Path(spec.path).is_file() and anonymised_mark(Path(spec.path)) is not None:
         raise DataError(f"{spec.path} is anonymised already; give the original file.")
+    if hiding.date_shift and not spec.has_dates:
+        raise ConfigError(
+            f"config.anonymise.date_shift=True, but data set {spec.name!r} has no dates to shift; leave it "
+            "out."
+        )
     report = report if report is not None else BadRows()
     frame = read_frame(spec, report)
-    result = anonymise(frame, key, renew=spec.has_dates, split_seed=spec.split_seed)
+    result = anonymise(
+        frame,
+        key,
+        renew=spec.has_dates,
+        split_seed=spec.split_seed,
+        slots_per_day=spec.slots_per_day,
+        hiding=hiding,
+    )
     has_places = "location" in result.columns
     mark = {
         "slots_per_day": spec.slots_per_day,
@@ -188,6 +278,7 @@ def anonymise_file(
         "has_places": has_places,
         "duplicates": report.duplicates,
         "renewed_every_days": PERIOD_DAYS if spec.has_dates else None,
+        **{name: value for name, value in vars(hiding).items() if value != getattr(Hiding, name)},
     }
     _write(result, output, mark)
     before = frame["location"].count() if has_places else 0

@@ -15,11 +15,17 @@ from bua_jax.basics.errors import DataError
 from bua_jax.basics.files import atomic_write, sha256_arrays, sha256_text
 from bua_jax.events.names import WRITABLE, writable
 
+SLOTS_PER_DAY = (24, 48)
+"""Resolutions of the clock: hours and half-hours."""
 NUM_PLACES = 10
 """Places a model can tell apart in a history: ids 1..10 (L1..L10); 0 is "other"."""
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 SPLITS = ("train", "validation", "test")
 
+# Ids and offsets are in the file's metadata, which pyarrow reads up to 100 MB of unless told otherwise.
+_UNLIMITED: dict[str, Any] = dict.fromkeys(
+    ("thrift_string_size_limit", "thrift_container_size_limit"), 2**31 - 1
+)
 _COLUMNS = {
     "day": np.int32,
     "weekday": np.int8,
@@ -55,7 +61,7 @@ class Catalogue:
                 )
         if len(set(self.behaviours)) != len(self.behaviours):
             raise DataError("The label set names a behaviour twice.")
-        if self.slots_per_day not in (24, 48):
+        if self.slots_per_day not in SLOTS_PER_DAY:
             raise DataError(f"slots_per_day is {self.slots_per_day}, expected 24 or 48.")
 
     def to_json(self) -> str:
@@ -149,7 +155,7 @@ class EventStore:
         """Reads what `save` wrote. Raises `DataError` for a missing, damaged or foreign file."""
         path = Path(path)
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, **_UNLIMITED)
             metadata: dict[str, Any] = {
                 key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
             }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bua_jax.basics.errors import ConfigError
+from bua_jax.events.schema import SLOTS_PER_DAY
 
 ROLES = (
     "user",
@@ -26,6 +27,15 @@ ROLES = (
 """Fields that a column can be mapped to (`--config.data.columns.ROLE=COLUMN`)."""
 FORMATS = ("csv", "tsv", "parquet")
 ON_BAD_ROW = ("error", "skip")
+
+
+def check_time_zone(name: str) -> None:
+    """Raises `ConfigError` for a time zone that is not known; nothing means that times are local."""
+    if name and name not in zoneinfo.available_timezones():
+        raise ConfigError(
+            f"data.time_zone is {name!r}, expected a name such as Asia/Shanghai, or nothing where times "
+            "are local."
+        )
 
 
 @dataclass(frozen=True)
@@ -62,14 +72,10 @@ class DataSpec:
     def __post_init__(self) -> None:
         self._expect("format", self.format, FORMATS)
         self._expect("on_bad_row", self.on_bad_row, ON_BAD_ROW)
-        self._expect("slots_per_day", self.slots_per_day, (24, 48))
+        self._expect("slots_per_day", self.slots_per_day, SLOTS_PER_DAY)
         for role in self.columns:
             self._expect("columns", role, ROLES)
-        if self.time_zone and self.time_zone not in zoneinfo.available_timezones():
-            raise ConfigError(
-                f"data.time_zone is {self.time_zone!r}, expected a name such as Asia/Shanghai, or "
-                "nothing where times are local."
-            )
+        check_time_zone(self.time_zone)
         for role in ("user", "behaviour"):
             if role not in self.columns:
                 raise ConfigError(

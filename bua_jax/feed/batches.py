@@ -13,13 +13,19 @@ import numpy as np
 from absl import flags
 
 from bua_jax.basics.console import notice
+from bua_jax.basics.errors import BuaError
 from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.feed.packing import PackingPlan, packed_rows
 
 Batch = dict[str, np.ndarray]
+
 _AHEAD = 8  # rows that a worker keeps ready, and this process of each worker
 _TOKENS = ("tokens", "segments", "positions", "round_ids", "kinds", "tasks", "soft_index")
 _FIELDS = (*_TOKENS, "events", "event_segments", "event_positions")
+
+
+class WorkerLost(BuaError):
+    """A process that packs rows ahead has ended."""
 
 
 def _to_batch(row: dict[str, Any]) -> Batch:
@@ -48,6 +54,7 @@ def _joined(row: Batch) -> np.ndarray:
 class Batches(Iterator[Batch]):
     """Endless training batches. The state is JSON; `close` ends the workers, which begin with `next`.
 
+    `next` raises `WorkerLost` where one of them was killed.
     Every value is int32[rows_per_batch, row_length], or [rows_per_batch, event_length(, 4)] for events.
     """
 
@@ -84,7 +91,16 @@ class Batches(Iterator[Batch]):
         return {**batch, "events": batch["events"].reshape(len(rows), events, 4)}
 
     def __next__(self) -> Batch:
-        batch: Batch = next(self._inner)
+        try:
+            batch: Batch = next(self._inner)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise WorkerLost(
+                "A process that packs rows was killed, or is out of memory. Checkpoints are kept: run the "
+                "same command again to go on after the last one, or pack between steps with "
+                "--config.execution.feed_workers=0."
+            ) from error
         self._dialogues += int(batch["segments"].max(axis=1).sum())
         return batch
 

@@ -12,6 +12,7 @@ REMAT = {
     "dots": jax.checkpoint_policies.save_only_these_names("projection", "attention"),
 }
 ATTENTION = ("xla", "cpu", "cudnn", "splash")
+DTYPES = ("float32", "bfloat16")  # of a base in a run
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from bua_jax.basics.errors import DataError, Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.events.histories import read_histories
 from bua_jax.events.schema import History
-from bua_jax.pipeline import ray_shards
+from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.finished import load
 
 PARTS = 2  # batches of a part: with one, more rows would wait for the longest answer
+PARTIAL, SHARDS = ".partial", ".shards"
+BESIDE = (PARTIAL, SHARDS)  # endings of what is kept next to an output until it is whole
 SECONDS = 30.0  # that a part may take
 
 Ask = Callable[[Sequence[History], int], list[dict[str, Any]]]
@@ -60,7 +62,7 @@ def _write_claimed(
     identity: str,
     part: int,
 ) -> None:
-    partial = output.with_name(output.name + ".partial")
+    partial = output.with_name(output.name + PARTIAL)
     parts = _finished(partial, identity)
     lines = [line for one in parts for line in one]
     if lines:
@@ -129,7 +131,7 @@ def write_answers_on_ray(
     claimed as there.
     """
     output = Path(output)
-    folder = output.with_name(output.name + ".shards")
+    folder = output.with_name(output.name + SHARDS)
     finished = folder / files.sha256_text(identity)
     with claimed(output, take_over=take_over):
         paths = ray_shards.run_shards(work, parts, finished, ".jsonl", **cluster)

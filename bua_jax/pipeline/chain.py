@@ -1,7 +1,7 @@
 """The steps of the curriculum in their order, as data."""
 
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,13 @@ from ml_collections import ConfigDict
 from bua_jax.alignment.base_files import model_sources
 from bua_jax.basics.console import out
 from bua_jax.basics.errors import ConfigError
-from bua_jax.dialogue.prompts import SOFT_TOKENS
-from bua_jax.events.spec import ON_BAD_ROW
 from bua_jax.methods import behavegpt
 from bua_jax.parallel import processes
 from bua_jax.pipeline import dialogues, evaluate
-from bua_jax.pipeline.data import EVENTS, data_sources
+from bua_jax.pipeline.data import EVENTS, check_events, data_sources, load_store
 from bua_jax.pipeline.methods import method_steps, result_steps
-from bua_jax.pipeline.steps import Run, Step, outline
-from bua_jax.pipeline.windows import FILE, SETS, fields_of, step_of
+from bua_jax.pipeline.steps import Run, Step, ensure, outline
+from bua_jax.pipeline.windows import FILE, SETS, draw_set, fields_of, step_of
 from bua_jax.training.stage_table import STAGE_TABLE
 
 
@@ -35,91 +33,78 @@ def start(
             f"--fresh was given, but {workdir} is not empty. Choose another --workdir, or leave --fresh "
             "out to resume what is there."
         )
-    _check(config)
+    from bua_jax.pipeline import checks  # jax is imported where something is to be built
+
+    checks.check(config, PURPOSES)
+    checks.check_workdir(workdir)
     return Run(config, workdir, take_over=take_over)
 
 
-def show_outline(config: ConfigDict, workdir: Path, name: str) -> None:
+def show_outline(config: ConfigDict, workdir: Path, name: str, *, several: bool = False) -> None:
     """Checks the config and prints which steps up to `name` would be built; writes nothing.
 
-    Raises `ConfigError` and `MismatchError` as the run itself would.
+    several: the run will be of several processes, whose devices are not here. Raises `ConfigError` and
+    `MismatchError` as the run itself would, but for files and kernels that its machine may have.
     """
-    _check(config)
-    mesh = config.execution.mesh
-    from bua_jax.parallel.sharding import parse_mesh
+    from bua_jax.pipeline import checks
 
-    parse_mesh(mesh)
+    checks.check(config, PURPOSES)
+    checks.check_workdir(workdir)
+    _check_name(name)
+    if not several:
+        checks.check_devices(config)
+    mesh = config.execution.mesh
     base = config.model.path or "built in"
     out.print(f"{config.model.name} ({base}) on {config.data.name}, mesh {mesh}, {workdir}:")
     for step, done in outline(Run(config, workdir), name, STEPS).items():
         out.print(f"{'done' if done else 'to build':8} {step}: {STEPS[step].about}")
 
 
-def _check(config: ConfigDict) -> None:
-    stages = tuple(config.stages)
-    if list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3} or 2 not in stages:
-        raise ConfigError(
-            f"stages={stages} cannot work: give an increasing subset of (1, 2, 3) that holds 2, "
-            "for example --config.stages='(2, 3)'."
-        )
-    how = config.execution
-    name = min(("feed_workers", "profile"), key=lambda name: how[name])
-    if how[name] < 0:
-        raise ConfigError(f"config.execution.{name}={how[name]} is less than 0.")
-    for name, legal in _legal_values().items():
-        part, _, field = name.partition(".")
-        value = config[part][field]
-        if value not in legal:
-            raise ConfigError(f"config.{name}={value!r} is none of {', '.join(legal)}.")
-    if config.model.base_quantization != "none":
-        if config.execution.merge_adapter:
-            raise ConfigError(
-                "config.model.base_quantization needs an adapter beside the quantised kernels; add "
-                "--config.execution.merge_adapter=False."
-            )
-        full = [stage for stage in STAGES if config[stage].full_finetuning]
-        if full:
-            raise ConfigError(
-                f"config.{full[0]}.full_finetuning trains the base, which base_quantization="
-                f"{config.model.base_quantization!r} freezes; set one of them back."
-            )
-    given = [n for n in config.evaluation.methods if n.startswith("bua_given")]
-    if given and not config.dialogues.rounds:
-        raise ConfigError(
-            f"config.evaluation.methods names {given[0]}, which gives reference answers to the understanding "
-            "rounds that config.dialogues.rounds=False leaves out; set one of them back."
-        )
-    if config.model.recall < 0:
-        raise ConfigError(
-            f"config.model.recall={config.model.recall} is negative; give the number of last events "
-            "whose soft tokens the final user turn repeats, or 0."
-        )
-
-
-def _legal_values() -> dict[str, Collection[str]]:
-    """Fields that name an entry of a table: its keys are the legal values."""
-    from bua_jax.decoding.cache import CACHE_TYPES
-    from bua_jax.decoding.rounds import DECODE
-    from bua_jax.models import quantization
-    from bua_jax.models.encoders import KINDS
-    from bua_jax.models.qwen2_config import ATTENTION, REMAT
-    from bua_jax.training.losses import LOSSES
-
-    return {
-        "model.base_quantization": quantization.MODES,
-        "model.soft_tokens": SOFT_TOKENS,
-        "execution.attention": ("auto", *ATTENTION),
-        "execution.remat": ("none", *REMAT),
-        "encoder.kind": KINDS,
-        "decoding.decode": DECODE,
-        "decoding.cache_dtype": CACHE_TYPES,
-        "data.on_bad_row": ON_BAD_ROW,
-        **{f"{stage}.loss": LOSSES for stage in STAGES},
-    }
-
-
 STAGES = tuple(STAGE_TABLE)
 _CURRICULUM = STAGES[:3]
+
+
+def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
+    """Builds the step `name` and what it needs (`steps.ensure`); what cannot work is said before it costs.
+
+    Devices, base and adapter are looked for first; right after the data step, whether there are enough
+    people and events, and whether the base's tokenizer tells the labels apart. A workdir that has all
+    of it is asked nothing. Raises `ConfigError`, `DataError` and `CheckpointError`.
+    """
+    from bua_jax.decoding.labels import check_labels
+    from bua_jax.pipeline import checks
+
+    table = table or STEPS
+    _check_name(name)
+    assert isinstance(run.config, ConfigDict)
+    left = [step for step, done in outline(run, name, table).items() if not done]
+    asks = any(_asks_model(table[step], run.config) for step in left)
+    if asks or any(table[step].together for step in left):
+        checks.check_machine(run.config)
+    base = checks.check_model(run.config.model) if asks and processes.is_first() else None
+    ensure(run, "data", table)
+    if left and processes.is_first():
+        store = load_store(run)
+        check_events(store, run.config.windows.min_history)
+        if run.config.windows.cross:  # those set apart may be all
+            draw_set(run.config.windows, store, "train")
+        if base is not None:
+            check_labels(base, store.catalogue)
+    ensure(run, name, table)
+
+
+def _asks_model(step: Step, config: ConfigDict) -> bool:
+    """Whether the step trains a language model or asks one."""
+    return "model" in step.fields or any(need in STAGES for need in step.needs(config))
+
+
+def _check_name(name: str) -> None:
+    if name not in STEPS:
+        some = ", ".join(step for step in STEPS if "/" not in step)
+        raise ConfigError(
+            f"There is no step {name!r}; there are: {some}, windows/SET, fit/METHOD, predict/METHOD/SET "
+            "and the like. The whole chain is built by: python -m bua_jax.curriculum."
+        )
 
 
 def _stage_needs(stage: str, config: ConfigDict) -> tuple[str, ...]:
@@ -263,3 +248,5 @@ STEPS: dict[str, Step] = {
         ),
     )
 }
+PURPOSES = ("curriculum", *STEPS)
+"""What a config can be for (`config.step`)."""

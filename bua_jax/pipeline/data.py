@@ -2,14 +2,16 @@
 
 from typing import Any
 
+import numpy as np
+
 from bua_jax.basics.config import Settings
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import DataError
 from bua_jax.events.card import write_card
 from bua_jax.events.groups import training_shares
 from bua_jax.events.readers import DataSpec, read_store
 from bua_jax.events.rows import BadRows
-from bua_jax.events.schema import EventStore
-from bua_jax.events.simulate import RESERVED_SEEDS, simulated_store
+from bua_jax.events.schema import SPLITS, EventStore
+from bua_jax.events.simulate import simulated_store
 from bua_jax.pipeline.steps import Run
 
 EVENTS = "events.parquet"
@@ -26,22 +28,45 @@ def load_store(run: Run) -> EventStore:
     return EventStore.load(run.file("data", EVENTS))
 
 
+def check_events(store: EventStore, min_history: int) -> None:
+    """Raises `DataError` unless each split has a person with a window, and training people two labels.
+
+    min_history: events before a window's target.
+    """
+    count = np.diff(store.offsets)
+    for split in SPLITS:
+        users = store.users_of_split(split)
+        longest = int(count[users].max(initial=0))
+        if longest <= min_history:
+            among = f"of whom none has more than {longest} events" if len(users) else "so no events"
+            raise DataError(
+                f"The {split} split has {len(users)} people, {among}; expected at least one with "
+                f"{min_history + 1}: config.windows.min_history={min_history} and the one that follows. Give "
+                "longer records or more people (of fewer than 6 the split by person leaves a split "
+                "empty), or lower --config.windows.min_history."
+            )
+    labels = np.flatnonzero(training_shares(store))
+    if len(labels) < 2:
+        only = store.catalogue.behaviours[labels[0]]
+        raise DataError(
+            f"The training people's events have one label only, {only!r}; expected at least two, or "
+            "there is nothing to predict. Map the column that says what people do with "
+            "--config.data.columns.behaviour=COLUMN."
+        )
+
+
 def build_data(run: Run) -> dict[str, Any]:
     """Writes data/events.parquet and the data card; simulated sets also data/personas.parquet."""
     data = run.config.data
     folder, report = run.folder("data"), BadRows()
     if data.name == "simulated":
-        if data.seed in RESERVED_SEEDS:
-            raise ConfigError(
-                f"config.data.seed={data.seed} is reserved: nano was pretrained on that population. "
-                "Choose another, for example --config.data.seed=1."
-            )
         store = simulated_store(
             data.num_users, data.num_days, data.seed, personas=folder / "personas.parquet"
         )
     else:
         store = read_store(DataSpec.from_mapping(data.to_dict()), report)
     store.save(folder / EVENTS)
+    EventStore.load(folder / EVENTS)  # what cannot be read again is said now
     write_card(store, folder, report.duplicates)
     return {
         "fingerprint": store.fingerprint,

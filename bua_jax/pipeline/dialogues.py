@@ -20,7 +20,7 @@ from bua_jax.dialogue.store import provenance, read_dialogues, write_dialogues
 from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, write_stage1
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import WindowIndex, WindowSet, sample_windows
-from bua_jax.pipeline import ray_shards
+from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run, nested, settings
 from bua_jax.pipeline.windows import load_set

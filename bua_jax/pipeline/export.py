@@ -14,7 +14,7 @@ from bua_jax.alignment.parts import Parts
 from bua_jax.basics.claims import claimed
 from bua_jax.basics.console import in_markdown
 from bua_jax.basics.errors import ConfigError
-from bua_jax.basics.files import read_json, write_json
+from bua_jax.basics.files import check_folder, read_json, write_json
 from bua_jax.interop import chat, huggingface, peft
 from bua_jax.models import lora, quantization
 from bua_jax.models.qwen2 import Qwen2
@@ -99,6 +99,7 @@ def export(
 def _export(run: Path, output: Path, merge: bool, base: str) -> dict[str, float]:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is not an empty folder. Choose another --output.")
+    check_folder(output, f"--output={output}")
     parts = load(run).parts
     shape, variables = parts.model.llm.lora, parts.variables
     assert shape is not None

@@ -20,7 +20,8 @@ from bua_jax.training import losses, optimizer, weighting
 from bua_jax.training.problem import Batch, LoopSettings, Scalars, Sum, Terms, means
 
 _CHUNK = 1024  # supervised tokens per vocabulary projection of a device, about
-_UNITS = {"task": ("none", *TASKS), "round": ("none", *ROUND_KINDS)}  # by id; 0 is none
+UNITS = {"task": ("none", *TASKS), "round": ("none", *ROUND_KINDS)}
+"""What can have a weight of its own (`task_weight_unit`), by id; 0 is none."""
 _IDS = {"task": "tasks", "round": "kinds"}  # the batch's array of them
 
 DialogueSums = metrics.Collection.create(
@@ -116,7 +117,7 @@ class Dialogues:
 
     @property
     def units(self) -> tuple[str, ...]:
-        return _UNITS[self.settings.task_weight_unit]
+        return UNITS[self.settings.task_weight_unit]
 
     @property
     def balancer(self) -> weighting.Balancer:

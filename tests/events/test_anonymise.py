@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bua_jax.basics.errors import DataError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.anonymise import (
     KEPT_AREAS,
     PERIOD_DAYS,
+    Hiding,
     anonymise,
     anonymise_file,
     load_key,
+    renamed,
 )
 from bua_jax.events.readers import read_events, read_frame
 from bua_jax.events.rows import BadRows
@@ -105,6 +107,60 @@ def test_ids_are_opaque_and_renewed(tmp_path) -> None:
     assert len(set().union(*ids.values())) == 5 * len(ids)
     spans = result.group_by("user").agg((pl.col("day").max() - pl.col("day").min()).alias("days"))
     assert spans["days"].max() < PERIOD_DAYS
+
+
+def test_days_are_shifted_by_whole_weeks_of_each_id(tmp_path) -> None:
+    frame, plain = both(tmp_path)
+    shifted = anonymise(frame, KEY, renew=True, hiding=Hiding(date_shift=True))
+    assert plain.drop("day").equals(shifted.drop("day"))
+    moved = plain.select("user", weeks=(shifted["day"] - plain["day"]) / 7).unique()
+    assert moved["user"].n_unique() == len(moved)  # within an id the distances of days stay
+    assert set(moved["weeks"]) <= set(range(52))
+    assert moved["weeks"].n_unique() > 10
+    assert (shifted["day"] % 7 == plain["day"] % 7).all()
+
+
+@pytest.mark.parametrize(("slots", "hours", "block"), [(48, 4, 8), (24, 6, 6), (48, 0, 1)])
+def test_times_are_rounded_down_to_blocks(tmp_path, slots: int, hours: int, block: int) -> None:
+    frame = read_frame(spec_of(tmp_path, slots_per_day=slots), BadRows())
+    plain = anonymise(frame, KEY, renew=True)
+    hiding = Hiding(slot_hours=hours)
+    coarse = anonymise(frame, KEY, renew=True, slots_per_day=slots, hiding=hiding)
+    assert plain.drop("slot").equals(coarse.drop("slot"))
+    assert coarse["slot"].to_list() == [slot // block * block for slot in plain["slot"]]
+
+
+def test_a_split_for_each_id(tmp_path) -> None:
+    frame, plain = both(tmp_path)
+    drawn = anonymise(frame, KEY, renew=True, hiding=Hiding(split_by="period"))
+    assert plain.drop("split").equals(drawn.drop("split"))
+    sides = drawn.select("user", "split").unique()
+    assert len(sides) == drawn["user"].n_unique() == 60
+    assert Counter(sides["split"]) == {"train": 48, "validation": 6, "test": 6}
+    people = renamed(frame, KEY, renew=True).with_columns(pl.col("opaque").cast(pl.String))
+    joined = sides.with_columns(pl.col("user").cast(pl.String).alias("opaque")).join(
+        people.select("opaque", "id"), on="opaque"
+    )
+    assert joined.group_by("id").agg(pl.col("split").n_unique())["split"].max() > 1
+    own = frame.with_columns(pl.lit("train").alias("split"))
+    with pytest.raises(ConfigError, match=r"split_by='period' draws a split, but the data brings"):
+        anonymise(own, KEY, renew=True, hiding=Hiding(split_by="period"))
+
+
+def test_what_is_blurred_is_written_and_read(tmp_path) -> None:
+    hiding = Hiding(date_shift=True, slot_hours=4, split_by="period")
+    spec, output = spec_of(tmp_path), tmp_path / "out.parquet"
+    anonymise_file(spec, output, KEY, hiding=hiding)
+    mark = json.loads(pq.read_schema(output).metadata[b"bua_jax.anonymised"])
+    assert (mark["date_shift"], mark["slot_hours"], mark["split_by"]) == (True, 4, "period")
+    store = read_events(dataclasses.replace(spec, path=str(output)))
+    assert set(store.slot.tolist()) <= set(range(0, 48, 8))
+    assert len(store.users) == 60
+    for wrong in ({"slot_hours": 5}, {"split_by": "id"}):
+        with pytest.raises(ConfigError, match=r"config\.anonymise\..* is none of"):
+            Hiding(**wrong)
+    with pytest.raises(ConfigError, match="has no dates to shift"):
+        anonymise_file(dataclasses.replace(spec, has_dates=False), output, KEY, hiding=hiding)
 
 
 def test_nobody_lands_on_both_sides(tmp_path) -> None:

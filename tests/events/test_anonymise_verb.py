@@ -42,6 +42,26 @@ def test_a_file_is_anonymised_and_the_key_kept_where_asked(tmp_path: Path) -> No
     assert set(pl.read_parquet(output)["split"]) == {"train", "test"}
 
 
+def test_an_audit_says_how_many_ids_are_linked(tmp_path: Path) -> None:
+    """Two people with habits of their own, for half a year."""
+    rows = [
+        f"{who},2024-{month:02d}-{day:02d}T{hour:02d}:15,home,{label}\n"
+        for who, hour, label in (("a", 9, "chat"), ("b", 18, "pay"), ("c", 9, "pay"))
+        for month in (1, 2, 4, 5)
+        for day in range(1, 28)
+    ]
+    path, output = write_csv(tmp_path / "mine.csv", rows), tmp_path / "out/a.parquet"
+    done = anonymise(f"--input={path}", f"--output={output}", "--audit")
+    assert done.returncode == 0, done.stderr
+    assert "linked: 3 of 3 ids (100.0%) to another of their person" in done.stdout
+    done = anonymise(f"--input={path}", f"--output={output}", "--config.anonymise.slot_hours=5")
+    assert done.returncode == 2
+    assert "config.anonymise.slot_hours=5 is none of 0, 1, 2" in done.stderr
+    done = anonymise(f"--input={path}", f"--output={output}", "--config.data.split_seed=-1")
+    assert done.returncode == 2
+    assert "config.data.split_seed=-1 is negative" in done.stderr
+
+
 def test_without_dates_the_skipped_renewal_is_said(tmp_path: Path) -> None:
     path = tmp_path / "mine.tsv"
     rows = [f"{p}\t{d}\t9\tchat\n" for p in range(4) for d in range(12)]

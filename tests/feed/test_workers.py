@@ -1,5 +1,6 @@
 """Worker processes pack the rows: every epoch is whole, resume is exact, and none of them is left over."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from bua_jax.feed import packing, token_file
-from bua_jax.feed.batches import Batches
+from bua_jax.feed.batches import Batches, WorkerLost
 from bua_jax.feed.token_file import TokenFile
 from tests.feed.made import dialogues_of, random_records
 from tests.support.helpers import ROOT
@@ -80,6 +81,18 @@ def test_whole_epochs_and_exact_resume(capsys) -> None:
     assert {name: value.shape[1:] for name, value in rest[0].items()} == {
         name: value.shape[1:] for name, value in plain.items()
     }
+
+
+def test_a_killed_worker_is_said() -> None:
+    data = Batches(RECORDS, plan(WORKERS), 1)
+    next(data)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(
+        WorkerLost, match=r"run the same command again.* --config\.execution\.feed_workers=0"
+    ):
+        list(itertools.islice(data, 100))
+    data.close()
+    assert multiprocessing.active_children() == []
 
 
 def test_resume_with_other_workers_restarts_the_epoch(capsys) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from bua_jax.basics.config import load as load_config
 from bua_jax.basics.errors import ConfigError, DataError
-from bua_jax.pipeline import dialogues, ray_shards
+from bua_jax.parallel import ray_shards
+from bua_jax.pipeline import dialogues
 from bua_jax.pipeline.answers import part_lines, write_answers, write_answers_on_ray
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import build_data, load_store

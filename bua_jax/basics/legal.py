@@ -1,0 +1,127 @@
+"""Which values a config field may have: ranges and tables as data, each saying in words what is legal."""
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bua_jax.basics.errors import ConfigError
+
+
+class Legal(Protocol):
+    """What a field may be."""
+
+    def wrong(self, value: Any) -> str:
+        """What is wrong with `value`, to be read after `NAME=VALUE`; empty if nothing is."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from `least` on, up to `most` where that is given."""
+
+    least: int
+    most: int | None = None
+
+    def wrong(self, value: Any) -> str:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and self.least <= value and (self.most is None or value <= self.most):
+            return ""
+        until = "" if self.most is None else f" to {self.most}"
+        return _expected(value, f"a whole number from {self.least}{until}")
+
+
+@dataclass(frozen=True)
+class Real:
+    """A finite number between two bounds, which are legal unless `above` or `below` says otherwise."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False  # `least` itself is not legal
+    below: bool = False  # `most` itself is not legal
+
+    def wrong(self, value: Any) -> str:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and math.isfinite(value):
+            low = value > self.least if self.above else value >= self.least
+            high = value < self.most if self.below else value <= self.most
+            if low and high:
+                return ""
+        bounds = []
+        if self.least > -math.inf:
+            bounds.append(f"{'above' if self.above else 'from'} {self.least:g}")
+        if self.most < math.inf:
+            bounds.append(f"{'below' if self.below else 'to'} {self.most:g}")
+        return _expected(value, " ".join(["a finite number", *bounds]))
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """An entry of a table, whose keys are the legal values."""
+
+    table: Collection[Any]
+
+    def wrong(self, value: Any) -> str:
+        # Python's True is in (0, 1), and no string is of another type.
+        if any(value == entry and type(value) is type(entry) for entry in self.table):
+            return ""
+        return f" is none of {_listed(self.table)}"
+
+
+@dataclass(frozen=True)
+class SomeOf:
+    """A tuple of distinct entries of a table, at least one."""
+
+    table: Collection[str]
+
+    def wrong(self, value: Any) -> str:
+        if not isinstance(value, tuple) or not value:
+            return f": expected a tuple with at least one of {_listed(self.table)}"
+        unknown = [entry for entry in value if entry not in self.table]
+        if unknown:
+            return f": {unknown[0]!r} is none of {_listed(self.table)}"
+        return "" if len(set(value)) == len(value) else " names one of them twice"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    def wrong(self, value: Any) -> str:
+        return "" if isinstance(value, bool) else _expected(value, "True or False")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text of one line; empty where the field allows it."""
+
+    empty: bool = True
+
+    def wrong(self, value: Any) -> str:
+        good = isinstance(value, str) and "\n" not in value and "\0" not in value
+        if good and (value or self.empty):
+            return ""
+        return _expected(value, "text of one line" + ("" if self.empty else " that is not empty"))
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a reader takes: its error says what is legal."""
+
+    reader: Callable[[Any], Any]
+
+    def wrong(self, value: Any) -> str:
+        try:
+            self.reader(value)
+        except ConfigError as error:
+            return f": {error}"
+        return ""
+
+
+def _expected(value: Any, expected: str) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    what = " is negative" if number and value < 0 else ""
+    return f"{what}: expected {expected}"
+
+
+def _listed(table: Collection[Any]) -> str:
+    return ", ".join(map(str, table))

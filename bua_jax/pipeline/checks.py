@@ -1,0 +1,383 @@
+"""What a config may say: the legal values of every field, and fields that must fit each other.
+
+All of it is asked before any step. The legal values of a field that names an entry of a table are the
+keys of the table that implements it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from bua_jax.alignment.bases import base_folder
+from bua_jax.alignment.parts import training_attention
+from bua_jax.basics.errors import ConfigError, DataError
+from bua_jax.basics.legal import Flag, Legal, OneOf, Read, Real, SomeOf, Text, Whole
+from bua_jax.decoding.cache import CACHE_TYPES
+from bua_jax.decoding.rounds import DECODE
+from bua_jax.dialogue.prompts import SOFT_TOKENS, Tokenizer
+from bua_jax.dialogue.rounds import STAGE1_TASKS
+from bua_jax.dialogue.tasks import stage1_tasks
+from bua_jax.events.anonymise import SLOT_HOURS, SPLIT_BY
+from bua_jax.events.schema import SLOTS_PER_DAY, Catalogue
+from bua_jax.events.simulate import RESERVED_SEEDS
+from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
+from bua_jax.interop.model_config import read_config
+from bua_jax.interop.tokenizer import load_tokenizer
+from bua_jax.methods.table import METHODS
+from bua_jax.models import quantization
+from bua_jax.models.encoders import KINDS, EncoderConfig
+from bua_jax.models.kernels.splash import check_splash
+from bua_jax.models.lora import TARGETS
+from bua_jax.models.presets import PRESETS
+from bua_jax.models.qwen2_config import ATTENTION, DTYPES, REMAT
+from bua_jax.parallel.sharding import make_mesh, parse_mesh
+from bua_jax.training.dialogues import UNITS
+from bua_jax.training.losses import LOSSES
+from bua_jax.training.stage_table import STAGE_TABLE
+
+# ------------------------------------------------------------------------------ fields by themselves
+
+
+def _stages(value: Any) -> None:
+    """Raises `ConfigError` for what is no curriculum."""
+    good = isinstance(value, tuple) and list(value) == sorted(set(value)) and 2 in value
+    if not good or not set(value) <= {1, 2, 3}:
+        raise ConfigError(
+            "expected an increasing subset of (1, 2, 3) that holds 2, for example "
+            "--config.stages='(2, 3)'."
+        )
+
+
+def _labels(value: Any) -> None:
+    """Raises `ConfigError` for what is no label set; an empty one means that of the data."""
+    if not isinstance(value, tuple) or not all(isinstance(label, str) for label in value):
+        raise ConfigError("expected a tuple of labels, for example \"('pay', 'ride')\".")
+    if len(value) == 1:
+        raise ConfigError("expected none, for the labels in the data, or at least two.")
+    try:
+        if value:
+            Catalogue(value, SLOTS_PER_DAY[0], has_places=True)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _population(value: Any) -> None:
+    """Raises `ConfigError` for what is no seed, or one that nano was pretrained on."""
+    if wrong := SEED.wrong(value):
+        raise ConfigError(wrong.removeprefix(": "))
+    if value in RESERVED_SEEDS:
+        raise ConfigError(
+            "it is reserved: nano was pretrained on that population. Choose another, for example "
+            "--config.data.seed=1."
+        )
+
+
+SEED = Whole(0, 2**31 - 1)  # what every library here takes
+SHARE, SOME = Real(0, 1), Real(0, 1, above=True)
+RATE = Real(0, 1)  # of learning, per step
+WEIGHT = Real(0)
+STAGES = tuple(STAGE_TABLE)
+
+_STAGE: dict[str, Legal] = {
+    "epochs": Real(0, above=True),
+    "batch_dialogues": Whole(1),
+    "row_length": Whole(1),
+    "microbatches": Whole(1),
+    "peak_lr": RATE,
+    "initial_lr": RATE,
+    "final_lr": RATE,
+    "warmup_share": SHARE,
+    "weight_decay": WEIGHT,
+    "clip_norm": Real(0, above=True),
+    "loss": OneOf(LOSSES),
+    "task_weights": Flag(),
+    "task_weight_unit": OneOf(UNITS),
+    "task_weight_alpha": Real(),
+    "task_weight_decay": SHARE,
+    "task_weight_floor": SHARE,
+    "evaluations": Whole(1),
+    "checkpoints": Whole(1),
+    "max_steps": Whole(0),
+    "full_finetuning": Flag(),
+}
+
+LEGAL: dict[str, Legal] = {
+    "seed": SEED,
+    "stages": Read(_stages),
+    **{f"{stage}.{field}": legal for stage in STAGES for field, legal in _STAGE.items()},
+    # -- how, not what
+    "execution.mesh": Read(parse_mesh),
+    "execution.attention": OneOf(("auto", *ATTENTION)),
+    "execution.remat": OneOf(("none", *REMAT)),
+    "execution.merge_adapter": Flag(),
+    "execution.feed_workers": Whole(0),
+    "execution.decode_batch": Whole(1),
+    "execution.profile": Whole(0),
+    "execution.mix": Flag(),
+    # -- events
+    "data.name": Text(empty=False),
+    "data.path": Text(),
+    "data.format": OneOf(FORMATS),
+    "data.columns.*": Text(),
+    "data.slots_per_day": OneOf(SLOTS_PER_DAY),
+    "data.time_zone": Read(check_time_zone),
+    "data.has_dates": Flag(),
+    "data.has_places": Flag(),
+    "data.behaviours": Read(_labels),
+    "data.on_bad_row": OneOf(ON_BAD_ROW),
+    "data.split_seed": SEED,
+    "data.cite": Text(),
+    "data.num_users": Whole(6),  # of fewer people the split by person leaves none to validate with
+    "data.num_days": Whole(1),
+    "data.seed": Read(_population),
+    # -- windows; 0: all of them, or none of `cross`
+    "windows.seed": SEED,
+    "windows.prediction_history": Whole(1),
+    "windows.generation_history": Whole(1),
+    "windows.min_history": Whole(1),
+    "windows.train": Whole(0),
+    "windows.validation": Whole(0),
+    "windows.cross": Whole(0),
+    "windows.fit_train": Whole(0),
+    "windows.fit_validation": Whole(0),
+    "windows.match": Whole(0),
+    "windows.test": Whole(0),
+    "windows.generation_test": Whole(0),
+    # -- encoder
+    "encoder.kind": OneOf(KINDS),
+    "encoder.dim": Whole(1),
+    "encoder.num_layers": Whole(1),
+    "encoder.num_heads": Whole(1),
+    "encoder.dropout": Real(0, 1, below=True),
+    "encoder.epochs": Whole(1),
+    "encoder.batch": Whole(1),
+    "encoder.peak_lr": RATE,
+    "encoder.weight_decay": WEIGHT,
+    "encoder.dro_lambda": SHARE,
+    # -- dialogues
+    "dialogues.stage1_tasks": SomeOf(STAGE1_TASKS),
+    "dialogues.stage1_share": SHARE,
+    "dialogues.generation_share": SHARE,
+    "dialogues.nothing_share": SHARE,
+    "dialogues.rounds": Flag(),
+    "dialogues.shortened_share": SHARE,
+    "dialogues.target_time_revealed": Flag(),
+    "dialogues.reflect_train": Whole(1),
+    "dialogues.reflect_validation": Whole(1),
+    "dialogues.reflect_share": SOME,
+    # -- language model
+    "model.name": OneOf(PRESETS),
+    "model.path": Text(),
+    "model.dtype": OneOf(DTYPES),
+    "model.base_quantization": OneOf(quantization.MODES),
+    "model.soft_tokens": OneOf(SOFT_TOKENS),
+    "model.recall": Whole(0),
+    "model.drill": Text(),
+    "model.warm_start": Flag(),
+    "model.adapter": Text(),
+    "model.lora_rank": Whole(1),
+    "model.lora_alpha": Real(0, above=True),
+    "model.lora_targets": SomeOf(TARGETS),
+    # -- methods
+    "methods.bua.warm_windows": Whole(1),
+    "methods.bua.warm_steps": Whole(1),
+    "methods.bua.warm_batch": Whole(1),
+    "methods.bua.warm_lr": RATE,
+    "methods.encoder_adjusted.largest_tau": WEIGHT,
+    "methods.encoder_adjusted.taus": Whole(1),
+    "methods.lightgbm.rounds": Whole(1),
+    "methods.lightgbm.patience": Whole(1),
+    "methods.lightgbm.learning_rate": SOME,
+    "methods.lightgbm.num_leaves": Whole(2, 2**17),  # LightGBM's own bound
+    "methods.lightgbm.min_data_in_leaf": Whole(0),
+    "methods.lightgbm.feature_fraction": SOME,
+    "methods.lightgbm.bagging_fraction": SOME,
+    "methods.lightgbm.bagging_freq": Whole(0),
+    "methods.lightgbm.lambda_l2": WEIGHT,
+    "methods.markov.smoothing": Real(0, above=True),
+    "methods.sasrec.dim": Whole(1),
+    "methods.window_majority.prior_events": WEIGHT,
+    # -- answers and what is made of them
+    "decoding.max_new_tokens": Whole(1),
+    "decoding.cache_dtype": OneOf(CACHE_TYPES),
+    "decoding.refine": Flag(),
+    "decoding.decode": OneOf(DECODE),
+    "decoding.temperature": WEIGHT,
+    "decoding.top_p": SOME,
+    "decoding.constrained": Flag(),
+    "evaluation.bootstrap": Whole(1),
+    "evaluation.methods": SomeOf(METHODS),
+    "report.examples": Whole(0),
+    # -- a file that is to be shown to others
+    "anonymise.date_shift": Flag(),
+    "anonymise.slot_hours": OneOf(SLOT_HOURS),
+    "anonymise.split_by": OneOf(SPLIT_BY),
+}
+"""By field; a field that ends in * stands for all of its part. `step` names an entry of `chain.STEPS`."""
+
+
+def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every field; `train` is another name for a stage and is left out."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            if prefix or key != "train":
+                yield from fields(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def legal_of(name: str) -> Legal | None:
+    """What a field may be; None for one that nobody but the config's author knows."""
+    part = name.rpartition(".")[0]
+    return LEGAL.get(name) or LEGAL.get(f"{part}.*")
+
+
+def check(config: ConfigDict, steps: Collection[str]) -> None:
+    """Raises `ConfigError` for a field's value that is not legal, and for fields that do not fit.
+
+    The error names the field, its value and what is legal. steps: what the config may be for.
+    """
+    check_fields(config)
+    if wrong := OneOf(steps).wrong(config.step):
+        raise ConfigError(f"config.step={config.step!r}{wrong}.")
+    _check_windows(config)
+    _check_encoders(config)
+    _check_base(config)
+    _check_data(config)
+    if not any("predict" in METHODS[name].says for name in config.evaluation.methods):
+        raise ConfigError(
+            f"config.evaluation.methods={config.evaluation.methods!r} names none that predicts, so there is "
+            "no table to make; add one, for example 'bua'."
+        )
+    given = [name for name in config.evaluation.methods if METHODS[name].about_set]
+    if given and not config.dialogues.rounds:
+        raise ConfigError(
+            f"config.evaluation.methods names {given[0]}, which gives reference answers to the understanding "
+            "rounds that config.dialogues.rounds=False leaves out; set one of them back."
+        )
+
+
+def check_fields(config: ConfigDict, prefix: str = "") -> None:
+    """Raises `ConfigError` for a value that is not legal; prefix: of a part of the config, as `data.`."""
+    for name, value in fields(config, prefix):
+        legal = legal_of(name)
+        if legal is not None and (wrong := legal.wrong(value)):
+            shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]} ..."
+            raise ConfigError(f"config.{name}={shown}{wrong}{'' if wrong.endswith('.') else '.'}")
+
+
+# ------------------------------------------------------------------------ fields that must fit others
+
+
+def _check_windows(config: ConfigDict) -> None:
+    windows = config.windows
+    for name in ("prediction_history", "generation_history"):
+        if windows.min_history > windows[name]:
+            raise ConfigError(
+                f"config.windows.min_history={windows.min_history} is more than config.windows.{name}="
+                f"{windows[name]}, the events of a history; lower it or raise the other."
+            )
+
+
+def _check_encoders(config: ConfigDict) -> None:
+    """Heads share the width of a state."""
+    encoder = config.encoder
+    sizes = (
+        ("encoder.dim", encoder.kind, encoder.dim),
+        (
+            "methods.sasrec.dim",
+            "sasrec",
+            config.methods.sasrec.dim,
+        ),
+    )
+    for name, kind, dim in sizes:
+        width = EncoderConfig(kind, 2, SLOTS_PER_DAY[0], dim=dim).state_dim
+        if width % encoder.num_heads:
+            raise ConfigError(
+                f"config.encoder.num_heads={encoder.num_heads} does not divide the {width} numbers of a "
+                f"state of {kind}, which config.{name}={dim} gives; change one of them."
+            )
+
+
+def _check_base(config: ConfigDict) -> None:
+    quantized = config.model.base_quantization
+    full = [stage for stage in STAGES if config[stage].full_finetuning]
+    if quantized != "none" and config.execution.merge_adapter:
+        raise ConfigError(
+            "config.model.base_quantization needs an adapter beside the quantised kernels; add "
+            "--config.execution.merge_adapter=False."
+        )
+    if quantized != "none" and full:
+        raise ConfigError(
+            f"config.{full[0]}.full_finetuning trains the base, which base_quantization={quantized!r} "
+            "freezes; set one of them back."
+        )
+    if full and config.model.dtype != "float32":
+        raise ConfigError(
+            f"config.{full[0]}.full_finetuning trains the base, whose updates config.model.dtype="
+            f"{config.model.dtype!r} would round away; set --config.model.dtype=float32."
+        )
+
+
+def _check_data(config: ConfigDict) -> None:
+    data, has_places = config.data, True
+    if data.name != "simulated":
+        has_places = DataSpec.from_mapping(data.to_dict()).has_places
+    catalogue = Catalogue(("one", "another"), SLOTS_PER_DAY[0], has_places)
+    stage1_tasks(catalogue, config.dialogues.stage1_tasks)
+
+
+# --------------------------------------------------------------------------------- where it is to run
+
+
+def check_devices(config: ConfigDict) -> None:
+    """Raises `ConfigError` for a mesh of more devices than there are."""
+    make_mesh(config.execution.mesh)
+
+
+def check_machine(config: ConfigDict) -> None:
+    """Raises `ConfigError` for devices that are not there, or that lack the attention."""
+    check_devices(config)
+    how, platform = config.execution, jax.devices()[0].platform
+    if how.attention == "splash":
+        for stage in STAGES:
+            check_splash(config[stage].row_length, platform)
+    if how.attention == "cudnn" and platform not in ("cuda", "gpu"):
+        raise ConfigError(
+            f"config.execution.attention='cudnn' runs on NVIDIA GPUs, but training is to run on {platform}: "
+            "set --config.execution.attention=xla."
+        )
+    if how.attention == "cpu":
+        sizes = dataclasses.replace(PRESETS[config.model.name], dtype=config.model.dtype)
+        training_attention("cpu", sizes)
+
+
+def check_model(config: ConfigDict) -> Tokenizer:
+    """The tokenizer of the base; config: the part `model`.
+
+    Raises `ConfigError` and `CheckpointError` where the base or the adapter to start from is not there.
+    """
+    if config.adapter and not Path(config.adapter).is_dir():
+        raise ConfigError(
+            f"config.model.adapter={config.adapter!r} is no folder; give that of a PEFT adapter, or "
+            "leave it empty to start from a fresh one."
+        )
+    folder = base_folder(config)
+    return load_tokenizer(folder, read_config(folder).vocab_size)
+
+
+def check_workdir(workdir: Path, flag: str = "--workdir") -> None:
+    r"""Raises `ConfigError` for a path that is taken for a pattern where checkpoints are read.
+
+    Orbax looks for a checkpoint's arrays by a glob: with [x] or a backslash in it, it finds none.
+    """
+    if re.search(r"\\|\[.*\]", str(workdir.resolve())):
+        raise ConfigError(
+            f"{flag}={workdir}: checkpoints cannot be read from a path with brackets or a backslash in it "
+            f"({workdir.resolve()}). Choose another {flag}."
+        )

@@ -1,0 +1,159 @@
+"""What a run's events must hold, and the base must tell apart: said right after the data step."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from ml_collections import ConfigDict
+
+from bua_jax.alignment.parts import NANO
+from bua_jax.basics import config as configs
+from bua_jax.basics.errors import BuaError, DataError
+from bua_jax.decoding.labels import build_tree, check_labels
+from bua_jax.dialogue.prompts import label_tokens
+from bua_jax.events.schema import Catalogue, EventStore
+from bua_jax.pipeline import steps
+from bua_jax.pipeline.chain import STEPS, build
+from bua_jax.pipeline.checks import check_model
+from bua_jax.pipeline.data import check_events
+from bua_jax.pipeline.steps import Run
+from tests.dialogue.stores import make_store
+
+TWINS = ("caf\u00e9", "cafe\u0301")  # one word with and without a composed letter
+
+
+@pytest.fixture
+def composing(tmp_path: Path) -> Path:
+    """nano with a tokenizer that composes letters and accents first, as Qwen's do."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    tokenizer = json.loads((NANO / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**tokenizer, "normalizer": {"type": "NFC"}}))
+    shutil.copy(NANO / "config.json", folder)
+    return folder
+
+
+def model_of(path: str | Path = "") -> ConfigDict:
+    config = configs.load("configs/curriculum.py")
+    config.model.path = str(path)
+    return config
+
+
+def person(events: int, labels: int = 2) -> list[tuple[int, int, int, int, bool]]:
+    return [(day, 20, 1, day % labels, False) for day in range(events)]
+
+
+def store_of(*counts: int, labels: int = 2) -> EventStore:
+    """A person of each split in turn with as many events; a later one is of the test split."""
+    splits = tuple(min(i, 2) for i in range(len(counts)))
+    return make_store([person(n, labels) for n in counts], splits=splits)
+
+
+def test_each_split_needs_a_window() -> None:
+    check_events(store_of(11, 11, 11, 1), min_history=10)
+    for counts, split in (
+        ((10, 11, 11), "train"),
+        ((11, 10, 11), "validation"),
+        ((11, 11, 10), "test"),
+    ):
+        with pytest.raises(
+            DataError, match=f"The {split} split has 1 people, of whom none has more than 10"
+        ):
+            check_events(store_of(*counts), min_history=10)
+        check_events(store_of(*counts), min_history=9)
+    nobody = dataclasses.replace(store_of(11, 11, 11), split=store_of(11, 11).split.repeat(2)[:3])
+    with pytest.raises(
+        DataError, match="The test split has 0 people, so no events; expected at least one with 11"
+    ):
+        check_events(nobody, min_history=10)
+
+
+def test_training_people_need_two_labels() -> None:
+    alike = make_store([person(12, 1), person(12), person(12)], splits=(0, 1, 2))
+    with pytest.raises(DataError, match="have one label only, 'chat'; expected at least two"):
+        check_events(alike, min_history=10)
+
+
+def test_labels_that_the_tokenizer_does_not_tell_apart(composing: Path) -> None:
+    """Where answers are scored it would be said after the training."""
+    tokenizer = check_model(model_of(composing).model)
+    with pytest.raises(BuaError, match="have the same tokens"):
+        build_tree([label_tokens(tokenizer, label) for label in TWINS])
+    with pytest.raises(DataError, match=f"'{TWINS[0]}' and '{TWINS[1]}' are the same"):
+        check_labels(tokenizer, Catalogue(TWINS, 24, has_places=True))
+    check_labels(
+        tokenizer, Catalogue(("café", "Café", "cafe", "咖啡", "茶馆"), 24, has_places=True)
+    )
+
+
+def table_of(store: EventStore, built: list[str]) -> dict[str, Any]:
+    """The real steps, with builders that only say that they were called; `data` is a store."""
+
+    def fake(name: str) -> Any:
+        def builder(run: Run) -> dict[str, Any]:
+            built.append(name)
+            if name == "data":
+                store.save(run.folder("data") / "events.parquet")
+            return {}
+
+        return builder
+
+    return {n: dataclasses.replace(step, build=fake(n)) for n, step in STEPS.items()}
+
+
+def test_nothing_is_built_after_data_that_cannot_work(
+    tmp_path: Path, composing: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(steps, "versions", lambda: {})
+    run = Run(model_of(composing), tmp_path)
+    twins = make_store([person(12)] * 3, labels=TWINS, splits=(0, 1, 2))
+    for store, message in ((store_of(12, 9, 12), "validation split"), (twins, "are the same")):
+        built: list[str] = []
+        with pytest.raises(DataError, match=message):
+            build(run, "stage1", table_of(store, built))
+        assert built == ["data"]
+        (tmp_path / "data" / "record.json").unlink()
+    built = []
+    build(run, "encoder", table_of(twins, built))  # which writes no label
+    assert built == ["data", "encoder"]
+
+
+def test_a_finished_run_is_asked_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    """Not even for the devices that it was trained on."""
+    monkeypatch.setattr(steps, "versions", lambda: {})
+    config = configs.load("configs/curriculum.py")
+    built: list[str] = []
+    table = table_of(store_of(12, 12, 12), built)
+    build(Run(config, tmp_path), "stage2", table)
+    (tmp_path / "data" / "events.parquet").unlink()
+    config.execution.mesh = "4000"
+    built.clear()
+    build(Run(config, tmp_path), "stage2", table)
+    assert built == []
+    with pytest.raises(BuaError, match="needs 4000 devices"):
+        build(Run(config, tmp_path), "reflect", table)
+
+
+def test_people_set_apart_may_not_be_all(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(steps, "versions", lambda: {})
+    config = configs.load("configs/curriculum.py")
+    config.windows.cross = 1
+    built: list[str] = []
+    with pytest.raises(DataError, match=r"beside those set apart by windows\.cross"):
+        build(Run(config, tmp_path), "encoder", table_of(store_of(12, 12, 12), built))
+    assert built == ["data"]
+
+
+def test_metadata_of_any_size_is_read(tmp_path: Path, monkeypatch: Any) -> None:
+    """Of 2 million people it is more than pyarrow reads unless told otherwise."""
+    store, read = store_of(12, 12, 12), pq.read_table
+    store.save(tmp_path / "events.parquet")
+    with pytest.raises(OSError, match=r"TProtocolException|Exceeded size limit"):
+        read(tmp_path / "events.parquet", thrift_string_size_limit=100)
+    limited = {"thrift_string_size_limit": 100, "thrift_container_size_limit": 3}
+    monkeypatch.setattr(pq, "read_table", lambda path, **given: read(path, **{**limited, **given}))
+    assert EventStore.load(tmp_path / "events.parquet").fingerprint == store.fingerprint
