@@ -20,14 +20,17 @@ import numpy as np
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, DataError, WriteError
 
+_UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(_UMASK)
+
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path, mode: int = 0o644) -> Iterator[Path]:
+def atomic_write(path: str | Path, mode: int = 0o666 & ~_UMASK) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it onto `path` if the block succeeds.
 
     On any error the temporary file is removed and an existing `path` is left untouched.
-    mode: permissions, whatever the library that writes chooses. Raises `WriteError` for a full disk or a
-    missing permission.
+    mode: permissions, whatever the library that writes chooses; by default those of every new file.
+    Raises `WriteError` for a full disk or a missing permission.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")

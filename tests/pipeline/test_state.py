@@ -126,7 +126,13 @@ def writing(built: Built, text: str = "one") -> dict[str, Step]:
     return {n: dataclasses.replace(step, build=write(step)) for n, step in STEPS.items()}
 
 
-ONE_OF_A_KIND = ("windows/test", "windows/cross", "fit/markov", "predict/bua/test", "generate/bua/days")
+ONE_OF_A_KIND = (
+    "windows/test",
+    "windows/cross",
+    "fit/markov",
+    "predict/bua/test",
+    "generate/bua/days",
+)
 
 
 @pytest.mark.parametrize(
