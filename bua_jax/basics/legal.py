@@ -15,18 +15,23 @@ class Legal(Protocol):
         """What is wrong with `value`, to be read after `NAME=VALUE`; empty if nothing is."""
 
 
+LARGEST_WHOLE, LARGEST_REAL = 2**31 - 1, 1e9
+"""What is always too much: int32 ends there, and float32 soon loses such numbers."""
+
+
 @dataclass(frozen=True)
 class Whole:
-    """A whole number from `least` on, up to `most` where that is given."""
+    """A whole number from `least` to `most`."""
 
     least: int
-    most: int | None = None
+    most: int = LARGEST_WHOLE
 
     def wrong(self, value: Any) -> str:
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if whole and self.least <= value and (self.most is None or value <= self.most):
+        if whole and self.least <= value <= self.most:
             return ""
-        until = "" if self.most is None else f" to {self.most}"
+        bounded = self.most < LARGEST_WHOLE or (whole and value > self.most)
+        until = f" to {self.most}" if bounded else ""
         return _expected(value, f"a whole number from {self.least}{until}")
 
 
@@ -34,22 +39,23 @@ class Whole:
 class Real:
     """A finite number between two bounds, which are legal unless `above` or `below` says otherwise."""
 
-    least: float = -math.inf
-    most: float = math.inf
+    least: float = -LARGEST_REAL
+    most: float = LARGEST_REAL
     above: bool = False  # `least` itself is not legal
     below: bool = False  # `most` itself is not legal
 
     def wrong(self, value: Any) -> str:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and math.isfinite(value):
+        if number:  # NaN is in no order
             low = value > self.least if self.above else value >= self.least
             high = value < self.most if self.below else value <= self.most
             if low and high:
                 return ""
+        large = number and math.isfinite(value) and abs(value) > LARGEST_REAL
         bounds = []
-        if self.least > -math.inf:
+        if self.least > -LARGEST_REAL or large:
             bounds.append(f"{'above' if self.above else 'from'} {self.least:g}")
-        if self.most < math.inf:
+        if self.most < LARGEST_REAL or large:
             bounds.append(f"{'below' if self.below else 'to'} {self.most:g}")
         return _expected(value, " ".join(["a finite number", *bounds]))
 
@@ -105,11 +111,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Read:
-    """What a reader takes: its error says what is legal."""
+    """A value of a type that a reader takes; its error says what is legal."""
 
     reader: Callable[[Any], Any]
+    kind: type
 
     def wrong(self, value: Any) -> str:
+        if not isinstance(value, self.kind) or isinstance(value, bool):
+            return _expected(value, f"a value of type {self.kind.__name__}")
         try:
             self.reader(value)
         except ConfigError as error:

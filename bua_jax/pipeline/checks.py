@@ -45,8 +45,7 @@ from bua_jax.training.stage_table import STAGE_TABLE
 
 def _stages(value: Any) -> None:
     """Raises `ConfigError` for what is no curriculum."""
-    good = isinstance(value, tuple) and list(value) == sorted(set(value)) and 2 in value
-    if not good or not set(value) <= {1, 2, 3}:
+    if not set(value) <= {1, 2, 3} or list(value) != sorted(set(value)) or 2 not in value:
         raise ConfigError(
             "expected an increasing subset of (1, 2, 3) that holds 2, for example "
             "--config.stages='(2, 3)'."
@@ -55,7 +54,7 @@ def _stages(value: Any) -> None:
 
 def _labels(value: Any) -> None:
     """Raises `ConfigError` for what is no label set; an empty one means that of the data."""
-    if not isinstance(value, tuple) or not all(isinstance(label, str) for label in value):
+    if not all(isinstance(label, str) for label in value):
         raise ConfigError("expected a tuple of labels, for example \"('pay', 'ride')\".")
     if len(value) == 1:
         raise ConfigError("expected none, for the labels in the data, or at least two.")
@@ -84,7 +83,7 @@ WEIGHT = Real(0)
 STAGES = tuple(STAGE_TABLE)
 
 _STAGE: dict[str, Legal] = {
-    "epochs": Real(0, above=True),
+    "epochs": Real(0, 1e5, above=True),
     "batch_dialogues": Whole(1),
     "row_length": Whole(1),
     "microbatches": Whole(1),
@@ -108,10 +107,10 @@ _STAGE: dict[str, Legal] = {
 
 LEGAL: dict[str, Legal] = {
     "seed": SEED,
-    "stages": Read(_stages),
+    "stages": Read(_stages, tuple),
     **{f"{stage}.{field}": legal for stage in STAGES for field, legal in _STAGE.items()},
     # -- how, not what
-    "execution.mesh": Read(parse_mesh),
+    "execution.mesh": Read(parse_mesh, str),
     "execution.attention": OneOf(("auto", *ATTENTION)),
     "execution.remat": OneOf(("none", *REMAT)),
     "execution.merge_adapter": Flag(),
@@ -125,16 +124,16 @@ LEGAL: dict[str, Legal] = {
     "data.format": OneOf(FORMATS),
     "data.columns.*": Text(),
     "data.slots_per_day": OneOf(SLOTS_PER_DAY),
-    "data.time_zone": Read(check_time_zone),
+    "data.time_zone": Read(check_time_zone, str),
     "data.has_dates": Flag(),
     "data.has_places": Flag(),
-    "data.behaviours": Read(_labels),
+    "data.behaviours": Read(_labels, tuple),
     "data.on_bad_row": OneOf(ON_BAD_ROW),
     "data.split_seed": SEED,
     "data.cite": Text(),
     "data.num_users": Whole(6),  # of fewer people the split by person leaves none to validate with
     "data.num_days": Whole(1),
-    "data.seed": Read(_population),
+    "data.seed": Read(_population, int),
     # -- windows; 0: all of them, or none of `cross`
     "windows.seed": SEED,
     "windows.prediction_history": Whole(1),
@@ -154,7 +153,7 @@ LEGAL: dict[str, Legal] = {
     "encoder.num_layers": Whole(1),
     "encoder.num_heads": Whole(1),
     "encoder.dropout": Real(0, 1, below=True),
-    "encoder.epochs": Whole(1),
+    "encoder.epochs": Whole(1, 100_000),
     "encoder.batch": Whole(1),
     "encoder.peak_lr": RATE,
     "encoder.weight_decay": WEIGHT,
@@ -327,6 +326,11 @@ def _check_base(config: ConfigDict) -> None:
 def _check_data(config: ConfigDict) -> None:
     data, has_places = config.data, True
     if data.name != "simulated":
+        if "path" not in data:
+            raise ConfigError(
+                f"config.data.name={data.name!r} is of a file, but the config names none; 'simulated' is the "
+                "only data without one."
+            )
         has_places = DataSpec.from_mapping(data.to_dict()).has_places
     catalogue = Catalogue(("one", "another"), SLOTS_PER_DAY[0], has_places)
     stage1_tasks(catalogue, config.dialogues.stage1_tasks)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from bua_jax.basics.config import Settings
-from bua_jax.basics.errors import DataError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.card import write_card
 from bua_jax.events.groups import training_shares
 from bua_jax.events.readers import DataSpec, read_store
@@ -60,6 +60,11 @@ def build_data(run: Run) -> dict[str, Any]:
     data = run.config.data
     folder, report = run.folder("data"), BadRows()
     if data.name == "simulated":
+        if "num_users" not in data:
+            raise ConfigError(
+                "config.data.name='simulated' is the built-in population, whose config is data=simulated: "
+                "--config=configs/curriculum.py:data=simulated."
+            )
         store = simulated_store(
             data.num_users, data.num_days, data.seed, personas=folder / "personas.parquet"
         )

@@ -16,6 +16,7 @@ from bua_jax.feed.packing import PackingPlan
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import sharding
+from bua_jax.pipeline import checks
 from bua_jax.pipeline.stages import stage_parts
 from bua_jax.planning import roofline
 from bua_jax.planning.collectives import Collective, collectives
@@ -266,7 +267,8 @@ def make_plan(
 
 
 def _check(config: ConfigDict, target: Target, target_text: str) -> None:
-    """Raises `ConfigError` unless the config names a stage and a mesh of the target's devices."""
+    """Raises `ConfigError` unless the config has legal values, a stage and a mesh of the target's devices."""
+    checks.check_fields(config)
     if config.step not in STAGE_TABLE:
         raise ConfigError(
             f"A plan is of a stage: --config=configs/STAGE.py, one of {[*STAGE_TABLE]}."

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError
-from bua_jax.basics.legal import Flag, OneOf, Real, SomeOf, Text, Whole
+from bua_jax.basics.legal import Flag, OneOf, Read, Real, SomeOf, Text, Whole
 from bua_jax.pipeline import checks
 from bua_jax.pipeline.chain import PURPOSES, show_outline, start
 
@@ -73,7 +73,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("model.name", "nanno", "='nanno' is none of nano, smollm2-135m"),
     ("model.drill", "one\ntwo", ": expected text of one line."),
     ("encoder.dropout", 1.5, "=1.5: expected a finite number from 0 below 1."),
-    ("encoder.epochs", 0, "=0: expected a whole number from 1."),
+    ("encoder.epochs", 0, "=0: expected a whole number from 1 to 100000."),
     ("windows.train", -5, "=-5 is negative: expected a whole number from 0."),
     ("dialogues.generation_share", 2.0, "=2.0: expected a finite number from 0 to 1."),
     ("dialogues.stage1_tasks", ("hobby",), ": 'hobby' is none of reconstruction"),
@@ -120,7 +120,7 @@ def test_labels_given_as_text_are_no_set_of_letters() -> None:
     config = configs.load("configs/curriculum.py", "data=behavior")
     with config.unlocked():
         config.data = ConfigDict({**config.data.to_dict(), "behaviours": "pay"})
-    with pytest.raises(ConfigError, match=r"config\.data\.behaviours='pay': expected a tuple"):
+    with pytest.raises(ConfigError, match=r"config\.data\.behaviours='pay': .* of type tuple"):
         checks.check(config, PURPOSES)
 
 
@@ -150,6 +150,10 @@ def test_labels_given_as_text_are_no_set_of_letters() -> None:
 )
 def test_fields_that_do_not_fit_each_other(values: dict[str, Any], message: str) -> None:
     assert message in said(**values)
+
+
+def test_data_of_another_config() -> None:
+    assert "config.data.name='mine' is of a file, but" in said(data__name="mine")
 
 
 def test_tasks_that_the_data_leaves_nothing_of() -> None:
@@ -212,6 +216,9 @@ def test_what_only_the_machine_knows(tmp_path: Path) -> None:
 def test_kinds_of_legal_values() -> None:
     assert Whole(1).wrong(True)
     assert Whole(1).wrong(1.0)
+    assert Whole(1).wrong(10**30) == ": expected a whole number from 1 to 2147483647"
+    assert Real(0).wrong(1e300) == ": expected a finite number from 0 to 1e+09"
+    assert Read(str.split, str).wrong(0)
     assert not Real(0).wrong(1)
     assert Real().wrong(True)
     assert Real().wrong("1")

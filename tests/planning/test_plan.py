@@ -276,6 +276,9 @@ def test_what_cannot_be_planned_is_refused() -> None:
     config = configs.load("configs/stage2.py", "mesh=4")
     with pytest.raises(ConfigError, match="mesh=8"):
         make_plan(config, "a100-40g:8")
+    config.stage2.microbatches = 0
+    with pytest.raises(ConfigError, match=r"config\.stage2\.microbatches=0: expected a whole"):
+        make_plan(config, "a100-40g:4")
     with pytest.raises(ConfigError, match="A plan is of a stage"):
         make_plan(configs.load("configs/curriculum.py"), "a100-40g:1")
     config.stage2.microbatches = 2
