@@ -117,13 +117,13 @@ def test_other_rows_predict_nothing_again(quickstart: Path, tmp_path: Path) -> N
     assert done.stdout.count("  summary: ") == 2
 
 
-def test_a_result_file_about_other_windows_is_refused(quickstart: Path, tmp_path: Path) -> None:
+def test_a_result_file_of_another_step_is_refused(quickstart: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(quickstart, tmp_path / "run"))
     shutil.copy(run / "predict/bua/match/result.arrow", run / "predict/bua/test/result.arrow")
     (run / "evaluation" / "record.json").unlink()
     done = verb("evaluate", f"--workdir={run}")
     assert done.returncode == 2
-    assert "40 of 40 are missing in it, 16 are no part of them" in done.stderr
+    assert "is not the file that the step predict/bua/test wrote" in done.stderr
     assert "Traceback" not in done.stderr
 
 
