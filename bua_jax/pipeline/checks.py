@@ -260,6 +260,12 @@ def check_fields(config: ConfigDict, prefix: str = "") -> None:
             raise ConfigError(f"config.{name}={shown}{wrong}{'' if wrong.endswith('.') else '.'}")
 
 
+def check_flag(name: str, value: Any, field: str) -> None:
+    """Raises `ConfigError` for the value of a flag that stands for a field."""
+    if wrong := LEGAL[field].wrong(value):
+        raise ConfigError(f"--{name}={value!r}{wrong}.")
+
+
 # ------------------------------------------------------------------------ fields that must fit others
 
 

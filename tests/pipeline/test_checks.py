@@ -213,6 +213,16 @@ def test_what_only_the_machine_knows(tmp_path: Path) -> None:
             checks.check_model(changed(arg, **values).model)
 
 
+def test_a_flag_that_stands_for_a_field() -> None:
+    checks.check_flag("top_p", 1.0, "decoding.top_p")
+    with pytest.raises(
+        ConfigError, match=r"^--top_p=0\.0: expected a finite number above 0 to 1\.$"
+    ):
+        checks.check_flag("top_p", 0.0, "decoding.top_p")  # which would keep no token
+    with pytest.raises(ConfigError, match="--temperature=nan: expected"):
+        checks.check_flag("temperature", math.nan, "decoding.temperature")
+
+
 def test_kinds_of_legal_values() -> None:
     assert Whole(1).wrong(True)
     assert Whole(1).wrong(1.0)
