@@ -237,6 +237,13 @@ def check(config: ConfigDict, steps: Collection[str]) -> None:
 
     The error names the field, its value and what is legal. steps: what the config may be for.
     """
+    there = {name for name, _ in fields(config)}
+    for name in LEGAL:
+        if name not in there and not name.startswith("data."):  # which differ by data set
+            raise ConfigError(
+                f"The config has no field {name}: it is of another version (run.json keeps that of a run). "
+                "Give one of today's with --config, or start anew in another --workdir."
+            )
     check_fields(config)
     if wrong := OneOf(steps).wrong(config.step):
         raise ConfigError(f"config.step={config.step!r}{wrong}.")

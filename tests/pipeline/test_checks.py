@@ -156,6 +156,17 @@ def test_data_of_another_config() -> None:
     assert "config.data.name='mine' is of a file, but" in said(data__name="mine")
 
 
+def test_a_config_of_another_version() -> None:
+    """As run.json of an older run holds it."""
+    config = configs.load("configs/curriculum.py")
+    with config.unlocked():
+        del config.methods.sasrec
+    with pytest.raises(
+        ConfigError, match=r"has no field methods\.sasrec\.dim: it is of another ver"
+    ):
+        checks.check(config, PURPOSES)
+
+
 def test_tasks_that_the_data_leaves_nothing_of() -> None:
     tasks = {"dialogues__stage1_tasks": ("home_work",)}
     checks.check(changed(**tasks), PURPOSES)
