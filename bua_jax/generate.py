@@ -21,6 +21,7 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.files import check_output
 from bua_jax.events.histories import read_histories
 from bua_jax.pipeline.answers import BESIDE, PARTS, write_answers
+from bua_jax.pipeline.checks import check_flag
 from bua_jax.pipeline.finished import load
 
 FLAGS = flags.FLAGS
@@ -30,16 +31,19 @@ flags.DEFINE_string("output", "", "JSONL file to write.")
 flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
 flags.DEFINE_bool("refine", False, "Run the refinement round before the generation.")
 flags.DEFINE_bool("predictions", False, "Predict too, after the same understanding rounds.")
-flags.DEFINE_float("temperature", 1.0, "Of the sampled day; 0 = greedy.", lower_bound=0.0)
-flags.DEFINE_float("top_p", 0.95, "Nucleus of the sampled day.", lower_bound=0.0, upper_bound=1.0)
+flags.DEFINE_float("temperature", 1.0, "Of the sampled day; 0 = greedy.")
+flags.DEFINE_float("top_p", 0.95, "Nucleus of the sampled day.")
 flags.DEFINE_integer("seed", 42, "Of the sampled day.")
 cli.define_take_over()
+OF_FIELDS = {"temperature": "decoding.temperature", "top_p": "decoding.top_p", "seed": "seed"}
 
 
 def main() -> None:
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
     check_output(FLAGS.output, FLAGS.input, beside=BESIDE)
+    for name, field in OF_FIELDS.items():
+        check_flag(name, FLAGS[name].value, field)
     bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
     wanted = "prediction_history" if FLAGS.predictions else "generation_history"
     limit = bua.windows[wanted]

@@ -43,7 +43,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
 flags.DEFINE_string("input", "", "JSONL file of histories.")
 flags.DEFINE_string("output", "", "JSONL file to write.")
-flags.DEFINE_integer("example", 0, "Print that many example histories and stop.")
+flags.DEFINE_integer("example", 0, "Print that many example histories and stop.", lower_bound=0)
 flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
 flags.DEFINE_bool("refine", False, "Run the refinement round before the prediction.")
 cli.define_engine()

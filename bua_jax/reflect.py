@@ -12,7 +12,7 @@ from bua_jax.dialogue.store import read_dialogues, show
 from bua_jax.pipeline.chain import build, start
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("show", 0, "Print that many stage-3 dialogues.")
+flags.DEFINE_integer("show", 0, "Print that many stage-3 dialogues.", lower_bound=0)
 
 
 def main() -> None:

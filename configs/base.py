@@ -168,9 +168,7 @@ def _anonymise() -> ConfigDict:
     config = ConfigDict()
     config.date_shift = False  # each id's days by whole weeks of its own, at most a year
     config.slot_hours = 0  # times rounded down to blocks of 1, 2, 3, 4, 6, 8 or 12 hours; 0 = kept
-    config.split_by = (
-        "person"  # person, or period: a split for each id, so one person is on both sides
-    )
+    config.split_by = "person"  # person, or period: each id has its own, so people on both sides
     return config
 
 

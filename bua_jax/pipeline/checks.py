@@ -241,6 +241,13 @@ def check(config: ConfigDict, steps: Collection[str]) -> None:
 
     The error names the field, its value and what is legal. steps: what the config may be for.
     """
+    there = {name for name, _ in fields(config)}
+    for name in LEGAL:
+        if name not in there and not name.startswith("data."):  # which differ by data set
+            raise ConfigError(
+                f"The config has no field {name}: it is of another version (run.json keeps that of a run). "
+                "Give one of today's with --config, or start anew in another --workdir."
+            )
     check_fields(config)
     if wrong := OneOf(steps).wrong(config.step):
         raise ConfigError(f"config.step={config.step!r}{wrong}.")
@@ -268,6 +275,12 @@ def check_fields(config: ConfigDict, prefix: str = "") -> None:
         if legal is not None and (wrong := legal.wrong(value)):
             shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]} ..."
             raise ConfigError(f"config.{name}={shown}{wrong}{'' if wrong.endswith('.') else '.'}")
+
+
+def check_flag(name: str, value: Any, field: str) -> None:
+    """Raises `ConfigError` for the value of a flag that stands for a field."""
+    if wrong := LEGAL[field].wrong(value):
+        raise ConfigError(f"--{name}={value!r}{wrong}.")
 
 
 # ------------------------------------------------------------------------ fields that must fit others

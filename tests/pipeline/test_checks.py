@@ -156,6 +156,17 @@ def test_data_of_another_config() -> None:
     assert "config.data.name='mine' is of a file, but" in said(data__name="mine")
 
 
+def test_a_config_of_another_version() -> None:
+    """As run.json of an older run holds it."""
+    config = configs.load("configs/curriculum.py")
+    with config.unlocked():
+        del config.methods.sasrec
+    with pytest.raises(
+        ConfigError, match=r"has no field methods\.sasrec\.dim: it is of another ver"
+    ):
+        checks.check(config, PURPOSES)
+
+
 def test_tasks_that_the_data_leaves_nothing_of() -> None:
     tasks = {"dialogues__stage1_tasks": ("home_work",)}
     checks.check(changed(**tasks), PURPOSES)
@@ -211,6 +222,16 @@ def test_what_only_the_machine_knows(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             checks.check_model(changed(arg, **values).model)
+
+
+def test_a_flag_that_stands_for_a_field() -> None:
+    checks.check_flag("top_p", 1.0, "decoding.top_p")
+    with pytest.raises(
+        ConfigError, match=r"^--top_p=0\.0: expected a finite number above 0 to 1\.$"
+    ):
+        checks.check_flag("top_p", 0.0, "decoding.top_p")  # which would keep no token
+    with pytest.raises(ConfigError, match="--temperature=nan: expected"):
+        checks.check_flag("temperature", math.nan, "decoding.temperature")
 
 
 def test_kinds_of_legal_values() -> None:
