@@ -60,13 +60,43 @@ def check(folder: Path, go: Go) -> list[dict[str, Any]]:
     last = before["goes"][-1]["compared"]
     for name, value in go.compared.items():
         if (had := last.get(name)) != value and not go.mix:
-            raise MismatchError(
-                f"{folder} is half built (step {step}) with {name}={had!r}, but now it is {value!r}, "
-                f"which gives other numbers. Go on with {had!r}, mix both with "
-                f"--config.execution.mix=True (the record then says what was done with which), or begin "
-                f"anew: rm -r {folder}"
-            )
+            raise _other_numbers(folder, step, name, had, value)
     return before["goes"]
+
+
+def _other_numbers(folder: Path, step: int, name: str, had: Any, value: Any) -> MismatchError:
+    return MismatchError(
+        f"{folder} is half built (step {step}) with {name}={had!r}, but now it is {value!r}, which gives "
+        f"other numbers. Go on with {had!r}, mix both with --config.execution.mix=True (the record then "
+        f"says what was done with which), or begin anew: rm -r {folder}"
+    )
+
+
+def found_out(folder: Path, name: str, value: Any, *, mix: bool) -> None:
+    """Adds to the note what is compared too but known only while it is built, such as what "auto" is here.
+
+    Raises `MismatchError` naming both values if it was another before, unless they are mixed.
+    """
+    path, step = folder / STARTED, step_of(folder)
+    if not path.is_file():
+        return
+    before = files.read_sealed(path)
+    compared = [go["compared"] for go in before["goes"]]
+    had = [one[name] for one in compared if name in one]
+    if step and had and had[-1] != value:
+        if not mix:
+            raise _other_numbers(folder, step, name, had[-1], value)
+        notice(f"{folder}: goes on at step {step} with other {name} ({value}, was {had[-1]})")
+        if name in compared[-1]:  # nothing else had changed, so that this go was not told apart
+            before["goes"].append({**before["goes"][-1], "from_step": step})
+    last = before["goes"][-1]
+    last["compared"] = {**last["compared"], name: value}
+    files.write_sealed(path, before)
+
+
+def goes(folder: Path) -> list[dict[str, Any]]:
+    """All goes so far. Raises `DataError` for a damaged note."""
+    return files.read_sealed(folder / STARTED)["goes"]
 
 
 def note(folder: Path, go: Go) -> list[dict[str, Any]]:

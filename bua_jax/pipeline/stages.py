@@ -11,6 +11,7 @@ import numpy as np
 
 from bua_jax.alignment.parts import TRAINED, Parts, assemble, save_trained, with_trained
 from bua_jax.alignment.warm_start import warm_start, word_targets
+from bua_jax.basics import begun
 from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
@@ -98,6 +99,9 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     if how.attention == "splash":
         check_splash(config.row_length, mesh.devices.flat[0].platform)
     parts = assemble(model, how, run.folder("encoder"), run.config.seed, mesh)
+    attention = parts.model.llm.config.attention  # what "auto" is here
+    if processes.is_first():
+        begun.found_out(run.folder(stage), "attention", attention, mix=how.mix)
     before, earlier = previous_stage(run.needs), 0
     if before is not None:
         parts = with_trained(parts, run.file(before, TRAINED))
@@ -138,7 +142,6 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
             mesh,
             {"stage": stage, **parts.identity, "settings": plain(config)},
         )
-    attention = parts.model.llm.config.attention  # what "auto" was here
     count = len(records["train"])
     return {
         **measured,

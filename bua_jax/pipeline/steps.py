@@ -330,6 +330,8 @@ def _build_claimed(run: Run, step: Step) -> None:
     if not processes.is_first():
         _wait_for(run, step)
         return
+    with contextlib.suppress(DataError):  # the step may have found out more
+        goes = begun.goes(folder)
     seconds = time.monotonic() - begin
     record = {
         "step": step.name,

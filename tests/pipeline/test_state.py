@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bua_jax.basics import files
+from bua_jax.basics import begun, files
 from bua_jax.basics.claims import claimed
 from bua_jax.basics.errors import ClaimedError, DataError, MismatchError
 from bua_jax.pipeline import steps
@@ -78,6 +78,26 @@ def test_a_half_built_step_goes_on_as_it_was_begun(tmp_path: Path, field: str, v
         with pytest.raises(MismatchError, match="is half built"):
             ask(tmp_path, "stage1", **other, execution__mix=True)
     assert ask(tmp_path, "stage1", execution__decode_batch=9, execution__mesh="2") == ["stage1"]
+
+
+def test_what_auto_is_here_is_compared_too(tmp_path: Path, capsys) -> None:
+    """A machine without a compiler attends otherwise, whatever the config says."""
+    folder = tmp_path / "stage1"
+    cut_at(tmp_path, 0, faked([]))
+    begun.found_out(folder, "attention", "cpu", mix=False)
+    begun.found_out(folder, "attention", "xla", mix=False)  # there was nothing to go on from
+    cut_at(tmp_path, 4, faked([]))
+    begun.found_out(folder, "attention", "cpu", mix=False)
+    cut_at(tmp_path, 8, faked([]))
+    with pytest.raises(MismatchError, match=r"step 8\) with attention='cpu', but now it is 'xla'"):
+        begun.found_out(folder, "attention", "xla", mix=False)
+    capsys.readouterr()
+    begun.found_out(folder, "attention", "xla", mix=True)
+    assert "with other attention (xla, was cpu)" in capsys.readouterr().err
+    assert ask(tmp_path, "stage1") == ["stage1"]
+    goes = files.read_sealed(folder / "record.json")["goes"]
+    said = [(go["from_step"], go["compared"]["attention"]) for go in goes]
+    assert said == [(0, "cpu"), (8, "xla")]
 
 
 def test_a_mixed_step_says_what_was_done_with_which(tmp_path: Path, monkeypatch, capsys) -> None:
