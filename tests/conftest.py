@@ -31,8 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Workdir of a finished quickstart at reduced size."""
-    if os.environ.get("TINY"):
-        return Path(os.environ["TINY"])
     workdir = tmp_path_factory.mktemp("runs") / "quickstart"
     done = curriculum(workdir)
     assert done.returncode == 0, done.stderr
