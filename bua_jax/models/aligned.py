@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.models import lora
-from bua_jax.models.encoders.base import EncoderOutput, encode_events
+from bua_jax.models.encoders.base import encode_events
 from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2
 
@@ -57,12 +57,6 @@ def _llm(model: Aligned, variables: Variables, method: str, *args: Any) -> Any:
     return model.llm.apply(both, *args, method=method)
 
 
-def encode(model: Aligned, variables: Variables, events, segments, positions) -> EncoderOutput:
-    """events int32[B, S, 4], segments and positions int32[B, S] -> states, items, logits."""
-    assert model.encoder is not None
-    return encode_events(model.encoder, variables["encoder"], events, segments, positions)
-
-
 def soft_token_vectors(
     model: Aligned,
     variables: Variables,
@@ -71,7 +65,8 @@ def soft_token_vectors(
     positions: jax.Array,
 ) -> jax.Array:
     """Projected events float32[B, S, H]; in "pooled" mode all of a segment are its last one's."""
-    output = encode(model, variables, events, segments, positions)
+    assert model.encoder is not None
+    output = encode_events(model.encoder, variables["encoder"], events, segments, positions)
     states = output.items if model.soft_tokens == "item" else output.states
     if model.soft_tokens == "pooled":
         following = jnp.pad(segments[:, 1:], ((0, 0), (0, 1)))

@@ -24,6 +24,7 @@ from bua_jax.feed.batches import one_per_row
 from bua_jax.feed.records import Encoding, token_records
 from bua_jax.interop import huggingface, peft
 from bua_jax.models import aligned
+from bua_jax.models.encoders.base import encode_events
 from bua_jax.models.lora import MODULE_OF
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.pipeline.data import load_store
@@ -60,9 +61,9 @@ def ours(parts: Parts, batch: Arrays) -> Arrays:
     states = aligned.hidden(model, variables, embeddings, rows["positions"], rows["segments"])
     found = {"logits": np.asarray(aligned.unembed(model, variables, states))}
     if model.soft_tokens not in WITHOUT_ENCODER:
-        output = aligned.encode(
-            model, variables, rows["events"], rows["event_segments"], rows["event_positions"]
-        )
+        assert model.encoder is not None
+        seen = rows["events"], rows["event_segments"], rows["event_positions"]
+        output = encode_events(model.encoder, variables["encoder"], *seen)
         found["states"] = np.asarray(output.items if model.soft_tokens == "item" else output.states)
     for depth in range(1, config.num_layers):
         cut = Qwen2(dataclasses.replace(config, num_layers=depth), llm.lora)

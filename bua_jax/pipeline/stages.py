@@ -1,6 +1,7 @@
 """Steps `stage1`, `stage2`, `stage3`, `joint`: one training run each."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,8 +22,7 @@ from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import Encoding, check_positions, kept_records
 from bua_jax.feed.token_file import TokenFile
 from bua_jax.interop.huggingface import tree_hash
-from bua_jax.models import aligned
-from bua_jax.models.kernels.splash import check_splash
+from bua_jax.models.encoders.base import encode_events
 from bua_jax.parallel import processes, sharding
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues
@@ -33,7 +33,6 @@ from bua_jax.training.events import segments_of
 from bua_jax.training.loop import fit
 from bua_jax.training.optimizer import (
     OptimizerSettings,
-    print_parts,
     trained_parts,
 )
 from bua_jax.training.stage_table import STAGE_TABLE
@@ -96,8 +95,6 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     config, store = run.config[stage], load_store(run)
     how, model = run.config.execution, run.config.model
     mesh = sharding.make_mesh(how.mesh)
-    if how.attention == "splash":
-        check_splash(config.row_length, mesh.devices.flat[0].platform)
     parts = assemble(model, how, run.folder("encoder"), run.config.seed, mesh)
     attention = parts.model.llm.config.attention  # what "auto" is here
     if processes.is_first():
@@ -113,7 +110,6 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")
         saved = _save(run, stage, _kept(parts, names), parts)
         return {"skipped": True, "all_dialogues": earlier, "trained": saved}
-    print_parts(parts.variables, names, stage)
     shape = (model.soft_tokens, model.recall, config.row_length)
     records = _records(run, stage, Encoding(store, parts.tokenizer, *shape))
     for found in records.values():
@@ -182,8 +178,8 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
     arrays = window_arrays(store, windows, length=run.config.windows.prediction_history)
     fields, segments = arrays["fields"], segments_of(arrays["n_events"], arrays["fields"].shape[1])
     positions = np.broadcast_to(np.arange(segments.shape[1]), segments.shape)
-    encode = jax.jit(lambda *args: aligned.encode(parts.model, parts.variables, *args))
-    output = encode(fields, segments, positions)
+    encode = jax.jit(functools.partial(encode_events, parts.model.encoder))
+    output = encode(parts.variables["encoder"], fields, segments, positions)
     real = segments > 0
     states = output.items if run.config.model.soft_tokens == "item" else output.states
     targets = word_targets(

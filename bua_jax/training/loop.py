@@ -15,7 +15,13 @@ from bua_jax.basics.errors import BuaError, CheckpointError, Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.parallel import processes, sharding
 from bua_jax.training import checkpoint
-from bua_jax.training.optimizer import make_optimizer, partition, print_trained, schedule
+from bua_jax.training.optimizer import (
+    make_optimizer,
+    partition,
+    print_parts,
+    print_trained,
+    schedule,
+)
 from bua_jax.training.problem import LoopSettings, Problem, Scalars, Sums
 from bua_jax.training.state import create
 from bua_jax.training.step import make_step, zero_sums
@@ -116,6 +122,7 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     """
     # -- state: what is trained, and where the run stands
     trainable, frozen = partition(variables, parts)
+    print_parts(variables, parts, problem.name)
     print_trained(trainable, problem.name)
     frozen = sharding.place(frozen, sharding.shardings(frozen, mesh))
     steps = settings.total_steps

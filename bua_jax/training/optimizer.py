@@ -100,12 +100,12 @@ def make_optimizer(
     )
 
 
-def print_parts(variables: Mapping[str, Any], parts: tuple[str, ...], stage: str) -> None:
-    """Prints the stage table row with parameter counts."""
-    table = Table(title=f"{stage}: what is trained")
+def print_parts(variables: Mapping[str, Any], parts: tuple[str, ...], name: str) -> None:
+    """Prints which parts are trained, with parameter counts; name: of the problem."""
+    table = Table(title=f"{name}: what is trained")
     for column in ("part", "parameters", "trained"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
-    for part in PARTS:
+    for part in filter(variables.__contains__, PARTS):
         count = sum(x.size for x in jax.tree.leaves(variables.get(part, {})))
         table.add_row(part, f"{count:,}", "yes" if part in parts else "no")
     err.print(table)
