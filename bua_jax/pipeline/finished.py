@@ -15,6 +15,7 @@ from bua_jax.events.schema import EventStore
 from bua_jax.parallel.sharding import make_mesh
 from bua_jax.pipeline.data import EVENTS
 from bua_jax.pipeline.steps import check_files, record_in
+from bua_jax.training.stage_table import STAGE_TABLE
 
 
 def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
@@ -48,10 +49,37 @@ def _record(folder: Path, step: str) -> dict[str, Any]:
     return record
 
 
+def _stage_of(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """(folder, record) of the trained stage that a run's folder, or that of a step, stands for."""
+    folder = Path(folder)
+    record = record_in(folder) if folder.is_dir() else None
+    if record is None:
+        stage, record = finished_stage(folder)
+        return folder / stage, record
+    if record["step"] not in STAGE_TABLE:
+        raise MismatchError(
+            f"{folder} is the step {record['step']}, expected a trained stage or the folder of a run."
+        )
+    return folder, record
+
+
+def _need(stage: Path, record: dict[str, Any], step: str) -> tuple[Path, dict[str, Any]]:
+    """(folder, record) of a finished step that a stage was built from; its files are those that it wrote."""
+    folder = stage / record["folders"][step]
+    found = record_in(folder)
+    if found is None:
+        raise MismatchError(
+            f"{folder} has no record, but {stage} was built from the step {step}. Bring it back, or build "
+            "both anew."
+        )
+    check_files(folder, found)
+    return folder, found
+
+
 def events_of(folder: str | Path) -> EventStore:
     """The events of a run. Raises `DataError` for others than its step `data` wrote."""
-    check_files(Path(folder) / "data", _record(Path(folder), "data"))
-    return EventStore.load(Path(folder) / "data" / EVENTS)
+    data, _ = _need(*_stage_of(folder), "data")
+    return EventStore.load(data / EVENTS)
 
 
 def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
@@ -73,19 +101,18 @@ def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
 
 
 def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
-    """The trained model of a workdir, after `finished_stage`; needs no training data.
+    """The trained model of a run's folder (after `finished_stage`) or of a stage's; needs no training data.
 
     mesh: devices to ask it on, N (fsdp=N) or DATAxFSDPxTENSOR: histories are shared out over data and
     fsdp, heads over tensor.
     """
-    folder = Path(folder)
-    stage, record = finished_stage(folder)
-    config = recorded_config(folder, record)
+    stage, record = _stage_of(folder)
+    config = recorded_config(stage, record)
+    check_files(stage, record)
+    (encoder, _), (_, data) = (_need(stage, record, step) for step in ("encoder", "data"))
     how = config.execution
-    for step in ("encoder", stage):
-        check_files(folder / step, _record(folder, step))
-    parts = assemble(config.model, how, folder / "encoder", config.seed, make_mesh(mesh))
-    parts = with_trained(parts, folder / stage / TRAINED)
-    shares = np.asarray(_record(folder, "data")["result"]["shares"])
+    parts = assemble(config.model, how, encoder, config.seed, make_mesh(mesh))
+    parts = with_trained(parts, stage / TRAINED)
+    shares = np.asarray(data["result"]["shares"])
     asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
     return Bua(parts, *asked, refine, config.seed, how.decode_batch, config.model.drill)

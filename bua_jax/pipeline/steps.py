@@ -13,6 +13,8 @@ wait for the record in their shared storage.
 """
 
 import contextlib
+import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,6 +50,7 @@ class Run:
     step: str = ""  # the step whose run it is; empty: nobody's, which sees everything
     needs: tuple[str, ...] = ()  # what that step is built from
     take_over: bool = False  # whether claims of processes on other hosts are
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict)  # see `keyed`
 
     def folder(self, step: str) -> Path:
         """Where a step lies. Raises `UndeclaredError` for one that this run's step does not need."""
@@ -56,7 +59,7 @@ class Run:
                 f"The step {self.step} reads the step {step}, which it does not need; it needs "
                 f"{', '.join(self.needs) or 'none'}."
             )
-        return self.workdir / step
+        return self.workdir / self.places.get(step, step)
 
     def file(self, step: str, name: str) -> Path:
         """A file of a step. Raises `DataError` if a finished step wrote another."""
@@ -76,9 +79,7 @@ class Step:
 
     name: str
     about: str  # what a person reads when it starts
-    fields: tuple[
-        str, ...
-    ]  # config fields (or whole parts) that it may read: they shape the result
+    fields: tuple[str, ...]  # of the config, or whole parts: all that shapes the result
     needs: Callable[[ConfigDict], tuple[str, ...]]  # steps it is built from
     build: Callable[[Run], dict[str, Any]]  # does it; returns what the record should also say
     minutes: Callable[[ConfigDict], float]  # rough expectation on 2 CPU cores
@@ -87,8 +88,9 @@ class Step:
     renew: bool = False  # built again, not refused, where the config says something else
     files: tuple[str, ...] = ()  # of its folder, which others read: its record has their hashes
     computes: bool = True  # with jax, so that its numbers are those of a device
-    # Fields of `execution` on which its numbers depend: a half-built one goes on with the same.
-    numbers: tuple[str, ...] = ()
+    numbers: tuple[
+        str, ...
+    ] = ()  # fields of `execution` that may not change while it is half built
 
     def view(self, config: ConfigDict) -> View:
         return View(config, (*self.fields, EXECUTION), f"The step {self.name}")
@@ -99,7 +101,8 @@ class Step:
             raise UndeclaredError(
                 f"The step {self.name} needs a config, not the view of {run.step}."
             )
-        return Run(self.view(run.config), run.workdir, self.name, self.needs(run.config))
+        config, needs = self.view(run.config), self.needs(run.config)
+        return Run(config, run.workdir, self.name, needs, places=run.places)
 
 
 # ------------------------------------------------------------------------------- fields and keys
@@ -128,12 +131,16 @@ def key(
         step = table[name]
         needs = {need: key(need, config, table, known) for need in step.needs(config)}
         sources = source_hashes(step, config)
-        known[name] = _identity(name, settings(config, step.fields), needs, sources)
+        known[name] = files.sha256_json([name, settings(config, step.fields), needs, sources])
     return known[name]
 
 
-def _identity(name: str, *content: Any) -> str:
-    return files.sha256_json([name, *content])
+def keyed(run: Run, table: Mapping[str, Step]) -> Run:
+    """The run with each step at steps/NAME/KEY, where runs of other configs find those that they share."""
+    assert isinstance(run.config, ConfigDict)
+    known: dict[str, str] = {}
+    places = {n: f"steps/{n}/{key(n, run.config, table, known)}" for n in table}
+    return dataclasses.replace(run, places=places)
 
 
 # ---------------------------------------------------------------------------------------- records
@@ -335,9 +342,10 @@ def _build_claimed(run: Run, step: Step) -> None:
     seconds = time.monotonic() - begin
     record = {
         "step": step.name,
-        "id": _identity(step.name, go.what, result),
+        "id": files.sha256_json([step.name, go.what, result]),
         **go.what,
         "result": result,
+        "folders": {n: os.path.relpath(run.folder(n), folder) for n in go.what["inputs"]},
         "files": {name: now for name in step.files if (now := files.sha256_of(folder / name))},
         **go.how,
         "goes": goes,

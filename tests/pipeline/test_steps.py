@@ -25,6 +25,7 @@ from bua_jax.pipeline.steps import (
     Step,
     ensure,
     key,
+    keyed,
     nested,
     outline,
     read_record,
@@ -341,6 +342,25 @@ def test_a_key_holds_the_base_that_a_model_is_made_from(tmp_path: Path) -> None:
     assert len(set(found)) == 4
     assert found[3] == found[4]
     assert key("dialogues", config, STEPS) == key("dialogues", config_of(), STEPS)
+
+
+def test_runs_in_one_folder_share_the_steps_of_equal_keys(tmp_path: Path) -> None:
+    """As an experiment's cells do: another rate trains stages anew, and nothing before them."""
+    built: list[str] = []
+    one = keyed(Run(config_of(), tmp_path), STEPS)
+    ensure(one, "stage2", faked(built))
+    assert "encoder" in built
+    built.clear()
+    other = keyed(Run(config_of(stage2__peak_lr=0.5), tmp_path), STEPS)
+    ensure(other, "stage2", faked(built))
+    assert built == ["stage2"]
+    first, second = one.folder("stage2"), other.folder("stage2")
+    assert first.parent == second.parent == tmp_path / "steps" / "stage2"
+    assert one.folder("encoder") == other.folder("encoder")
+    record = read_record(other, "stage2")
+    assert record is not None
+    assert (second / record["folders"]["encoder"]).resolve() == one.folder("encoder").resolve()
+    assert key("stage2", config_of(), STEPS) == first.name
 
 
 def test_a_key_is_the_same_before_and_after() -> None:
