@@ -9,6 +9,7 @@ from zlib import crc32
 import numpy as np
 
 from bua_jax.basics.config import Settings
+from bua_jax.basics.legal import Legal, Real, Whole
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.dialogue.tasks import prediction_instruction
 from bua_jax.methods.protocol import (
@@ -116,6 +117,7 @@ def _method(
     *,
     rounds: bool = True,
     known: int = 0,
+    legal: Mapping[str, Legal] | None = None,
 ) -> Method:
     return Method(
         name,
@@ -125,11 +127,19 @@ def _method(
         needs=lambda config: ("data", "encoder", stage(config)),
         about_set="reference" if known else "",
         reads=("decoding", "dialogues.rounds"),
+        legal=legal or {},
     )
 
 
+_LEGAL = {
+    "warm_windows": Whole(1),
+    "warm_steps": Whole(1),
+    "warm_batch": Whole(1),
+    "warm_lr": Real(0, 1),
+}
+
 METHODS = (
-    _method("bua", "the whole curriculum", says=("predict", "generate", "describe")),
+    _method("bua", "the whole curriculum", says=("predict", "generate", "describe"), legal=_LEGAL),
     _method("bua_stage2", "before self-reflection", lambda config: "stage2"),
     _method("bua_joint", "all stages at once (Appendix S)", lambda config: "joint"),
     _method("bua_no_rounds", "asked without understanding rounds (Appendix J)", rounds=False),

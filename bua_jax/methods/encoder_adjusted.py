@@ -11,6 +11,7 @@ import numpy as np
 
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
+from bua_jax.basics.legal import Real, Whole
 from bua_jax.evaluation import results
 from bua_jax.events.groups import training_mask, training_shares
 from bua_jax.methods import neural
@@ -83,4 +84,8 @@ METHOD = Method(
     fit=_fit,
     files=("adjustment.json",),
     needs=lambda config: ("encoder", _BUA),
+    legal={
+        "largest_tau": Real(0),
+        "taus": Whole(1),
+    },
 )

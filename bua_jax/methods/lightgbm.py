@@ -8,6 +8,7 @@ import numpy as np
 
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
+from bua_jax.basics.legal import Real, Whole
 from bua_jax.methods.protocol import (
     About,
     Counted,
@@ -158,4 +159,15 @@ METHOD = Method(
     load=_load,
     fit=_fit,
     files=("booster.txt", "sizes.json"),
+    legal={
+        "rounds": Whole(1),
+        "patience": Whole(1),
+        "learning_rate": Real(0, 1, above=True),
+        "num_leaves": Whole(2, 2**17),  # LightGBM's own bound
+        "min_data_in_leaf": Whole(0),
+        "feature_fraction": Real(0, 1, above=True),
+        "bagging_fraction": Real(0, 1, above=True),
+        "bagging_freq": Whole(0),
+        "lambda_l2": Real(0),
+    },
 )

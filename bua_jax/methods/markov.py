@@ -8,6 +8,7 @@ import numpy as np
 
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
+from bua_jax.basics.legal import Real
 from bua_jax.events.groups import training_mask
 from bua_jax.events.schema import EventStore
 from bua_jax.methods.protocol import About, Counted, Data, Histories, Method, Site
@@ -52,4 +53,7 @@ METHOD = Method(
     load=_load,
     fit=_fit,
     files=("transitions.json",),
+    legal={
+        "smoothing": Real(0, above=True),
+    },
 )

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bua_jax.basics.config import Settings
+from bua_jax.basics.legal import Legal
 from bua_jax.events.schema import EventStore, History
 from bua_jax.events.windows import Day, WindowIndex, shown_id, window_arrays
 
@@ -279,6 +280,7 @@ class Method:
     files: tuple[str, ...] = ()  # of site.folder: what `fit` leaves for `load`
     needs: Callable[[Settings], tuple[str, ...]] = no_needs  # steps: "encoder", "stage3"
     about_set: str = ""  # the method whose descriptions of the same set its cases carry as notes
+    legal: Mapping[str, Legal] = field(default_factory=dict)  # values of its page's fields
     fit_reads: tuple[str, ...] = ()  # other fields that `fit` and `needs` read
     reads: tuple[str, ...] = ()  # other fields that are read when it is asked
 

@@ -1,5 +1,6 @@
 """SASRec (Kang & McAuley, 2018): self-attention over behaviours alone."""
 
+from bua_jax.basics.legal import Whole
 from bua_jax.methods import neural
 from bua_jax.methods.behavegpt import FIELDS
 from bua_jax.methods.protocol import About, Method
@@ -14,4 +15,7 @@ METHOD = Method(
     files=(neural.FILE,),
     needs=lambda config: ("encoder",) if neural.is_the_runs(config, KIND) else (),
     fit_reads=FIELDS,
+    legal={
+        "dim": Whole(1),
+    },
 )

@@ -182,25 +182,12 @@ LEGAL: dict[str, Legal] = {
     "model.lora_rank": Whole(1),
     "model.lora_alpha": Real(0, above=True),
     "model.lora_targets": SomeOf(TARGETS),
-    # -- methods
-    "methods.bua.warm_windows": Whole(1),
-    "methods.bua.warm_steps": Whole(1),
-    "methods.bua.warm_batch": Whole(1),
-    "methods.bua.warm_lr": RATE,
-    "methods.encoder_adjusted.largest_tau": WEIGHT,
-    "methods.encoder_adjusted.taus": Whole(1),
-    "methods.lightgbm.rounds": Whole(1),
-    "methods.lightgbm.patience": Whole(1),
-    "methods.lightgbm.learning_rate": SOME,
-    "methods.lightgbm.num_leaves": Whole(2, 2**17),  # LightGBM's own bound
-    "methods.lightgbm.min_data_in_leaf": Whole(0),
-    "methods.lightgbm.feature_fraction": SOME,
-    "methods.lightgbm.bagging_fraction": SOME,
-    "methods.lightgbm.bagging_freq": Whole(0),
-    "methods.lightgbm.lambda_l2": WEIGHT,
-    "methods.markov.smoothing": Real(0, above=True),
-    "methods.sasrec.dim": Whole(1),
-    "methods.window_majority.prior_events": WEIGHT,
+    # -- methods: beside each of them
+    **{
+        f"methods.{method.name}.{field}": legal
+        for method in METHODS.values()
+        for field, legal in method.legal.items()
+    },
     # -- answers and what is made of them
     "decoding.max_new_tokens": Whole(1),
     "decoding.cache_dtype": OneOf(CACHE_TYPES),
