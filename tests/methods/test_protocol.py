@@ -1,14 +1,19 @@
 """Cases: all that a method sees, and nothing of what follows."""
 
 import dataclasses
+import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.split import without_test_people
 from bua_jax.events.windows import generation_windows, history, prediction_windows, sample_windows
-from bua_jax.methods.protocol import cases_of
+from bua_jax.methods.protocol import Site, cases_of
+from tests.support.helpers import ROOT
 
 STORE = simulated_store(12, 15, 3)
 WINDOWS = sample_windows(prediction_windows(STORE, "test"), 20, 0)
@@ -77,3 +82,15 @@ def test_fitting_sees_no_test_people() -> None:
         for name, values in smaller.columns().items():
             np.testing.assert_array_equal(values[one], STORE.columns()[name][other])
     assert smaller.fingerprint != STORE.fingerprint
+
+
+def test_the_example_of_the_docs_is_a_method(tmp_path: Path) -> None:
+    (body,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(), re.DOTALL
+    )
+    made: dict[str, Any] = {}
+    exec(compile(body, "docs/methods.md", "exec"), made)
+    cases = cases_of(STORE, WINDOWS, 40)
+    said = made["METHOD"].load(Site(ConfigDict(), tmp_path, {})).predict(cases)
+    assert said.label.tolist() == [int(case.history.behaviour[-1]) for case in cases]
+    assert said.probability.sum(1).tolist() == [1.0] * 20
