@@ -19,6 +19,7 @@ from bua_jax.pipeline.chain import STEPS, build, start
 from bua_jax.pipeline.dialogues import build_dialogues_on_ray
 
 FLAGS = flags.FLAGS
+cli.define_take_over()
 flags.DEFINE_integer("show", 0, "Print that many dialogues of each stage.", lower_bound=0)
 cli.define_engine()
 

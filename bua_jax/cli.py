@@ -88,7 +88,6 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
             sys.argv = argv
             config_flags.DEFINE_config_file("config", None, "Config file[:KEY=VALUE,...].")
             flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
-            define_take_over()
         if distributed:
             _define_distributed()
         try:

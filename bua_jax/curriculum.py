@@ -18,6 +18,7 @@ from bua_jax.pipeline.chain import build, show_outline, start
 from bua_jax.pipeline.report import print_results, report_results
 
 FLAGS = flags.FLAGS
+cli.define_take_over()
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from bua_jax.pipeline.report import print_results, print_samples, report_results
 from bua_jax.pipeline.steps import Run, ensure, outline
 
 FLAGS = flags.FLAGS
+cli.define_take_over()
 flags.DEFINE_integer(
     "show", 0, "Also print that many test cases with what was said.", lower_bound=0
 )

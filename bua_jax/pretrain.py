@@ -11,6 +11,7 @@ from bua_jax import cli
 from bua_jax.pipeline.chain import build, start
 
 FLAGS = flags.FLAGS
+cli.define_take_over()
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from bua_jax.dialogue.store import read_dialogues, show
 from bua_jax.pipeline.chain import build, start
 
 FLAGS = flags.FLAGS
+cli.define_take_over()
 flags.DEFINE_integer("show", 0, "Print that many stage-3 dialogues.", lower_bound=0)
 
 

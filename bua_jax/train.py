@@ -18,6 +18,7 @@ from bua_jax import cli
 from bua_jax.pipeline.chain import build, show_outline, start
 
 FLAGS = flags.FLAGS
+cli.define_take_over()
 flags.DEFINE_bool("fresh", False, "Refuse a workdir that is not empty.")
 
 
