@@ -1,5 +1,6 @@
 """The table of a run: methods by metrics, for the terminal, the README and the report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,36 @@ def caution(metrics: Mapping[str, Any]) -> str:
         f"The intervals resample only {people} test people: with fewer than {FEW_PEOPLE} they are too "
         "narrow, and differences between methods mean little."
     )
+
+
+FAR_FROM_ENCODER = 0.5
+"""Nats of log-loss by which a model may be worse than the encoder that it reads through."""
+
+
+def unread(prediction: Mapping[str, Mapping[str, Any]], classes: int, encoder: str) -> list[str]:
+    """Warnings about BUA's rows that say less than guessing, or much less than the encoder's own row.
+
+    Then the base cannot read the labels, whatever the other metrics are. encoder: the method that the
+    run's encoder is by itself.
+    """
+    guessing, found = math.log(classes), []
+    own = prediction.get(encoder, {}).get("log_loss")
+    for name, row in prediction.items():
+        loss = row.get("log_loss")
+        if not name.startswith("bua") or loss is None:
+            continue
+        than = ""
+        if loss > guessing:
+            than = f"the {guessing:.2f} of guessing among {classes} labels"
+        elif own is not None and loss > own + FAR_FROM_ENCODER:
+            than = f"the {own:.2f} of its own encoder ({encoder}) by more than {FAR_FROM_ENCODER}"
+        if than:
+            found.append(
+                f"The log-loss of {name} is {loss:.2f} nats, above {than}: the base has not learnt to read "
+                "these labels. Give it more dialogues (windows.train, epochs), labels in words that it "
+                "knows, or a larger base (docs/nano.md)."
+            )
+    return found
 
 
 def cell(value: float | None, metric: str) -> str:
@@ -116,8 +147,8 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
     """Prints the tables of metrics.json."""
     scored = metrics["prediction"][main_row(metrics["prediction"])]
     out.print(rich_table(metrics["prediction"], f"Prediction, {scope(scored)}"))
-    if caution(scored):
-        notice(caution(scored))
+    for said in (*filter(None, [caution(scored)]), *metrics.get("warnings", ())):
+        notice(said)
     for name, pair in scored.get("against", {}).items():
         low, high = 100 * pair["low"], 100 * pair["high"]
         out.print(

@@ -18,6 +18,7 @@ from bua_jax.evaluation.oracle import flips
 from bua_jax.evaluation.prediction import summary
 from bua_jax.evaluation.results import Result
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
+from bua_jax.evaluation.tables import unread
 from bua_jax.events.groups import behaviour_groups
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import WindowSet, shown_id, target_day
@@ -25,7 +26,7 @@ from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run, inputs_of
 from bua_jax.pipeline.windows import load_set
 
-FIELDS = ("seed", "decoding.decode", "evaluation")
+FIELDS = ("seed", "decoding.decode", "encoder.kind", "evaluation")
 
 
 def said_of(
@@ -146,5 +147,7 @@ def build_evaluation(run: Run) -> dict[str, Any]:
     }
     if oracle := reference_answers(said, store.behaviour[test.windows.end]):
         found["oracle"] = oracle
+    classes, encoder = len(store.catalogue.behaviours), run.config.encoder.kind
+    found["warnings"] = unread(prediction, classes, encoder)
     files.write_json(run.workdir / "metrics.json", found)
     return {name: {"rec_w": row["rec_w"]} for name, row in prediction.items()}

@@ -92,7 +92,7 @@ def report_results(run: Run) -> None:
         run.workdir / "report.html",
         Report(
             f"BUA on {recorded(run, 'data').data.name}",
-            [counted, _executed(run), *filter(None, [tables.caution(row)])],
+            [counted, _executed(run), *filter(None, [tables.caution(row)]), *scored["warnings"]],
             sections(scored),
             pictures,
             dialogues,

@@ -5,7 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from bua_jax.basics import files
-from bua_jax.evaluation import plots
+from bua_jax.evaluation import plots, tables
 from bua_jax.evaluation.report import Conversation, Report, Section, render
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day
@@ -83,3 +83,27 @@ def test_results_say_of_how_many_people_they_are(tmp_path, capsys) -> None:
         printed = capsys.readouterr()
         assert f"4,321 test windows of {people} people" in printed.out
         assert ("resample only 3 test people" in printed.err) == warned
+
+
+def test_a_base_that_cannot_read_is_said(tmp_path, capsys) -> None:
+    rows = {
+        "behavegpt": {"log_loss": 0.72},
+        "bua": {"log_loss": 11.76},
+        "markov": {"log_loss": 99.0},
+    }
+    (guessing,) = tables.unread(rows, 12, "behavegpt")
+    assert "log-loss of bua is 11.76 nats, above the 2.48 of guessing among 12 labels" in guessing
+    (behind,) = tables.unread({**rows, "bua": {"log_loss": 1.23}}, 12, "behavegpt")
+    assert "above the 0.72 of its own encoder (behavegpt) by more than 0.5" in behind
+    assert tables.unread({**rows, "bua": {"log_loss": 1.21}}, 12, "behavegpt") == []
+    assert tables.unread({"bua": {"rec_w": 0.1}}, 12, "behavegpt") == []  # no distribution
+    bua = {"n": 3, "rec_w": 0.5}
+    metrics = {
+        "prediction": {"bua": bua},
+        "generation": {},
+        "signature": "s",
+        "warnings": [guessing],
+    }
+    files.write_json(tmp_path / "metrics.json", metrics)
+    print_results(Run(ConfigDict(), tmp_path))
+    assert guessing in capsys.readouterr().err
