@@ -122,3 +122,11 @@ def test_only_nano_is_asked_its_drill_first() -> None:
     for model in ("smollm2-135m", "qwen2.5-7b"):
         assert configs.load("configs/curriculum.py", f"model={model}").model.drill == ""
     assert configs.load("configs/curriculum.py").model.drill == "What was last?"
+
+
+def test_the_docs_say_what_each_way_of_executing_moves() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", page, re.MULTILINE)
+    assert {name for name, _ in rows} == set(configs.load("configs/base.py").execution)
+    for path in (path for _, held in rows for path in re.findall(r"`(tests/[^`]*)`", held)):
+        assert (ROOT / path).exists(), path
