@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bua_jax.alignment import parts
+from bua_jax.alignment import bases, parts
+from bua_jax.alignment.base_files import NANO
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import MismatchError
 from bua_jax.interop.huggingface import save_tree, tree_hash
@@ -16,7 +17,7 @@ from tests.dialogue.stores import make_store
 
 
 def assembled(folder: Path) -> parts.Parts:
-    """nano, from `parts.NANO`, with a small encoder."""
+    """nano with a small encoder."""
     store = make_store([[(0, i, 1, 0, False) for i in range(12)]])
     slots, labels = store.catalogue.slots_per_day, len(store.catalogue.behaviours)
     sizes = EncoderConfig("behavegpt", labels, slots, dim=2, num_layers=1, num_heads=2)
@@ -57,8 +58,8 @@ def test_an_adapter_belongs_to_all_of_its_base(
     own = {name: before.variables[name] for name in ("adapter", "projector")}
     parts.save_trained(trained, own, before.identity)
     parts.with_trained(before, trained)
-    base = Path(shutil.copytree(parts.NANO, tmp_path / "base"))
-    monkeypatch.setattr(parts, "NANO", base)
+    base = Path(shutil.copytree(NANO, tmp_path / "base"))
+    monkeypatch.setattr(bases, "NANO", base)
     change(base)
     after = assembled(tmp_path)
     assert after.identity["base"] == before.identity["base"]
