@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, overload
 
@@ -163,8 +164,17 @@ class Data:
     """What a method is fitted on: training and validation people only; test people arrive as cases."""
 
     store: EventStore
-    train: Labelled
-    validation: Labelled
+    draw: Callable[[str], Labelled]  # the set fit_train or fit_validation
+
+    @cached_property
+    def train(self) -> Labelled:
+        """Cases of training people; made when they are asked for."""
+        return self.draw("fit_train")
+
+    @cached_property
+    def validation(self) -> Labelled:
+        """Cases of validation people."""
+        return self.draw("fit_validation")
 
 
 # ----------------------------------------------------------------------------- where a method works

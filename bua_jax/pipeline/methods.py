@@ -112,7 +112,7 @@ def _build_fit(run: Run, method: Method) -> dict[str, Any]:
         cases = cases_of(store, windows, _length(run, name))
         return Labelled(cases, store.behaviour[windows.end].astype(np.int32))
 
-    data = Data(without_test_people(store), labelled("fit_train"), labelled("fit_validation"))
+    data = Data(without_test_people(store), labelled)
     return dict(method.fit(_site(run, method, _fit_fields(method), run.step), data))
 
 
