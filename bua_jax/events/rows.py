@@ -106,14 +106,11 @@ def _misquoted(spec: DataSpec, path: Path) -> bool:
     """
     separator = SEPARATORS[spec.format]
     field = f'(?:"(?:[^"]|"")*"|[^"{separator}][^{separator}]*)?'
-    quoted, line = (
-        pl.col("line").str.contains('"', literal=True),
-        f"^{field}(?:{separator}{field})*\r?$",
-    )
-    wrong = quoted & ~pl.col("line").str.contains(line)
+    record, line = f"^{field}(?:{separator}{field})*\r?$", pl.col("line").str
+    wrong = line.contains('"', literal=True) & ~line.contains(record)
     if pl.scan_lines(path, glob=False).filter(wrong).head(1).collect().is_empty():
         return False
-    return any(record.wrong for record in records(path, spec.format))
+    return any(found.wrong for found in records(path, spec.format))
 
 
 def _check_columns(spec: DataSpec, present: Sequence[str]) -> None:
