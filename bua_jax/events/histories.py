@@ -100,7 +100,7 @@ def _parse_line(where: str, record: Any, catalogue: Catalogue) -> tuple[str, Eve
     name = record.get("id")
     if name is not None:
         plain = isinstance(name, str | int) and not isinstance(name, bool)
-        name = str(name).strip() if plain else ""
+        name = values.text(name) if plain else None
         if not name or not writable(name):
             raise _error(where, "id", record["id"], f"text or a whole number of {WRITABLE}")
     if len(record["events"]) < MIN_EVENTS:

@@ -162,7 +162,7 @@ def test_dates_and_hours_in_digits_are_no_epoch_seconds(times: list) -> None:
 
 def test_what_is_no_date_and_hour_in_digits() -> None:
     for nothing in ([None, None], [float("nan")]):
-        with pytest.raises(DataError, match="row 1 .*column time: value (None|nan)"):
+        with pytest.raises(DataError, match=r"row 1 .*column time: value (None|nan)"):
             clocks(pl.Series(nothing, dtype=pl.Float64))
     assert len(clocks([2024030118, 1709318400])) == 2  # a column of seconds may hold such a number
 

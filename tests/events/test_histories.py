@@ -131,6 +131,7 @@ def test_ids(tmp_path) -> None:
     assert read_histories(path, CATALOGUE, 40)[0] == ["anna", "7", "3", "4"]
     for wrong in (
         "",
+        "NaN",
         "a\nb",
         "a\u2028b",
         "a\x85b",
