@@ -63,6 +63,7 @@ def write(path: Path, architecture: str, kind: str = "F32", **changes) -> Path:
         "feed_forward_length": CONFIG.intermediate_size,
         "attention.head_count": CONFIG.num_heads,
         "attention.head_count_kv": CONFIG.num_kv_heads,
+        "rope.freq_base": 1e4,
         **changes,
     }
     for name, value in values.items():
@@ -75,7 +76,6 @@ def write(path: Path, architecture: str, kind: str = "F32", **changes) -> Path:
         elif value is not None:
             writer.add_uint32(f"{architecture}.{name}", value)
     writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5)
-    writer.add_float32(f"{architecture}.rope.freq_base", 1e4)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2" if architecture == "qwen2" else "smollm")
     writer.add_token_list(tokens)
