@@ -84,8 +84,10 @@ def _event(where: str, event: Any, before: _Event | None, catalogue: Catalogue) 
         day = _read(where, "day", event["day"], lambda value: values.day(value, LARGEST_DAY))
         if before and not gap and (day - before.day - (weekday - before.weekday)) % 7:
             raise _error(where, "day", day, "a day number that fits the weekdays around it")
-    else:
-        day = weekday if before is None else before.day + (weekday - before.weekday) % 7
+    elif before is None:
+        day = weekday
+    else:  # as `clock.days_from_order`: after a gap at least one day passes
+        day = before.day + ((weekday - before.weekday) % 7 or 7 * gap)
     # Clocks that are put back in autumn go back by an hour; the day says that no week has passed.
     back = catalogue.slots_per_day // 24 if stated else 0
     if before and (day, slot + back) < (before.day, before.slot):
@@ -100,7 +102,7 @@ def _parse_line(where: str, record: Any, catalogue: Catalogue) -> tuple[str, Eve
     name = record.get("id")
     if name is not None:
         plain = isinstance(name, str | int) and not isinstance(name, bool)
-        name = str(name).strip() if plain else ""
+        name = values.text(name) if plain else None
         if not name or not writable(name):
             raise _error(where, "id", record["id"], f"text or a whole number of {WRITABLE}")
     if len(record["events"]) < MIN_EVENTS:

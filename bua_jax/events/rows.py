@@ -99,6 +99,20 @@ def _scan_text(spec: DataSpec, path: Path) -> pl.LazyFrame:
     return pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
 
 
+def _misquoted(spec: DataSpec, path: Path) -> bool:
+    """Whether a record breaks the rules of quotes: polars reads some of these as part of others.
+
+    Lines are looked at first, because that is fast; those of records over several lines look wrong.
+    """
+    separator = SEPARATORS[spec.format]
+    field = f'(?:"(?:[^"]|"")*"|[^"{separator}][^{separator}]*)?'
+    record, line = f"^{field}(?:{separator}{field})*\r?$", pl.col("line").str
+    wrong = line.contains('"', literal=True) & ~line.contains(record)
+    if pl.scan_lines(path, glob=False).filter(wrong).head(1).collect().is_empty():
+        return False
+    return any(found.wrong for found in records(path, spec.format))
+
+
 def _check_columns(spec: DataSpec, present: Sequence[str]) -> None:
     """Raises `DataError` unless each mapped column is there once."""
     for role, column in spec.columns.items():
@@ -162,6 +176,8 @@ def read_rows(spec: DataSpec, report: BadRows) -> pl.DataFrame:
             ) from error
     _check_columns(spec, header(path, spec.format))
     try:
-        return _select(spec, _scan_text(spec, path))
+        if not _misquoted(spec, path):
+            return _select(spec, _scan_text(spec, path))
     except pl.exceptions.PolarsError:
-        return _mended(spec, report, path)
+        pass
+    return _mended(spec, report, path)

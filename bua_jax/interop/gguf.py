@@ -159,7 +159,9 @@ def _check_fields(
         raise CheckpointError(f"{path}: rope scaling is not supported (rope_freqs.weight).")
     for key, found in metadata.items():
         name = key.removeprefix(f"{architecture}.")
-        if name == key or name in _READ or not found or found == _NEUTRAL.get(name):
+        # llama.cpp takes a factor of 0 as off, too.
+        off = found == _NEUTRAL.get(name) or (not found and name != "attention.causal")
+        if name == key or name in _READ or off:
             continue
         raise CheckpointError(
             f"{path}: {key}={found!r} is not supported: it can change what the model computes."
@@ -175,7 +177,7 @@ def _config(path: Path, metadata: dict[str, Any], tensors: dict[str, Any]) -> Qw
 
     def value(name: str, default: Any = None) -> Any:
         found = metadata.get(f"{architecture}.{name}", default)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not found > 0:
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 2**40:
             raise CheckpointError(
                 f"{path}: {architecture}.{name} is {found!r}, expected a positive number."
             )
@@ -196,20 +198,23 @@ def _config(path: Path, metadata: dict[str, Any], tensors: dict[str, Any]) -> Qw
                 f"{path}: {architecture}.{name} is {value(name)}, only that of a head ({head_dim}) is "
                 "computed."
             )
-    return Qwen2Config(
-        vocab_size=int(tensors["token_embd.weight"].shape[-1]),
-        hidden_size=hidden,
-        intermediate_size=value("feed_forward_length"),
-        num_layers=value("block_count"),
-        num_heads=heads,
-        num_kv_heads=value("attention.head_count_kv", heads),
-        head_dim=head_dim,
-        rope_theta=float(value("rope.freq_base", 1e4)),
-        rms_norm_eps=value("attention.layer_norm_rms_epsilon"),
-        tie_word_embeddings="output.weight" not in tensors,
-        qkv_bias="blk.0.attn_q.bias" in tensors,
-        max_positions=value("context_length"),
-    )
+    try:
+        return Qwen2Config(
+            vocab_size=int(tensors["token_embd.weight"].shape[-1]),
+            hidden_size=hidden,
+            intermediate_size=value("feed_forward_length"),
+            num_layers=value("block_count"),
+            num_heads=heads,
+            num_kv_heads=value("attention.head_count_kv", heads),
+            head_dim=head_dim,
+            rope_theta=float(value("rope.freq_base", 1e4)),
+            rms_norm_eps=value("attention.layer_norm_rms_epsilon"),
+            tie_word_embeddings="output.weight" not in tensors,
+            qkv_bias="blk.0.attn_q.bias" in tensors,
+            max_positions=value("context_length"),
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _huggingface_name(name: str) -> str | None:

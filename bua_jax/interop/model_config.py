@@ -15,6 +15,7 @@ from bua_jax.basics.errors import CheckpointError, DataError
 from bua_jax.models.qwen2_config import Qwen2Config
 
 _ARCHITECTURES = {"Qwen2ForCausalLM": True, "LlamaForCausalLM": False}  # name -> qkv bias
+_MODEL_TYPES = {"Qwen2ForCausalLM": "qwen2", "LlamaForCausalLM": "llama"}
 _READ = {
     *("architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads", "head_dim", "rope_theta", "rms_norm_eps"),
@@ -78,9 +79,13 @@ def json_object(path: Path) -> dict[str, Any]:
 
 def _check_fields(path: Path, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        if name in _READ or name in _WITHOUT_EFFECT or neutral(value):
+        if name in _READ or name in _WITHOUT_EFFECT:
             continue
-        if name == "layer_types" and isinstance(value, list) and set(value) == {"full_attention"}:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if neutral(value) and not (name in _COMPUTED and number):  # a factor of 0 is not off
+            continue
+        layers = value if name == "layer_types" and isinstance(value, list) else [None]
+        if all(layer == "full_attention" for layer in layers):
             continue
         if name not in _COMPUTED:
             raise CheckpointError(
@@ -133,6 +138,11 @@ def read_config(folder: str | Path, dtype: str = "float32") -> Qwen2Config:
         known = ", ".join(_ARCHITECTURES)
         raise CheckpointError(f"{path}: architecture {name!r} is none of {known}.")
     _check_fields(path, values)
+    if (kind := values.get("model_type") or _MODEL_TYPES[name]) != _MODEL_TYPES[name]:
+        raise CheckpointError(
+            f"{path}: model_type is {kind!r}, but the architecture {name} is of {_MODEL_TYPES[name]!r}. "
+            "transformers goes by the first, so one of them is wrong."
+        )
     rope_theta = _rope_theta(path, values)
 
     def number(key: str, kind: type, default: Any = None, found: Any = None) -> Any:

@@ -70,8 +70,19 @@ class HFTokenizer:
     fingerprint: str = ""  # hash of the file that it was read from
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; special tokens written out in it stay text."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        """Ids of plain text; special tokens written out in it stay text.
+
+        Raises `CheckpointError` where a regular expression of the tokenizer gives up on the text.
+        """
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False).ids
+        except BaseException as error:  # the library panics, which is no Exception
+            if type(error).__name__ != "PanicException":
+                raise
+            raise CheckpointError(
+                f"The tokenizer fails on the text {text[:80]!r} ({error}). Use the model's published "
+                "tokenizer."
+            ) from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; ids that the tokenizer does not use are left out."""

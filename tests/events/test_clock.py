@@ -145,9 +145,25 @@ def test_numbers_that_are_no_epoch_seconds(value: float | str, hint: str) -> Non
         clocks([value])
 
 
-def test_dates_and_hours_in_digits_are_no_epoch_seconds() -> None:
+@pytest.mark.parametrize(
+    "times",
+    [
+        [2024030118, 2024030209],
+        [2024030118.0, float("nan")],  # what pandas makes of whole numbers where some are missing
+        ["2024030118.0", ""],
+        [" 2024030118", "2024030209 "],
+        ["n/a", "2024030209"],
+    ],
+)
+def test_dates_and_hours_in_digits_are_no_epoch_seconds(times: list) -> None:
     with pytest.raises(DataError, match=r"column 'time' holds dates and hours.*2024-03-01T18:00"):
-        clocks([2024030118, 2024030209])
+        clocks(times, on_bad_row="skip")
+
+
+def test_what_is_no_date_and_hour_in_digits() -> None:
+    for nothing in ([None, None], [float("nan")]):
+        with pytest.raises(DataError, match=r"row 1 .*column time: value (None|nan)"):
+            clocks(pl.Series(nothing, dtype=pl.Float64))
     assert len(clocks([2024030118, 1709318400])) == 2  # a column of seconds may hold such a number
 
 

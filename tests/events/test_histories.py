@@ -124,6 +124,13 @@ def test_other_types_are_errors(tmp_path, change: dict, message: str) -> None:
         read(tmp_path, events)
 
 
+def test_after_a_gap_a_day_passes_at_least(tmp_path) -> None:
+    """Where no day is stated, as in columns of the form `order`."""
+    events = [{**event(0), "gap": i == 6} for i in range(12)]
+    found = read(tmp_path, events)
+    assert found.day.tolist() == [-7] * 6 + [0] * 6
+
+
 def test_ids(tmp_path) -> None:
     events = [event(i) for i in range(12)]
     records: list[Any] = [{"id": i, "events": events} for i in ("anna", 7, None)]
@@ -131,6 +138,7 @@ def test_ids(tmp_path) -> None:
     assert read_histories(path, CATALOGUE, 40)[0] == ["anna", "7", "3", "4"]
     for wrong in (
         "",
+        "NaN",
         "a\nb",
         "a\u2028b",
         "a\x85b",

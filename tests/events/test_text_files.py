@@ -54,6 +54,18 @@ def test_records_not_lines(tmp_path) -> None:
         assert sum(report.counts.values()) == 1
 
 
+def test_a_quote_left_open_swallows_no_event(tmp_path) -> None:
+    """Two quotes that are not doubled inside their fields stand around the records between them."""
+    rows = [f"{row.strip()},x\n" for row in good_rows()]
+    notes = [f'p0,2024-03-30T08:0{i},x,chat,"{i}" screen"\n' for i in range(2)]
+    path = write_csv(tmp_path / "mine.csv", [*rows, *notes], f"{HEADER.strip()},note\n")
+    with pytest.raises(DataError, match=rf"row {len(rows) + 1} .*column .whole record.*doubled"):
+        read_frame(spec_of(path), BadRows())
+    report = BadRows()
+    assert len(read_frame(spec_of(path, on_bad_row="skip"), report)) == len(rows)
+    assert sum(report.counts.values()) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -63,6 +63,7 @@ def write(path: Path, architecture: str, kind: str = "F32", **changes) -> Path:
         "feed_forward_length": CONFIG.intermediate_size,
         "attention.head_count": CONFIG.num_heads,
         "attention.head_count_kv": CONFIG.num_kv_heads,
+        "rope.freq_base": 1e4,
         **changes,
     }
     for name, value in values.items():
@@ -75,7 +76,6 @@ def write(path: Path, architecture: str, kind: str = "F32", **changes) -> Path:
         elif value is not None:
             writer.add_uint32(f"{architecture}.{name}", value)
     writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5)
-    writer.add_float32(f"{architecture}.rope.freq_base", 1e4)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2" if architecture == "qwen2" else "smollm")
     writer.add_token_list(tokens)
@@ -217,6 +217,9 @@ def test_an_altered_conversion_is_made_anew(tmp_path, capsys, name: str) -> None
         ("llama", "F32", {"rope.scale_linear": 2.0}, r"llama\.rope\.scale_linear=2"),
         ("llama", "F32", {"rope.dimension_count": 16}, r"rope\.dimension_count is 16, only .*32"),
         ("qwen2", "F32", {"attention.sliding_window": 64}, r"attention\.sliding_window=64"),
+        ("llama", "F32", {"attention.causal": False}, r"attention\.causal=0 is not supported"),
+        ("llama", "F32", {"attention.head_count_kv": 3}, r"model\.gguf: .* 3 kv heads"),
+        ("llama", "F32", {"rope.freq_base": float("inf")}, r"rope\.freq_base is inf"),
         ("qwen2", "F32", {"expert_count": 8}, r"expert_count=8"),
         ("qwen2", "F32", {"split.count": 3}, r"one of 3 parts of a model. Join them first"),
         ("qwen2", "F32", {"block_count": 2**26}, r"block_count is 67108864, but the file holds"),

@@ -186,6 +186,17 @@ def test_expressions_that_may_never_end_are_named(tmp_path, part, expression):
         load_tokenizer(tmp_path, 10)
 
 
+@pytest.mark.parametrize("expression", [r"(?x) ( a + ) + b", "a{1,20}" * 8 + "b"])
+def test_expressions_that_give_up_are_errors(tmp_path, expression):
+    """The library panics then, which no `except Exception` catches."""
+    path = _folder(tmp_path, ["<|im_start|>", "<|im_end|>"]) / "tokenizer.json"
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated"}
+    values = json.loads(path.read_text()) | {"pre_tokenizer": split | {"invert": False}}
+    path.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"fails on the text 'aaa.*published tokenizer"):
+        load_tokenizer(tmp_path, 10).encode("a" * 60)
+
+
 @pytest.mark.parametrize(
     "expression",
     [
