@@ -131,7 +131,7 @@ def _method(
     )
 
 
-_LEGAL = {
+_LEGAL: dict[str, Legal] = {
     "warm_windows": Whole(1),
     "warm_steps": Whole(1),
     "warm_batch": Whole(1),

@@ -178,6 +178,7 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
     arrays = window_arrays(store, windows, length=run.config.windows.prediction_history)
     fields, segments = arrays["fields"], segments_of(arrays["n_events"], arrays["fields"].shape[1])
     positions = np.broadcast_to(np.arange(segments.shape[1]), segments.shape)
+    assert parts.model.encoder is not None
     encode = jax.jit(functools.partial(encode_events, parts.model.encoder))
     output = encode(parts.variables["encoder"], fields, segments, positions)
     real = segments > 0
