@@ -22,6 +22,9 @@ from bua_jax.events.windows import history, prediction_windows, sample_windows, 
 MIN_EVENTS = 10  # as in training (windows.min_history)
 
 
+_FIELDS = ("weekday", "time", "location", "behaviour", "day", "gap")
+
+
 @dataclass(frozen=True)
 class _Event:
     """An event as it is read; `location` is a name."""
@@ -70,6 +73,13 @@ def _event(where: str, event: Any, before: _Event | None, catalogue: Catalogue) 
     for field in ["weekday", "time", "behaviour"] + ["location"] * catalogue.has_places:
         if field not in event:
             raise DataError(f"{where}: the field {field!r} is missing; it has {sorted(event)}.")
+    for field in event:
+        if field not in _FIELDS:
+            near = difflib.get_close_matches(field.lower(), _FIELDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise DataError(
+                f"{where}: there is no field {field!r}, only {', '.join(_FIELDS)}.{hint}"
+            )
     weekday = _read(where, "weekday", event["weekday"], values.weekday)
     slot = _read(where, "time", event["time"], lambda value: _slot(value, catalogue))
     gap = _read(where, "gap", event.get("gap"), values.flag)
