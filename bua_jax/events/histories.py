@@ -66,6 +66,14 @@ def _behaviour(value: Any, catalogue: Catalogue) -> int:
     raise ValueError(f"one that the model was trained on{hint}: {known}")
 
 
+def _check_names(where: str, event: dict[str, Any]) -> None:
+    """Raises `DataError` for a misspelt field, which would be left out; others may stand there unread."""
+    for name in event:
+        near = difflib.get_close_matches(name.lower(), _FIELDS, n=1, cutoff=0.8)
+        if near and name not in _FIELDS:
+            raise DataError(f"{where}: there is no field {name!r}. Did you mean {near[0]!r}?")
+
+
 def _event(where: str, event: Any, before: _Event | None, catalogue: Catalogue) -> _Event:
     """An event after another one. Raises `DataError` naming field and value."""
     if not isinstance(event, dict):
@@ -73,13 +81,7 @@ def _event(where: str, event: Any, before: _Event | None, catalogue: Catalogue) 
     for field in ["weekday", "time", "behaviour"] + ["location"] * catalogue.has_places:
         if field not in event:
             raise DataError(f"{where}: the field {field!r} is missing; it has {sorted(event)}.")
-    for field in event:
-        if field not in _FIELDS:
-            near = difflib.get_close_matches(field.lower(), _FIELDS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise DataError(
-                f"{where}: there is no field {field!r}, only {', '.join(_FIELDS)}.{hint}"
-            )
+    _check_names(where, event)
     weekday = _read(where, "weekday", event["weekday"], values.weekday)
     slot = _read(where, "time", event["time"], lambda value: _slot(value, catalogue))
     gap = _read(where, "gap", event.get("gap"), values.flag)

@@ -115,8 +115,8 @@ def test_examples_are_read_as_the_history_that_they_show(tmp_path) -> None:
         ({"time": 18}, "time is 18"),
         ({"behaviour": ["chat"]}, r"behaviour is \['chat'\]"),
         ({"behaviour": "x" * 10**6}, r"behaviour is 'x{99} \.\.\., expected one that"),
-        ({"gaps": True}, "there is no field 'gaps', only weekday, time.*Did you mean 'gap'"),
-        ({"Day": 3}, "there is no field 'Day'.*Did you mean 'day'"),
+        ({"gaps": True}, r"there is no field 'gaps'\. Did you mean 'gap'"),
+        ({"Day": 3}, r"there is no field 'Day'\. Did you mean 'day'"),
     ],
 )
 def test_other_types_are_errors(tmp_path, change: dict, message: str) -> None:
