@@ -35,6 +35,7 @@ def shape_of(base: Path) -> train.Shape:
     )
 
 
+@pytest.mark.long
 def test_the_verb(base: Path, tmp_path: Path) -> None:
     for module in ("torch", "transformers", "peft"):
         require(module)

@@ -62,8 +62,7 @@ def test_nf4_takes_the_nearest_level_of_each_block(base):
     np.testing.assert_allclose(np.abs(back - plain), near, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["int8", "nf4"])
-@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize(("mode", "remat"), [("int8", "none"), ("nf4", "full")])
 def test_logits_and_gradients_are_those_of_the_rounded_weights(base, mode, remat):
     """Norm of the difference over norm <= 1e-5 in float32; the rounding itself is far above it."""
     model = Qwen2(Qwen2Config(**{**vars(CONFIG), "remat": remat}), LORA)
@@ -126,6 +125,7 @@ def test_what_can_not_be_quantised(base):
     assert quantization.quantize(narrow, "int8")["norm"] is narrow["norm"]
 
 
+@pytest.mark.long
 def test_the_table_of_base_types():
     """nano in every type: memory falls, the error against float32 rises and is none for itself."""
     found = compare_base_types(NANO, rows=1, length=64, repeats=1)

@@ -89,6 +89,7 @@ def final(folder: Path) -> tuple[dict[str, Any], Any]:
     return jax.device_get(state)._asdict(), data.get_state()
 
 
+@pytest.mark.long
 def test_kill_one_and_resume_both(tmp_path: Path) -> None:
     cache, whole, cut, other = (tmp_path / name for name in ("cache", "whole", "cut", "other"))
     first, second = finished(start(whole, cache, "1x2x2", count=2, devices=2))
