@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bua_jax.basics.errors import DataError
+from bua_jax.evaluation import results
 from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
 from bua_jax.models.kernels import cpu
@@ -170,10 +171,10 @@ def test_predict_and_generate(quickstart: Path, tmp_path: Path) -> None:
 
 def test_what_is_shown_to_others_names_no_user(quickstart: Path) -> None:
     store = EventStore.load(quickstart / "data" / "events.parquet")
-    found = set()
-    for name in ("evaluation/predictions", "evaluation/generated", "reflect/drafts"):
-        lines = (quickstart / f"{name}.jsonl").read_text().splitlines()
-        found |= {json.loads(line)["sample_id"] for line in lines}
+    lines = (quickstart / "reflect/drafts.jsonl").read_text().splitlines()
+    found = {json.loads(line)["sample_id"] for line in lines}
+    for path in quickstart.rglob("result.arrow"):
+        found |= set(results.read(path).sample_id)
     page = (quickstart / "report.html").read_text()
     found |= set(re.findall("<strong>(.*?)</strong>", page))
     assert len(found) > 40
