@@ -84,7 +84,7 @@ def interrupted(work: ray_shards.Work, notes: Path, always: bool, number: int, p
 
 
 def kill_when_noted(notes: Path) -> None:
-    for _ in range(600):
+    for _ in range(6000):  # workers of a busy machine start late
         if (notes / "pid").is_file():
             os.kill(int((notes / "pid").read_text()), signal.SIGKILL)
             return

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.parts import NANO
+from bua_jax.alignment.base_files import NANO
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import BuaError, DataError
 from bua_jax.decoding.labels import build_tree, check_labels
@@ -129,7 +129,6 @@ def test_a_finished_run_is_asked_nothing(tmp_path: Path, monkeypatch: Any) -> No
     built: list[str] = []
     table = table_of(store_of(12, 12, 12), built)
     build(Run(config, tmp_path), "stage2", table)
-    (tmp_path / "data" / "events.parquet").unlink()
     config.execution.mesh = "4000"
     built.clear()
     build(Run(config, tmp_path), "stage2", table)
