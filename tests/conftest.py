@@ -20,6 +20,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where two workers share the tests (launch/test.sh), one runs a whole file, and one all tests of the
     quickstart's workdir, which is then made once."""
