@@ -102,6 +102,7 @@ def with_a_killed_worker(monkeypatch, notes: Path, always: bool) -> None:
     threading.Thread(target=kill_when_noted, args=(notes,), daemon=True).start()
 
 
+@pytest.mark.long  # which shards are done when it dies depends on the machine's load
 def test_a_killed_workers_shard_is_redone(cluster, local, tmp_path: Path, monkeypatch) -> None:
     run = run_of(tmp_path / "run")
     notes = tmp_path / "notes"
@@ -115,6 +116,7 @@ def test_a_killed_workers_shard_is_redone(cluster, local, tmp_path: Path, monkey
     assert not (run.folder("dialogues") / "shards").exists()
 
 
+@pytest.mark.long
 def test_without_retries_it_is_an_error_and_a_rerun_goes_on(
     cluster, local, tmp_path: Path, monkeypatch
 ) -> None:
