@@ -22,8 +22,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where two workers share the tests (launch/test.sh), one runs a whole file, and one all tests of the
-    quickstart's workdir, which is then made once."""
+    """Where two workers share the tests (launch/test.sh), one is to run a whole file, and one all tests of
+    the quickstart's workdir. Beside a pytest whose node ids take no suffix xdist 3.8 sees no groups: what
+    tests share is then made by each worker."""
     for item in items:
         shared = "quickstart" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("quickstart" if shared else str(item.path)))

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from bua_jax.alignment.base_files import model_sources
 from bua_jax.basics.console import out
 from bua_jax.basics.errors import ConfigError
-from bua_jax.methods import behavegpt
+from bua_jax.methods import behavegpt, neural
 from bua_jax.parallel import processes
 from bua_jax.pipeline import dialogues, evaluate
 from bua_jax.pipeline.data import EVENTS, check_events, data_sources, load_store
@@ -197,7 +197,7 @@ STEPS: dict[str, Step] = {
             _built_by("encoder", "build_encoder"),
             lambda config: 1.5,
             together=True,
-            files=("encoder.safetensors",),
+            files=(neural.FILE,),
         ),
         Step(
             "dialogues",
