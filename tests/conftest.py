@@ -1,6 +1,8 @@
 """A CPU-only JAX with a persistent compilation cache: a second run of the tests is short."""
 
+import fcntl
 import os
+import shutil
 import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -20,20 +22,16 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where two workers share the tests (launch/test.sh), one is to run a whole file, and one all tests of
-    the quickstart's workdir. Beside a pytest whose node ids take no suffix xdist 3.8 sees no groups: what
-    tests share is then made by each worker."""
-    for item in items:
-        shared = "quickstart" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("quickstart" if shared else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Workdir of a finished quickstart at reduced size."""
-    workdir = tmp_path_factory.mktemp("runs") / "quickstart"
-    done = curriculum(workdir)
-    assert done.returncode == 0, done.stderr
-    return workdir
+    """Workdir of a finished quickstart at reduced size: made once, of which each worker has a copy."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    made, own = shared / "quickstart", tmp_path_factory.mktemp("runs") / "quickstart"
+    with (shared / "quickstart.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made / "report.html").exists():  # the last thing that the verb writes
+            done = curriculum(made)
+            assert done.returncode == 0, done.stderr
+    return Path(shutil.copytree(made, own))
