@@ -14,9 +14,6 @@ import functools
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.dialogue.store import read_dialogues, show
-from bua_jax.pipeline.chain import STEPS, build, start
-from bua_jax.pipeline.dialogues import build_dialogues_on_ray
 
 FLAGS = flags.FLAGS
 cli.define_take_over()
@@ -25,6 +22,10 @@ cli.define_engine()
 
 
 def main() -> None:
+    from bua_jax.dialogue.store import read_dialogues, show
+    from bua_jax.pipeline.chain import STEPS, build, start
+    from bua_jax.pipeline.dialogues import build_dialogues_on_ray
+
     run = start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over)
     steps, cluster = STEPS, cli.cluster()
     if cluster is not None:

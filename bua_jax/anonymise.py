@@ -18,6 +18,7 @@ Examples:
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -25,11 +26,9 @@ from bua_jax import cli
 from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.files import check_output
-from bua_jax.evaluation.linkage import audit
-from bua_jax.events.anonymise import Hiding, anonymise_file, load_key
-from bua_jax.events.rows import BadRows
-from bua_jax.events.spec import FORMATS, DataSpec
-from bua_jax.pipeline import checks
+
+if TYPE_CHECKING:
+    from bua_jax.events.spec import DataSpec
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("input", "", "File to anonymise; its suffix (csv, tsv, parquet) is its format.")
@@ -40,6 +39,10 @@ flags.DEFINE_bool("audit", False, "Measure how many renewed ids can be linked to
 
 
 def main() -> None:
+    from bua_jax.evaluation.linkage import audit
+    from bua_jax.events.anonymise import Hiding, anonymise_file, load_key
+    from bua_jax.events.rows import BadRows
+
     spec, report, hiding = _spec(), BadRows(), Hiding(**FLAGS.config.anonymise)
     key = load_key(FLAGS.key_file, FLAGS.output)
     result = anonymise_file(spec, FLAGS.output, key, report, hiding=hiding)
@@ -52,8 +55,11 @@ def main() -> None:
     out.print(f"key: {FLAGS.key_file or 'kept nowhere'}")
 
 
-def _spec() -> DataSpec:
+def _spec() -> "DataSpec":
     """The file and how it is read, from flags and config. Raises `ConfigError`."""
+    from bua_jax.events.spec import FORMATS, DataSpec
+    from bua_jax.pipeline import checks
+
     values = FLAGS.config.data.to_dict()
     if values["name"] == "simulated":
         example = "--config=configs/curriculum.py:data=behavior"

@@ -37,14 +37,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from bua_jax import cli
-from bua_jax.alignment.bases import base_folder
 from bua_jax.basics import files
 from bua_jax.basics.environment import versions
 from bua_jax.basics.errors import ConfigError
 from bua_jax.benchmarks import flags as bench_flags
-from bua_jax.benchmarks import tasks
-from bua_jax.benchmarks.decode import write_random
-from bua_jax.models.presets import PRESETS
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(bench_flags)
@@ -55,6 +51,11 @@ def main(task: str) -> None:
         known = ", ".join(bench_flags.TASKS)
         raise ConfigError(f"There is no benchmark {task!r}; there are: {known}.")
     files.check_output(FLAGS.output)
+    from bua_jax.alignment.bases import base_folder
+    from bua_jax.benchmarks import tasks
+    from bua_jax.benchmarks.decode import write_random
+    from bua_jax.models.presets import PRESETS
+
     if task == "events":
         tasks.measure_events()
         return

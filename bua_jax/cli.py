@@ -2,9 +2,9 @@
 
 import contextlib
 import difflib
+import importlib.util
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -143,11 +143,8 @@ def _define_distributed() -> None:
 
 
 def _use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, unless JAX_COMPILATION_CACHE_DIR says where."""
-    if "jax" in sys.modules and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        import jax
-
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "bua_jax"))
+    """Keeps compiled programs between runs; jax reads the name when it is imported."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "bua_jax"))
 
 
 def names_config(argv: list[str]) -> bool:
@@ -221,15 +218,11 @@ def cluster() -> dict[str, Any] | None:
 
 
 def warn_cpu_only() -> None:
-    """Says once that a GPU is there which the installed jax cannot use."""
-    if "jax" not in sys.modules or not Path("/proc/driver/nvidia/version").exists():
+    """Says once that a GPU is there which the installed jax cannot use; asks the packages, not jax."""
+    if not Path("/proc/driver/nvidia/version").exists() or os.environ.get("JAX_PLATFORMS") == "cpu":
         return
-    import jax
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if jax.default_backend() == "cpu":
-            notice(
-                "This machine has an NVIDIA GPU but the installed jax is CPU-only. "
-                "Install the GPU build: pip install 'jax[cuda12]'."
-            )
+    if not any(map(importlib.util.find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin"))):
+        notice(
+            "This machine has an NVIDIA GPU but the installed jax is CPU-only. "
+            "Install the GPU build: pip install 'jax[cuda12]'."
+        )

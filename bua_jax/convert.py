@@ -17,7 +17,6 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.basics.console import out
 from bua_jax.basics.errors import ConfigError
-from bua_jax.pipeline.export import export
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
@@ -27,6 +26,8 @@ flags.DEFINE_string("base", "", "What PEFT calls the base, e.g. a hub id.")
 
 
 def main() -> None:
+    from bua_jax.pipeline.export import export
+
     if not FLAGS.output:
         raise ConfigError("--output is needed: a new folder, for example --output=adapter.")
     difference = export(FLAGS.model, FLAGS.output, merge=FLAGS.merge, base=FLAGS.base)

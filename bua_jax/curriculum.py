@@ -13,15 +13,16 @@ says how they are started); stages are trained by all of them, everything else i
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.basics import files
-from bua_jax.pipeline.chain import build, show_outline, start
-from bua_jax.pipeline.report import print_results, report_results
 
 FLAGS = flags.FLAGS
 cli.define_take_over()
 
 
 def main() -> None:
+    from bua_jax.basics import files
+    from bua_jax.pipeline.chain import build, show_outline, start
+    from bua_jax.pipeline.report import print_results, report_results
+
     if FLAGS.dry_run:
         show_outline(FLAGS.config, cli.workdir(), "evaluation", several=cli.is_distributed())
         return

@@ -17,11 +17,6 @@ import sys
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.basics import files
-from bua_jax.basics.errors import MismatchError
-from bua_jax.pipeline.chain import STAGES, STEPS, build, start
-from bua_jax.pipeline.report import print_results, print_samples, report_results
-from bua_jax.pipeline.steps import Run, ensure, outline
 
 FLAGS = flags.FLAGS
 cli.define_take_over()
@@ -32,6 +27,12 @@ OF_THE_RUN = not cli.names_config(sys.argv)
 
 
 def main() -> None:
+    from bua_jax.basics import files
+    from bua_jax.basics.errors import MismatchError
+    from bua_jax.pipeline.chain import STAGES, STEPS, build, start
+    from bua_jax.pipeline.report import print_results, print_samples, report_results
+    from bua_jax.pipeline.steps import Run, ensure, outline
+
     workdir = cli.workdir()
     config = cli.config_of(workdir) if OF_THE_RUN else FLAGS.config
     run = Run(config, workdir, take_over=FLAGS.take_over)

@@ -19,10 +19,6 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.files import check_output
-from bua_jax.events.histories import read_histories
-from bua_jax.pipeline.answers import BESIDE, PARTS, write_answers
-from bua_jax.pipeline.checks import check_flag
-from bua_jax.pipeline.finished import load
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
@@ -39,6 +35,11 @@ OF_FIELDS = {"temperature": "decoding.temperature", "top_p": "decoding.top_p", "
 
 
 def main() -> None:
+    from bua_jax.events.histories import read_histories
+    from bua_jax.pipeline.answers import BESIDE, PARTS, write_answers
+    from bua_jax.pipeline.checks import check_flag
+    from bua_jax.pipeline.finished import load
+
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
     check_output(FLAGS.output, FLAGS.input, beside=BESIDE)

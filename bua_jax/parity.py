@@ -19,9 +19,7 @@ from rich.table import Table
 from bua_jax import cli
 from bua_jax.basics import files
 from bua_jax.basics.console import out
-from bua_jax.basics.environment import versions
 from bua_jax.basics.errors import ConfigError
-from bua_jax.pipeline.parity import compare
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
@@ -31,6 +29,9 @@ flags.DEFINE_float("tolerance", 1e-3, "Largest difference that passes.", lower_b
 
 
 def main() -> None:
+    from bua_jax.basics.environment import versions
+    from bua_jax.pipeline.parity import compare
+
     if not FLAGS.output:
         raise ConfigError("--output is needed: a folder, for example --output=runs/parity.")
     files.check_folder(FLAGS.output, f"--output={FLAGS.output}")

@@ -28,16 +28,6 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.files import check_output
-from bua_jax.events.histories import example_lines, read_histories
-from bua_jax.parallel.ray_shards import start_ray
-from bua_jax.pipeline.answers import (
-    BESIDE,
-    PARTS,
-    write_answers,
-    write_answers_on_ray,
-    write_prediction_shard,
-)
-from bua_jax.pipeline.finished import events_of, load
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
@@ -51,6 +41,17 @@ cli.define_take_over()
 
 
 def main() -> None:
+    from bua_jax.events.histories import example_lines, read_histories
+    from bua_jax.parallel.ray_shards import start_ray
+    from bua_jax.pipeline.answers import (
+        BESIDE,
+        PARTS,
+        write_answers,
+        write_answers_on_ray,
+        write_prediction_shard,
+    )
+    from bua_jax.pipeline.finished import events_of, load
+
     if FLAGS.example:
         sys.stdout.writelines(example_lines(events_of(FLAGS.model), FLAGS.example))
         return

@@ -8,13 +8,14 @@ Examples:
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.pipeline.chain import build, start
 
 FLAGS = flags.FLAGS
 cli.define_take_over()
 
 
 def main() -> None:
+    from bua_jax.pipeline.chain import build, start
+
     build(start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over), "encoder")
 
 

@@ -15,20 +15,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import jax
-import numpy as np
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.alignment.parts import training_attention
 from bua_jax.basics import files
-from bua_jax.interop import huggingface
-from bua_jax.interop.tokenizer import load_tokenizer
-from bua_jax.models.qwen2 import Qwen2
-from bua_jax.nano import tokenizer as nano_tokenizer
-from bua_jax.nano.batches import draw_batch
-from bua_jax.nano.pretraining import SIZES, Settings, pretrain
-from bua_jax.pipeline.checks import check_workdir
+from bua_jax.nano.settings import Settings
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "runs/nano", "Folder to write.")
@@ -39,6 +30,18 @@ flags.DEFINE_integer("seed", 0, "Of initialisation and corpus.")
 
 
 def main() -> None:
+    import jax
+    import numpy as np
+
+    from bua_jax.alignment.parts import training_attention
+    from bua_jax.interop import huggingface
+    from bua_jax.interop.tokenizer import load_tokenizer
+    from bua_jax.models.qwen2 import Qwen2
+    from bua_jax.nano import tokenizer as nano_tokenizer
+    from bua_jax.nano.batches import draw_batch
+    from bua_jax.nano.pretraining import SIZES, pretrain
+    from bua_jax.pipeline.checks import check_workdir
+
     folder, config = Path(FLAGS.output), SIZES
     check_workdir(folder, "--output")
     if not (folder / "tokenizer.json").is_file():

@@ -8,8 +8,6 @@ Examples:
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.dialogue.store import read_dialogues, show
-from bua_jax.pipeline.chain import build, start
 
 FLAGS = flags.FLAGS
 cli.define_take_over()
@@ -17,6 +15,9 @@ flags.DEFINE_integer("show", 0, "Print that many stage-3 dialogues.", lower_boun
 
 
 def main() -> None:
+    from bua_jax.dialogue.store import read_dialogues, show
+    from bua_jax.pipeline.chain import build, start
+
     run = start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over)
     build(run, "reflect")
     if FLAGS.show:

@@ -15,7 +15,6 @@ by all of them, everything else is built by the first.
 from absl import flags
 
 from bua_jax import cli
-from bua_jax.pipeline.chain import build, show_outline, start
 
 FLAGS = flags.FLAGS
 cli.define_take_over()
@@ -23,6 +22,8 @@ flags.DEFINE_bool("fresh", False, "Refuse a workdir that is not empty.")
 
 
 def main() -> None:
+    from bua_jax.pipeline.chain import build, show_outline, start
+
     if FLAGS.dry_run:
         show_outline(FLAGS.config, cli.workdir(), FLAGS.config.step, several=cli.is_distributed())
         return

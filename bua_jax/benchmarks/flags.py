@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from absl import flags
 
 from bua_jax.basics.errors import ConfigError
-from bua_jax.benchmarks.train import PEERS
-from bua_jax.models.qwen2_config import REMAT
 
 TASKS = ("base", "decode", "train", "events")
 PARTS = {"train": ("peers", "packing", "remat"), "decode": ("generate", "types", "labels")}
@@ -41,12 +39,14 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "mesh", "1", "decode: devices that generate runs on: N (fsdp=N) or DATAxFSDPxTENSOR."
 )
-flags.DEFINE_list("peers", [*PEERS], "train: what ours is compared with.")
+flags.DEFINE_list(
+    "peers", None, "train: what ours is compared with, by default all that are named above."
+)
 flags.DEFINE_float("supervised_share", 0.25, "train: of a row's tokens.")
 flags.DEFINE_integer(
     "microbatches", 1, "train: gradient accumulation, on all sides.", lower_bound=1
 )
-flags.DEFINE_enum("remat", None, ["none", *REMAT], "train: ours; by default the model config's.")
+flags.DEFINE_string("remat", None, "train: ours; by default the model config's.")
 flags.DEFINE_bool("merge_adapter", None, "train: ours; by default the model config's.")
 flags.DEFINE_integer(
     "dialogues", 2000, "train: dialogues that packing is measured on.", lower_bound=1

@@ -17,6 +17,7 @@ from bua_jax.benchmarks.events import STEPS, bench_events
 from bua_jax.benchmarks.flags import check_names, parts_of, whole
 from bua_jax.evaluation.plots import growth
 from bua_jax.models.presets import PRESETS
+from bua_jax.models.qwen2_config import REMAT
 
 SPEED = (
     "step",
@@ -116,7 +117,9 @@ def measure_decode(folder: Path) -> dict[str, Any]:
 def measure_train() -> dict[str, Any]:
     """A training step beside its peers, packed beside padded, and by remat policy."""
     parts = parts_of("train")
-    check_names("peers", FLAGS.peers, [*train.PEERS])
+    peers = FLAGS.peers or [*train.PEERS]
+    check_names("peers", peers, [*train.PEERS])
+    check_names("remat", [FLAGS.remat] if FLAGS.remat else [], ["none", *REMAT])
     shape = train.make_shape(
         FLAGS.base,
         rows=FLAGS.rows or 8,
@@ -141,7 +144,7 @@ def measure_train() -> dict[str, Any]:
         train.write_inputs(shape, Path(folder))
         if "peers" in parts:
             title = f"{what}: a step of {batch}"
-            found |= _peers(shape, Path(folder), title)
+            found |= _peers(shape, Path(folder), peers, title)
         if "packing" in parts:
             records = packing.stage2_records(shape.config, shape.sizes, FLAGS.dialogues)
             fill = packing.packing_fill(records, shape.config.seed)
@@ -156,9 +159,9 @@ def measure_train() -> dict[str, Any]:
     return found
 
 
-def _peers(shape: train.Shape, folder: Path, title: str) -> dict[str, Any]:
+def _peers(shape: train.Shape, folder: Path, peers: Sequence[str], title: str) -> dict[str, Any]:
     """Prints and returns a step beside its peers."""
-    rows, facts, left_out = train.compare_peers(shape, folder, FLAGS.peers, FLAGS.repeats)
+    rows, facts, left_out = train.compare_peers(shape, folder, peers, FLAGS.repeats)
     how = shape.config.execution
     ours = f"ours with remat {how.remat}, {'' if how.merge_adapter else 'no '}merging"
     _print_part(f"{title}; {ours}", rows, SPEED)

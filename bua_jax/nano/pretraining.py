@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +25,15 @@ from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.models.aligned import cross_entropy
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 from bua_jax.nano.batches import draw_batch
+from bua_jax.nano.settings import Settings
 from bua_jax.nano.tokenizer import pieces
 
-FALL = 0.2  # share of the steps over which the rate falls to zero
 WARMUP = 300  # steps
 HELD = 3  # batches that accuracies are measured on
 TEXT_WEIGHT = 0.05  # of the loss of the tokens that are no answers
 
 
 SIZES = Qwen2Config(3072, 160, 384, 6, 6, 2, 32, rope_theta=1e4, max_positions=2048)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`rows` x `length` tokens a step; `vectors`: events given as vectors in a batch, at most."""
-
-    steps: int = 12_000
-    rows: int = 10
-    length: int = 512
-    vectors: int = 1120
-    matrix_rate: float = 0.012  # Muon, of the layers' matrices
-    rate: float = 2.5e-3  # Adam, of all else
-    noise: float = 0.5  # largest norm of the noise on an event's vector, relative to the vector's
-    seed: int = 0
-
-    @property
-    def fall_begin(self) -> int:
-        """The step from which the rate falls."""
-        return self.steps - int(FALL * self.steps)
 
 
 def make_optimizer(settings: Settings) -> optax.GradientTransformation:

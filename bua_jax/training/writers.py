@@ -1,20 +1,31 @@
 """Metrics to JSONL and TensorBoard, with clu's writer interface and without TensorFlow."""
 
+import contextlib
 import json
 import math
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-
 from bua_jax.basics import files
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError, WriteError
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """tensorboardX imports torch where it is installed, which takes seconds and nothing here uses."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # what `import` takes for not installed
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
 
 
 class _Board:
@@ -25,15 +36,20 @@ class _Board:
     """
 
     def __init__(self, folder: Path, start: int) -> None:
+        with _without_torch():
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+            from tensorboardX.summary import scalar
         folder.mkdir(parents=True, exist_ok=True)
+        self._event, self._scalar = Event, scalar
         self._events = EventsWriter(str(folder / "events"))
         restart = SessionLog(status=SessionLog.START)
         self._events.write_event(Event(wall_time=time.time(), step=start + 1, session_log=restart))
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items():
-            summary = scalar(name, value)
-            self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            summary = self._scalar(name, value)
+            self._events.write_event(self._event(wall_time=time.time(), step=step, summary=summary))
         self._events.flush()
 
     def close(self) -> None:

@@ -11,7 +11,8 @@ import pytest
 from bua_jax.basics.errors import MismatchError
 from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
-from bua_jax.nano.pretraining import Settings, make_optimizer, pretrain, restore_state
+from bua_jax.nano.pretraining import make_optimizer, pretrain, restore_state
+from bua_jax.nano.settings import Settings
 from tests.nano.conftest import ROWS
 
 TINY = Settings(steps=6, rows=2, length=192, vectors=100)
