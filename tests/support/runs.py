@@ -27,6 +27,7 @@ REDUCED = (
     "--config.joint.max_steps=2",
     "--config.decoding.max_new_tokens=16",
     "--config.execution.decode_batch=16",
+    "--config.methods.lightgbm.rounds=5",
     "--config.evaluation.bootstrap=200",
 )
 
