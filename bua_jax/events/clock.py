@@ -33,8 +33,10 @@ def integer(role: str) -> pl.Expr:
     )
 
 
-def _times(column: pl.Series, zone: str) -> tuple[pl.Series, pl.Series]:
-    """(local time, moment), datetimes in microseconds, null where they cannot be parsed.
+def _times(column: pl.Series, zone: str) -> tuple[pl.Series, pl.Series, bool]:
+    """(local time, moment, whether some texts have an offset and others none).
+
+    Both times are datetimes in microseconds, null where they cannot be parsed.
 
     Text without an offset and epoch seconds are converted from UTC to `zone` if that is given, and
     taken as they stand if not. Text with an offset is converted to `zone`, or else keeps its own
@@ -47,23 +49,25 @@ def _times(column: pl.Series, zone: str) -> tuple[pl.Series, pl.Series]:
             if zone:
                 column = column.dt.convert_time_zone(zone)
             column = column.dt.replace_time_zone(None)
-            return column.cast(pl.Datetime("us")), moment.cast(pl.Datetime("us"))
+            return column.cast(pl.Datetime("us")), moment.cast(pl.Datetime("us")), False
         moment = column.cast(pl.Datetime("us"))
-        return _shift(moment, zone), moment
+        return _shift(moment, zone), moment, False
     if column.dtype.is_numeric():
         moment = _epoch(column)
-        return _shift(moment, zone), moment
+        return _shift(moment, zone), moment, False
     text = column.str.strip_chars()
     moment = _parsed(text)
     if moment.null_count():
         moment = moment.zip_with(moment.is_not_null(), _epoch(text.cast(pl.Float64, strict=False)))
     local = _shift(moment, zone)
+    mixed = False
     if local.null_count():
         known = local.is_not_null()
         wall, utc = _with_offset(text)
+        mixed = bool(known.any()) and bool((~known & utc.is_not_null()).any())
         local = local.zip_with(known, _shift(utc, zone) if zone else wall)
         moment = moment.zip_with(known, utc)
-    return local, moment
+    return local, moment, mixed
 
 
 def _parsed(text: pl.Series) -> pl.Series:
@@ -135,7 +139,8 @@ def _from_time(check: Checker) -> None:
             f"{numbers[0]!r}, which would be read as epoch seconds. Write 2024-03-01T18:00 instead of "
             "2024030118."
         )
-    local, moment = _times(column, spec.time_zone)
+    local, moment, mixed = _times(column, spec.time_zone)
+    check.report.mixed_clocks |= mixed
     check.frame = check.frame.with_columns(local.alias("_time"), moment.alias("_moment"))
     legal = pl.col("_time").dt.year().is_between(1973, 2199)
     check.require("time", legal, _EXPECTED_TIME, _time_hint)

@@ -289,4 +289,10 @@ def read_store(spec: DataSpec, report: BadRows | None = None) -> EventStore:
         notice(
             f"{spec.path}: {report.duplicates} rows repeat an earlier one exactly; they are kept"
         )
+    if report.mixed_clocks:
+        read = f"UTC, shown in {spec.time_zone}" if spec.time_zone else "the person's own clock"
+        notice(
+            f"{spec.path}: some times have an offset from UTC and others none: what has none is read as "
+            f"{read} (config.data.time_zone)"
+        )
     return store

@@ -108,14 +108,18 @@ def header(path: Path, format: str) -> list[str]:
     if not names:
         shown = "nothing" if first is None else f"{first.text!r}, expected {first.wrong}"
         raise DataError(f"{path}, line 1 holds no names of columns: {shown}.")
-    if len(names) == 1:
-        others = [s for s in (",", ";", "\t", "|") if s in names[0]]
-        if others:
-            raise DataError(
-                f"{path} is separated by {others[0]!r}, expected {SEPARATORS[format]!r} in the format "
-                f"{format}. " + _REMEDY[others[0]]
-            )
     return names
+
+
+def separator_hint(names: Sequence[str], format: str) -> str:
+    """What to say of a header's names that seem to be separated by something else; "" if they do not."""
+    own = SEPARATORS[format]
+    for other, remedy in _REMEDY.items():
+        if other != own and own.join(names).count(other) >= len(names):
+            return (
+                f" It is separated by {other!r}, expected {own!r} in the format {format}. {remedy}"
+            )
+    return ""
 
 
 _REMEDY = {

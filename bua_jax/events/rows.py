@@ -1,5 +1,6 @@
 """Raw rows: a file's mapped columns as a table, and the checks that name a bad row."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from bua_jax.basics.errors import ConfigError, DataError
-from bua_jax.events.records import SEPARATORS, header, line_of, records
+from bua_jax.events.records import SEPARATORS, header, line_of, records, separator_hint
 from bua_jax.events.spec import DataSpec
 
 ROW = "row"
@@ -18,11 +19,13 @@ ROW = "row"
 class BadRows:
     """Counts of skipped rows by reason; filled while a file is read with on_bad_row=skip.
 
-    `duplicates`: kept rows that say in all mapped columns what an earlier one says.
+    `duplicates`: kept rows that say in all mapped columns what an earlier one says. `mixed_clocks`:
+    whether some times have an offset from UTC and others none.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     duplicates: int | None = None
+    mixed_clocks: bool = False
 
     def add(self, reason: str, count: int) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + count
@@ -113,13 +116,24 @@ def _misquoted(spec: DataSpec, path: Path) -> bool:
     return any(found.wrong for found in records(path, spec.format))
 
 
+def _overfull_end(spec: DataSpec, path: Path, columns: int) -> bool:
+    """Whether the last line has no end and may hold an empty field too many, which polars overlooks."""
+    with open(path, "rb") as file:
+        file.seek(-min(path.stat().st_size, 2**20), os.SEEK_END)
+        last = file.read().rpartition(b"\n")[2]
+    separator = SEPARATORS[spec.format].encode()
+    return last.endswith(separator) and last.count(separator) >= columns
+
+
 def _check_columns(spec: DataSpec, present: Sequence[str]) -> None:
     """Raises `DataError` unless each mapped column is there once."""
     for role, column in spec.columns.items():
         if column not in present:
+            hint = "" if spec.format == "parquet" else separator_hint(present, spec.format)
+            hint = hint or f" Map it with --config.data.columns.{role}=COLUMN."
             raise DataError(
                 f"{spec.path} has no column {column!r} for the field {role!r}; it has "
-                f"{', '.join(present)}. Map it with --config.data.columns.{role}=COLUMN."
+                f"{', '.join(present)}.{hint}"
             )
         if list(present).count(column) > 1:
             raise DataError(f"{spec.path} has several columns {column!r}; rename all but one.")
@@ -174,9 +188,10 @@ def read_rows(spec: DataSpec, report: BadRows) -> pl.DataFrame:
                 f"{path} cannot be read as parquet ({str(error).partition(chr(10))[0]}). It is truncated "
                 "or of another format; copy it again or set --config.data.format."
             ) from error
-    _check_columns(spec, header(path, spec.format))
+    names = header(path, spec.format)
+    _check_columns(spec, names)
     try:
-        if not _misquoted(spec, path):
+        if not _overfull_end(spec, path, len(names)) and not _misquoted(spec, path):
             return _select(spec, _scan_text(spec, path))
     except pl.exceptions.PolarsError:
         pass

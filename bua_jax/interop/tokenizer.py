@@ -104,6 +104,7 @@ def load_tokenizer(folder: str | Path, vocab_size: int) -> HFTokenizer:
         json_file = path.suffix == ".json"
         if json_file:
             _check_expressions(path)
+            _check_beginnings(path)
         tokenizer = tokenizers.Tokenizer.from_file(str(path)) if json_file else from_tiktoken(path)
     except CheckpointError:
         raise
@@ -183,6 +184,38 @@ def _check_expressions(path: Path) -> None:
                 raise CheckpointError(
                     f"{path}: the regular expression {expression[:200]!r} of the {name} can take time "
                     "out of proportion to the text (repeated groups). Use the model's published tokenizer."
+                )
+
+
+def _check_beginnings(path: Path) -> None:
+    """Raises `CheckpointError` for a tokenizer that adds or removes space at the ends of each text.
+
+    The pieces of a dialogue, which are encoded one by one, would not be those of the whole.
+    """
+
+    def parts(value: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(value, dict):
+            yield value
+            inner = value.get("normalizers") or value.get("pretokenizers") or []
+            for item in inner if isinstance(inner, list) else []:
+                yield from parts(item)
+
+    values = json_object(path)
+    for name in ("normalizer", "pre_tokenizer"):
+        for part in parts(values.get(name)):
+            kind = part.get("type")
+            scheme = part.get(
+                "prepend_scheme", "always" if part.get("add_prefix_space") else "never"
+            )
+            if (
+                kind in ("Prepend", "Strip", "BertNormalizer")
+                or (kind == "ByteLevel" and part.get("add_prefix_space"))
+                or (kind == "Metaspace" and scheme != "never")
+            ):
+                raise CheckpointError(
+                    f"{path}: the {name} ({kind}) adds or removes space at the ends of every text, so that "
+                    "the pieces of a dialogue would not be those of the whole. Use a base whose tokenizer "
+                    "does not (Qwen2.5, SmolLM2)."
                 )
 
 

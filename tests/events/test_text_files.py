@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from bua_jax.basics.errors import DataError
-from bua_jax.events.readers import read_events, read_frame
+from bua_jax.events.readers import read_events, read_frame, read_store
 from bua_jax.events.rows import BadRows
 from tests.events.stores import HEADER, good_rows, read_rows, spec_of, write_csv
 
@@ -73,6 +73,10 @@ def test_a_quote_left_open_swallows_no_event(tmp_path) -> None:
             "user_id;time;location;behavior\np0;2024-03-30T08:00;x;chat\n",
             "separated by ';'.*commas",
         ),
+        (
+            "user_id;time;location,area;behavior\np0;2024-03-30T08:00;x,y;chat\n",
+            "separated by ';'.*commas",
+        ),
         ("user_id\ttime\tlocation\tbehavior\n", "separated by '.t'.*format=tsv"),
         ("user_id,time,location,location,behavior\n", "several columns 'location'"),
         ("user_id,time,location,behavior\rp0,2024-03-30T08:00,x,chat\r", "line 1.*carriage return"),
@@ -92,3 +96,24 @@ def test_other_encodings(tmp_path, encoding: str) -> None:
     (tmp_path / "mine.csv").write_bytes(gzip.compress(HEADER.encode()))
     with pytest.raises(DataError, match=r"mine\.csv is gzip; .*unpack"):
         read_events(spec_of(tmp_path / "mine.csv"))
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_field_too_many_in_the_last_line(tmp_path, end: str) -> None:
+    """Which polars overlooks where the file ends without a line end."""
+    rows = good_rows()
+    path = write_csv(tmp_path / "mine.csv", [*rows, f"p0,2024-03-30T08:00,x,chat,{end}"])
+    with pytest.raises(DataError, match=rf"row {len(rows) + 1} .*4 fields as in the header"):
+        read_events(spec_of(path))
+    path = write_csv(tmp_path / "mine.csv", [*rows[:-1], rows[-1].strip()])
+    assert len(read_events(spec_of(path)).day) == len(rows)
+
+
+def test_times_with_and_without_an_offset(tmp_path, capsys) -> None:
+    rows = [f"p{i % 9},2024-03-01T08:{i:02}:00,x,chat\n" for i in range(30)]
+    read_store(spec_of(write_csv(tmp_path / "mine.csv", rows)))
+    assert "offset" not in capsys.readouterr().err
+    path = write_csv(tmp_path / "mine.csv", [*rows, "p0,2024-03-02T08:00:00+02:00,x,chat\n"])
+    read_store(spec_of(path))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "others none: what has none is read as the person's own clock" in said

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from tokenizers import AddedToken, models
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from bua_jax.alignment.base_files import NANO
 from bua_jax.basics.errors import CheckpointError
@@ -183,6 +183,24 @@ def test_expressions_that_may_never_end_are_named(tmp_path, part, expression):
     with pytest.raises(
         CheckpointError, match=rf"regular expression .* of the {part} can take time"
     ):
+        load_tokenizer(tmp_path, 10)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        ("pre_tokenizer", pre_tokenizers.Sequence([pre_tokenizers.Metaspace()])),
+        ("normalizer", normalizers.Prepend("_")),
+        ("normalizer", normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])),
+    ],
+)
+def test_space_before_every_piece_is_refused(tmp_path, part, value):
+    path = _folder(tmp_path, ["<|im_start|>", "<|im_end|>"]) / "tokenizer.json"
+    stored = tokenizers.Tokenizer.from_file(str(path))
+    setattr(stored, part, value)
+    stored.save(str(path))
+    with pytest.raises(CheckpointError, match=rf"the {part} \(\w+\) adds or removes space"):
         load_tokenizer(tmp_path, 10)
 
 
