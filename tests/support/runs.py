@@ -66,3 +66,9 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> No
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
     raise AssertionError(f"no checkpoint of step {step}")
+
+
+if __name__ == "__main__":
+    finished = curriculum(Path(sys.argv[1]))
+    sys.stderr.write(finished.stderr)
+    sys.exit(finished.returncode)
