@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from bua_jax.basics import files
-from bua_jax.evaluation import results_page
+from bua_jax.evaluation import results_page, tables
+from bua_jax.methods.table import METHODS
 from tests.support.helpers import ROOT
 from tests.support.readme import PAGES
+from tests.test_imports import LINE
 
 DOCS = ROOT / "docs"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -69,6 +71,34 @@ def test_every_page_says_what_it_is_for() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_bytes()) <= 8192
+
+
+# ------------------------------------------------------------------- lists that the code has too
+
+
+def rows_of(page: Path) -> set[str]:
+    """What stands in backticks in the first cells of a page's tables."""
+    cells = re.findall(r"^\| (.*?) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_the_readme_lists_the_verbs() -> None:
+    verbs = {path.stem for path in (ROOT / "bua_jax").glob("[a-z]*.py")} - {"cli"}
+    assert verbs <= rows_of(ROOT / "README.md")
+
+
+def test_methods_and_metrics_are_explained() -> None:
+    assert set(METHODS) <= rows_of(DOCS / "methods.md")
+    explained = rows_of(DOCS / "experiments.md")
+    assert set(tables.METRICS) <= explained
+    assert {"hr@5", "macro_f1", "overall_min20"} <= explained
+
+
+def test_the_line_of_rooms_is_that_of_the_imports() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^basics < .*?(?=^```)", page, re.MULTILINE | re.DOTALL)
+    there = [room for room in LINE if (ROOT / "bua_jax" / room).is_dir()]
+    assert line.split() == " < ".join([*there, "verbs"]).split()
 
 
 # ------------------------------------------------------------------------------ results of runs
