@@ -24,14 +24,24 @@ if interrupts.is_verb():  # its imports take seconds; `cli.run` ends this
 
 
 def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> "Bua":
-    """The trained model of a run's folder; see `bua_jax.pipeline.finished.load`."""
+    """The trained model of a run's folder, after its last finished stage, or of a stage's folder.
+
+    refine: whether it is asked a refinement round too. mesh: devices to ask it on, N (fsdp=N) or
+    DATAxFSDPxTENSOR. Raises `MismatchError` for a folder without a finished stage or of another version,
+    `DataError` and `CheckpointError` for damaged files, `ConfigError` for devices or a base that are not
+    there.
+    """
     from bua_jax.pipeline import finished  # jax is imported only when it is needed
 
     return finished.load(folder, refine=refine, mesh=mesh)
 
 
 def read_history(path: str | Path, bua: "Bua") -> "History":
-    """The first history of a JSONL file; `python -m bua_jax.predict --help` gives the format."""
+    """The first history of a JSONL file; `python -m bua_jax.predict --help` gives the format.
+
+    Of a longer one than the model was trained on the oldest events are left out. Raises `DataError` naming
+    file, line, event and what was expected.
+    """
     from bua_jax.events.histories import read_histories
 
     limit = max(bua.windows.prediction_history, bua.windows.generation_history)

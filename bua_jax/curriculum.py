@@ -6,8 +6,9 @@ Examples:
   python -m bua_jax.curriculum --config.stages='(2, 3)' --workdir=runs/without_stage1
   srun python -m bua_jax.curriculum --config=configs/curriculum.py:mesh=16 --workdir=/shared/run --distributed
 
-Skips what is done and resumes what was cut. --distributed: this is one of several processes (the README
-says how they are started); stages are trained by all of them, everything else is done by the first.
+Skips what is done and resumes what was cut. --distributed: this is one of several processes
+(docs/accelerators.md says how they are started); stages are trained by all of them, everything else is
+done by the first.
 """
 
 from absl import flags

@@ -8,8 +8,8 @@ Examples:
 
 The folder of the run is --workdir, by default runs/<config>. Running the same command again resumes
 what was cut and skips what is done; --fresh refuses a folder that is not empty.
---distributed: this is one of several processes (the README says how they are started); stages are trained
-by all of them, everything else is built by the first.
+--distributed: this is one of several processes (docs/accelerators.md says how they are started); stages
+are trained by all of them, everything else is built by the first.
 """
 
 from absl import flags

@@ -13,7 +13,7 @@ from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
 from bua_jax.models.kernels import cpu
 from tests.support.helpers import ROOT, require
-from tests.support.readme import BLOCKS, commands
+from tests.support.readme import commands, tagged
 from tests.support.runs import REDUCED, curriculum, verb
 
 METHODS = {
@@ -237,9 +237,7 @@ def test_a_bad_history_is_one_paragraph_and_replaces_nothing(
     assert (tmp_path / "out.jsonl").read_text() == "earlier"
 
 
-@pytest.mark.parametrize(
-    "body", [b for lang, tag, b in BLOCKS if (lang, tag) == ("python", "smoke")]
-)
+@pytest.mark.parametrize("body", tagged("python", "smoke"))
 def test_python_blocks_of_the_readme(
     body: str, quickstart: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
@@ -326,7 +324,7 @@ def test_every_switch_runs(flags: tuple[str, ...], tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("body", [b for lang, tag, b in BLOCKS if (lang, tag) == ("bash", "smoke")])
+@pytest.mark.parametrize("body", tagged("bash", "smoke"))
 def test_shell_blocks_of_the_readme_work_as_the_first_command(body: str, tmp_path: Path) -> None:
     """`train` on an empty workdir builds what it needs (two optimizer steps per stage)."""
     for words in commands(body):

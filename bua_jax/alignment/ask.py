@@ -54,10 +54,12 @@ class Bua:
 
     @property
     def catalogue(self) -> Catalogue:
+        """The labels and slots that it was trained with."""
         return self.parts.catalogue
 
     @cached_property
     def decoder(self) -> Decoder:
+        """What writes its answers."""
         parts = self.parts
         return Decoder(
             parts.model,
@@ -173,7 +175,12 @@ class Bua:
         return self.understand([history])[0].texts
 
     def predict(self, histories: Sequence[History]) -> list[dict[str, Any]]:
-        """Next behaviour, probability of every behaviour, and the understanding texts."""
+        """Of each history: prediction (a label), probabilities (label to share, sum 1), understanding
+        (texts by round), signature.
+
+        Raises `ConfigError` for a history longer than the encoder was trained on, `CheckpointError` where
+        the weights give no finite probability.
+        """
         log_p, texts = self.probabilities(histories)
         return [
             {
@@ -187,7 +194,8 @@ class Bua:
     def generate(
         self, histories: Sequence[History], *, predictions: bool = False, **options: Any
     ) -> list[dict[str, Any]]:
-        """The day after the last event: weekday, events, and the understanding texts.
+        """The day after each history's last event: weekday, events (time, behaviour, place), understanding,
+        invalid_pieces, signature. options: temperature, top_p, seed, constrained, rows.
 
         With `predictions` also what `predict` says, after the same rounds, which are written once.
         """

@@ -18,7 +18,7 @@ def _bleu() -> sacrebleu.BLEU:
 def bleu(generated: Sequence[Sequence[int]], real: Sequence[Sequence[int]]) -> float:
     """Corpus BLEU over sequences of ids, 0 to 1 (sacrebleu, tokenize=none, divided by 100).
 
-    Short and empty sequences count; none is dropped.
+    Short and empty sequences count; none is dropped. Raises `DataError` unless there are pairs.
     """
     if len(generated) != len(real) or not generated:
         raise DataError(
@@ -43,12 +43,18 @@ def _distribution(p: Any) -> np.ndarray:
 
 
 def tvd(p: Any, q: Any) -> float:
-    """Total variation distance of two distributions (Eq. 13)."""
+    """Total variation distance of two distributions float[K] (Eq. 13), 0 to 1.
+
+    Raises `DataError` for what is no distribution (non-negative, sum 1).
+    """
     return float(0.5 * np.abs(_distribution(p) - _distribution(q)).sum())
 
 
 def jsd(p: Any, q: Any) -> float:
-    """Jensen-Shannon divergence in nats, without the root that Eq. 14 prints (see the README)."""
+    """Jensen-Shannon divergence of float[K] and float[K] in nats, 0 to ln 2.
+
+    Without the root that Eq. 14 prints (docs/reproduction.md). Raises `DataError` as `tvd` does.
+    """
     a, b = _distribution(p), _distribution(q)
     middle = (a + b) / 2
 
@@ -60,7 +66,7 @@ def jsd(p: Any, q: Any) -> float:
 
 
 def js_distance(p: Any, q: Any) -> float:
-    """Jensen-Shannon distance: the root of the divergence, as Eq. 14 is printed."""
+    """Jensen-Shannon distance: the root of `jsd`, as Eq. 14 is printed."""
     return float(np.sqrt(jsd(p, q)))
 
 

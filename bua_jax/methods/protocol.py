@@ -102,6 +102,7 @@ class Cases(Sequence[Case]):
         return dataclasses.replace(self, notes=tuple(notes))
 
     def histories(self) -> list[History]:
+        """The history of each case."""
         return [self._history(row) for row in range(len(self))]
 
     def _history(self, row: int) -> History:
@@ -243,17 +244,25 @@ class Asked(Protocol):
 class Predictor(Asked, Protocol):
     """Ties are broken by label order."""
 
-    def predict(self, cases: Cases) -> Prediction: ...
+    def predict(self, cases: Cases) -> Prediction:
+        """What comes next in each case."""
+        ...
 
 
 class Generator(Asked, Protocol):
     """Days are drawn from (seed, sample_id)."""
 
-    def generate(self, cases: Cases) -> Generation: ...
+    def generate(self, cases: Cases) -> Generation:
+        """The next day of each case."""
+        ...
 
 
 class Describer(Asked, Protocol):
-    def describe(self, cases: Cases) -> Description: ...
+    """Writes about people."""
+
+    def describe(self, cases: Cases) -> Description:
+        """Texts about the person of each case."""
+        ...
 
 
 Kind = Literal["predict", "generate", "describe"]
@@ -271,6 +280,7 @@ class About:
 
 
 def no_needs(config: Settings) -> tuple[str, ...]:
+    """The needs of a method that is built from no other step."""
     return ()
 
 
@@ -304,5 +314,6 @@ class Counted:
     rows: int = ROWS
 
     def predict(self, cases: Cases) -> Prediction:
+        """The likeliest label of each case, and its distribution."""
         p = self.probabilities(cases.arrays)
         return Prediction(p.argmax(1).astype(np.int16), p)

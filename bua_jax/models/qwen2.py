@@ -172,6 +172,8 @@ def attend_past(
 
 
 class Attention(nn.Module):
+    """Grouped-query attention of a layer: x [B, T, H] -> ([B, T, H], keys and values); see `Block`."""
+
     config: Qwen2Config
     lora: LoraConfig | None
 
@@ -201,6 +203,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """The gated feed-forward part of a layer: [..., H] -> [..., H]."""
+
     config: Qwen2Config
     lora: LoraConfig | None
 
@@ -246,6 +250,7 @@ class Qwen2(nn.Module):
     lora: LoraConfig | None = None
 
     def setup(self) -> None:
+        """Names the modules below; flax calls it."""
         c = self.config
         self.embed_tokens = nn.Embed(
             c.vocab_size,

@@ -78,7 +78,7 @@ def dro_weights(class_loss: jax.Array, shares: jax.Array) -> jax.Array:
 
     q_c is proportional to p_c exp(l_c / tau_c), tau_c = 2 (p_c / p_max)^0.25, so that rare classes may
     deviate more; the weight is q_c / p_c within [0.2, 5]. The published divergence and bound are not
-    known; this is the implementable form that the README describes.
+    known; this is the implementable form that docs/reproduction.md describes.
     """
     share = jnp.maximum(shares, 1e-6)
     tau = 2.0 * (share / share.max()) ** 0.25

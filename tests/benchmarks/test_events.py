@@ -1,4 +1,4 @@
-"""Data at scale, at a toy size: the README's figures are measured by hand."""
+"""Data at scale, at a toy size: the figures of docs/scale.md are measured by hand."""
 
 import json
 from pathlib import Path

@@ -86,7 +86,7 @@ def test_fitting_sees_no_test_people() -> None:
 
 def test_the_example_of_the_docs_is_a_method(tmp_path: Path) -> None:
     (body,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(), re.DOTALL
+        r"```python long\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(), re.DOTALL
     )
     made: dict[str, Any] = {}
     exec(compile(body, "docs/methods.md", "exec"), made)
