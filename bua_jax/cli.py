@@ -143,8 +143,12 @@ def _define_distributed() -> None:
 
 
 def _use_compilation_cache() -> None:
-    """Keeps compiled programs between runs; jax reads the name when it is imported."""
+    """Keeps compiled programs between runs, the small ones too: there are hundreds of them.
+
+    Before jax is imported, which is when it reads these.
+    """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "bua_jax"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def names_config(argv: list[str]) -> bool:

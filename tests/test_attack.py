@@ -1,4 +1,4 @@
-"""A sample of `launch/attack.sh`: no corruption of a run's files is silent, a traceback, or without a remedy."""
+"""A sample of `launch/attack.sh`: no corruption is silent, a traceback, or without a remedy."""
 
 import json
 import shutil

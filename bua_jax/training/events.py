@@ -316,7 +316,8 @@ def fresh(problem: Events) -> Any:
     length = problem.settings.history_length
     example = jnp.zeros((1, length, 4), jnp.int32), jnp.ones((1, length), jnp.int32)
     key = jax.random.key(problem.settings.seed)
-    return build(problem.config).init(key, *example, jnp.arange(length)[None])["params"]
+    init = jax.jit(build(problem.config).init)  # op by op it would take twice as long to compile
+    return init(key, *example, jnp.arange(length)[None])["params"]
 
 
 def train_encoder(

@@ -37,6 +37,7 @@ def test_a_step_is_what_it_adds_to_the_prefill() -> None:
     assert decode.step_seconds([1.0], [1.1], 4) is None
 
 
+@pytest.mark.long
 def test_a_preset_on_a_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights, spread over eight fake devices; transformers reads the same."""
     eight = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
@@ -83,6 +84,7 @@ def test_labels_have_all_three_ratios(written: dict[str, Any]) -> None:
     assert all(row["ratio"] > 0 for row in found.values())
 
 
+@pytest.mark.long
 def test_full_predictions_have_the_same_texts(quickstart: Path, tmp_path: Path) -> None:
     """Three rounds of nano on test users, ours and by transformers on the merged directory."""
     found = decode.compare_predictions(quickstart, tmp_path / "merged", count=6, batch=4, repeats=1)

@@ -87,6 +87,7 @@ def test_rows_of_five_mean_dialogues_are_full(base: Path) -> None:
     assert short.fill < 0.95  # the control: rows of 2.2 mean dialogues
 
 
+@pytest.mark.long
 def test_a_peer_that_differs_is_an_error(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_peer_that_differs_is_an_error(
     assert "eager is left out: exit code 1" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_without_tunix_the_peer_is_left_out(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

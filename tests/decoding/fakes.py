@@ -52,7 +52,7 @@ def decoder(batch: int, max_new_tokens: int = 12, soft_tokens: str = "sequence")
     example = jnp.zeros((1, 4, 4), jnp.int32), jnp.ones((1, 4), jnp.int32)
     positions = jnp.arange(4)[None]
     llm = Qwen2(CONFIG, LoraConfig(2, 4.0))
-    base = llm.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    base = jax.jit(llm.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
     base = jax.tree.map(lambda x: x * 8 if x.ndim > 1 else x, base)
     for name in ("q_proj", "o_proj"):  # scores and outputs that rounding a cache does not tip over
         base["layers"]["self_attn"][name]["kernel"] /= 2
@@ -64,7 +64,7 @@ def decoder(batch: int, max_new_tokens: int = 12, soft_tokens: str = "sequence")
     variables = {
         "base": base,
         "adapter": adapter,
-        "encoder": encoder.init(jax.random.key(2), *example, positions)["params"],
+        "encoder": jax.jit(encoder.init)(jax.random.key(2), *example, positions)["params"],
         "projector": projector.init(jax.random.key(3), encoder_config.state_dim, table),
     }
     return Decoder(model, variables, Bytes(), CATALOGUE, VOCABULARY, batch, max_new_tokens)

@@ -10,6 +10,13 @@ import pytest
 from bua_jax.models import aligned
 from tests.decoding.fakes import LABELS, Bytes, decoder
 
+soft_token_vectors = jax.jit(aligned.soft_token_vectors, static_argnums=0)
+input_embeddings = jax.jit(aligned.input_embeddings, static_argnums=0)
+hidden = jax.jit(aligned.hidden, static_argnums=0)
+supervised_nll = jax.jit(
+    aligned.supervised_nll, static_argnums=0, static_argnames=("room", "chunk")
+)
+
 
 def batch_of(rows: int = 2, length: int = 24, events: int = 5, seed: int = 0):
     """Two dialogues a row, the first with `events` soft tokens, the second with one fewer."""
@@ -47,8 +54,8 @@ def test_placeholders_are_the_events_of_their_index(kind):
         batch["tokens"].at[0, 18].set(Bytes().soft)
     )  # the second dialogue repeats its third event
     batch = {**batch, "tokens": again, "soft_index": batch["soft_index"].at[0, 18].set(7)}
-    embeddings = aligned.input_embeddings(one.model, one.variables, batch)
-    soft = aligned.soft_token_vectors(
+    embeddings = input_embeddings(one.model, one.variables, batch)
+    soft = soft_token_vectors(
         one.model,
         one.variables,
         batch["events"],
@@ -67,8 +74,8 @@ def test_pooled_tokens_are_the_last_states_of_the_segments():
     sequence, pooled = decoder(1), decoder(1, soft_tokens="pooled")
     batch = batch_of()
     arguments = (batch["events"], batch["event_segments"], batch["event_positions"])
-    every = aligned.soft_token_vectors(sequence.model, sequence.variables, *arguments)
-    last = aligned.soft_token_vectors(pooled.model, pooled.variables, *arguments)
+    every = soft_token_vectors(sequence.model, sequence.variables, *arguments)
+    last = soft_token_vectors(pooled.model, pooled.variables, *arguments)
     assert np.allclose(last[:, :5], every[:, 4:5], atol=1e-6)
     assert np.allclose(last[:, 5:9], every[:, 8:9], atol=1e-6)
 
@@ -77,11 +84,9 @@ def test_pooled_tokens_are_the_last_states_of_the_segments():
 def test_supervised_nll_equals_the_naive_one(chunk):
     """1e-5: the same float32 logits, computed for gathered positions in chunks."""
     one, batch = decoder(1), batch_of()
-    nll = aligned.supervised_nll(one.model, one.variables, batch, room=5, chunk=chunk)
-    embeddings = aligned.input_embeddings(one.model, one.variables, batch)
-    states = aligned.hidden(
-        one.model, one.variables, embeddings, batch["positions"], batch["segments"]
-    )
+    nll = supervised_nll(one.model, one.variables, batch, room=5, chunk=chunk)
+    embeddings = input_embeddings(one.model, one.variables, batch)
+    states = hidden(one.model, one.variables, embeddings, batch["positions"], batch["segments"])
     log_p = jax.nn.log_softmax(aligned.unembed(one.model, one.variables, states[:, :-1]))
     naive = -np.take_along_axis(log_p, np.asarray(batch["tokens"])[:, 1:, None], axis=-1)[..., 0]
     supervised = np.asarray(batch["round_ids"]) > 0
@@ -91,7 +96,7 @@ def test_supervised_nll_equals_the_naive_one(chunk):
 
 def test_more_supervised_positions_than_room_is_not_silent():
     one, batch = decoder(1), batch_of()
-    nll = aligned.supervised_nll(one.model, one.variables, batch, room=4, chunk=2)
+    nll = supervised_nll(one.model, one.variables, batch, room=4, chunk=2)
     assert np.isnan(nll).all()
 
 
@@ -100,20 +105,19 @@ def test_no_gradient_from_later_events_or_other_dialogues():
     projected vectors), nor on the other dialogue of the row."""
     one, batch = decoder(1), batch_of(rows=1)
     arguments = (batch["events"], batch["event_segments"], batch["event_positions"])
-    soft = aligned.soft_token_vectors(one.model, one.variables, *arguments)
+    soft = soft_token_vectors(one.model, one.variables, *arguments)
     plain = aligned.embed(one.model, one.variables, batch["tokens"])
 
     def at(soft, position):
         embeddings = aligned.insert_soft_tokens(one.model, batch, plain, soft)
-        states = aligned.hidden(
-            one.model, one.variables, embeddings, batch["positions"], batch["segments"]
-        )
+        states = hidden(one.model, one.variables, embeddings, batch["positions"], batch["segments"])
         return states[0, position].sum()
 
-    gradient = np.abs(jax.grad(at)(soft, 3)[0]).sum(-1)
+    slope = jax.jit(jax.grad(at))
+    gradient = np.abs(slope(soft, 3)[0]).sum(-1)
     assert (gradient[:3] > 0).all()  # soft tokens at 1, 2, 3
     assert (gradient[3:] == 0).all()
-    gradient = np.abs(jax.grad(at)(soft, 20)[0]).sum(-1)
+    gradient = np.abs(slope(soft, 20)[0]).sum(-1)
     assert (gradient[:5] == 0).all()  # the first dialogue
     assert (gradient[5:9] > 0).all()
 
@@ -122,8 +126,8 @@ def test_changing_later_events_leaves_earlier_soft_tokens_unchanged():
     one, batch = decoder(1), batch_of(rows=1)
     changed = batch["events"].at[0, 3, 3].set((batch["events"][0, 3, 3] + 1) % len(LABELS))
     rest = (batch["event_segments"], batch["event_positions"])
-    before = aligned.soft_token_vectors(one.model, one.variables, batch["events"], *rest)
-    after = aligned.soft_token_vectors(one.model, one.variables, changed, *rest)
+    before = soft_token_vectors(one.model, one.variables, batch["events"], *rest)
+    after = soft_token_vectors(one.model, one.variables, changed, *rest)
     assert np.array_equal(before[0, :3], after[0, :3])
     assert np.array_equal(before[0, 5:9], after[0, 5:9])  # the other dialogue
     assert not np.array_equal(before[0, 3], after[0, 3])
@@ -133,5 +137,5 @@ def test_none_needs_no_events():
     one, batch = decoder(1, soft_tokens="none"), batch_of()
     del batch["events"], batch["event_segments"], batch["event_positions"]
     model = dataclasses.replace(one.model, soft_id=-1)
-    nll = aligned.supervised_nll(model, one.variables, batch, room=5, chunk=5)
+    nll = supervised_nll(model, one.variables, batch, room=5, chunk=5)
     assert np.isfinite(nll).all()

@@ -28,6 +28,9 @@ CONFIGS = {
 }
 
 
+encode = jax.jit(encode_events, static_argnums=0)
+
+
 def fields_of(rng: np.random.Generator, batch: int, length: int) -> jnp.ndarray:
     high = np.asarray([7, 48, 11, 9])
     return jnp.asarray(rng.integers(0, high, (batch, length, 4)), jnp.int32)
@@ -38,14 +41,14 @@ def prepared(name: str, length: int = 10):
     fields = fields_of(rng, 2, length)
     segments = jnp.ones((2, length), jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(length), (2, length))
-    params = model.init(jax.random.key(0), fields, segments, positions)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), fields, segments, positions)["params"]
     return model, params, fields, segments, positions
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shapes(name: str) -> None:
     model, params, *inputs = prepared(name)
-    output = encode_events(model, params, *inputs)
+    output = encode(model, params, *inputs)
     width = CONFIGS[name].state_dim
     assert output.states.shape == output.items.shape == (2, 10, width)
     assert output.logits.shape == (2, 10, 9)
@@ -54,10 +57,10 @@ def test_shapes(name: str) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_later_events_change_nothing_before_them(name: str) -> None:
     model, params, fields, *rest = prepared(name)
-    whole = encode_events(model, params, fields, *rest)
+    whole = encode(model, params, fields, *rest)
     for j in (1, 5, 9):
         changed = fields.at[:, j:, :].set((fields[:, j:, :] + 1) % jnp.asarray([7, 48, 11, 9]))
-        other = encode_events(model, params, changed, *rest)
+        other = encode(model, params, changed, *rest)
         assert jnp.array_equal(whole.states[:, :j], other.states[:, :j])
         assert jnp.array_equal(whole.logits[:, :j], other.logits[:, :j])
         assert not jnp.allclose(whole.states[:, j], other.states[:, j])
@@ -68,9 +71,9 @@ def test_packed_segments_equal_separate_sequences(name: str) -> None:
     model, params, fields, *_ = prepared(name, 10)
     segments = jnp.asarray([[1] * 4 + [2] * 3 + [0] * 3] * 2, jnp.int32)
     positions = jnp.asarray([[0, 1, 2, 3, 0, 1, 2, 0, 0, 0]] * 2, jnp.int32)
-    packed = encode_events(model, params, fields, segments, positions)
+    packed = encode(model, params, fields, segments, positions)
     for part in (slice(0, 4), slice(4, 7)):
-        alone = encode_events(
+        alone = encode(
             model,
             params,
             fields[:, part],
@@ -86,7 +89,7 @@ def test_packed_segments_equal_separate_sequences(name: str) -> None:
 def test_items_know_no_context_and_states_do(name: str) -> None:
     model, params, fields, *rest = prepared(name)
     repeated = fields.at[:, 7].set(fields[:, 2])
-    output = encode_events(model, params, repeated, *rest)
+    output = encode(model, params, repeated, *rest)
     assert jnp.array_equal(output.items[:, 2], output.items[:, 7])
     assert not jnp.allclose(output.states[:, 2], output.states[:, 7])
 
@@ -95,14 +98,14 @@ def test_sasrec_reads_behaviours_alone_unless_asked() -> None:
     for name, same in (("sasrec", True), ("sasrec, all fields", False)):
         model, params, fields, *rest = prepared(name)
         moved = fields.at[:, :, :3].set(0)
-        one = encode_events(model, params, fields, *rest).logits
-        two = encode_events(model, params, moved, *rest).logits
+        one = encode(model, params, fields, *rest).logits
+        two = encode(model, params, moved, *rest).logits
         assert bool(jnp.allclose(one, two)) is same
 
 
 def test_sasrec_scores_are_the_item_table() -> None:
     model, params, *inputs = prepared("sasrec")
-    output = encode_events(model, params, *inputs)
+    output = encode(model, params, *inputs)
     table = params["behaviour"]["embedding"]
     assert jnp.allclose(output.logits, output.states @ table.T, atol=1e-5)
 

@@ -33,7 +33,8 @@ def require(module: str) -> ModuleType:
 
 def random_base(folder: Path, config: Qwen2Config) -> dict[str, Any]:
     """Writes a Hugging Face directory in which every weight is random, biases and norms too."""
-    params = Qwen2(config).init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    init = jax.jit(Qwen2(config).init)
+    params = init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(x.dtype), params)
     huggingface.save(folder, config, params)

@@ -39,7 +39,6 @@ def verb(
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, filter(None, (before, ROOT)))),
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
     }
     return subprocess.run(
         [sys.executable, "-m", f"bua_jax.{name}", *flags],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 
 from tests.support.helpers import ROOT
 from tests.support.runs import wait_for_step
@@ -36,6 +37,7 @@ def final_state(folder: Path) -> dict:
     return manager.restore(STEPS, args=args).state
 
 
+@pytest.mark.long
 def test_kill_and_resume_bit_for_bit(tmp_path) -> None:
     cache, whole, cut = (tmp_path / name for name in ("cache", "whole", "cut"))
     process = start(whole, cache, 0)
