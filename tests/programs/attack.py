@@ -186,7 +186,7 @@ class Attack:
         output = self.scratch / f"{name}.out"
         flags = [f"--model={self.copy}", f"--input={self.histories}", f"--output={output}"]
         if name == "anonymise":
-            output, source = self.scratch / "hidden.parquet", self.scratch / "events.csv"
+            output, source = self.scratch / "out" / "hidden.parquet", self.scratch / "events.csv"
             flags = [f"--input={source}", f"--output={output}"]
             flags += [f"--key_file={self.scratch / 'keys' / 'key.json'}"]
         said = run_verb(name, *flags, scratch=self.scratch, **how)
@@ -194,7 +194,7 @@ class Attack:
 
     def clean(self) -> None:
         """Takes away what verbs wrote and kept."""
-        for path in (*self.scratch.glob("*.out*"), *self.scratch.glob("*hidden.parquet*")):
+        for path in (*self.scratch.glob("*.out*"), *(self.scratch / "out").glob("*")):
             path.unlink()
 
     def judge(self, said: Said, **record: Any) -> bool:
@@ -301,7 +301,6 @@ def prepare(attack: Attack) -> None:
 
     def sources() -> None:
         from bua_jax.events.histories import example_lines
-        from bua_jax.events.simulate import write_population  # noqa: F401
         from bua_jax.pipeline.finished import events_of
 
         attack.histories.write_text("".join(example_lines(events_of(attack.run), 5)))
@@ -311,7 +310,8 @@ def prepare(attack: Attack) -> None:
         (attack.scratch / "events.csv").write_text("\n".join(lines) + "\n")
 
     in_child(sources, attack.scratch)
-    (attack.scratch / "keys").mkdir()
+    for name in ("keys", "out"):
+        (attack.scratch / name).mkdir()
     for verb in ("anonymise", "predict", "generate"):
         said, made = attack.ask(verb)
         if said.code != 0:
