@@ -18,7 +18,6 @@ Examples:
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -26,9 +25,7 @@ from bua_jax import cli
 from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.files import check_output
-
-if TYPE_CHECKING:
-    from bua_jax.events.spec import DataSpec
+from bua_jax.events.spec import FORMATS, DataSpec
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("input", "", "File to anonymise; its suffix (csv, tsv, parquet) is its format.")
@@ -55,9 +52,8 @@ def main() -> None:
     out.print(f"key: {FLAGS.key_file or 'kept nowhere'}")
 
 
-def _spec() -> "DataSpec":
+def _spec() -> DataSpec:
     """The file and how it is read, from flags and config. Raises `ConfigError`."""
-    from bua_jax.events.spec import FORMATS, DataSpec
     from bua_jax.pipeline import checks
 
     values = FLAGS.config.data.to_dict()
@@ -69,10 +65,8 @@ def _spec() -> "DataSpec":
     if FLAGS.input:
         values["path"], suffix = FLAGS.input, Path(FLAGS.input).suffix[1:].lower()
         values |= {"format": suffix} if suffix in FORMATS else {}
-    if not values["path"]:
-        raise ConfigError(f"Data set {values['name']!r} has no file yet: give --input=FILE.")
-    if not FLAGS.output:
-        raise ConfigError("Give --output=FILE.parquet.")
+    if not values["path"] or not FLAGS.output:
+        raise ConfigError("--input=FILE and --output=FILE.parquet are needed; see --help.")
     for part in ("data", "anonymise"):
         checks.check_fields(FLAGS.config[part], f"{part}.")
     check_output(FLAGS.output, values["path"], FLAGS.key_file)

@@ -67,11 +67,10 @@ def main(task: str) -> None:
                 write_random(folder := Path(scratch), FLAGS.base, FLAGS.dtype)
             else:
                 folder = base_folder(ConfigDict({"name": "nano", "path": FLAGS.base}))
-            measure = tasks.measure_base if task == "base" else tasks.measure_decode
-            found = measure(folder)
+            found = (tasks.measure_base if task == "base" else tasks.measure_decode)(folder)
     if FLAGS.output:
-        record = {"base": FLAGS.base or "nano", **found, "versions": versions()}
-        files.write_json(FLAGS.output, record)
+        base = {"base": FLAGS.base or "nano"}
+        files.write_json(FLAGS.output, base | found | {"versions": versions()})
 
 
 if __name__ == "__main__":

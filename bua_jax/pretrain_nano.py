@@ -59,10 +59,8 @@ def main() -> None:
         shape = (settings.rows, settings.length)
         batch, _ = draw_batch(f"counted|{number}", tokenizer, texts, shape, settings.vectors)
         counts.update(batch["tokens"][batch["answer"] > 0].tolist())
-    files.write_json(
-        folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"},
-    )
+    said = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    files.write_json(folder / "tokenizer_config.json", said)
     card = {
         "steps": settings.steps,
         "tokens": settings.steps * settings.rows * settings.length,

@@ -5,6 +5,7 @@ terminal would obey is spelled out.
 """
 
 import errno
+import os
 import re
 import sys
 import unicodedata
@@ -113,6 +114,9 @@ def run_verb(main: Callable[[], None]) -> None:
         err.quiet = False
         err.print(f"{type(error).__name__}: {error}", style="red")
         sys.exit(2)
+    except BrokenPipeError:  # whoever read has seen enough: --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as shells say it of SIGPIPE
     except OSError as error:
         if error.errno not in _STORAGE:
             raise

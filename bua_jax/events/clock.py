@@ -16,7 +16,7 @@ _FIRST, _END = 100_000_000, 7_258_118_400
 """Legal epoch seconds, from March 1973 to 2200. Below lie dates as numbers (20240301) and serial days
 of spreadsheets, above milliseconds."""
 _DATE = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
-_HOURS = _DATE + r"([01]\d|2[0-3])(\.0*)?$"
+_HOURS = _DATE + r"([01]\d|2[0-4])(\.0*)?$"
 LARGEST_DAY = 10_000_000
 _MINUTE = 60_000_000
 """In the unit of `_moment`, microseconds."""
@@ -132,11 +132,14 @@ def _from_time(check: Checker) -> None:
             "numbers or timestamps with a time of day."
         )
     numbers = column.cast(pl.String).str.strip_chars()
-    numbers = numbers.filter(numbers.cast(pl.Float64, strict=False).is_not_nan().fill_null(False))
-    if len(numbers) and numbers.str.contains(_HOURS).all():
+    # Of those that would be read: one odd value (0, hour 24) must not make seconds of the others.
+    legal = numbers.cast(pl.Float64, strict=False).is_between(_FIRST, _END).fill_null(False)
+    numbers = numbers.filter(legal)
+    digits = numbers.filter(numbers.str.contains(_HOURS))
+    if 2 * len(digits) > len(numbers):
         raise DataError(
             f"{spec.path}: column {spec.columns['time']!r} holds dates and hours in digits such as "
-            f"{numbers[0]!r}, which would be read as epoch seconds. Write 2024-03-01T18:00 instead of "
+            f"{digits[0]!r}, which would be read as epoch seconds. Write 2024-03-01T18:00 instead of "
             "2024030118."
         )
     local, moment, mixed = _times(column, spec.time_zone)

@@ -66,11 +66,11 @@ def _behaviour(value: Any, catalogue: Catalogue) -> int:
     raise ValueError(f"one that the model was trained on{hint}: {known}")
 
 
-def _check_names(where: str, event: dict[str, Any]) -> None:
+def _check_names(where: str, event: dict[str, Any], fields: tuple[str, ...] = _FIELDS) -> None:
     """Raises `DataError` for a misspelt field, which would be left out; others may stand there unread."""
     for name in event:
-        near = difflib.get_close_matches(name.lower(), _FIELDS, n=1, cutoff=0.8)
-        if near and name not in _FIELDS:
+        near = difflib.get_close_matches(name.lower(), fields, n=1, cutoff=0.8)
+        if near and name not in fields:
             raise DataError(f"{where}: there is no field {name!r}. Did you mean {near[0]!r}?")
 
 
@@ -111,6 +111,7 @@ def _parse_line(where: str, record: Any, catalogue: Catalogue) -> tuple[str, Eve
     """(id or nothing, events) of a person. Raises `DataError` naming line, event, field and value."""
     if not isinstance(record, dict) or not isinstance(record.get("events"), list):
         raise DataError(f'{where}: expected an object with "id" and "events", see predict --help.')
+    _check_names(where, record, ("id", "events"))
     name = record.get("id")
     if name is not None:
         plain = isinstance(name, str | int) and not isinstance(name, bool)

@@ -6,6 +6,7 @@ those of `DataSpec`.
 """
 
 import dataclasses
+import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,9 @@ from bua_jax.events.values import BOOLEANS, plain_columns, text_column
 
 ANONYMISED_KEY = b"bua_jax.anonymised"
 """Parquet metadata key of anonymised files: JSON with slots_per_day, has_dates, has_places."""
+_NULLS = {"null", "none", "nil", "na", "n/a", "<na>", "\\n", "undefined"}
+"""How other programs spell that there is no value, in lower case."""
+_EPOCH = datetime.date(1970, 1, 1)
 _CHUNK = 2_000_000
 """Rows that are checked together: text is several times larger than what is made of it."""
 
@@ -94,6 +98,13 @@ def _require_values(check: Checker, role: str, good: Callable[[str], bool], expe
         check.require(role, ~pl.col(f"_{role}").cast(pl.String).is_in(bad), expected)
 
 
+def _note_nulls(check: Checker, role: str) -> None:
+    """Notes values that may mean that there is none: a person, a label or a place of that name."""
+    for value in _values(check.frame[f"_{role}"]):
+        if value.lower() in _NULLS:
+            check.report.null_words.add(f"column {check.spec.columns[role]!r} holds {value!r}")
+
+
 def _check_rows(check: Checker) -> pl.DataFrame:
     """All checks that need one row alone.
 
@@ -108,6 +119,7 @@ def _check_rows(check: Checker) -> pl.DataFrame:
         )
         check.require(role, pl.col(f"_{role}").is_not_null(), "a value that is not empty")
         _require_values(check, role, writable, WRITABLE)
+        _note_nulls(check, role)
     if spec.behaviours:
         known = set(spec.behaviours)
         expected = f"one of: {', '.join(spec.behaviours)}"
@@ -129,6 +141,7 @@ def _check_rows(check: Checker) -> pl.DataFrame:
     if spec.has_places:
         area = text_column("location").cast(pl.Categorical)
         check.frame = check.frame.with_columns(_location=area)
+        _note_nulls(check, "location")
     add_clock(check)
     shown = pl.col(f"^({ROW}|split|order|weekday)$")
     return check.frame.select(pl.col("^_.*$"), shown)
@@ -289,6 +302,15 @@ def read_store(spec: DataSpec, report: BadRows | None = None) -> EventStore:
         notice(
             f"{spec.path}: {report.duplicates} rows repeat an earlier one exactly; they are kept"
         )
+    for found in sorted(report.null_words):
+        notice(f"{spec.path}: {found}, read as it stands; leave a value empty where there is none")
+    if _resolved(spec).time_form() == "time":
+        last = _EPOCH + datetime.timedelta(days=int(store.day.max()))
+        if last > datetime.date.today() + datetime.timedelta(days=1):
+            notice(
+                f"{spec.path}: the last event is on {last}, which is still to come: are the times what they "
+                "are read as?"
+            )
     if report.mixed_clocks:
         read = f"UTC, shown in {spec.time_zone}" if spec.time_zone else "the person's own clock"
         notice(

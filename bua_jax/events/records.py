@@ -106,7 +106,8 @@ def header(path: Path, format: str) -> list[str]:
     first = next(records(path, format, _HEADER), None)
     names = first.fields if first else None
     if not names:
-        shown = "nothing" if first is None else f"{first.text!r}, expected {first.wrong}"
+        wrong = first is not None and first.wrong
+        shown = f"{first.text!r}, expected {first.wrong}" if first and wrong else "it is empty"
         raise DataError(f"{path}, line 1 holds no names of columns: {shown}.")
     return names
 

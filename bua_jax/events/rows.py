@@ -1,6 +1,7 @@
 """Raw rows: a file's mapped columns as a table, and the checks that name a bad row."""
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,14 @@ class BadRows:
     """Counts of skipped rows by reason; filled while a file is read with on_bad_row=skip.
 
     `duplicates`: kept rows that say in all mapped columns what an earlier one says. `mixed_clocks`:
-    whether some times have an offset from UTC and others none.
+    whether some times have an offset from UTC and others none. `null_words`: "column 'x' holds 'NULL'" of
+    values that were read as they stand.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     duplicates: int | None = None
     mixed_clocks: bool = False
+    null_words: set[str] = field(default_factory=set)
 
     def add(self, reason: str, count: int) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + count
@@ -130,6 +133,9 @@ def _check_columns(spec: DataSpec, present: Sequence[str]) -> None:
     for role, column in spec.columns.items():
         if column not in present:
             hint = "" if spec.format == "parquet" else separator_hint(present, spec.format)
+            near = next((name for name in present if name.strip().lower() == column.lower()), None)
+            if not hint and near is not None:
+                hint = f" It is called {near!r} there: --config.data.columns.{role}={shlex.quote(near)}."
             hint = hint or f" Map it with --config.data.columns.{role}=COLUMN."
             raise DataError(
                 f"{spec.path} has no column {column!r} for the field {role!r}; it has "
@@ -169,7 +175,7 @@ def check_file(spec: DataSpec) -> Path:
         raise DataError(
             f"{path} is a parquet file, not {spec.format}; set --config.data.format=parquet."
         )
-    return path
+    return path.absolute()  # or polars takes file:x.csv for an address
 
 
 def read_rows(spec: DataSpec, report: BadRows) -> pl.DataFrame:

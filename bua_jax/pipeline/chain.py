@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from bua_jax.alignment.base_files import model_sources
-from bua_jax.basics.console import out
+from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import ConfigError
 from bua_jax.methods import behavegpt, neural
 from bua_jax.parallel import processes
@@ -58,6 +58,8 @@ def show_outline(config: ConfigDict, workdir: Path, name: str, *, several: bool 
     out.print(f"{config.model.name} ({base}) on {config.data.name}, mesh {mesh}, {workdir}:")
     for step, done in outline(Run(config, workdir), name, STEPS).items():
         out.print(f"{'done' if done else 'to build':8} {step}: {STEPS[step].about}")
+    if config.data.name != "simulated" and not Path(config.data.path).is_file():
+        notice(f"config.data.path={config.data.path!r} is no file here; the run needs one.")
 
 
 STAGES = tuple(STAGE_TABLE)

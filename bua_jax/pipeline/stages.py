@@ -122,6 +122,8 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         rows_multiple=config.microbatches * mesh.shape["data"] * mesh.shape["fsdp"],
         workers=how.feed_workers,
     )
+    if processes.is_first():  # the mesh and the workers round it, and the schedule follows
+        begun.found_out(run.folder(stage), "rows_per_batch", plan.rows_per_batch, mix=how.mix)
     settings = train_settings(run.config, stage, plan)
     notice(
         f"{stage}: {len(records['train'])} dialogues in {plan.steps_per_epoch:.0f} steps per epoch, "

@@ -154,6 +154,10 @@ def test_numbers_that_are_no_epoch_seconds(value: float | str, hint: str) -> Non
         ["2024030118.0", ""],
         [" 2024030118", "2024030209 "],
         ["n/a", "2024030209"],
+        ["2024030118", "2024030224", "2024030309"],  # hours from 1 to 24
+        ["0", "2024030118", "2024030209"],  # 0 for a time that is missing
+        [0, 2024030118, 2024030209],
+        ["2024030118", "2024030225", "2024030309"],  # one slip of the pen
     ],
 )
 def test_dates_and_hours_in_digits_are_no_epoch_seconds(times: list) -> None:

@@ -133,6 +133,12 @@ def test_after_a_gap_a_day_passes_at_least(tmp_path) -> None:
     assert found.day.tolist() == [-7] * 6 + [0] * 6
 
 
+def test_a_misspelt_field_of_a_person(tmp_path) -> None:
+    path = write(tmp_path / "h.jsonl", [{"ID": "anna", "events": [event(i) for i in range(12)]}])
+    with pytest.raises(DataError, match=r"line 1: there is no field 'ID'\. Did you mean 'id'"):
+        read_histories(path, CATALOGUE, 40)
+
+
 def test_ids(tmp_path) -> None:
     events = [event(i) for i in range(12)]
     records: list[Any] = [{"id": i, "events": events} for i in ("anna", 7, None)]

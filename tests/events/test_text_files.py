@@ -1,6 +1,7 @@
 """Records, quotes, separators, encodings and names of text files."""
 
 import gzip
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -28,6 +29,12 @@ def test_names_are_no_patterns(tmp_path, suffix: str, name: str, other: str) -> 
             pl.read_csv(tmp_path / "rows.csv").write_parquet(path)
     for stem, people in ((name, 5), (other, 4)):
         assert len(read_events(spec_of(tmp_path / f"{stem}.{suffix}")).users) == people
+
+
+def test_a_name_that_looks_like_an_address(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "file:mine.csv", good_rows())
+    assert len(read_events(spec_of(Path("file:mine.csv"))).users) == 5
 
 
 def test_records_not_lines(tmp_path) -> None:
@@ -81,6 +88,8 @@ def test_a_quote_left_open_swallows_no_event(tmp_path) -> None:
         ("user_id,time,location,location,behavior\n", "several columns 'location'"),
         ("user_id,time,location,behavior\rp0,2024-03-30T08:00,x,chat\r", "line 1.*carriage return"),
         ('user_id,time,"location,behavior\np0,2024-03-30T08:00,x,chat\n', "line 1.*stays open"),
+        ("\nuser_id,time,location,behavior\n", "line 1 holds no names of columns: it is empty"),
+        ("user_id, time,location,behavior\n", "called ' time' there: .*columns.time=' time'"),
     ],
 )
 def test_headers_that_cannot_be_read(tmp_path, text: str, message: str) -> None:
@@ -117,3 +126,12 @@ def test_times_with_and_without_an_offset(tmp_path, capsys) -> None:
     read_store(spec_of(path))
     said = " ".join(capsys.readouterr().err.split())
     assert "others none: what has none is read as the person's own clock" in said
+
+
+def test_words_for_nothing_and_days_to_come_are_said(tmp_path, capsys) -> None:
+    """`2403010800` is a date in digits to a person, and the year 2046 as epoch seconds."""
+    rows = [f"p{i % 9},24030108{i:02},NULL,chat\n" for i in range(30)]
+    read_store(spec_of(write_csv(tmp_path / "mine.csv", rows)))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "column 'location' holds 'NULL', read as it stands" in said
+    assert "the last event is on 2046-02-23, which is still to come" in said
