@@ -47,8 +47,8 @@ def main() -> None:
         notice(f"{spec.path}: skipped {count} rows ({reason})")
     out.print(f"{FLAGS.output}: " + "\n".join(result.lines()))
     if FLAGS.audit:
-        found = audit(spec, Path(FLAGS.output), key, hiding) or "nothing, a person has one id"
-        out.print(f"linked: {found}")
+        linked = audit(spec, Path(FLAGS.output), key, hiding) or "nothing, a person has one id"
+        out.print(f"linked: {linked}")
     out.print(f"key: {FLAGS.key_file or 'kept nowhere'}")
 
 
@@ -58,17 +58,18 @@ def _spec() -> DataSpec:
 
     values = FLAGS.config.data.to_dict()
     if values["name"] == "simulated":
-        example = "--config=configs/curriculum.py:data=behavior"
-        raise ConfigError(f"The simulated population has no file; choose one that has: {example}.")
-    if FLAGS.input and not Path(FLAGS.input).is_file():
-        raise ConfigError(f"There is no file --input={FLAGS.input}.")
+        raise ConfigError("The simulated population has no file: --config=FILE:data=behavior has.")
     if FLAGS.input:
+        if not Path(FLAGS.input).is_file():
+            raise ConfigError(f"There is no file --input={FLAGS.input}.")
         values["path"], suffix = FLAGS.input, Path(FLAGS.input).suffix[1:].lower()
         values |= {"format": suffix} if suffix in FORMATS else {}
-    if not values["path"] or not FLAGS.output:
-        raise ConfigError("--input=FILE and --output=FILE.parquet are needed; see --help.")
-    for part in ("data", "anonymise"):
-        checks.check_fields(FLAGS.config[part], f"{part}.")
+    if not values["path"]:
+        raise ConfigError(f"Data set {values['name']!r} has no file yet: give --input=FILE.")
+    if not FLAGS.output:
+        raise ConfigError("Give --output=FILE.parquet.")
+    checks.check_fields(FLAGS.config.data, "data.")
+    checks.check_fields(FLAGS.config.anonymise, "anonymise.")
     check_output(FLAGS.output, values["path"], FLAGS.key_file)
     return DataSpec.from_mapping(values)
 

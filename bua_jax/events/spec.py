@@ -100,8 +100,14 @@ class DataSpec:
             )
 
     def time_form(self) -> str:
-        """How days are known: `time`, `day`, `week` or `order`."""
+        """How days are known: `time`, `day`, `week` or `order`. Raises `ConfigError` for none or two."""
         if "time" in self.columns:
+            parts = ("day", "week", "weekday", "slot", "hour", "minute")
+            if others := [role for role in parts if role in self.columns]:
+                raise ConfigError(
+                    f"Data set {self.name!r} maps time and {others[0]}, which say the same twice: leave one "
+                    f"out, for example --config.data.columns.{others[0]}="
+                )
             return "time"
         clock = "slot" in self.columns or "hour" in self.columns
         if clock and "day" in self.columns:

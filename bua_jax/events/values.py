@@ -41,10 +41,28 @@ def plain_columns(spec: DataSpec, frame: pl.DataFrame) -> pl.DataFrame:
                 f"{spec.path}: column {column!r} ({role}) has type {kind}, expected text or numbers. "
                 "Write it as text (UUIDs too), or map another column."
             )
-    return frame.with_columns(
+    frame = frame.with_columns(
         pl.col(pl.Categorical, pl.Enum).cast(pl.String),
         pl.col(pl.Float32, pl.Float64).fill_nan(None),
     )
+    names = [role for role in ("user", "location", "behaviour") if role in spec.columns]
+    return frame.with_columns(_whole(spec, role, frame[role]) for role in names)
+
+
+def _whole(spec: DataSpec, role: str, column: pl.Series) -> pl.Series:
+    """Whole numbers that are stored as floats, as tables with gaps have them, as integers: 7, not 7.0.
+
+    Raises `DataError` for numbers so large that floats cannot tell them apart.
+    """
+    if not column.dtype.is_float() or not (column == column.floor()).all():
+        return column
+    largest = 2**53 if column.dtype == pl.Float64 else 2**24
+    if (column.abs() >= largest).any():
+        raise DataError(
+            f"{spec.path}: column {spec.columns[role]!r} ({role}) holds floats of {largest} and more, of "
+            "which neighbours are the same number. Write it as text or as integers."
+        )
+    return column.cast(pl.Int64)
 
 
 def text(value: Any) -> str | None:

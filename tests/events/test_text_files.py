@@ -1,12 +1,13 @@
 """Records, quotes, separators, encodings and names of text files."""
 
+import dataclasses
 import gzip
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from bua_jax.basics.errors import DataError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.readers import read_events, read_frame, read_store
 from bua_jax.events.rows import BadRows
 from tests.events.stores import HEADER, good_rows, read_rows, spec_of, write_csv
@@ -135,3 +136,23 @@ def test_words_for_nothing_and_days_to_come_are_said(tmp_path, capsys) -> None:
     said = " ".join(capsys.readouterr().err.split())
     assert "column 'location' holds 'NULL', read as it stands" in said
     assert "the last event is on 2046-02-23, which is still to come" in said
+
+
+def test_whole_numbers_in_floats_are_those_of_a_text_file(tmp_path) -> None:
+    """As pandas stores a column of integers with a gap."""
+    rows = [f"{i % 9},2024-03-01T08:{i:02}:00,{i % 3},chat\n" for i in range(30)]
+    path = write_csv(tmp_path / "mine.csv", rows)
+    whole = pl.read_csv(path).with_columns(pl.col("user_id", "location").cast(pl.Float64))
+    whole.write_parquet(tmp_path / "mine.parquet")
+    found = [read_events(spec_of(tmp_path / f"mine.{kind}")) for kind in ("csv", "parquet")]
+    assert found[0].fingerprint == found[1].fingerprint
+    large = whole.with_columns(pl.col("user_id") + 2.0**53)
+    large.write_parquet(tmp_path / "mine.parquet")
+    with pytest.raises(DataError, match=r"'user_id' .user. holds floats .*neighbours"):
+        read_events(spec_of(tmp_path / "mine.parquet"))
+
+
+def test_time_is_said_once(tmp_path) -> None:
+    spec = spec_of(write_csv(tmp_path / "mine.csv", good_rows()))
+    with pytest.raises(ConfigError, match=r"maps time and hour, .*data\.columns\.hour="):
+        dataclasses.replace(spec, columns={**spec.columns, "hour": "location"})
