@@ -133,8 +133,8 @@ def _from_time(check: Checker) -> None:
         )
     numbers = column.cast(pl.String).str.strip_chars()
     # Of those that would be read: one odd value (0, hour 24) must not make seconds of the others.
-    legal = numbers.cast(pl.Float64, strict=False).is_between(_FIRST, _END).fill_null(False)
-    numbers = numbers.filter(legal)
+    seconds = numbers.cast(pl.Float64, strict=False).is_between(_FIRST, _END).fill_null(False)
+    numbers = numbers.filter(seconds)
     digits = numbers.filter(numbers.str.contains(_HOURS))
     if 2 * len(digits) > len(numbers):
         raise DataError(
