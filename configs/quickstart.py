@@ -1,4 +1,4 @@
-"""The curriculum at a size for 2 CPU cores, on simulated data with nano: 5 minutes with AVX-512, 14 without.
+"""The curriculum at a size for 2 CPU cores, on simulated data with nano (its minutes: docs/results).
 
 launch/quickstart.sh
 python -m bua_jax.curriculum --config=configs/quickstart.py --workdir=runs/quickstart
