@@ -62,8 +62,8 @@ _WITHOUT_EFFECT = {  # of training, text generation, loading, or of other tools
 
 
 def neutral(value: Any) -> bool:
-    """Whether a value of an option says that it is off."""
-    return value in (None, False, "") or (isinstance(value, dict | list) and not value)
+    """Whether a value of an option says that it is off. A number does not: a factor of 0 is no 1."""
+    return value is None or value is False or (isinstance(value, str | dict | list) and not value)
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -81,8 +81,7 @@ def _check_fields(path: Path, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name in _READ or name in _WITHOUT_EFFECT:
             continue
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if neutral(value) and not (name in _COMPUTED and number):  # a factor of 0 is not off
+        if neutral(value):
             continue
         layers = value if name == "layer_types" and isinstance(value, list) else [None]
         if all(layer == "full_attention" for layer in layers):

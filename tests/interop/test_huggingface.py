@@ -259,6 +259,8 @@ def test_fields_that_change_nothing(folder, fields):
         {"quantization_config": {"quant_method": "gptq"}},
         {"mlp_bias": True},
         {"logit_softcap": 30.0},
+        {"scale_emb": 0.0},
+        {"dim_model_base": 0},
     ],
 )
 def test_fields_that_could_change_the_maths_are_named(folder, fields):

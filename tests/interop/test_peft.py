@@ -136,6 +136,8 @@ def test_another_shape(exported: Path) -> None:
         ({"task_type": "SEQ_CLS"}, "task_type='SEQ_CLS'"),
         ({"a_field_of_tomorrow": 3}, "a_field_of_tomorrow=3 .* not known"),
         ({"lora_alpha": 1e300}, "lora_alpha"),
+        ({"layers_to_transform": 0}, "layers_to_transform=0"),
+        ({"a_factor_of_tomorrow": 0.0}, "a_factor_of_tomorrow"),
     ],
 )
 def test_what_we_can_not_compute(exported: Path, tmp_path: Path, changes, text: str) -> None:
