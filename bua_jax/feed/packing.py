@@ -104,17 +104,18 @@ def plan_packing(
 ) -> PackingPlan:
     """Packs dry. A batch gets the number of rows that averages `batch_dialogues`.
 
-    The number of rows is rounded to a multiple of `rows_multiple` (microbatches times the devices
-    that share a batch). Batches never average more dialogues than there are. There are no more
-    workers than full rows in an epoch: the first row of each would reach into later epochs.
+    The number of rows is rounded to a multiple of `rows_multiple` (microbatches). Neither devices nor
+    workers change it: a schedule of other length would be another model (devices get empty rows where
+    theirs do not divide, `sharding.shard_batch`). Batches never average more dialogues than there are.
+    There are no more workers than full rows in an epoch: the first row of each would reach into later
+    epochs.
     """
-    workers = min(workers, _full_rows(records, row_length))
     event_length = event_room(records, row_length)
     # The last rows of a dry run are not full: with few rows, several epochs make up for that.
     epochs = math.ceil(_DRY_ROWS / (_DRY_ROWS + _full_rows(records, row_length)) * _DRY_EPOCHS)
     rows = [
         (int(row["tokens_segment_ids"].max()), int((row["tokens_segment_ids"] > 0).sum()))
-        for row in packed_rows(records, row_length, event_length, seed, epochs, workers)
+        for row in packed_rows(records, row_length, event_length, seed, epochs)
     ]
     dialogues_per_row, tokens_per_row = np.mean(rows, axis=0).tolist()
     wanted = min(batch_dialogues, len(records)) / dialogues_per_row
@@ -127,7 +128,7 @@ def plan_packing(
         dialogues_per_row=dialogues_per_row,
         max_supervised=supervised_room(records, row_length),
         fill=tokens_per_row / row_length,
-        workers=workers,
+        workers=min(workers, _full_rows(records, row_length)),
     )
 
 

@@ -148,6 +148,12 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def rows_on(mesh: Mesh, rows: int, microbatches: int) -> int:
+    """How many rows a batch of `rows` has on the mesh: as many in each microbatch on each device."""
+    multiple = microbatches * math.prod(mesh.shape[axis] for axis in ROW_AXES)
+    return -(-rows // multiple) * multiple
+
+
 def shard_batch(
     batch: Mapping[str, Any], mesh: Mesh, microbatches: int = 1
 ) -> dict[str, jax.Array]:
@@ -157,11 +163,10 @@ def shard_batch(
     devices. Every process makes the whole batch, which is cheap and keeps its rows and their order
     independent of the number of processes, and sends its own devices their rows.
     """
-    multiple = microbatches * math.prod(mesh.shape[axis] for axis in ROW_AXES)
     sharding = NamedSharding(mesh, P(ROW_AXES))
 
     def put(value: Any) -> jax.Array:
-        missing = -len(value) % multiple
+        missing = rows_on(mesh, len(value), microbatches) - len(value)
         widths = [(0, missing)] + [(0, 0)] * (np.ndim(value) - 1)
         return place(np.pad(value, widths) if missing else value, sharding)
 

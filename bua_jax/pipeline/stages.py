@@ -37,6 +37,8 @@ from bua_jax.training.optimizer import (
 )
 from bua_jax.training.stage_table import STAGE_TABLE
 
+_PADDED = 1.2  # rows on the mesh over those with dialogues, from which on it is said
+
 
 def load_stage(run: Run, stage: str) -> Parts:
     """The model after a finished stage, as it was trained; how it is computed is today's config's."""
@@ -119,17 +121,24 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         row_length=config.row_length,
         batch_dialogues=config.batch_dialogues,
         seed=run.config.seed,
-        rows_multiple=config.microbatches * mesh.shape["data"] * mesh.shape["fsdp"],
+        rows_multiple=config.microbatches,
         workers=how.feed_workers,
     )
-    if processes.is_first():  # the mesh and the workers round it, and the schedule follows
-        begun.found_out(run.folder(stage), "rows_per_batch", plan.rows_per_batch, mix=how.mix)
     settings = train_settings(run.config, stage, plan)
     notice(
         f"{stage}: {len(records['train'])} dialogues in {plan.steps_per_epoch:.0f} steps per epoch, "
         f"{plan.rows_per_batch} rows of {plan.row_length} tokens ({plan.fill:.0%} filled), "
         f"{settings.total_steps} steps"
     )
+    if (on_mesh := sharding.rows_on(mesh, plan.rows_per_batch, config.microbatches)) > (
+        _PADDED * plan.rows_per_batch
+    ):
+        notice(
+            f"{stage}: the mesh {how.mesh} computes {on_mesh} rows a step, {on_mesh - plan.rows_per_batch} "
+            f"of them empty. Fewer devices are as fast, or a batch that fills them: raise "
+            f"--config.{stage}.batch_dialogues, or lower --config.{stage}.row_length (both are part of "
+            "what is trained)."
+        )
     with jax.set_mesh(mesh):
         trained, measured = fit(
             Dialogues(parts.model, plan, settings, records["train"], records["validation"], stage),

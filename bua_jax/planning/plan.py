@@ -74,19 +74,25 @@ def dialogues_per_epoch(config: ConfigDict, stage: str) -> float:
 def packing_plan(
     config: ConfigDict, stage: str, dialogues: Dialogues, mesh: Mesh, rows: int
 ) -> PackingPlan:
-    """The shapes that `feed.packing.plan_packing` would find; `rows` per batch, or 0 for the config's.
+    """The shapes that `feed.packing.plan_packing` would find, with the empty rows that devices add.
 
-    Raises `ConfigError` for rows that devices and microbatches do not divide.
+    `rows` per batch, or 0 for the config's. Raises `ConfigError` for rows that devices and microbatches
+    do not divide.
     """
     part = config[stage]
-    multiple = part.microbatches * mesh.shape["data"] * mesh.shape["fsdp"]
     per_row = FILL * part.row_length / dialogues.tokens
+    multiple = sharding.rows_on(mesh, 1, part.microbatches)
     if rows % multiple:
         raise ConfigError(
             f"--rows={rows} is no multiple of {multiple}, the microbatches times the devices that share "
             f"a batch; give {math.ceil(rows / multiple) * multiple}."
         )
-    rows = rows or max(1, round(part.batch_dialogues / per_row / multiple)) * multiple
+    filled = (
+        rows
+        or max(1, round(part.batch_dialogues / per_row / part.microbatches)) * part.microbatches
+    )
+    rows = sharding.rows_on(mesh, filled, part.microbatches)
+    per_row *= filled / rows
     return PackingPlan(
         row_length=part.row_length,
         event_length=max(8, math.ceil(dialogues.events * part.row_length / 8) * 8),
@@ -94,7 +100,7 @@ def packing_plan(
         steps_per_epoch=round(dialogues_per_epoch(config, stage) / (per_row * rows), 2),
         dialogues_per_row=per_row,
         max_supervised=max(1, math.ceil(dialogues.supervised * part.row_length)),
-        fill=FILL,
+        fill=FILL * filled / rows,
     )
 
 
@@ -319,8 +325,7 @@ def _largest_batch(
     planned: _Planned, packing: PackingPlan, compiled: Compiled, trials: int
 ) -> dict[str, Any]:
     """The largest batch that fits; packing and compiled: of the step that is known."""
-    mesh = planned.mesh
-    unit = planned.microbatches * mesh.shape["data"] * mesh.shape["fsdp"]
+    unit = sharding.rows_on(planned.mesh, 1, planned.microbatches)
 
     def total_of(n: int) -> float:
         notice(f"compiling a step of {n * unit} rows")

@@ -77,7 +77,7 @@ def final(folder: Path) -> tuple[dict[str, Any], Any]:
     trainable, _ = partition(variables, ("projector", "adapter"))
     optimizer = make_optimizer(trainable, OptimizerSettings(peak_lr=1e-2), STEPS)
     records, mesh = tiny.records(60), sharding.make_mesh("1")
-    plan = tiny.plan(records, rows_multiple=4)
+    plan = tiny.plan(records, rows_multiple=2)
     data = Batches(records, plan, 42)
     problem = Dialogues(model, plan, TrainSettings(task_weights=True))
     state = create(problem, trainable, optimizer)
@@ -122,6 +122,24 @@ def test_kill_one_and_resume_both(tmp_path: Path) -> None:
     assert position == expected_position
     for name in ("trainable", "opt_state", "weighting"):
         assert 0 < tiny.relative(state[name], expected[name]) <= 1e-5
+
+
+def test_a_run_goes_on_where_devices_do_not_divide_its_rows(tmp_path: Path) -> None:
+    """Two rows a step, of one device and then of eight: the same steps, each with the same dialogues."""
+    cache, whole, cut = (tmp_path / name for name in ("cache", "whole", "cut"))
+    finished(start(whole, cache, "1", count=1, devices=8))
+    (one,) = start(cut, cache, "1", count=1, devices=8, pause=0.5)
+    wait_for_step(one, cut, 2)
+    one.send_signal(signal.SIGTERM)
+    one.communicate()
+    assert one.returncode == 2
+    ((_, message),) = finished(start(cut, cache, "8", count=1, devices=8))
+    assert f"of {STEPS}" in message.partition("resuming training at step ")[2]
+    (state, position), (expected, expected_position) = final(cut), final(whole)
+    assert position == expected_position
+    assert tiny.relative(state["trainable"], expected["trainable"]) > 0  # other sums were added
+    for name in ("trainable", "opt_state", "weighting"):
+        assert tiny.relative(state[name], expected[name]) <= 1e-5
 
 
 def test_a_mesh_must_cover_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,6 @@ def main() -> None:
 
     model, variables = tiny.model()
     records, mesh = tiny.records(60), sharding.make_mesh(mesh_text)
-    rows = mesh.shape["data"] * mesh.shape["fsdp"] * 2
     settings = TrainSettings(
         total_steps=8,
         microbatches=2,
@@ -46,7 +45,7 @@ def main() -> None:
     with jax.set_mesh(mesh):
         trained, _ = loop.fit(
             Dialogues(
-                model, tiny.plan(records, rows_multiple=rows), settings, records, tiny.records(8, 1)
+                model, tiny.plan(records, rows_multiple=2), settings, records, tiny.records(8, 1)
             ),
             variables,
             ("projector", "adapter"),
