@@ -41,8 +41,8 @@ def collect(run: Path, argument: str, name: str) -> dict[str, Any]:
     with other fields.
     """
     records = _records(run / "evaluation")
-    record, metrics = records[0], run / "metrics.json"
-    if files.sha256_of(metrics) != record["files"].get("../metrics.json"):
+    record, metrics = records[0], run / "evaluation" / "metrics.json"
+    if files.sha256_of(metrics) != record["files"].get(metrics.name):
         raise DataError(
             f"{metrics} is not what the evaluation wrote. Write it again with: "
             f"python -m bua_jax.evaluate --workdir={run}"

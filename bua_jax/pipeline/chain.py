@@ -246,7 +246,7 @@ STEPS: dict[str, Step] = {
             lambda config: 0.1,
             renew=True,
             computes=False,
-            files=("../metrics.json",),
+            files=(evaluate.METRICS,),
         ),
     )
 }

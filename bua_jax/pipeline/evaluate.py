@@ -1,7 +1,7 @@
 """Step `evaluation`: result files scored. No model is asked, and jax is not imported.
 
 It reads what methods said about the test sets (pipeline/methods.py), joins the targets by the cases'
-names, and writes metrics.json into the workdir. Another metric or row predicts nothing again.
+names, and writes its metrics.json. Another metric or row predicts nothing again.
 """
 
 from collections.abc import Mapping
@@ -26,6 +26,7 @@ from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run, inputs_of
 from bua_jax.pipeline.windows import load_set
 
+METRICS = "metrics.json"
 FIELDS = ("seed", "decoding.decode", "encoder.kind", "evaluation")
 
 
@@ -127,7 +128,7 @@ def days_of(store: EventStore, frozen: WindowSet) -> list[Any]:
 
 
 def build_evaluation(run: Run) -> dict[str, Any]:
-    """Writes metrics.json into the workdir."""
+    """Writes metrics.json into the step's folder."""
     store = load_store(run)
     test, days = load_set(run, "test", store), load_set(run, "days", store)
     said = said_of(run, "predict", "test", store, test)
@@ -149,5 +150,5 @@ def build_evaluation(run: Run) -> dict[str, Any]:
         found["oracle"] = oracle
     classes, encoder = len(store.catalogue.behaviours), run.config.encoder.kind
     found["warnings"] = unread(prediction, classes, encoder)
-    files.write_json(run.workdir / "metrics.json", found)
+    files.write_json(run.folder(run.step) / METRICS, found)
     return {name: {"rec_w": row["rec_w"]} for name, row in prediction.items()}

@@ -18,9 +18,10 @@ from bua_jax.basics.files import check_folder, read_json, write_json
 from bua_jax.interop import chat, huggingface, peft
 from bua_jax.models import lora, quantization
 from bua_jax.models.qwen2 import Qwen2
+from bua_jax.pipeline.evaluate import METRICS
 from bua_jax.pipeline.finished import finished_stage, load
 
-_METRICS = ("rec_w", "prec_w", "overall", "log_loss", "n")
+_SHOWN = ("rec_w", "prec_w", "overall", "log_loss", "n")
 
 
 def _soft_ids(parts: Parts) -> dict[str, int]:
@@ -40,10 +41,10 @@ def _card(run: Path, parts: Parts, base: str) -> str:
         "soft tokens": f"{identity['soft_tokens']}, recall {identity['recall']}; ids {_soft_ids(parts)}",
         "behaviours": in_markdown(", ".join(parts.catalogue.behaviours)),
     }
-    if (run / "metrics.json").is_file():
-        found = read_json(run / "metrics.json")
+    if (path := run / "evaluation" / METRICS).is_file():
+        found = read_json(path)
         values = found["prediction"]["bua"]
-        rows["test users"] = ", ".join(f"{name} {values[name]:.4g}" for name in _METRICS)
+        rows["test users"] = ", ".join(f"{name} {values[name]:.4g}" for name in _SHOWN)
         rows["signature"] = f"`{found['signature']}`"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---

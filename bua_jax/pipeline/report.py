@@ -1,10 +1,12 @@
-"""What a finished evaluation left, as tables on the terminal and as report.html.
+"""What a finished evaluation left, as tables on the terminal, as metrics.json and as report.html.
 
 Nothing is predicted or scored here, so that how results are shown is no part of what they are.
 """
 
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from bua_jax.evaluation.tables import main_row
 from bua_jax.events.schema import EventStore
 from bua_jax.parallel import processes
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.evaluate import days_of, said_of
+from bua_jax.pipeline.evaluate import METRICS, days_of, said_of
 from bua_jax.pipeline.steps import EXECUTION, Run, read_record, recorded
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training.stage_table import STAGE_TABLE
@@ -62,11 +64,21 @@ def _executed(run: Run) -> str:
     return "Executed with " + ", ".join(f"{k} {v}" for k, v in record[EXECUTION].items()) + "."
 
 
+def _metrics(run: Run) -> dict[str, Any]:
+    """What a finished evaluation found. Raises `DataError` where the file is not what it wrote."""
+    return files.read_json(run.file("evaluation", METRICS))
+
+
+def _shown(run: Run) -> Path:
+    """Where a person looks: the workdir, or the step's folder where several runs share one."""
+    return run.folder("evaluation") if run.places else run.workdir
+
+
 def report_results(run: Run) -> None:
-    """Writes report.html of a finished evaluation into the workdir, by one process."""
+    """Writes report.html of a finished evaluation, and its metrics.json beside it, by one process."""
     if not processes.is_first():
         return
-    store, scored = load_store(run), files.read_json(run.workdir / "metrics.json")
+    store, scored = load_store(run), _metrics(run)
     frozen, labels = load_set(run, "test", store), store.catalogue.behaviours
     targets, prediction = store.behaviour[frozen.windows.end], scored["prediction"]
     said = said_of(run, "predict", "test", store, frozen)
@@ -88,8 +100,10 @@ def report_results(run: Run) -> None:
     ]
     row, days = prediction[shown], len(load_set(run, "days", store))
     counted = f"{tables.scope(row)}, {days} generated days. Percent; log-loss in nats."
+    if not run.places:
+        files.write_json(run.workdir / METRICS, scored)
     write_report(
-        run.workdir / "report.html",
+        _shown(run) / "report.html",
         Report(
             f"BUA on {recorded(run, 'data').data.name}",
             [counted, _executed(run), *filter(None, [tables.caution(row)]), *scored["warnings"]],
@@ -113,7 +127,7 @@ def samples(
 
 def print_samples(run: Run, count: int) -> None:
     """Prints the first cases as BUA, or the last row, answered them."""
-    store, prediction = load_store(run), files.read_json(run.workdir / "metrics.json")["prediction"]
+    store, prediction = load_store(run), _metrics(run)["prediction"]
     frozen, shown = load_set(run, "test", store), main_row(prediction)
     said = said_of(run, "predict", "test", store, frozen)[shown]
     targets = store.behaviour[frozen.windows.end]
@@ -126,5 +140,5 @@ def print_samples(run: Run, count: int) -> None:
 
 def print_results(run: Run) -> None:
     """Prints the tables of a finished evaluation."""
-    tables.print_metrics(files.read_json(run.workdir / "metrics.json"))
-    out.print(f"{run.workdir / 'metrics.json'}  {run.workdir / 'report.html'}")
+    tables.print_metrics(_metrics(run))
+    out.print(f"{_shown(run) / METRICS}  {_shown(run) / 'report.html'}")

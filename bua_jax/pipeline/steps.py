@@ -247,8 +247,9 @@ def difference(run: Run, step: Step, record: Mapping[str, Any]) -> str:
                 f"{folder} was built from another config.{field}: its content was {before} and is "
                 f"{now}. Bring it back, start another run with --workdir=runs/NAME, or {anew}"
             )
-    altered = (_altered(folder, record, name) for name in record["files"])
-    return next(filter(None, altered), "")
+    renewed = step.files if step.renew else ()  # by an earlier version that wrote them elsewhere
+    lost = [f"{folder} lacks {name}; {anew}" for name in renewed if not (folder / name).is_file()]
+    return next(filter(None, (*lost, *(_altered(folder, record, n) for n in record["files"]))), "")
 
 
 def _of_another_version(folder: Path, record: Mapping[str, Any], lacking: list[str]) -> str:

@@ -65,7 +65,7 @@ def test_plots_take_any_label(label: str) -> None:
 def test_results_without_baselines_print(tmp_path, capsys) -> None:
     bua = {"n": 3, "rec_w": 0.5}
     metrics = {"prediction": {"bua": bua}, "generation": {}, "signature": "its signature"}
-    files.write_json(tmp_path / "metrics.json", metrics)
+    files.write_json(tmp_path / "evaluation" / "metrics.json", metrics)
     print_results(Run(ConfigDict(), tmp_path))
     printed = capsys.readouterr().out
     assert "3 test windows" in printed
@@ -78,7 +78,7 @@ def test_results_say_of_how_many_people_they_are(tmp_path, capsys) -> None:
     for people, warned in ((3, True), (20, False)):
         bua = {"n": 4321, "rec_w": 0.5, "people": people}
         metrics = {"prediction": {"bua": bua}, "generation": {}, "signature": "s"}
-        files.write_json(tmp_path / "metrics.json", metrics)
+        files.write_json(tmp_path / "evaluation" / "metrics.json", metrics)
         print_results(Run(ConfigDict(), tmp_path))
         printed = capsys.readouterr()
         assert f"4,321 test windows of {people} people" in printed.out
@@ -104,6 +104,6 @@ def test_a_base_that_cannot_read_is_said(tmp_path, capsys) -> None:
         "signature": "s",
         "warnings": [guessing],
     }
-    files.write_json(tmp_path / "metrics.json", metrics)
+    files.write_json(tmp_path / "evaluation" / "metrics.json", metrics)
     print_results(Run(ConfigDict(), tmp_path))
     assert guessing in capsys.readouterr().err

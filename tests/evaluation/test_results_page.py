@@ -54,13 +54,13 @@ def run(tmp_path: Path) -> Path:
         config.seed, config.stages = 7, (2, 3)
     (folder / "evaluation").mkdir(parents=True)
     (folder / "data").mkdir()
-    files.write_json(folder / "metrics.json", METRICS)
+    files.write_json(folder / "evaluation" / "metrics.json", METRICS)
     shared = {"config": configs.plain(config), "seconds": 90.0}
     data = {**shared, "folders": {}, "hardware": {"device": "cpu", "cores": 2}}
     data["versions"] = {"git": "before", "bua_jax": "0.1.0"}
     files.write_sealed(folder / "data" / "record.json", data)
     scored = {**shared, "folders": {"data": "../data"}, "versions": {"git": "now", "jax": "1"}}
-    scored["files"] = {"../metrics.json": files.sha256_of(folder / "metrics.json")}
+    scored["files"] = {"metrics.json": files.sha256_of(folder / "evaluation" / "metrics.json")}
     files.write_sealed(folder / "evaluation" / "record.json", scored)
     os.utime(folder / "evaluation" / "record.json", (1_700_000_000, 1_700_000_000))
     return folder
@@ -88,7 +88,7 @@ def test_the_command_gives_the_config_of_the_run(run: Path) -> None:
 
 
 def test_what_is_not_the_runs_is_refused(run: Path) -> None:
-    files.write_json(run / "metrics.json", {**METRICS, "signature": "another"})
+    files.write_json(run / "evaluation" / "metrics.json", {**METRICS, "signature": "another"})
     with pytest.raises(DataError, match=r"python -m bua_jax\.evaluate"):
         results_page.collect(run, QUICKSTART, "quickstart")
     (run / "data" / "record.json").unlink()

@@ -12,7 +12,7 @@ from bua_jax.basics.claims import claimed
 from bua_jax.basics.errors import ClaimedError, DataError, MismatchError
 from bua_jax.pipeline import steps
 from bua_jax.pipeline.chain import STEPS
-from bua_jax.pipeline.steps import Run, Step, ensure, outline, read_record
+from bua_jax.pipeline.steps import Run, Step, ensure, keyed, outline, read_record
 from tests.support.steps import Built, ask, config_of, faked
 
 
@@ -191,10 +191,25 @@ def test_a_file_that_the_step_did_not_write_is_refused(
 
 def test_altered_metrics_are_scored_again(tmp_path: Path) -> None:
     ensure(Run(config_of(), tmp_path), "evaluation", writing([]))
-    (tmp_path / "metrics.json").write_text("another")
+    (tmp_path / "evaluation" / "metrics.json").write_text("another")
     built: Built = []
     ensure(Run(config_of(), tmp_path), "evaluation", writing(built))
     assert built == ["evaluation"]
+    (tmp_path / "evaluation" / "metrics.json").unlink()
+    ensure(Run(config_of(), tmp_path), "evaluation", writing(built))
+    assert built == ["evaluation"] * 2
+
+
+def test_evaluations_of_two_configs_in_one_workdir(tmp_path: Path) -> None:
+    """Where steps lie by their keys, neither overwrites what the other found."""
+    runs = [
+        keyed(Run(config_of(evaluation__bootstrap=count), tmp_path), STEPS) for count in (10, 20)
+    ]
+    for run in runs:
+        ensure(run, "evaluation", writing([]))
+    first, second = (run.file("evaluation", "metrics.json") for run in runs)
+    assert first != second
+    assert not (tmp_path / "metrics.json").exists()
 
 
 def test_no_bit_of_a_record_is_believed_unseen(tmp_path: Path) -> None:

@@ -329,7 +329,6 @@ def half_built(attack: Attack) -> tuple[Path, dict[str, str]]:
     shutil.copytree(attack.run, base)
     for later in ("stage2", "reflect", "stage3", "evaluation", "predict", "generate"):
         shutil.rmtree(base / later)
-    (base / "metrics.json").unlink()
     attack.begin(base)
     if (said := attack.again(*HALF)).code:
         raise SystemExit(f"stage 2 fails: {said.text}")
