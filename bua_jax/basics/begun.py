@@ -1,7 +1,8 @@
 """How a folder that is built in several goes was begun and gone on with: its `started.json`.
 
-A go is what a process does between its start and its end. What is half built (it has checkpoints) goes on
-as it was begun: with the same fields and inputs, and, unless it is to be mixed, executed in the same way.
+A go is what a process does between its start and its end. What is half built (it has checkpoints, or a
+result file with some of its slices) goes on as it was begun: with the same fields and inputs, and, unless it
+is to be mixed, executed in the same way.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError, MismatchError
 
 STARTED = "started.json"
+PARTIAL = ".partial"  # what a file's name ends in while only some of its slices are written
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,17 @@ class Go:
 
 
 def step_of(folder: Path) -> int:
-    """The newest step that a half-built folder holds; 0 if there is nothing to go on from."""
+    """The newest training step that a half-built folder holds; 0 if there is none to go on from."""
     found = folder / "checkpoints"
     steps = [path.name for path in found.iterdir()] if found.is_dir() else []
     return max((int(name) for name in steps if name.isdecimal()), default=0)
+
+
+def _half_built(folder: Path) -> str:
+    """What a folder holds that can be gone on with; empty if there is nothing."""
+    if step := step_of(folder):
+        return f"step {step}"
+    return next((path.name for path in sorted(folder.glob(f"*{PARTIAL}"))), "")
 
 
 def check(folder: Path, go: Go) -> list[dict[str, Any]]:
@@ -42,8 +51,8 @@ def check(folder: Path, go: Go) -> list[dict[str, Any]]:
 
     Raises `MismatchError` naming both values, or `DataError` for a damaged note.
     """
-    step, path = step_of(folder), folder / STARTED
-    if not step or not path.is_file():
+    held, path = _half_built(folder), folder / STARTED
+    if not held or not path.is_file():
         return []
     try:
         before = files.read_sealed(path)
@@ -53,20 +62,20 @@ def check(folder: Path, go: Go) -> list[dict[str, Any]]:
         for name, value in values.items():
             if (had := before[part].get(name)) != value:
                 raise MismatchError(
-                    f"{folder} is half built (step {step}) with {name}={had!r}, but now it is {value!r}. "
+                    f"{folder} is half built ({held}) with {name}={had!r}, but now it is {value!r}. "
                     f"Go on with {had!r}, start another run with --workdir=runs/NAME, or begin anew: "
                     f"rm -r {folder}"
                 )
     last = before["goes"][-1]["compared"]
     for name, value in go.compared.items():
         if (had := last.get(name)) != value and not go.mix:
-            raise _other_numbers(folder, step, name, had, value)
+            raise _other_numbers(folder, held, name, had, value)
     return before["goes"]
 
 
-def _other_numbers(folder: Path, step: int, name: str, had: Any, value: Any) -> MismatchError:
+def _other_numbers(folder: Path, held: str, name: str, had: Any, value: Any) -> MismatchError:
     return MismatchError(
-        f"{folder} is half built (step {step}) with {name}={had!r}, but now it is {value!r}, which gives "
+        f"{folder} is half built ({held}) with {name}={had!r}, but now it is {value!r}, which gives "
         f"other numbers. Go on with {had!r}, mix both with --config.execution.mix=True (the record then "
         f"says what was done with which), or begin anew: rm -r {folder}"
     )
@@ -85,7 +94,7 @@ def found_out(folder: Path, name: str, value: Any, *, mix: bool) -> None:
     had = [one[name] for one in compared if name in one]
     if step and had and had[-1] != value:
         if not mix:
-            raise _other_numbers(folder, step, name, had[-1], value)
+            raise _other_numbers(folder, f"step {step}", name, had[-1], value)
         notice(f"{folder}: goes on at step {step} with other {name} ({value}, was {had[-1]})")
         if name in compared[-1]:  # nothing else had changed, so that this go was not told apart
             before["goes"].append({**before["goes"][-1], "from_step": step})
@@ -101,16 +110,14 @@ def goes(folder: Path) -> list[dict[str, Any]]:
 
 def note(folder: Path, go: Go) -> list[dict[str, Any]]:
     """Writes that this go begins; returns all goes, of which it is the last. Raises what `check` does."""
-    before, step = check(folder, go), step_of(folder)
-    if step and not before:
-        notice(f"{folder}: goes on at step {step}; how it was begun is not recorded")
+    before, held, step = check(folder, go), _half_built(folder), step_of(folder)
+    if held and not before:
+        notice(f"{folder}: goes on at {held}; how it was begun is not recorded")
     this = {"from_step": step, "compared": dict(go.compared), **go.how}
     if before:
         changed = _changes(before[-1], this)
         if changed:
-            notice(
-                f"{folder}: goes on at step {step} with other {', '.join(changed)}; all is recorded"
-            )
+            notice(f"{folder}: goes on at {held} with other {', '.join(changed)}; all is recorded")
         else:
             this = before.pop()
     goes = [*before, this]

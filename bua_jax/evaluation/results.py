@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from bua_jax.basics import files
+from bua_jax.basics.begun import PARTIAL
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError, Interrupted, MismatchError
 from bua_jax.basics.interrupts import asked_to_stop
@@ -130,6 +131,10 @@ class Ready:
     ask: Callable[[slice], Rows]
 
 
+class _AskFailed(Exception):
+    """An `OSError` while a method was asked, which no disk space would mend."""
+
+
 def write(
     path: Path,
     kind: str,
@@ -146,7 +151,7 @@ def write(
     about = {**about, "kind": kind, "facts": ready.facts, "identity": identity, "count": len(names)}
     told = json.dumps(about, ensure_ascii=False)
     schema = pa.schema(COLUMNS[kind]).with_metadata({"about": told, "seal": _seal(told.encode())})
-    partial, begun = path.with_name(path.name + ".partial"), path.with_name(path.name + ".new")
+    partial, fresh = path.with_name(path.name + PARTIAL), path.with_name(path.name + ".new")
     kept = _finished(partial, identity)
     done = sum(batch.num_rows for batch in kept)
     if done:
@@ -154,7 +159,7 @@ def write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            begun.open("wb") as file,
+            fresh.open("wb") as file,
             pa.ipc.new_stream(file, schema) as stream,
             asked_to_stop(f"at most {ready.rows} more cases") as asked,
         ):
@@ -162,7 +167,8 @@ def write(
             for batch in kept:
                 seal = _append(stream, batch, seal)
             file.flush()
-            os.replace(begun, partial)
+            if kept or not names:
+                os.replace(fresh, partial)
             while done < len(names):
                 if asked:
                     raise Interrupted(
@@ -173,11 +179,15 @@ def write(
                 some = slice(done, min(done + ready.rows, len(names)))
                 seal = _append(stream, _batch(schema, names[some], ready, some), seal)
                 file.flush()
+                if not done:  # from its first slice on there is something to go on from
+                    os.replace(fresh, partial)
                 done = some.stop
             stream.close()
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except _AskFailed as failed:
+        raise failed.args[0] from None
     except OSError as error:
         raise DataError(
             f"Could not write {partial}: {error.strerror or error}. {done} cases are finished; free disk "
@@ -187,7 +197,10 @@ def write(
 
 def _batch(schema: pa.Schema, names: Sequence[str], ready: Ready, some: slice) -> pa.RecordBatch:
     begin = time.monotonic()
-    rows = {"sample_id": names, **ready.ask(some)}
+    try:
+        rows = {"sample_id": names, **ready.ask(some)}
+    except OSError as error:
+        raise _AskFailed(error) from error
     rows["seconds"] = [(time.monotonic() - begin) / len(names)] * len(names)
     columns = []
     for name, kind in zip(schema.names, schema.types, strict=True):

@@ -89,6 +89,15 @@ def test_a_cut_run_loses_one_slice_and_ends_as_one_that_was_not(tmp_path: Path, 
     assert content(path) == content(tmp_path / "whole")
 
 
+def test_what_a_method_lacks_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
+    def ask(some: slice) -> dict[str, Any]:
+        raise FileNotFoundError(2, "No such file", "weights")
+
+    with pytest.raises(FileNotFoundError, match="weights"):
+        put(tmp_path / "result.arrow", ask)
+    assert not (tmp_path / "result.arrow.partial").exists()  # nothing to go on from
+
+
 def test_other_settings_begin_anew(tmp_path: Path, capsys) -> None:
     def cut(some: slice) -> dict[str, Any]:
         if some.start:

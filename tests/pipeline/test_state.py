@@ -128,6 +128,28 @@ def test_a_mixed_step_says_what_was_done_with_which(tmp_path: Path, monkeypatch,
     assert ask(tmp_path, "stage1", execution__remat="dots") == []  # it is finished
 
 
+def test_a_half_written_result_file_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch) -> None:
+    """Its rows are numbers of one machine, or the record says of which."""
+    on, step = {"device": "cpu", "cores": 2}, "predict/bua/test"
+    monkeypatch.setattr(steps, "hardware", lambda: on.copy())
+
+    def cut(run: Run) -> dict[str, Any]:
+        (run.folder(step) / "result.arrow.partial").write_text("some slices")
+        raise KeyboardInterrupt
+
+    table = faked([])
+    table[step] = dataclasses.replace(table[step], build=cut)
+    with pytest.raises(KeyboardInterrupt):
+        ensure(Run(config_of(), tmp_path), step, table)
+    on["cores"] = 4
+    said = r"is half built \(result\.arrow\.partial\) with cores=2, but now it is 4"
+    with pytest.raises(MismatchError, match=said):
+        ask(tmp_path, step)
+    assert ask(tmp_path, step, execution__mix=True) == [step]
+    goes = files.read_sealed(tmp_path / step / "record.json")["goes"]
+    assert [go["hardware"]["cores"] for go in goes] == [2, 4]
+
+
 # ---------------------------------------------------------------------------------- what was written
 
 
