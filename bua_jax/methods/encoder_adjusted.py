@@ -82,6 +82,7 @@ METHOD = Method(
     ),
     load=_load,
     fit=_fit,
+    fit_sets=("fit_validation",),
     files=("adjustment.json",),
     needs=lambda config: ("encoder", _BUA),
     legal={

@@ -158,6 +158,7 @@ METHOD = Method(
     ),
     load=_load,
     fit=_fit,
+    fit_sets=("fit_train", "fit_validation"),
     files=("booster.txt", "sizes.json"),
     legal={
         "rounds": Whole(1),

@@ -69,6 +69,7 @@ METHOD = Method(
     About("Markov + counts", "both floors, mixed on validation", ("behaviour",), "events"),
     load=_load,
     fit=_fit,
+    fit_sets=("fit_validation",),
     files=("mixture.json",),
     fit_reads=("methods.markov", "methods.window_majority"),
 )

@@ -297,6 +297,7 @@ class Method:
     load: Callable[[Site], Any]  # Predictor, Generator or Describer, by `says`
     says: tuple[Kind, ...] = ("predict",)
     fit: Callable[[Site, Data], Mapping[str, Any]] | None = None  # resumable in site.folder; facts
+    fit_sets: tuple[Literal["fit_train", "fit_validation"], ...] = ()  # of `Data`, that `fit` draws
     files: tuple[str, ...] = ()  # of site.folder: what `fit` leaves for `load`
     needs: Callable[[Settings], tuple[str, ...]] = no_needs  # steps: "encoder", "stage3"
     about_set: str = ""  # the method whose descriptions of the same set its cases carry as notes

@@ -90,7 +90,7 @@ def _fit_fields(method: Method) -> tuple[str, ...]:
 
 
 def _fit_step(method: Method) -> Step:
-    fields, sets = _fit_fields(method), (step_of("fit_train"), step_of("fit_validation"))
+    fields, sets = _fit_fields(method), tuple(map(step_of, method.fit_sets))
     return Step(
         f"fit/{method.name}",
         f"{method.about.title} fitted: {method.about.source}",

@@ -1,5 +1,6 @@
 """What every method of the table keeps to (design, section 5), on a tiny run."""
 
+import functools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -132,8 +133,13 @@ def test_being_asked_writes_nothing(ready: Ready, run: Run) -> None:
 
 
 def test_it_reads_only_what_it_declared(ready: Ready) -> None:
-    with pytest.raises(UndeclaredError, match=f"method {ready.method.name} reads report"):
-        _ = ready.site.config.report.examples
+    declared = STEPS[f"{ready.kind}/{ready.method.name}/{ready.folder.name}"].fields
+    config = configs.load("configs/quickstart.py")
+    for name in configs.settings(config, list(config)):
+        whole = [name, *(name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1))]
+        if not {*whole} & {*declared, "execution"}:
+            with pytest.raises(UndeclaredError, match=f"method {ready.method.name} reads "):
+                functools.reduce(getattr, name.split("."), ready.site.config)
     assert not {"windows/match", "windows/test"} & (set(ready.site.inputs) - {need_of(ready)})
 
 

@@ -369,3 +369,13 @@ def test_a_key_is_the_same_before_and_after() -> None:
     again = nested(settings(config, [*config.keys()]))
     staged = configs.load("configs/stage2.py")
     assert keys(config) == keys(again) == keys(staged)
+
+
+def test_the_key_of_a_fit_follows_from_the_windows_that_it_reads_alone() -> None:
+    one, other = config_of(), config_of(windows__fit_train=77)
+    changed = {
+        name
+        for name in STEPS
+        if name.startswith("fit/") and key(name, one, STEPS) != key(name, other, STEPS)
+    }
+    assert changed == {"fit/lightgbm"}

@@ -15,7 +15,7 @@ Built = list[str]
 
 
 def faked(built: Built, table: dict[str, Step] = STEPS) -> dict[str, Step]:
-    """The real table of steps, with builders that only say that they were called."""
+    """The real table of steps, with builders that only say that they were called, and write nothing."""
 
     def fake(name: str) -> Callable[[Run], dict[str, Any]]:
         def build(run: Run) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def faked(built: Built, table: dict[str, Step] = STEPS) -> dict[str, Step]:
 
         return build
 
-    return {n: dataclasses.replace(step, build=fake(n)) for n, step in table.items()}
+    return {n: dataclasses.replace(s, build=fake(n), files=()) for n, s in table.items()}
 
 
 def config_of(arg: str = "", **fields: Any) -> ConfigDict:
