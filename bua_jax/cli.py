@@ -95,7 +95,8 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
         except SystemExit as stop:  # absl leaves --help with 1, as if it had failed
             sys.exit(0 if any(item.lstrip("-").startswith("help") for item in argv) else stop.code)
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{error} Run with --help for the flags and examples.") from error
+            said = str(error).rstrip(".")
+            raise ConfigError(f"{said}. Run with --help for the flags and examples.") from error
         if len(rest) > 1:
             raise ConfigError(
                 f"Unexpected argument {rest[1]!r}: every argument is a flag, --NAME=VALUE. Run with "

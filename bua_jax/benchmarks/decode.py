@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bua_jax.alignment.ask import Bua
+from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError
 from bua_jax.benchmarks import llama
 from bua_jax.benchmarks.timing import alternate, peak_mib, ratio
@@ -130,6 +131,7 @@ def compare_generate(
     bandwidth, peers = stream_bandwidth(), _peers(folder, dtype)
     found = []
     for batch in batches:
+        notice(f"decoding {batch} rows at once")
         vocabulary = min(model.llm.config.vocab_size, 1000)
         tokens = np.random.default_rng(batch).integers(0, vocabulary, (batch, prompt), np.int32)
         theirs = {name: functools.partial(peer, tokens, new) for name, peer in peers.items()}

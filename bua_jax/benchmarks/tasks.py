@@ -10,7 +10,7 @@ from absl import flags
 from rich.table import Table
 
 from bua_jax.basics import files
-from bua_jax.basics.console import out
+from bua_jax.basics.console import notice, out
 from bua_jax.benchmarks import decode, packing, train
 from bua_jax.benchmarks.base import compare_base_types
 from bua_jax.benchmarks.events import STEPS, bench_events
@@ -66,6 +66,7 @@ def _print_part(title: str, rows: Sequence[Mapping[str, Any]], names: Sequence[s
 def measure_base(folder: Path) -> dict[str, Any]:
     """The types of a frozen base; what is found goes to `--output`, here and below."""
     rows, length = FLAGS.rows or 4, FLAGS.length or 256
+    notice("measuring a step with each type of the base")
     found = compare_base_types(folder, rows=rows, length=length, repeats=FLAGS.repeats)
     title = f"{FLAGS.base or 'nano'}: {rows} rows of {length} tokens"
     _print(title, [{"base": kind, **values} for kind, values in found.items()])
@@ -75,6 +76,7 @@ def measure_base(folder: Path) -> dict[str, Any]:
 def measure_decode(folder: Path) -> dict[str, Any]:
     """Decoding, or with `--model` full predictions of a trained run."""
     if FLAGS.model:
+        notice(f"measuring {FLAGS.count} predictions, ours and theirs in turn")
         with tempfile.TemporaryDirectory() as merged:
             predictions = decode.compare_predictions(
                 Path(FLAGS.model), Path(merged), count=FLAGS.count, batch=32, repeats=FLAGS.repeats
@@ -97,9 +99,11 @@ def measure_decode(folder: Path) -> dict[str, Any]:
         what = f"{FLAGS.base or 'nano'} ({FLAGS.dtype}, mesh {FLAGS.mesh})"
         _print(f"{what}: {FLAGS.new} tokens after {prompt}", found["decoding"])
     if "types" in parts:
+        notice("comparing float32 and bfloat16")
         found["types"] = decode.compare_types(folder, batch=8, prompt=prompt, new=FLAGS.new)
         _print("Tokens of the engine that a whole forward ranks first", found["types"])
     if "labels" in parts:
+        notice("measuring what scoring labels costs")
         found["labels"] = decode.compare_labels(
             folder, labels=FLAGS.labels, prompt=400, repeats=FLAGS.repeats
         )

@@ -146,7 +146,7 @@ def read_histories(
     """Reads one person per line; of more than `limit` events the oldest are dropped, which is said.
 
     Raises `DataError` naming file, line, event, field, value and what was expected: a malformed line,
-    an unknown behaviour, too few events (10 are needed), events out of order.
+    an unknown behaviour, too few events (10 are needed), events out of order, an id of an earlier line.
     """
     path = Path(path)
     if not path.is_file():
@@ -154,21 +154,27 @@ def read_histories(
             f"There is no file {path}. Make one with: "
             f"python -m bua_jax.predict --model=RUN --example=3 > {path}"
         )
-    ids, histories, longer = [], [], 0
+    lines: dict[str, int] = {}  # of each id
+    histories, longer = [], 0
     for number, record in json_lines(path):
         name, events = _parse_line(f"{path}, line {number}", record, catalogue)
-        count = len(events.day)
-        ids.append(name or str(number))
+        count, name = len(events.day), name or str(number)
+        if name in lines:
+            raise DataError(
+                f"{path}, line {number}: the id {name!r} stands in line {lines[name]} too; expected one line "
+                "for each, or answers could not be told apart. (A line without an id is named by its number.)"
+            )
+        lines[name] = number
         histories.append(history(events, max(0, count - limit), count))
         longer += count > limit
     if not histories:
         raise DataError(f"{path} holds no history; one JSON object per line is expected.")
     if longer:
         notice(
-            f"{path}: {longer} of {len(ids)} histories are longer than the {limit} events that the model "
+            f"{path}: {longer} of {len(lines)} histories are longer than the {limit} events that the model "
             "was trained on; their oldest events are left out"
         )
-    return ids, histories
+    return list(lines), histories
 
 
 def example_lines(store: EventStore, count: int, length: int = 40) -> list[str]:

@@ -109,6 +109,11 @@ def header(path: Path, format: str) -> list[str]:
         wrong = first is not None and first.wrong
         shown = f"{first.text!r}, expected {first.wrong}" if first and wrong else "it is empty"
         raise DataError(f"{path}, line 1 holds no names of columns: {shown}.")
+    if names[0].lower().startswith("sep=") and len(names) <= 2:
+        raise DataError(
+            f"{path}, line 1 is {SEPARATORS[format].join(names)!r}, which tells a spreadsheet how fields are "
+            "separated; expected the names of the columns. Take that line out."
+        )
     return names
 
 

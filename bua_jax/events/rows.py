@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -41,7 +42,8 @@ def bad_row(
     line = ""
     if spec.format != "parquet":
         line = f" (line {line_of(Path(spec.path), spec.format, number)})"
-    shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]} ..."
+    shown = str(value) if isinstance(value, date) else repr(value)
+    shown = shown if len(shown) <= 100 else f"{shown[:100]} ..."
     return DataError(
         f"{spec.path}, row {number}{line}, column {column}: value {shown}, expected {expected}."
         f"{hint} Mend the row, or skip and count such rows with --config.data.on_bad_row=skip."

@@ -32,7 +32,10 @@ def split_users(ids: list[str], seed: int = 42) -> dict[str, int]:
             "--config.data.columns.split=split."
         )
     if len(ids) < 3:
-        raise DataError(f"The data has {len(ids)} people; a split by person needs at least 3.")
+        raise DataError(
+            f"The data has {len(ids)} people; a split by person needs at least 3, and of fewer than 6 it "
+            "leaves one part empty, so give at least 6."
+        )
     n = len(ids)
     permuted = np.random.default_rng(seed).permutation(np.asarray(sorted_ids(ids)))
     cuts = (int(0.8 * n), int(0.9 * n))

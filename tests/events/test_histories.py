@@ -139,6 +139,15 @@ def test_a_misspelt_field_of_a_person(tmp_path) -> None:
         read_histories(path, CATALOGUE, 40)
 
 
+def test_two_lines_of_one_id(tmp_path) -> None:
+    """By name, or where a line without one would be named as another is."""
+    events = [event(i) for i in range(12)]
+    for ids in (["anna", "ben", "anna"], ["3", "ben", None], [3, "ben", "3"]):
+        path = write(tmp_path / "h.jsonl", [{"id": i, "events": events} for i in ids])
+        with pytest.raises(DataError, match=r"line 3: the id '\w+' stands in line 1 too"):
+            read_histories(path, CATALOGUE, 40)
+
+
 def test_ids(tmp_path) -> None:
     events = [event(i) for i in range(12)]
     records: list[Any] = [{"id": i, "events": events} for i in ("anna", 7, None)]
@@ -201,5 +210,6 @@ def test_lines_end_with_line_feeds_only(tmp_path) -> None:
     path = tmp_path / "h.jsonl"
     raw = json.loads(GOOD)
     text = json.dumps(raw, ensure_ascii=False)
-    path.write_text(f"\ufeff{text}\r\n\r\n{text}\n", encoding="utf-8", newline="")
-    assert read_histories(path, CATALOGUE, 40)[0] == ["a", "a"]
+    other = json.dumps(raw | {"id": "b"}, ensure_ascii=False)
+    path.write_text(f"\ufeff{text}\r\n\r\n{other}\n", encoding="utf-8", newline="")
+    assert read_histories(path, CATALOGUE, 40)[0] == ["a", "b"]

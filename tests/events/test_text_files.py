@@ -32,6 +32,13 @@ def test_names_are_no_patterns(tmp_path, suffix: str, name: str, other: str) -> 
         assert len(read_events(spec_of(tmp_path / f"{stem}.{suffix}")).users) == people
 
 
+def test_a_line_for_spreadsheets_before_the_header(tmp_path) -> None:
+    for separator in ",;":
+        path = write_csv(tmp_path / "s.csv", good_rows(), f"sep={separator}\n{HEADER}")
+        with pytest.raises(DataError, match=f"line 1 is 'sep={separator}', .* Take that line out"):
+            read_events(spec_of(path))
+
+
 def test_a_name_that_looks_like_an_address(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_csv(tmp_path / "file:mine.csv", good_rows())
