@@ -11,7 +11,6 @@ more --steps make a finished run longer.
 
 import json
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,14 +30,12 @@ flags.DEFINE_integer("seed", 0, "Of initialisation and corpus.")
 
 def main() -> None:
     import jax
-    import numpy as np
 
     from bua_jax.alignment.parts import training_attention
     from bua_jax.interop import huggingface
     from bua_jax.interop.tokenizer import load_tokenizer
     from bua_jax.models.qwen2 import Qwen2
     from bua_jax.nano import tokenizer as nano_tokenizer
-    from bua_jax.nano.batches import draw_batch
     from bua_jax.nano.pretraining import SIZES, pretrain
     from bua_jax.pipeline.checks import check_workdir
 
@@ -53,12 +50,6 @@ def main() -> None:
     begin = time.monotonic()
     params, held = pretrain(model, tokenizer, settings, folder / "checkpoints", FLAGS.every)
     huggingface.save(folder, config, params)
-    counts = Counter[int]()
-    texts = nano_tokenizer.pieces(tokenizer.tokenizer)
-    for number in range(20):
-        shape = (settings.rows, settings.length)
-        batch, _ = draw_batch(f"counted|{number}", tokenizer, texts, shape, settings.vectors)
-        counts.update(batch["tokens"][batch["answer"] > 0].tolist())
     said = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
     files.write_json(folder / "tokenizer_config.json", said)
     card = {
@@ -70,9 +61,6 @@ def main() -> None:
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
     }
     files.write_json(folder / "training.json", card)
-    counted = np.zeros(config.vocab_size, np.int64)
-    counted[list(counts)] = list(counts.values())
-    files.write_json(folder / "token_counts.json", counted.tolist())
     print(json.dumps(card))
 
 

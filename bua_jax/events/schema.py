@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +113,15 @@ class EventStore:
         arrays["users"] = np.frombuffer("\n".join(map(str, self.users)).encode(), np.uint8)
         digest = sha256_text(sha256_arrays(arrays) + self.catalogue.fingerprint())
         return dataclasses.replace(self, fingerprint=digest)
+
+    def renamed(self, words: Mapping[str, str]) -> "EventStore":
+        """The same events with labels in other words, as they shall be read and written.
+
+        words: label -> words, of some or all labels. Raises `DataError` for words that no label can be.
+        """
+        labels = tuple(words.get(label, label) for label in self.catalogue.behaviours)
+        catalogue = dataclasses.replace(self.catalogue, behaviours=labels)
+        return dataclasses.replace(self, catalogue=catalogue).with_fingerprint()
 
     @cached_property
     def shown_users(self) -> list[str]:

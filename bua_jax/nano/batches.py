@@ -6,6 +6,7 @@ import numpy as np
 
 from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.nano.corpus import draw_dialogue
+from bua_jax.nano.settings import Phase
 
 
 def draw_batch(
@@ -14,8 +15,9 @@ def draw_batch(
     pieces: tuple[str, ...],
     shape: tuple[int, int],
     most_vectors: int,
+    phase: Phase,
 ) -> tuple[dict[str, np.ndarray], list[tuple[str, int, slice]]]:
-    """Rows of packed dialogues that depend on `seed` alone, and (round kind, row, tokens) of each answer.
+    """Rows of packed dialogues, and (round kind, row, tokens) of each answer: by `seed` and phase alone.
 
     tokens, segments, positions, answer, shown int32[B, T]; vectors float32[most_vectors, V], of which
     placeholder t takes vectors[shown[b, t]]; wanted int32[N], places in the flat tokens that have a loss,
@@ -31,7 +33,7 @@ def draw_batch(
     for row in range(rows):
         fill = segment = 0
         while length - fill > 64:
-            one = draw_dialogue(rng, tokenizer, pieces, length - fill)
+            one = draw_dialogue(rng, tokenizer, pieces, length - fill, phase)
             if not one.rounds or taken + len(one.vectors) > most_vectors:
                 break
             segment += 1

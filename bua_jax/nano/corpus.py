@@ -25,12 +25,14 @@ from bua_jax.dialogue.tasks import INSTRUCTIONS
 from bua_jax.dialogue.text import history_text
 from bua_jax.events.schema import History
 from bua_jax.interop.tokenizer import HFTokenizer
-from bua_jax.nano.drills import DRILLS, FAINT, echo
+from bua_jax.nano.drills import COPIES, DRILLS, FAINT, Drill, echo
+from bua_jax.nano.settings import FORMS, Phase
 from bua_jax.nano.vectors import event_vectors, faint_labels
 from bua_jax.nano.worlds import World, draw_world, window_of
 
 OTHER_KINDS = ("reconstruction", "current_scene", "home_work", "hobbies", "refinement")
-LONGEST = 44  # events of a history given as vectors
+MOST = {"vectors": 44, "words": 16, "mixed": 28}  # events of a history
+USUAL = 40  # events of many histories given as vectors, where they may be as long
 RECALLED = 8  # vectors that a later turn repeats, at most
 
 
@@ -64,6 +66,20 @@ def _kind(name: str, window: Window, world: World) -> Round | None:
     return _answered(name, window)
 
 
+def draw_copies(rng: Random, window: Window) -> list[Round]:
+    """Drills whose answers are pieces of the prompt."""
+    drawn = rng.choices([*COPIES], [*COPIES.values()], k=rng.randint(2, 6))
+    rounds = [turn for drill in drawn if (turn := _drilled(drill, window, rng)) is not None]
+    if len(rounds) > 1 and rng.random() < 0.5:
+        rounds.append(echo(rounds, rng))
+    return rounds
+
+
+def _drilled(drill: Drill, window: Window, rng: Random) -> Round | None:
+    turn = drill(window, rng)
+    return turn and dataclasses.replace(turn, kind=drill.__name__)
+
+
 def draw_rounds(rng: Random, window: Window, world: World) -> list[Round]:
     """Understanding rounds and drills in one of three mixtures."""
     plan = rng.random()
@@ -77,10 +93,8 @@ def draw_rounds(rng: Random, window: Window, world: World) -> list[Round]:
     chosen = [_kind(name, window, world) for name in kinds]
     rounds = [turn for turn in chosen if turn is not None]
     for drill in rng.choices([*DRILLS], [*DRILLS.values()], k=count):
-        turn = drill(window, rng)
-        if turn is not None:
-            named = dataclasses.replace(turn, kind=drill.__name__)
-            rounds.insert(rng.randint(0, len(rounds)), named)
+        if (turn := _drilled(drill, window, rng)) is not None:
+            rounds.insert(rng.randint(0, len(rounds)), turn)
     if len(rounds) > 1 and rng.random() < 0.3:
         rounds.append(echo(rounds, rng))
     return rounds or [_answered("key_behaviours", window)]
@@ -145,20 +159,21 @@ def _append(
 
 
 def draw_dialogue(
-    rng: Random, tokenizer: HFTokenizer, pieces: tuple[str, ...], room: int
+    rng: Random, tokenizer: HFTokenizer, pieces: tuple[str, ...], room: int, phase: Phase
 ) -> Encoded:
     """A dialogue of at most `room` tokens, with as many of its rounds as fit."""
-    form = rng.choices(("vectors", "words", "mixed"), (0.66, 0.17, 0.17))[0]
-    longest = {"vectors": LONGEST, "words": 16, "mixed": 28}[form]
-    length = 40 if form == "vectors" and rng.random() < 0.4 else rng.randint(2, longest)
+    form = rng.choices(FORMS, phase.forms)[0]
+    longest = min(phase.longest, MOST[form])
+    length = USUAL if longest > USUAL and rng.random() < 0.4 else rng.randint(2, longest)
     world = draw_world(rng, length, pieces)
     window = window_of(world, 0, length, f"{rng.random():.9f}")
     prompt = _draw_prompt(rng, form, window)
-    rounds = draw_rounds(rng, window, world)
+    plain = rng.random() < phase.copies
+    rounds = draw_copies(rng, window) if plain else draw_rounds(rng, window, world)
     encoded = Encoded(room)
     if prompt.given:
         faint, labels = None, window.catalogue.behaviours
-        if rng.random() < 0.6:
+        if rng.random() < phase.faint:
             faint = faint_labels(np.random.default_rng(rng.getrandbits(32)), length, len(labels))
             if prompt.given[-1] == length - 1 and rng.random() < 0.8:
                 drawn = rng.choices(labels, faint[-1].tolist())[0]

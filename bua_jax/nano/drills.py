@@ -210,7 +210,8 @@ def rare(window: Window, rng: Random) -> Round:
     return _round("What came once?", _labels(window, once))
 
 
-DRILLS: dict[Callable[[Window, Random], Round | None], float] = {
+Drill = Callable[[Window, Random], Round | None]
+DRILLS: dict[Drill, float] = {
     last: 2.0,
     nth: 1.5,
     ending: 1.5,
@@ -232,6 +233,15 @@ DRILLS: dict[Callable[[Window, Random], Round | None], float] = {
     rare: 0.7,
 }
 """Drills about the history and how often each is drawn."""
+COPIES: dict[Drill, float] = {
+    last: 2.0,
+    nth: 1.5,
+    ending: 1.5,
+    span: 1.5,
+    how_often: 1.0,
+    after: 1.0,
+}
+"""Those that come first: nearly all of their answers can be copied."""
 
 
 def echo(earlier: list[Round], rng: Random) -> Round:

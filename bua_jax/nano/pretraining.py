@@ -1,7 +1,8 @@
 """Pretraining nano: a resumable run whose every batch is a function of seed and step.
 
-The rate is warmed up, constant, and falls to zero over the last fifth of the steps. A checkpoint is
-kept where the fall begins, so that a run is made longer by asking for more steps.
+Dialogues become harder in phases (`settings.PHASES`): short histories in words whose answers are copies, then
+vectors, then all. The rate is warmed up, constant, and falls to zero over the last fifth of the steps. A
+checkpoint is kept where the fall begins, so that a run is made longer by asking for more steps.
 """
 
 import functools
@@ -25,12 +26,12 @@ from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.models.aligned import cross_entropy
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 from bua_jax.nano.batches import draw_batch
-from bua_jax.nano.settings import Settings
+from bua_jax.nano.settings import PHASES, Settings, phase_of
 from bua_jax.nano.tokenizer import pieces
 
-WARMUP = 300  # steps
+WARMUP = 60  # steps
 HELD = 3  # batches that accuracies are measured on
-TEXT_WEIGHT = 0.05  # of the loss of the tokens that are no answers
+TEXT_WEIGHT = 0.2  # of the loss of the tokens that are no answers
 
 
 SIZES = Qwen2Config(3072, 160, 384, 6, 6, 2, 32, rope_theta=1e4, max_positions=2048)
@@ -96,10 +97,8 @@ def batches(
     texts = pieces(tokenizer.tokenizer)
 
     def make(step: int) -> dict[str, np.ndarray]:
-        name = f"{settings.seed}|{step}"
-        return draw_batch(
-            name, tokenizer, texts, (settings.rows, settings.length), settings.vectors
-        )[0]
+        name, shape = f"{settings.seed}|{step}", (settings.rows, settings.length)
+        return draw_batch(name, tokenizer, texts, shape, settings.vectors, phase_of(step))[0]
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(make, first)
@@ -141,7 +140,7 @@ def restore_state(folder: Path, state: Any, settings: Settings) -> tuple[int, An
     """(steps done, state) of the newest checkpoint that this run can go on from; (0, state) if none.
 
     One in which the rate already fell towards another number of steps is passed over.
-    Raises `MismatchError` for another batch, rate, noise or seed, `CheckpointError` for a damaged file.
+    Raises `MismatchError` for another batch, rate or seed, `CheckpointError` for a damaged file.
     """
     for path in sorted(folder.glob("*.safetensors"), reverse=True):
         found, metadata = huggingface.load_tree(path)
@@ -173,9 +172,9 @@ def pretrain(
     of = functools.partial(losses, model, tokenizer.soft)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step_of(state, batch, key):
+    def step_of(state, batch, key, noise):
         params, inner = state
-        compute = functools.partial(of, settings.noise)
+        compute = functools.partial(of, noise)
         (loss, _), grads = jax.value_and_grad(compute, has_aux=True)(params, batch, key)
         updates, inner = optimizer.update(grads, inner, params)
         return (optax.apply_updates(params, updates), inner), loss
@@ -183,14 +182,15 @@ def pretrain(
     evaluate = jax.jit(functools.partial(of, 0.0))
     texts = pieces(tokenizer.tokenizer)
     shape = (settings.rows, settings.length)
-    held = [draw_batch(f"held|{i}", tokenizer, texts, shape, settings.vectors) for i in range(HELD)]
+    asked = (tokenizer, texts, shape, settings.vectors, PHASES[-1])
+    held = [draw_batch(f"held|{i}", *asked) for i in range(HELD)]
     # -- loop
     loss = None
     with bar() as display:
         task = display.add_task("nano", total=settings.steps, completed=first)
         for step, batch in batches(settings, tokenizer, first):
             key = jax.random.fold_in(jax.random.key(settings.seed), step)
-            state, loss = step_of(state, batch, key)
+            state, loss = step_of(state, batch, key, phase_of(step).noise)
             display.advance(task)
             done = step + 1
             if done % every == 0 or done in (settings.fall_begin, settings.steps):

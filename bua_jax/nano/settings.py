@@ -1,6 +1,35 @@
 """The recipe of nano's pretraining."""
 
+import math
 from dataclasses import dataclass
+
+FORMS = ("vectors", "words", "mixed")
+"""How a dialogue's history is given."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How hard the dialogues up to a step are; what copies is learnt on short texts, and then used."""
+
+    before: float  # the step at which it ends
+    forms: tuple[float, float, float]  # weights of `FORMS`
+    longest: int  # events of a history; in words at most 16, mixed at most 28
+    copies: float  # share of dialogues whose rounds are only what can be copied
+    noise: float  # largest norm of the noise on an event's vector, relative to the vector's
+    faint: float  # share of dialogues whose vectors hold, faintly, a distribution over labels
+
+
+PHASES = (
+    Phase(500, (0, 1, 0), 8, 1.0, 0.0, 0.0),
+    Phase(1500, (0.5, 0.3, 0.2), 16, 0.5, 0.1, 0.2),
+    Phase(math.inf, (0.66, 0.17, 0.17), 44, 0.0, 0.3, 0.6),
+)
+
+
+def phase_of(step: int) -> Phase:
+    """The phase that a step belongs to."""
+    return next(phase for phase in PHASES if step < phase.before)
+
 
 FALL = 0.2  # share of the steps over which the rate falls to zero
 
@@ -15,7 +44,6 @@ class Settings:
     vectors: int = 1120
     matrix_rate: float = 0.012  # Muon, of the layers' matrices
     rate: float = 2.5e-3  # Adam, of all else
-    noise: float = 0.5  # largest norm of the noise on an event's vector, relative to the vector's
     seed: int = 0
 
     @property

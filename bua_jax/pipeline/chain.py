@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from bua_jax.alignment.base_files import model_sources
 from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import ConfigError
+from bua_jax.events.schema import Catalogue
 from bua_jax.methods import behavegpt, neural
 from bua_jax.parallel import processes
 from bua_jax.pipeline import dialogues, evaluate
@@ -92,7 +93,24 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
             draw_set(run.config.windows, store, "train")
         if base is not None:
             check_labels(base, store.catalogue)
+            if not processes.several() and any(step in STAGES for step in left):
+                _say_what_is_unread(run.config, store.catalogue)
     ensure(run, name, table)
+
+
+def _say_what_is_unread(config: ConfigDict, catalogue: Catalogue) -> None:
+    """A notice on labels that the base has hardly seen; it stays loaded for the stage."""
+    import jax
+
+    from bua_jax.alignment.bases import load_base
+    from bua_jax.alignment.reading import unread_labels
+    from bua_jax.parallel.sharding import make_mesh
+
+    mesh = make_mesh(config.execution.mesh)
+    with jax.set_mesh(mesh):
+        said = unread_labels(load_base(config.model, mesh), catalogue.behaviours)
+    if said:
+        notice(said)
 
 
 def _asks_model(step: Step, config: ConfigDict) -> bool:

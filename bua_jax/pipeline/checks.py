@@ -128,6 +128,7 @@ LEGAL: dict[str, Legal] = {
     "data.has_dates": Flag(),
     "data.has_places": Flag(),
     "data.behaviours": Read(_labels, tuple),
+    "data.words": Text(),
     "data.on_bad_row": OneOf(ON_BAD_ROW),
     "data.split_seed": SEED,
     "data.cite": Text(),

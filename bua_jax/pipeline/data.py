@@ -1,9 +1,13 @@
 """Step `data`: events read or simulated, split by person, and described."""
 
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bua_jax.basics import files
 from bua_jax.basics.config import Settings
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.card import write_card
@@ -18,9 +22,27 @@ EVENTS = "events.parquet"
 
 
 def data_sources(config: Settings) -> dict[str, str]:
-    """The file that the events are read from."""
-    path = config.data.get("path")
-    return {"data.path": path} if path else {}
+    """The files that events and words for their labels are read from."""
+    named = {f"data.{name}": config.data.get(name) for name in ("path", "words")}
+    return {field: path for field, path in named.items() if path}
+
+
+def read_words(path: Path, labels: Sequence[str]) -> dict[str, str]:
+    """label -> words of a JSON file, of some or all labels.
+
+    Raises `DataError` for a file that is none, and for a label that the data does not have.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file config.data.words={str(path)!r}.")
+    words = files.read_json(path)
+    if not isinstance(words, dict) or not all(isinstance(text, str) for text in words.values()):
+        raise DataError(f'{path} is no JSON object of texts by label: {{"label": "words", ...}}.')
+    for label in words:
+        if label not in labels:
+            near = difflib.get_close_matches(label, labels, n=1, cutoff=0.6)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"{path} names {label!r}, which is no label of the data.{hint}")
+    return words
 
 
 def load_store(run: Run) -> EventStore:
@@ -70,6 +92,8 @@ def build_data(run: Run) -> dict[str, Any]:
         )
     else:
         store = read_store(DataSpec.from_mapping(data.to_dict()), report)
+    if words := data.get("words"):
+        store = store.renamed(read_words(Path(words), store.catalogue.behaviours))
     store.save(folder / EVENTS)
     EventStore.load(folder / EVENTS)  # what cannot be read again is said now
     write_card(store, folder, report.duplicates)

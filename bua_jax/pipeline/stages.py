@@ -125,20 +125,13 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         workers=how.feed_workers,
     )
     settings = train_settings(run.config, stage, plan)
-    notice(
-        f"{stage}: {len(records['train'])} dialogues in {plan.steps_per_epoch:.0f} steps per epoch, "
-        f"{plan.rows_per_batch} rows of {plan.row_length} tokens ({plan.fill:.0%} filled), "
-        f"{settings.total_steps} steps"
+    _say_plan(
+        stage,
+        len(records["train"]),
+        plan,
+        settings,
+        sharding.rows_on(mesh, plan.rows_per_batch, config.microbatches),
     )
-    if (on_mesh := sharding.rows_on(mesh, plan.rows_per_batch, config.microbatches)) > (
-        _PADDED * plan.rows_per_batch
-    ):
-        notice(
-            f"{stage}: the mesh {how.mesh} computes {on_mesh} rows a step, {on_mesh - plan.rows_per_batch} "
-            f"of them empty. Fewer devices are as fast, or a batch that fills them: raise "
-            f"--config.{stage}.batch_dialogues, or lower --config.{stage}.row_length (both are part of "
-            "what is trained)."
-        )
     with jax.set_mesh(mesh):
         trained, measured = fit(
             Dialogues(parts.model, plan, settings, records["train"], records["validation"], stage),
@@ -157,6 +150,24 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         "attention": attention,
         "trained": _save(run, stage, {**_kept(parts, names), **trained}, parts),
     }
+
+
+def _say_plan(
+    stage: str, dialogues: int, plan: PackingPlan, settings: TrainSettings, on_mesh: int
+) -> None:
+    """Prints how long the stage is; and where devices have little to do: on_mesh rows lie on them."""
+    notice(
+        f"{stage}: {dialogues} dialogues in {plan.steps_per_epoch:.0f} steps per epoch, "
+        f"{plan.rows_per_batch} rows of {plan.row_length} tokens ({plan.fill:.0%} filled), "
+        f"{settings.total_steps} steps"
+    )
+    if on_mesh > _PADDED * plan.rows_per_batch:
+        notice(
+            f"{stage}: the mesh computes {on_mesh} rows a step, {on_mesh - plan.rows_per_batch} of them "
+            "empty. Fewer devices are as fast, or a batch that fills them: raise "
+            f"--config.{stage}.batch_dialogues, or lower --config.{stage}.row_length (both are part of "
+            "what is trained)."
+        )
 
 
 def _records(run: Run, stage: str, encoding: Encoding) -> dict[str, TokenFile]:

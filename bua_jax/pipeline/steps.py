@@ -88,9 +88,7 @@ class Step:
     renew: bool = False  # built again, not refused, where the config says something else
     files: tuple[str, ...] = ()  # of its folder, which others read: its record has their hashes
     computes: bool = True  # with jax, so that its numbers are those of a device
-    numbers: tuple[
-        str, ...
-    ] = ()  # fields of `execution` that may not change while it is half built
+    numbers: tuple[str, ...] = ()  # fields of `execution` that stay while it is half built
 
     def view(self, config: ConfigDict) -> View:
         return View(config, (*self.fields, EXECUTION), f"The step {self.name}")
@@ -247,8 +245,8 @@ def difference(run: Run, step: Step, record: Mapping[str, Any]) -> str:
                 f"{folder} was built from another config.{field}: its content was {before} and is "
                 f"{now}. Bring it back, start another run with --workdir=runs/NAME, or {anew}"
             )
-    renewed = step.files if step.renew else ()  # by an earlier version that wrote them elsewhere
-    lost = [f"{folder} lacks {name}; {anew}" for name in renewed if not (folder / name).is_file()]
+    wanted_files = step.files if step.renew else ()  # which an earlier version wrote elsewhere
+    lost = [f"{folder} lacks {n}; {anew}" for n in wanted_files if not (folder / n).is_file()]
     return next(filter(None, (*lost, *(_altered(folder, record, n) for n in record["files"]))), "")
 
 

@@ -235,7 +235,9 @@ def test_local_clocks_order_by_the_instant(tmp_path) -> None:
     store = ordered(tmp_path, [*walls, *(f"3,{row}" for row in days)])
     assert store.slot[:2].tolist() == [5, 4]
     east = ["p0,2024-03-02T08:00+09:00,x,chat\n", "p0,2024-03-01T16:00-08:00,x,pay\n"]
-    with pytest.raises(DataError, match=r"row 2 .*column time: .*2024-03-01, .*data.time_zone=ZONE"):
+    with pytest.raises(
+        DataError, match=r"row 2 .*column time: .*2024-03-01, .*data.time_zone=ZONE"
+    ):
         read_rows(tmp_path, [*east, *days])
     assert len(read_rows(tmp_path, [*east, *days], time_zone="Asia/Tokyo").day) == 4
 

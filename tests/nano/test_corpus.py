@@ -21,6 +21,7 @@ from bua_jax.nano import drills, labels, vectors
 from bua_jax.nano.batches import draw_batch
 from bua_jax.nano.corpus import draw_dialogue, draw_rounds
 from bua_jax.nano.labels import LONGEST, label_set, lexicon
+from bua_jax.nano.settings import PHASES, phase_of
 from bua_jax.nano.tokenizer import pieces
 from bua_jax.nano.worlds import draw_world, window_of
 
@@ -170,9 +171,9 @@ def test_a_vector_says_what_and_in_which_order(tokenizer: HFTokenizer) -> None:
 
 def test_batches_depend_on_their_seed_alone(tokenizer: HFTokenizer) -> None:
     texts = pieces(tokenizer.tokenizer)
-    first, answers = draw_batch("s", tokenizer, texts, (3, 512), 400)
-    again, _ = draw_batch("s", tokenizer, texts, (3, 512), 400)
-    other, _ = draw_batch("t", tokenizer, texts, (3, 512), 400)
+    first, answers = draw_batch("s", tokenizer, texts, (3, 512), 400, PHASES[-1])
+    again, _ = draw_batch("s", tokenizer, texts, (3, 512), 400, PHASES[-1])
+    other, _ = draw_batch("t", tokenizer, texts, (3, 512), 400, PHASES[-1])
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert not np.array_equal(first["tokens"], other["tokens"])
     for _, row, span in answers:
@@ -184,9 +185,24 @@ def test_batches_depend_on_their_seed_alone(tokenizer: HFTokenizer) -> None:
     assert first["is_answer"].sum() == (flat > 0).sum()
 
 
+def test_it_begins_with_what_can_be_copied_from_short_texts(tokenizer: HFTokenizer) -> None:
+    assert [phase_of(step) for step in (0, 499, 500, 1500, 10**6)] == [
+        PHASES[i] for i in (0, 0, 1, 2, 2)
+    ]
+    kinds: set[str] = set()
+    for i in range(40):
+        one = draw_dialogue(Random(f"p{i}"), tokenizer, (), 400, PHASES[0])
+        assert not len(one.vectors)
+        assert tokenizer.soft not in one.tokens
+        kinds |= {turn.kind for turn in one.rounds}
+    assert kinds == {drill.__name__ for drill in drills.COPIES} | {
+        "drill"
+    }  # that of an earlier answer
+
+
 def test_placeholders_take_the_vectors_of_their_own_dialogue(tokenizer: HFTokenizer) -> None:
     for i in range(40):
-        one = draw_dialogue(Random(f"d{i}"), tokenizer, (), 400)
+        one = draw_dialogue(Random(f"d{i}"), tokenizer, (), 400, PHASES[-1])
         soft = np.asarray(one.tokens) == tokenizer.soft
         shown = np.asarray(one.shown)
         assert len(one.tokens) == len(one.answer) == len(shown) <= 400

@@ -52,5 +52,5 @@ def test_a_longer_run_goes_on_from_before_the_rate_fell(
     state = (params, make_optimizer(longer).init(params))
     assert restore_state(tmp_path, state, longer)[0] == TINY.fall_begin
     assert restore_state(tmp_path, state, TINY)[0] == TINY.steps
-    with pytest.raises(MismatchError, match=r"noise=0\.5, but now it is 0\.1"):
-        restore_state(tmp_path, state, replace(longer, noise=0.1))
+    with pytest.raises(MismatchError, match=r"rate=0\.0025, but now it is 0\.1"):
+        restore_state(tmp_path, state, replace(longer, rate=0.1))

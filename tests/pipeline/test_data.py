@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,15 @@ from ml_collections import ConfigDict
 
 from bua_jax.alignment.base_files import NANO
 from bua_jax.basics import config as configs
-from bua_jax.basics.errors import BuaError, DataError
+from bua_jax.basics.errors import BuaError, DataError, MismatchError
 from bua_jax.decoding.labels import build_tree, check_labels
 from bua_jax.dialogue.prompts import label_tokens
 from bua_jax.events.schema import Catalogue, EventStore
 from bua_jax.pipeline import steps
 from bua_jax.pipeline.chain import STEPS, build
 from bua_jax.pipeline.checks import check_model
-from bua_jax.pipeline.data import check_events
-from bua_jax.pipeline.steps import Run
+from bua_jax.pipeline.data import check_events, load_store, read_words
+from bua_jax.pipeline.steps import Run, key
 from tests.dialogue.stores import make_store
 
 TWINS = ("caf\u00e9", "cafe\u0301")  # one word with and without a composed letter
@@ -156,3 +157,50 @@ def test_metadata_of_any_size_is_read(tmp_path: Path, monkeypatch: Any) -> None:
     limited = {"thrift_string_size_limit": 100, "thrift_container_size_limit": 3}
     monkeypatch.setattr(pq, "read_table", lambda path, **given: read(path, **{**limited, **given}))
     assert EventStore.load(tmp_path / "events.parquet").fingerprint == store.fingerprint
+
+
+def test_labels_in_other_words(tmp_path: Path) -> None:
+    """The same events; what is named otherwise is named so everywhere."""
+    store = make_store([[(0, i, i % 2, i % 2, False) for i in range(12)]])
+    first, second = store.catalogue.behaviours[:2]
+    path = tmp_path / "words.json"
+    path.write_text(json.dumps({first: "Kaffee"}))
+    words = read_words(path, store.catalogue.behaviours)
+    renamed = store.renamed(words)
+    assert renamed.catalogue.behaviours == ("Kaffee", *store.catalogue.behaviours[1:])
+    assert (renamed.behaviour == store.behaviour).all()
+    assert renamed.fingerprint != store.fingerprint
+    for wrong, message in (
+        (["x"], "no JSON object of texts by label"),
+        ({first: 3}, "no JSON object of texts by label"),
+        ({first[:-1]: "x"}, f"no label of the data. Did you mean {first!r}"),
+    ):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=re.escape(message)):
+            read_words(path, store.catalogue.behaviours)
+    with pytest.raises(DataError, match="There is no file"):
+        read_words(tmp_path / "none.json", store.catalogue.behaviours)
+    for wrong in (
+        {first: second},
+        {first: "a; b"},
+        {first: ""},
+    ):  # as another label, or as none can be
+        with pytest.raises(DataError):
+            store.renamed(wrong)
+
+
+def test_words_are_a_source_of_the_data_step(tmp_path: Path) -> None:
+    """Another file is other data: a simulated population, with and without its German names."""
+    config = configs.load("configs/quickstart.py")
+    config.data.num_users, config.data.num_days = 6, 3
+    before = key("data", config, STEPS)
+    path = tmp_path / "words.json"
+    path.write_text(json.dumps({"cook": "Kochen"}))
+    config.data.words = str(path)
+    assert key("data", config, STEPS) != before
+    run = Run(config, tmp_path / "run")
+    steps.ensure(run, "data", STEPS)
+    assert "Kochen" in load_store(run).catalogue.behaviours
+    path.write_text(json.dumps({"cook": "Braten"}))
+    with pytest.raises(MismatchError, match=r"another config\.data\.words"):
+        steps.ensure(run, "data", STEPS)
