@@ -31,7 +31,7 @@ from bua_jax.nano.tokenizer import pieces
 
 WARMUP = 60  # steps
 HELD = 3  # batches that accuracies are measured on
-TEXT_WEIGHT = 0.2  # of the loss of the tokens that are no answers
+TEXT_WEIGHT = 0.05  # of the loss of the tokens that are no answers
 
 
 SIZES = Qwen2Config(3072, 160, 384, 6, 6, 2, 32, rope_theta=1e4, max_positions=2048)

@@ -29,7 +29,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.on_bad_row = "error"  # error, or skip (counted and reported)
     config.split_seed = 42  # of the 8:1:1 split by person
     config.cite = "Carat Top 1000 Users App Usage Dataset, appendix M"  # whom to cite
-    config.words = (
-        ""  # JSON file {label: words}: labels are renamed before anything reads them; empty = none
-    )
+    config.words = ""  # JSON file {label: other words for it}; empty = labels stay as they are
     return config

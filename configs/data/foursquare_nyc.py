@@ -34,7 +34,5 @@ def get_config(arg: str = "") -> ConfigDict:
         "Yang et al., TSMC 2015; Petry et al., MARC 2020 (MIT), https://github.com/"
         "bigdata-ufsc/petry-2020-marc, all parts of foursquare_nyc in one parquet file"
     )  # whom to cite
-    config.words = (
-        ""  # JSON file {label: words}: labels are renamed before anything reads them; empty = none
-    )
+    config.words = ""  # JSON file {label: other words for it}; empty = labels stay as they are
     return config

@@ -30,7 +30,5 @@ def get_config(arg: str = "") -> ConfigDict:
         "Yuan et al., WWW 2023 (MIT), https://github.com/tsinghua-fib-lab/Activity-Simulation-SAND, "
         "its Foursquare sequences, one event per row"
     )  # whom to cite
-    config.words = (
-        ""  # JSON file {label: words}: labels are renamed before anything reads them; empty = none
-    )
+    config.words = ""  # JSON file {label: other words for it}; empty = labels stay as they are
     return config

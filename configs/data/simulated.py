@@ -13,7 +13,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.num_days = 60  # days per person
     config.seed = 1  # of the population; nano's own is reserved
     config.on_bad_row = "error"  # simulated rows are never bad; the field is shared by all sets
-    config.words = (
-        ""  # JSON file {label: words}: labels are renamed before anything reads them; empty = none
-    )
+    config.words = ""  # JSON file {label: other words for it}; empty = labels stay as they are
     return config

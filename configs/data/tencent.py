@@ -29,7 +29,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.on_bad_row = "error"  # error, or skip (counted and reported)
     config.split_seed = 42  # of the 8:1:1 split by person
     config.cite = "Shao et al., 2024; not public"  # whom to cite
-    config.words = (
-        ""  # JSON file {label: words}: labels are renamed before anything reads them; empty = none
-    )
+    config.words = ""  # JSON file {label: other words for it}; empty = labels stay as they are
     return config
