@@ -1,8 +1,9 @@
 """Whether a base has seen the words of a label set, asked before anything is trained on them.
 
 A base whose tokenizer can spell a label may never have met the pieces. What tells is how likely it finds
-the label in a question or as an answer: in both less likely, token by token, than tokens drawn at random,
-and it has not. (Of nano's own 37 labels one is; of names in five other languages and codes all were.)
+the label in a question or as an answer: in both less likely, token by token, than tokens drawn at random by
+more than a nat, and it has not. (nano's own 37 labels cost 7.7 nats a token at most, where chance is 7.6;
+their German names 11 and more.)
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from bua_jax.models.qwen2 import Qwen2
 
 _BEFORE = ("user\nWhat came after", "assistant\n")
 _ROWS = 16  # labels read at once
+_MARGIN = 1.0  # nats a token above chance
 _SHOWN = 5
 
 
@@ -58,7 +60,7 @@ def unread_labels(base: Base, labels: Sequence[str]) -> str:
     """What to say of labels that the base has hardly seen, and what helps; empty where it knows all."""
     found = np.min([label_losses(base, labels, before) for before in _BEFORE], axis=0)
     chance = float(np.log(base.config.vocab_size))
-    unread = [label for label, loss in zip(labels, found, strict=True) if loss > chance]
+    unread = [label for label, loss in zip(labels, found, strict=True) if loss > chance + _MARGIN]
     if not unread:
         return ""
     shown = ", ".join(map(repr, unread[:_SHOWN])) + (", ..." if len(unread) > _SHOWN else "")
