@@ -1,5 +1,7 @@
 """What a wrong call says: the thing that is wrong, and a way on that exists."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from bua_jax.basics.errors import ConfigError, DataError, MismatchError
 from bua_jax.events.readers import read_events
 from bua_jax.events.spec import DataSpec
 from bua_jax.pipeline.finished import finished_stage
+from tests.support.helpers import ROOT
 from tests.support.runs import verb
 
 
@@ -91,3 +94,41 @@ def test_no_hint_names_a_package_that_no_index_has() -> None:
     root = Path(files.__file__).parent
     said = [p.name for p in root.rglob("*.py") if "install 'bua-jax[" in p.read_text()]
     assert said == []
+
+
+VERBS = {path.stem for path in (ROOT / "bua_jax").glob("[a-z]*.py")} - {"cli", "versions"}
+"""But for `versions`, which has no flags and prints what all libraries say."""
+
+
+def hiding(folder: Path, *packages: str) -> Path:
+    """A folder of packages that raise when they are imported."""
+    for name in packages:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"raise RuntimeError('{name} is imported')\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_help_takes_no_large_library(name: str, tmp_path: Path) -> None:
+    """So that it comes in half a second."""
+    done = verb(name, "--help", before=hiding(tmp_path, "jax", "torch", "polars", "matplotlib"))
+    assert done.returncode == 0, done.stderr
+    assert f"python -m bua_jax.{name}" in done.stdout
+
+
+def test_logs_take_no_torch(tmp_path: Path) -> None:
+    """TensorBoard's writer would import it where it is installed, in seconds."""
+    code = (
+        "import sys; from pathlib import Path; from bua_jax.training.writers import MetricWriter\n"
+        "with MetricWriter(Path(sys.argv[1])) as writer: writer.write_scalars(1, {'loss': 2.0})\n"
+        "print([name for name in ('torch', 'tensorflow') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "logs")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+    assert list((tmp_path / "logs" / "tensorboard").iterdir())
