@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bua_jax.alignment.ask import Bua
 
 _BATCHES = 8  # asked about at once: with few, many rows would wait for the longest dialogue
+_WRITING = ("max_new_tokens", "cache_dtype", "refine", "decode")  # fields of `decoding`
+_DRAWING = ("temperature", "top_p", "constrained")  # those of days alone
 _SEES = ("weekday", "slot", "place", "behaviour")
 
 
@@ -126,7 +128,8 @@ def _method(
         says=says,
         needs=lambda config: ("data", "encoder", stage(config)),
         about_set="reference" if known else "",
-        reads=("decoding", "dialogues.rounds"),
+        reads=("dialogues.rounds", *(f"decoding.{name}" for name in _WRITING)),
+        reads_for={"generate": tuple(f"decoding.{name}" for name in _DRAWING)},
         legal=legal or {},
     )
 

@@ -304,6 +304,9 @@ class Method:
     legal: Mapping[str, Legal] = field(default_factory=dict)  # values of its page's fields
     fit_reads: tuple[str, ...] = ()  # other fields that `fit` and `needs` read
     reads: tuple[str, ...] = ()  # other fields that are read when it is asked
+    reads_for: Mapping[Kind, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # and for one kind alone
 
 
 @dataclass(frozen=True)

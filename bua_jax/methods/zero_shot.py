@@ -55,5 +55,5 @@ METHOD = Method(
     ),
     load=_load,
     needs=lambda config: ("encoder",),
-    reads=("model", "decoding"),
+    reads=("model", "decoding.max_new_tokens", "decoding.cache_dtype"),
 )

@@ -134,13 +134,13 @@ def _site(run: Run, method: Method, fields: tuple[str, ...], folder: str) -> Sit
 # ------------------------------------------------------------------------------------------ asking
 
 
-def _asked_fields(method: Method) -> tuple[str, ...]:
+def _asked_fields(method: Method, kind: Kind) -> tuple[str, ...]:
     own = () if method.fit else ("seed", *_page(method))
-    return (*own, *method.reads)
+    return (*own, *method.reads, *method.reads_for.get(kind, ()))
 
 
 def _result_step(method: Method, kind: Kind, name: str) -> Step:
-    fields = _asked_fields(method)
+    fields = _asked_fields(method, kind)
     fitted = (f"fit/{method.name}",) if method.fit else ()
     about = (f"describe/{method.about_set}/{name}",) if method.about_set else ()
 
@@ -183,17 +183,17 @@ def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, 
     if kind == "describe" and (predicted := f"predict/{method.name}/{name}") in run.needs:
         ready = _texts_of(results.read(run.folder(predicted) / results.FILE))
     else:
-        asked = method.load(asked_site(run, method))
+        asked = method.load(asked_site(run, method, kind))
         ready = Ready(asked.facts, asked.rows, functools.partial(_ask, asked, kind, cases))
     results.write(path, kind, about, _identity(run, frozen), cases.sample_id, ready)
     notice(f"{run.step}: {len(cases)} cases")
     return {"cases": len(cases), "content": results.read(path).digest}
 
 
-def asked_site(run: Run, method: Method) -> Site:
-    """Where a method is asked; run: that of a result step."""
+def asked_site(run: Run, method: Method, kind: Kind) -> Site:
+    """Where a method is asked; run: that of a result step of this kind."""
     folder = f"fit/{method.name}" if method.fit else run.step
-    return _site(run, method, _asked_fields(method), folder)
+    return _site(run, method, _asked_fields(method, kind), folder)
 
 
 def cases_about(run: Run, method: Method, kind: Kind, name: str, store: EventStore) -> Cases:

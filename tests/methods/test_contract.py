@@ -48,7 +48,7 @@ class Ready:
         step = STEPS[f"{kind}/{method.name}/{name}"]
         ensure(run, step.name, STEPS)
         own = step.run(run)
-        self.folder, self.site = own.folder(step.name), asked_site(own, method)
+        self.folder, self.site = own.folder(step.name), asked_site(own, method, kind)
         self.cases = cases_about(own, method, kind, name, load_store(own))
         self.asked = method.load(self.site)
 
@@ -185,7 +185,7 @@ def test_a_base_is_loaded_once_however_many_share_it(run: Run, monkeypatch) -> N
     monkeypatch.setattr(bases.huggingface, "load", counted)
     for name in ("bua", "bua_stage2", "bua_no_rounds", "zero_shot"):
         own = STEPS[f"predict/{name}/test"].run(run)
-        METHODS[name].load(asked_site(own, METHODS[name]))
+        METHODS[name].load(asked_site(own, METHODS[name], "predict"))
     assert len(loads) == 1
 
 
@@ -204,7 +204,7 @@ def test_another_base_is_another_load(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_site_gives_what_was_needed_alone(run: Run) -> None:
     own = STEPS["predict/bua/test"].run(run)
-    site: Site = asked_site(own, METHODS["bua"])
+    site: Site = asked_site(own, METHODS["bua"], "predict")
     assert set(site.inputs) == {"data", "windows/test", "encoder", "stage3"}
     assert site.inputs["stage3"].settings.model.recall == 8
     assert site.config.execution.decode_batch == 16

@@ -379,3 +379,9 @@ def test_the_key_of_a_fit_follows_from_the_windows_that_it_reads_alone() -> None
         if name.startswith("fit/") and key(name, one, STEPS) != key(name, other, STEPS)
     }
     assert changed == {"fit/lightgbm"}
+
+
+def test_how_days_are_drawn_is_no_part_of_predictions() -> None:
+    one, other = config_of(), config_of(decoding__temperature=0.5)
+    changed = {name for name in STEPS if key(name, one, STEPS) != key(name, other, STEPS)}
+    assert changed == {"generate/bua/days", "evaluation"}
