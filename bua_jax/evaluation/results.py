@@ -171,9 +171,10 @@ def write(
                 os.replace(fresh, partial)
             while done < len(names):
                 if asked:
+                    where = f" in {partial}" if done else ""  # which begins with the first slice
                     raise Interrupted(
                         asked[0],
-                        f"{done} of {len(names)} cases are kept in {partial}. Run the same command "
+                        f"{done} of {len(names)} cases are kept{where}. Run the same command "
                         "again to go on after them.",
                     )
                 some = slice(done, min(done + ready.rows, len(names)))

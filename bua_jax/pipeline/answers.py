@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bua_jax.basics import files
+from bua_jax.basics.begun import PARTIAL
 from bua_jax.basics.claims import claimed
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError, Interrupted
@@ -23,7 +24,7 @@ from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.finished import load
 
 PARTS = 2  # batches of a part: with one, more rows would wait for the longest answer
-PARTIAL, SHARDS = ".partial", ".shards"
+SHARDS = ".shards"
 BESIDE = (PARTIAL, SHARDS)  # endings of what is kept next to an output until it is whole
 SECONDS = 30.0  # that a part may take
 
