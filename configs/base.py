@@ -126,6 +126,7 @@ def _model(name: str) -> ConfigDict:
     config.lora_rank = 16  # of the adapter's low-rank products
     config.lora_alpha = 32.0  # the adapter is scaled by alpha / rank
     config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")  # projections
+    config.train_label_tokens = False  # train the embeddings of the labels' tokens too
     return config
 
 

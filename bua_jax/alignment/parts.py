@@ -12,6 +12,7 @@ from bua_jax.alignment.bases import load_base
 from bua_jax.alignment.encoder import load_encoder
 from bua_jax.basics.config import Settings
 from bua_jax.basics.errors import CheckpointError, ConfigError, MismatchError
+from bua_jax.dialogue.prompts import Tokenizer, label_tokens
 from bua_jax.events.schema import Catalogue
 from bua_jax.interop import huggingface, peft
 from bua_jax.interop.tokenizer import HFTokenizer
@@ -62,17 +63,33 @@ def computed(llm: Qwen2Config) -> str:
     return ", ".join(f"{name} {value}" for name, value in said if name not in how)
 
 
-def lora_of(config: Settings) -> LoraConfig:
-    """The adapter's shape; config: the part `model`."""
-    return LoraConfig(config.lora_rank, config.lora_alpha, tuple(config.lora_targets))
+def label_ids(tokenizer: Tokenizer, catalogue: Catalogue) -> tuple[int, ...]:
+    """The tokens that labels are spelled with, at the beginning of a text or within, ascending."""
+    labels = catalogue.behaviours
+    spelled = [
+        *map(tokenizer.encode, labels),
+        *(label_tokens(tokenizer, label) for label in labels),
+    ]
+    return tuple(sorted({i for ids in spelled for i in ids}))
+
+
+def lora_of(config: Settings, labels: tuple[int, ...]) -> LoraConfig:
+    """The adapter's shape; config: the part `model`; labels: the tokens of labels."""
+    tokens = labels if config.train_label_tokens else ()
+    return LoraConfig(config.lora_rank, config.lora_alpha, tuple(config.lora_targets), tokens)
 
 
 def compose(
-    config: Settings, how: Settings, llm: Qwen2Config, encoder: EncoderConfig, soft_id: int
+    config: Settings,
+    how: Settings,
+    llm: Qwen2Config,
+    adapter: LoraConfig,
+    encoder: EncoderConfig,
+    soft_id: int,
 ) -> Aligned:
     """The model of a config, without parameters; config, how: the parts `model` and `execution`."""
     return Aligned(
-        llm=Qwen2(llm, lora_of(config)),
+        llm=Qwen2(llm, adapter),
         encoder=build(encoder),
         projector=Projector(llm.hidden_size),
         soft_tokens=config.soft_tokens,
@@ -94,15 +111,17 @@ def assemble(
     attention = training_attention(how.attention, base.config)
     llm_config = dataclasses.replace(base.config, remat=how.remat, attention=attention)
     encoder_config, encoder, metadata = load_encoder(encoder_folder)
-    lora_config = lora_of(config)
-    model = compose(config, how, llm_config, encoder_config, base.tokenizer.soft)
+    catalogue = Catalogue.from_json(metadata["catalogue"])
+    lora_config = lora_of(config, label_ids(base.tokenizer, catalogue))
+    soft_id = base.tokenizer.soft
+    model = compose(config, how, llm_config, lora_config, encoder_config, soft_id)
     projector_key, adapter_key = jax.random.split(jax.random.key(seed))
     table = base.params["embed_tokens"]["embedding"]
     variables = {
         "base": base.params,
         "encoder": encoder,
         "projector": projector.init(projector_key, encoder_config.state_dim, table),
-        "adapter": lora.init(adapter_key, lora_config, llm_config),
+        "adapter": lora.init(adapter_key, lora_config, llm_config, table),
     }
     identity = {
         "base": base.digest,
@@ -114,12 +133,17 @@ def assemble(
         "soft_tokens": config.soft_tokens,
         "recall": str(config.recall),
         "base_quantization": config.base_quantization,
-        "lora": f"rank {config.lora_rank}, alpha {config.lora_alpha}, {tuple(config.lora_targets)}",
+        "lora": f"rank {config.lora_rank}, alpha {config.lora_alpha}, {tuple(config.lora_targets)}"
+        + (", tokens of labels" if config.train_label_tokens else ""),
     }
     if config.adapter:
         variables |= _imported(Path(config.adapter), llm_config, lora_config, identity)
-    catalogue = Catalogue.from_json(metadata["catalogue"])
     return Parts(model, variables, base.tokenizer, catalogue, identity, mesh)
+
+
+def _said(lora: LoraConfig) -> str:
+    rows = f" with the embeddings of {len(lora.tokens)} tokens" if lora.tokens else ""
+    return f"rank {lora.rank}, alpha {lora.alpha:g} on {lora.targets}{rows}"
 
 
 def _imported(
@@ -135,9 +159,8 @@ def _imported(
         expected, targets=tuple(sorted(expected.targets))
     ):
         raise MismatchError(
-            f"{folder} holds an adapter of rank {found.rank}, alpha {found.alpha:g} on {found.targets}, "
-            f"but the config says rank {expected.rank}, alpha {expected.alpha:g} on {expected.targets}. "
-            "Set --config.model.lora_rank, lora_alpha and lora_targets to the adapter's."
+            f"{folder} holds an adapter of {_said(found)}, but the config says {_said(expected)}. Set "
+            "--config.model.lora_rank, lora_alpha, lora_targets and train_label_tokens to the adapter's."
         )
     path = folder / "projector.safetensors"
     if not path.is_file():

@@ -68,5 +68,6 @@ def unread_labels(base: Base, labels: Sequence[str]) -> str:
         f"{len(unread)} of {len(labels)} labels are less likely to the language model than tokens drawn at "
         f"random (up to {found.max():.1f} nats a token; chance is {chance:.1f}): {shown}. It has hardly "
         "seen these words and may predict badly whatever its encoder knows. Give the labels in words that it "
-        "knows (--config.data.words=FILE.json), or use another base (--config.model.path)."
+        "knows (--config.data.words=FILE.json), train their tokens' embeddings too "
+        "(--config.model.train_label_tokens=True), or use another base (--config.model.path)."
     )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from bua_jax.models import aligned
+from bua_jax.models import aligned, lora
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.kernels import cpu
 from bua_jax.models.quantization import is_quantized
@@ -76,6 +76,9 @@ def _unstack(model: Aligned, variables: Any) -> Weights:
     kernel: Any = variables["base"]["layers"]["self_attn"]["o_proj"]["kernel"]
     if "adapter" in variables and not is_quantized(kernel) and kernel.dtype.itemsize >= 4:
         variables = aligned.merged(model, variables)
+    elif "adapter" in variables and model.llm.lora is not None:
+        base = lora.with_rows(variables["base"], variables["adapter"], model.llm.lora)
+        variables = {**variables, "base": base}
     layers = {"params": variables["base"]["layers"]}
     if "adapter" in variables:
         layers["lora"] = variables["adapter"]["layers"]

@@ -1,10 +1,12 @@
 """Adapters as PEFT folders: adapter_config.json, adapter_model.safetensors, and a model card.
 
 PEFT's layout is A [rank, in] and B [out, rank] per layer and projection; ours is stacked over layers
-and transposed. The tensors' file also holds a hash over them, its other metadata and the config file,
-so that a folder of ours that was altered is not used.
+and transposed; rows of the embedding (`trainable_token_indices`) are as they are. The tensors' file also
+holds a hash over them, its other metadata and the config file, so that a folder of ours that was altered is
+not used.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -33,12 +35,11 @@ _PLAIN: dict[str, Any] = {  # fields of PEFT's LoraConfig that change the maths,
     "layers_to_transform": None,
     "modules_to_save": None,
     "exclude_modules": None,
-    "trainable_token_indices": None,
     # Not these, which change the base's own weights: pissa, olora, corda, loftq, lora_ga.
     "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),
     "task_type": "CAUSAL_LM",
 }
-_READ = {"peft_type", "r", "lora_alpha", "target_modules"}
+_READ = {"peft_type", "r", "lora_alpha", "target_modules", "trainable_token_indices"}
 _WITHOUT_EFFECT = {  # of training or of bookkeeping, or with an effect beside another field only
     *("auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config"),
     *("inference_mode", "layers_pattern", "lora_dropout", "megatron_core", "peft_version"),
@@ -49,6 +50,9 @@ _WITHOUT_EFFECT = {  # of training or of bookkeeping, or with an effect beside a
 _WRITTEN = (  # of `_PLAIN`
     *("bias", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"),
 )
+
+
+_ROWS = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
 
 
 def _key(layer: int, name: str, part: str) -> str:
@@ -89,6 +93,7 @@ def save(
         "target_modules": sorted(f"{name}_proj" for name in lora.targets),
         "inference_mode": True,
         **{key: _PLAIN[key] for key in _WRITTEN},
+        **({"trainable_token_indices": list(lora.tokens)} if lora.tokens else {}),
     }
     tensors: dict[str, np.ndarray] = {}
     for name in lora.targets:
@@ -97,6 +102,8 @@ def save(
             stacked = np.asarray(jax.device_get(pair[part.lower()]))
             for layer, value in enumerate(stacked):
                 tensors[_key(layer, name, part)] = np.ascontiguousarray(value.T)
+    if lora.tokens:
+        tensors[_ROWS] = np.asarray(jax.device_get(adapter["rows"]))
     text = json.dumps(config, indent=2) + "\n"
     metadata = {"format": "pt", "base": base_hash}
     metadata["sha256"] = _content(tensors, metadata, text)
@@ -143,9 +150,40 @@ def _read_config(path: Path) -> tuple[LoraConfig, str]:
         raise CheckpointError(f"{path}: r={rank!r} and lora_alpha={alpha!r}, expected numbers.")
     try:
         order = [*(t for t in MODULE_OF if t in targets), *sorted(targets - MODULE_OF.keys())]
-        return LoraConfig(rank, float(alpha), tuple(order)), text
+        return LoraConfig(rank, float(alpha), tuple(order), _tokens(path, values)), text
     except ValueError as error:
         raise CheckpointError(f"{path}: target_modules={named!r}. {error}") from error
+
+
+def _tokens(path: Path, values: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids whose rows of the embedding an adapter holds, in the order of its rows."""
+    said = values.get("trainable_token_indices") or []
+    found = said.get("embed_tokens") if isinstance(said, dict) and len(said) == 1 else said
+    whole = isinstance(found, list) and all(type(i) is int and i >= 0 for i in found)
+    if not whole or len(set(found)) < len(found):
+        raise CheckpointError(
+            f"{path}: trainable_token_indices={said!r}, expected different token ids, of embed_tokens alone."
+        )
+    return tuple(found)
+
+
+def _wanted(path: Path, lora: LoraConfig, config: Qwen2Config) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an adapter's tensors. Raises `CheckpointError` for a token that there is not."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    shapes = kernel_shapes(config)
+    for name in lora.targets:
+        fan_in, fan_out = shapes[name]
+        for layer in range(config.num_layers):
+            wanted[_key(layer, name, "A")] = (lora.rank, fan_in)
+            wanted[_key(layer, name, "B")] = (fan_out, lora.rank)
+    if lora.tokens:
+        wanted[_ROWS] = (len(lora.tokens), config.hidden_size)
+        if (last := max(lora.tokens)) >= config.vocab_size:
+            raise CheckpointError(
+                f"{path} does not fit the model: it holds the embedding of token {last}, and there are "
+                f"{config.vocab_size} tokens."
+            )
+    return wanted
 
 
 def load(
@@ -154,8 +192,9 @@ def load(
     """(config, adapter) of a PEFT folder for a model of `config`; float32.
 
     Raises `CheckpointError` if the folder is damaged, holds something else than plain LoRA on the
-    seven projections, or does not fit the model; `MismatchError` if it records another base than
-    `base_hash`. Folders that PEFT wrote record neither hash nor base and are checked by shape alone.
+    seven projections and rows of the embedding, or does not fit the model; `MismatchError` if it records
+    another base than `base_hash`. Folders that PEFT wrote record neither hash nor base and are checked by
+    shape alone.
     """
     folder = Path(folder)
     lora, text = _read_config(folder / CONFIG)
@@ -176,14 +215,8 @@ def load(
             f"{folder} was trained with the base {metadata['base']}, but this one is {base_hash}. "
             "Load it with the base that it belongs to."
         )
-    shapes = kernel_shapes(config)
     tree: dict[str, Any] = {}
-    wanted: dict[str, tuple[int, ...]] = {}
-    for name in lora.targets:
-        fan_in, fan_out = shapes[name]
-        for layer in range(config.num_layers):
-            wanted[_key(layer, name, "A")] = (lora.rank, fan_in)
-            wanted[_key(layer, name, "B")] = (fan_out, lora.rank)
+    wanted = _wanted(path, lora, config)
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     wrong = [k for k in wanted.keys() & tensors.keys() if tensors[k].shape != wanted[k]]
     if missing or extra or wrong:
@@ -201,4 +234,8 @@ def load(
             for part in ("A", "B")
         }
         tree.setdefault(MODULE_OF[name], {})[f"{name}_proj"] = pair
-    return lora, {"layers": tree}
+    if not lora.tokens:
+        return lora, {"layers": tree}
+    order = np.argsort(lora.tokens)
+    lora = dataclasses.replace(lora, tokens=tuple(sorted(lora.tokens)))
+    return lora, {"layers": tree, "rows": jnp.asarray(tensors[_ROWS][order], jnp.float32)}

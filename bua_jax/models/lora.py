@@ -1,6 +1,8 @@
 """LoRA (Hu et al., 2022) as a pytree of its own: `{"layers": {"self_attn": {"q_proj": {"a", "b"}}}}`.
 
-y = x W + (x a) b * alpha / rank, PEFT's convention; a: [layers, in, rank], b: [layers, rank, out].
+y = x W + (x a) b * alpha / rank, PEFT's convention; a: [layers, in, rank], b: [layers, rank, out]. An
+adapter may also hold `rows` [N, hidden], which stand in the place of some of the embedding's (PEFT's
+`trainable_token_indices`).
 """
 
 from collections.abc import Mapping
@@ -26,11 +28,12 @@ MODULE_OF = {
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Which projections get an adapter, its rank and its scale."""
+    """Which projections get an adapter, its rank and scale, and the tokens whose embeddings are trained."""
 
     rank: int = 16
     alpha: float = 32.0
     targets: tuple[str, ...] = TARGETS
+    tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = set(self.targets) - set(TARGETS)
@@ -58,8 +61,10 @@ def kernel_shapes(config: Qwen2Config) -> dict[str, tuple[int, int]]:
     }
 
 
-def init(key: jax.Array, lora: LoraConfig, config: Qwen2Config) -> dict[str, Any]:
-    """A fresh adapter: `a` Kaiming-uniform as in PEFT, `b` zero, float32."""
+def init(
+    key: jax.Array, lora: LoraConfig, config: Qwen2Config, embedding: jax.Array | None = None
+) -> dict[str, Any]:
+    """A fresh adapter: `a` Kaiming-uniform as in PEFT, `b` zero, `rows` the embedding's [V, H]; float32."""
     shapes = kernel_shapes(config)
     tree: dict[str, Any] = {}
     for name, subkey in zip(TARGETS, jax.random.split(key, len(TARGETS)), strict=True):
@@ -72,11 +77,15 @@ def init(key: jax.Array, lora: LoraConfig, config: Qwen2Config) -> dict[str, Any
         )
         b = jnp.zeros((config.num_layers, lora.rank, fan_out), jnp.float32)
         tree.setdefault(MODULE_OF[name], {})[f"{name}_proj"] = {"a": a, "b": b}
-    return {"layers": tree}
+    if not lora.tokens:
+        return {"layers": tree}
+    assert embedding is not None
+    rows = embedding[jnp.asarray(lora.tokens)].astype(jnp.float32)
+    return {"layers": tree, "rows": rows}
 
 
 def merge(base: Mapping[str, Any], adapter: Mapping[str, Any], lora: LoraConfig) -> dict[str, Any]:
-    """Base parameters with the adapter added to its kernels, rounded once to their dtype.
+    """Base parameters with the adapter added to its kernels and its rows put in, rounded once to their dtype.
 
     Computed in float32 (float64 where the adapter is).
     """
@@ -87,4 +96,15 @@ def merge(base: Mapping[str, Any], adapter: Mapping[str, Any], lora: LoraConfig)
             delta = jnp.einsum("lir,lro->lio", pair["a"], pair["b"]) * lora.scale
             kernel = (old["kernel"].astype(delta.dtype) + delta).astype(old["kernel"].dtype)
             layers[module][name] = {**old, "kernel": kernel}
-    return {**base, "layers": layers}
+    return {**with_rows(base, adapter, lora), "layers": layers}
+
+
+def with_rows(
+    base: Mapping[str, Any], adapter: Mapping[str, Any], lora: LoraConfig
+) -> dict[str, Any]:
+    """Base parameters whose embedding has the adapter's rows in the place of its own."""
+    if not lora.tokens:
+        return dict(base)
+    table = base["embed_tokens"]["embedding"]
+    rows = adapter["rows"].astype(table.dtype)
+    return {**base, "embed_tokens": {"embedding": table.at[jnp.asarray(lora.tokens)].set(rows)}}

@@ -4,11 +4,13 @@ Source: the Qwen2 technical report and the parameter layout of Hugging Face's `Q
 Training, prefill and decoding share `Block`; LoRA is the variable collection "lora".
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from bua_jax.models.kernels.cpu import Panels, attend_in_place, attend_within
@@ -281,7 +283,21 @@ class Qwen2(nn.Module):
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """tokens: int32[B, T] -> [B, T, H]."""
-        return self.embed_tokens(tokens)
+        x, rows = self.embed_tokens(tokens), self._rows()
+        if rows is None:
+            return x
+        assert self.lora is not None
+        row_of = np.full(self.config.vocab_size, -1, np.int32)
+        row_of[list(self.lora.tokens)] = np.arange(len(self.lora.tokens))
+        row = jnp.asarray(row_of)[tokens]
+        return jnp.where(row[..., None] >= 0, rows[row], x)
+
+    def _rows(self) -> jax.Array | None:
+        """The adapter's rows of the embedding [N, H], rounded as the embedding is; None if it has none."""
+        if self.lora is None or not self.lora.tokens or not self.has_variable("lora", "rows"):
+            return None
+        rows: jax.Array = self.get_variable("lora", "rows")
+        return rows.astype(self.config.dtype)
 
     def hidden(self, embeddings: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
         """Final hidden states [B, T, H], after the last norm, of `embeddings` [B, T, H].
@@ -296,7 +312,12 @@ class Qwen2(nn.Module):
         if self.config.tie_word_embeddings:
             table = self.embed_tokens.embedding
             kind = jnp.promote_types(hidden.dtype, jnp.float32)
-            return jnp.einsum("...h,vh->...v", hidden, table, preferred_element_type=kind)
+            scores = functools.partial(jnp.einsum, "...h,vh->...v", preferred_element_type=kind)
+            logits, rows = scores(hidden, table), self._rows()
+            if rows is None:
+                return logits
+            assert self.lora is not None
+            return logits.at[..., jnp.asarray(self.lora.tokens)].set(scores(hidden, rows))
         return wide(self.lm_head(hidden))
 
     def __call__(

@@ -28,7 +28,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"adapter/layers/\w+/(q|k|v|gate|up)_proj/b", P(None, None, "tensor")),
     (r"adapter/layers/\w+/(o|down)_proj/a", P(None, "tensor", None)),
     (r"adapter/layers/\w+/(o|down)_proj/b", P(None, None, "fsdp")),
-    (r"projector/.*", P()),
+    (r"adapter/rows|projector/.*", P()),
     (r"encoder/.*", P()),
     (r"weighting/(ema|initial)", P()),
     (r"weights|key", P()),  # of a train state

@@ -183,6 +183,7 @@ LEGAL: dict[str, Legal] = {
     "model.lora_rank": Whole(1),
     "model.lora_alpha": Real(0, above=True),
     "model.lora_targets": SomeOf(TARGETS),
+    "model.train_label_tokens": Flag(),
     # -- methods: beside each of them
     **{
         f"methods.{method.name}.{field}": legal
@@ -316,6 +317,11 @@ def _check_base(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.{full[0]}.full_finetuning trains the base, which base_quantization={quantized!r} "
             "freezes; set one of them back."
+        )
+    if config.model.train_label_tokens and full:
+        raise ConfigError(
+            f"config.{full[0]}.full_finetuning trains the base with its embedding, of which "
+            "config.model.train_label_tokens=True would keep some rows as they were; set one of them back."
         )
     if full and config.model.dtype != "float32":
         raise ConfigError(

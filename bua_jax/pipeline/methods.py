@@ -184,7 +184,7 @@ def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, 
         ready = _texts_of(results.read(run.folder(predicted) / results.FILE))
     else:
         asked = method.load(asked_site(run, method, kind))
-        ready = Ready(asked.facts, asked.rows, functools.partial(_ask, asked, kind, cases))
+        ready = Ready(asked.facts, asked.rows, functools.partial(rows_of_slice, asked, kind, cases))
     results.write(path, kind, about, _identity(run, frozen), cases.sample_id, ready)
     notice(f"{run.step}: {len(cases)} cases")
     return {"cases": len(cases), "content": results.read(path).digest}
@@ -226,8 +226,8 @@ def _texts_of(said: results.Result) -> Ready:
     return Ready(said.about["facts"], max(1, len(said)), ask)
 
 
-def _ask(asked: Any, kind: Kind, cases: Cases, some: slice) -> Rows:
-    """The rows of a slice."""
+def rows_of_slice(asked: Any, kind: Kind, cases: Cases, some: slice) -> Rows:
+    """What a method that is ready says of a slice of the cases."""
     said = getattr(asked, kind)(cases[some])
     rows: dict[str, Any] = results.text_columns(said.text, said.cut)
     if kind == "predict":

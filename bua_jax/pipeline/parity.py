@@ -70,9 +70,9 @@ def ours(parts: Parts, batch: Arrays) -> Arrays:
         layers = jax.tree.map(lambda x, d=depth: x[:d], variables["base"]["layers"])
         ones = jnp.ones_like(variables["base"]["norm"]["scale"])
         base = {**variables["base"], "layers": layers, "norm": {"scale": ones}}
-        adapter = jax.tree.map(lambda x, d=depth: x[:d], variables["adapter"])
+        adapter = jax.tree.map(lambda x, d=depth: x[:d], variables["adapter"]["layers"])
         shallow = dataclasses.replace(model, llm=cut)
-        some = {**variables, "base": base, "adapter": adapter}
+        some = {**variables, "base": base, "adapter": {"layers": adapter}}
         part = aligned.hidden(shallow, some, embeddings, rows["positions"], rows["segments"])
         found[f"layer {depth}"] = np.asarray(part)
     trained = {g: variables[g] for g in ("projector", "adapter")}
@@ -180,6 +180,9 @@ def theirs(parts: Parts, base: Path, batch: Arrays, states: np.ndarray | None) -
             weights = [getattr(pair, f"lora_{part}")["default"].weight.grad for pair in pairs]
             key = f"gradient adapter/layers/{MODULE_OF[name]}/{name}_proj/{part.lower()}"
             found[key] = np.stack([weight.numpy().T for weight in weights])
+    if shape.tokens:
+        trained = model.get_input_embeddings().token_adapter.trainable_tokens_delta["default"]
+        found["gradient adapter/rows"] = trained.grad.numpy()
     return found
 
 

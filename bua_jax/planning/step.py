@@ -30,6 +30,7 @@ from bua_jax.training.state import create
 from bua_jax.training.step import make_step, zero_sums
 
 _BEHAVIOURS = 37  # labels of the paper's Behavior set, where the config names none
+_LABEL_TOKENS = 4  # about as many of their own a label is spelled with
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,10 @@ def abstract_model(
     labels = config.data.get("behaviours") or tuple(f"behaviour {i}" for i in range(_BEHAVIOURS))
     catalogue = Catalogue(tuple(labels), config.data.get("slots_per_day", 48), True)
     encoder = encoder_config(config, catalogue)
-    aligned = compose(
-        model, config.execution, llm, encoder, llm.vocab_size - 1 if soft_id is None else soft_id
-    )
+    spelled = min(llm.vocab_size, _LABEL_TOKENS * len(catalogue.behaviours))
+    adapter = lora_of(model, tuple(range(spelled)))
+    soft_id = llm.vocab_size - 1 if soft_id is None else soft_id
+    aligned = compose(model, config.execution, llm, adapter, encoder, soft_id)
 
     def variables() -> dict[str, Any]:
         key, ones = jax.random.key(0), jnp.ones((1, 4), jnp.int32)
@@ -74,7 +76,7 @@ def abstract_model(
             "base": quantization.quantize(base, model.base_quantization),
             "encoder": aligned.encoder.init(key, fields, ones, ones)["params"],
             "projector": aligned.projector.init(key, states)["params"],
-            "adapter": lora.init(key, lora_of(model), llm),
+            "adapter": lora.init(key, adapter, llm, base["embed_tokens"]["embedding"]),
         }
 
     return aligned, jax.eval_shape(variables)

@@ -14,6 +14,7 @@ from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.models import aligned
 from bua_jax.models.kernels import cpu
+from bua_jax.models.lora import LoraConfig
 from bua_jax.models.quantization import quantize
 from bua_jax.models.qwen2 import Qwen2
 from tests.decoding.fakes import ROUNDS, decoder, history_of, recomputed
@@ -179,12 +180,17 @@ def test_adapter_stays_apart_where_merging_would_round_it(mode: str, dtype: str)
     one = decoder(1)
     assert "lora" not in one.weights["layers"][0]
     config = dataclasses.replace(one.model.llm.config, dtype=dtype)
-    model = dataclasses.replace(one.model, llm=Qwen2(config, one.model.llm.lora))
+    shape = LoraConfig(2, 4.0, tokens=(65, 70))
+    model = dataclasses.replace(one.model, llm=Qwen2(config, shape))
     base = jax.tree.map(lambda x: x.astype(dtype), one.variables["base"])
-    variables = {**one.variables, "base": quantize(base, mode)}
+    rows = jax.random.normal(jax.random.key(1), (2, config.hidden_size))
+    adapter = {**one.variables["adapter"], "rows": rows}
+    variables = {**one.variables, "base": quantize(base, mode), "adapter": adapter}
     weights = cache.prepare(model, variables)
-    tokens = jax.random.randint(jax.random.key(0), (1, 24), 0, 200)
+    tokens = jax.random.randint(jax.random.key(0), (1, 24), 0, 200).at[0, 3:5].set(shape.tokens)
     embedded = aligned.embed(model, variables, tokens)
+    assert np.array_equal(embedded, aligned.embed(model, weights, tokens))
+    assert np.array_equal(embedded[0, 3:5], rows.astype(dtype))
     positions, segments = jnp.arange(24)[None], jnp.ones((1, 24), jnp.int32)
     empty = cache.empty_rows(model, 1, 24, dtype)
     counts = jnp.full(1, 24)

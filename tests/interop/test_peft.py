@@ -1,5 +1,6 @@
 """PEFT folders: real PEFT reads ours and we read its, and nothing damaged is used."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -96,6 +97,35 @@ def test_we_load_what_peft_wrote(base: Path, tmp_path: Path) -> None:
     assert np.abs(logits(base, adapter, found) - theirs).max() <= 1e-4
 
 
+def test_rows_of_the_embedding_are_those_of_real_peft(base: Path, tmp_path: Path) -> None:
+    """Both ways, in another order than ours, beside the projections: as PEFT's `trainable_token_indices`."""
+    torch, peft_, transformers = require("torch"), require("peft"), require("transformers")
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tokens = [int(t) for t in dict.fromkeys(TOKENS[0])][:3]
+    asked = peft_.LoraConfig(r=3, target_modules=["q_proj"], trainable_token_indices=tokens[::-1])
+    wrapped = peft_.get_peft_model(model, asked).eval()
+    with torch.no_grad():
+        for name, value in wrapped.named_parameters():
+            if "lora_" in name or "trainable_tokens" in name:
+                value.normal_(0, 0.2)
+        theirs = wrapped(torch.tensor(TOKENS)).logits.numpy()
+    wrapped.save_pretrained(tmp_path / "theirs")
+    found, adapter = peft.load(tmp_path / "theirs", CONFIG)
+    assert found.tokens == tuple(sorted(tokens))
+    assert np.abs(logits(base, adapter, found) - theirs).max() <= 1e-4
+    without = dataclasses.replace(found, tokens=())
+    rest = {"layers": adapter["layers"]}
+    assert np.abs(logits(base, rest, without) - theirs).max() > 1e-2  # the rows matter
+
+    peft.save(tmp_path / "ours", adapter, found, base=str(base), base_hash="abc", card="# x\n")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    again = peft_.PeftModel.from_pretrained(model, tmp_path / "ours").eval()
+    with torch.no_grad():
+        assert np.abs(again(torch.tensor(TOKENS)).logits.numpy() - theirs).max() <= 1e-6
+    assert_same(peft.load(tmp_path / "ours", CONFIG, base_hash="abc")[1], adapter)
+
+
 def test_round_trip(exported: Path) -> None:
     found, adapter = peft.load(exported, CONFIG, base_hash="abc")
     assert found == LORA
@@ -138,6 +168,12 @@ def test_another_shape(exported: Path) -> None:
         ({"lora_alpha": 1e300}, "lora_alpha"),
         ({"layers_to_transform": 0}, "layers_to_transform=0"),
         ({"a_factor_of_tomorrow": 0.0}, "a_factor_of_tomorrow"),
+        (
+            {"trainable_token_indices": [1, 1]},
+            r"trainable_token_indices=\[1, 1\], expected different",
+        ),
+        ({"trainable_token_indices": {"lm_head": [1]}}, "of embed_tokens alone"),
+        ({"trainable_token_indices": [4, -1]}, r"\[4, -1\]"),
     ],
 )
 def test_what_we_can_not_compute(exported: Path, tmp_path: Path, changes, text: str) -> None:

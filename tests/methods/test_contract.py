@@ -13,12 +13,13 @@ from bua_jax.alignment import bases
 from bua_jax.basics import config as configs
 from bua_jax.basics import files
 from bua_jax.basics.errors import UndeclaredError
+from bua_jax.evaluation import results
 from bua_jax.events.schema import EventStore
-from bua_jax.methods.protocol import Cases, Histories, Method, Site
+from bua_jax.methods.protocol import Cases, Histories, Kind, Method, Site
 from bua_jax.methods.table import METHODS
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.methods import asked_site, cases_about
+from bua_jax.pipeline.methods import ASKED, asked_site, cases_about, rows_of_slice
 from bua_jax.pipeline.steps import Run, ensure
 from tests.support.runs import REDUCED
 
@@ -37,13 +38,16 @@ def run(quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(config, workdir)
 
 
+def kinds(method: Method) -> tuple[Kind, ...]:
+    """What it is asked for here: of the rows that are BUA trained otherwise, one thing."""
+    return method.says if method.name == "bua" else method.says[:1]
+
+
 class Ready:
     """A method that was asked about a set of the run, and can be asked more."""
 
-    def __init__(self, run: Run, method: Method) -> None:
-        kind, name = ("generate", "days") if "generate" in method.says else (method.says[0], "test")
-        if method.name == "bua":
-            kind, name = "predict", "test"
+    def __init__(self, run: Run, method: Method, kind: Kind) -> None:
+        name = ASKED[kind][0]
         self.kind, self.method = kind, method
         step = STEPS[f"{kind}/{method.name}/{name}"]
         ensure(run, step.name, STEPS)
@@ -56,9 +60,14 @@ class Ready:
         return getattr(self.asked, self.kind)(cases)
 
 
-@pytest.fixture(scope="module", params=list(METHODS))
+@pytest.fixture(
+    scope="module",
+    params=[(name, kind) for name, method in METHODS.items() for kind in kinds(method)],
+    ids=" ".join,
+)
 def ready(request: pytest.FixtureRequest, run: Run) -> Ready:
-    return Ready(run, METHODS[request.param])
+    name, kind = request.param
+    return Ready(run, METHODS[name], kind)
 
 
 def same(one: Any, other: Any) -> None:
@@ -85,6 +94,32 @@ def test_slices_and_their_order_change_nothing(ready: Ready) -> None:
     same(ready.ask(cases.take(np.asarray(turned))), of(whole, turned))
     cut = max(1, count - 3)
     same(ready.ask(cases[:cut]), of(whole, range(cut)))
+
+
+def test_cut_and_asked_again_it_says_the_same(ready: Ready, tmp_path: Path) -> None:
+    """What was said before the cut is kept, and not asked again; the whole is as if never cut."""
+    cases, slices = ready.cases[:FEW], []
+    size = max(1, len(cases) // 3)
+
+    def written(path: Path, cut_at: int | None = None) -> results.Result:
+        asked = ready.method.load(ready.site)
+
+        def ask(some: slice) -> results.Rows:
+            if cut_at is not None and some.start >= cut_at:
+                raise KeyboardInterrupt
+            slices.append(some.start)
+            return rows_of_slice(asked, ready.kind, cases, some)
+
+        how = results.Ready(asked.facts, size, ask)
+        results.write(path, ready.kind, {}, "identity", cases.sample_id, how)
+        return results.read(path)
+
+    whole = written(tmp_path / "whole.arrow")
+    with pytest.raises(KeyboardInterrupt):
+        written(tmp_path / "cut.arrow", cut_at=size)
+    slices.clear()
+    assert written(tmp_path / "cut.arrow").digest == whole.digest
+    assert slices == [*range(size, len(cases), size)]
 
 
 def test_probabilities_are_distributions(ready: Ready) -> None:

@@ -1,5 +1,7 @@
 """LoRA against PEFT (torch, float32): forward, gradients of A and B, merging."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,3 +103,34 @@ def test_a_fresh_adapter_changes_nothing_and_has_only_its_targets(peft_model):
 def test_unknown_targets_are_refused():
     with pytest.raises(ValueError, match="targets"):
         LoraConfig(4, 8.0, ("query",))
+
+
+def test_rows_stand_in_the_place_of_the_embeddings(peft_model):
+    """As merged, and with gradients for them that are those of merged rows; 1e-5: float32 rounding."""
+    config, base = huggingface.load(peft_model[1])
+    config = dataclasses.replace(config, tie_word_embeddings=True)
+    base = {name: value for name, value in base.items() if name != "lm_head"}
+    settings = LoraConfig(4, 8.0, tokens=(3, 9))
+    adapter = lora.init(jax.random.key(0), settings, config, base["embed_tokens"]["embedding"])
+    tokens = jnp.asarray([[1, 3, 2, 9, 9, 5]])
+    plain = Qwen2(config).apply({"params": base}, tokens)
+    fresh = Qwen2(config, settings).apply({"params": base, "lora": adapter}, tokens)
+    assert np.abs(plain - fresh).max() <= 1e-5
+    changed = {**adapter, "rows": adapter["rows"] + 0.3}
+
+    def apart(adapter):
+        return jnp.sum(
+            Qwen2(config, settings).apply({"params": base, "lora": adapter}, tokens)[:, ::2]
+        )
+
+    def merged(adapter):
+        one = lora.merge(base, adapter, settings)
+        return jnp.sum(Qwen2(config).apply({"params": one}, tokens)[:, ::2])
+
+    (one, of_one), (two, of_two) = (
+        jax.jit(jax.value_and_grad(f))(changed) for f in (apart, merged)
+    )
+    assert abs(one - two) <= 1e-5 * abs(two)
+    scale = np.abs(of_two["rows"]).max()
+    assert scale > 0
+    assert np.abs(of_one["rows"] - of_two["rows"]).max() <= 1e-5 * scale

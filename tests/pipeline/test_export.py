@@ -20,6 +20,7 @@ from bua_jax.interop import peft
 from bua_jax.interop.huggingface import load_tree, tree_hash
 from bua_jax.pipeline.export import base_name, export
 from bua_jax.pipeline.finished import finished_stage, load
+from bua_jax.pipeline.parity import batch_of, differences, ours, theirs
 from tests.support.helpers import ROOT, require
 from tests.support.runs import REDUCED, verb
 
@@ -149,22 +150,63 @@ def test_a_run_starts_from_an_exported_adapter(quickstart: Path, bua: Bua, tmp_p
         assemble(ConfigDict({**config, "soft_tokens": "item"}), how, encoder, seed=7)
 
 
+def trained(quickstart: Path, workdir: Path, *flags: str) -> Path:
+    """A workdir in which stage 2 alone was trained for two steps, on the quickstart's dialogues."""
+    for name in ("data", "encoder", "windows", "dialogues"):
+        shutil.copytree(quickstart / name, workdir / name)
+    common = ("--config=configs/quickstart.py", "--config.step=stage2", f"--workdir={workdir}")
+    done = verb("train", *common, *REDUCED, "--config.stages=(2,)", *flags)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
 def test_training_from_an_adapter_starts_where_it_ended(quickstart: Path, tmp_path: Path) -> None:
     """Two steps of stage 2 alone, at a learning rate of nothing, leave the imported adapter."""
     export(quickstart, tmp_path / "adapter")
-    workdir = tmp_path / "run"
-    for name in ("data", "encoder", "windows", "dialogues"):
-        shutil.copytree(quickstart / name, workdir / name)
     still = [f"--config.stage2.{name}=0.0" for name in ("peak_lr", "initial_lr", "final_lr")]
-    flags = [*REDUCED, *still, "--config.stages=(2,)", f"--config.model.adapter={tmp_path}/adapter"]
-    done = verb(
-        "train",
-        "--config=configs/quickstart.py",
-        "--config.step=stage2",
-        f"--workdir={workdir}",
-        *flags,
-    )
-    assert done.returncode == 0, done.stderr
+    start = f"--config.model.adapter={tmp_path}/adapter"
+    workdir = trained(quickstart, tmp_path / "run", *still, start)
     before, after = load(quickstart).parts.variables, load(workdir).parts.variables
     for group in ("adapter", "projector"):
         assert tree_hash(after[group]) == tree_hash(before[group])
+
+
+def test_embeddings_of_labels_are_trained_and_exported(
+    quickstart: Path, history, tmp_path: Path
+) -> None:
+    """They move; PEFT computes the same with them, gradients included; merged, the text is the same.
+
+    The tolerance is parity's: float32 through four layers, gradients relative to their norm.
+    """
+    torch, transformers = require("torch"), require("transformers")
+    require("peft")
+    workdir = trained(quickstart, tmp_path / "run", "--config.model.train_label_tokens=True")
+    bua = load(workdir)
+    parts, shape = bua.parts, bua.parts.model.llm.lora
+    assert shape is not None
+    spelled = {i for label in bua.catalogue.behaviours for i in parts.tokenizer.encode(label)}
+    assert spelled <= set(shape.tokens)
+    table = np.asarray(parts.variables["base"]["embed_tokens"]["embedding"])
+    moved = np.abs(parts.variables["adapter"]["rows"] - table[list(shape.tokens)]).max(1)
+    assert (moved > 0).all()  # those that stand nowhere are answers that were not given
+    batch = batch_of(workdir, parts, 2)
+    mine = ours(parts, batch)
+    found = differences(mine, theirs(parts, NANO, batch, mine["states"]), batch["segments"] > 0)
+    assert "gradient adapter/rows" in found
+    assert max(found.values()) < 1e-3
+    export(workdir, tmp_path / "merged", merge=True)
+    merged = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "merged", dtype=torch.float32
+    )
+    said = bua.describe(history)["key_behaviours"]
+    first = bua.first_turn(history, INSTRUCTIONS["key_behaviours"])
+    count = bua.decoding.max_new_tokens
+    assert greedy(merged.eval(), tmp_path / "merged", bua, first, count) == said
+    export(workdir, tmp_path / "adapter")
+    had = ConfigDict(finished_stage(workdir)[1]["config"])
+    model = ConfigDict({**had.model, "adapter": str(tmp_path / "adapter")})
+    again = assemble(model, had.execution, workdir / "encoder", seed=7)
+    assert tree_hash(again.variables["adapter"]) == tree_hash(parts.variables["adapter"])
+    model.train_label_tokens = False
+    with pytest.raises(MismatchError, match=r"with the embeddings of \d+ tokens, but the config"):
+        assemble(model, had.execution, workdir / "encoder", seed=7)
