@@ -42,6 +42,11 @@ def resolve(path: str) -> Path:
     raise ConfigError(f"There is no config file {path}. The shipped ones are {names}.")
 
 
+def module_of(path: str) -> ModuleType:
+    """A config file, evaluated: as given, or else among the shipped ones. Raises `ConfigError`."""
+    return _module(resolve(path))
+
+
 def _module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"bua_config_{path.stem}", path)
     assert spec is not None
@@ -53,7 +58,7 @@ def _module(path: Path) -> ModuleType:
 
 def load(path: str, arg: str = "") -> ConfigDict:
     """Evaluates a config file (`configs/stage2.py`) with its argument (`data=foursquare_nyc`)."""
-    config = _module(resolve(path)).get_config(arg)
+    config = module_of(path).get_config(arg)
     config.lock()
     return config
 

@@ -157,8 +157,8 @@ def _read_config(path: Path) -> tuple[LoraConfig, str]:
 
 def _tokens(path: Path, values: Mapping[str, Any]) -> tuple[int, ...]:
     """The ids whose rows of the embedding an adapter holds, in the order of its rows."""
-    said = values.get("trainable_token_indices") or []
-    found = said.get("embed_tokens") if isinstance(said, dict) and len(said) == 1 else said
+    said: Any = values.get("trainable_token_indices") or []
+    found: Any = said.get("embed_tokens") if isinstance(said, dict) and len(said) == 1 else said
     whole = isinstance(found, list) and all(type(i) is int and i >= 0 for i in found)
     if not whole or len(set(found)) < len(found):
         raise CheckpointError(

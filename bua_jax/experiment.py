@@ -1,0 +1,71 @@
+"""Builds a table of the paper, or one of your own: rows times seeds, with intervals and the paper's claims.
+
+Examples:
+  python -m bua_jax.experiment --experiment=configs/experiments/table14.py:scale=tiny --workdir=runs/tiny
+  python -m bua_jax.experiment --experiment=configs/experiments/table4.py --dry_run
+  python -m bua_jax.experiment --experiment=configs/experiments/table4.py --rows='Ours,item-emb' --seeds=1,2
+  python -m bua_jax.experiment --experiment=configs/experiments/table4.py --show=Ours/3
+  python -m bua_jax.experiment --experiment=configs/experiments/table4.py --publish=docs/results
+
+scale= is tiny, laptop (the default) or paper, which is planned only. Cells share the steps that they have in
+common; the same command goes on after any interruption; several processes may run it on one disk. A cell
+that fails is passed over and named at the end, with exit code 1.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from bua_jax import cli
+from bua_jax.basics.errors import ConfigError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("experiment", "", "Experiment file[:scale=tiny|laptop|paper].")
+flags.DEFINE_string("workdir", "runs/paper", "Folder that all experiments may share.")
+flags.DEFINE_bool("dry_run", False, "Say what would be built, and stop.")
+flags.DEFINE_list("rows", [], "Only these rows.")
+flags.DEFINE_list("seeds", [], "Only these seeds.")
+flags.DEFINE_string("show", "", "Say what a cell (ROW/SEED) was built from, and stop.")
+flags.DEFINE_string("publish", "", "Folder for the page and its json, of a whole table.")
+cli.define_take_over()
+
+
+def main() -> None:
+    if not FLAGS.experiment:
+        raise ConfigError(
+            "Name the experiment: --experiment=configs/experiments/table4.py (and :scale=tiny to try it)."
+        )
+    from bua_jax.basics.console import out
+    from bua_jax.experiments import publish, run
+    from bua_jax.experiments.experiment import cells, chosen, load, named
+    from bua_jax.pipeline import checks
+    from bua_jax.pipeline.chain import PURPOSES
+    from bua_jax.planning.estimate import on_the_papers_machine
+
+    asked, workdir = load(FLAGS.experiment), Path(FLAGS.workdir)
+    checks.check_workdir(workdir)
+    every = cells(asked)
+    for cell in every:
+        checks.check(cell.config, PURPOSES)
+    if FLAGS.show:
+        out.print_json(data=run.provenance(named(every, FLAGS.show), workdir))
+        return
+    some = chosen(every, FLAGS.rows, FLAGS.seeds)
+    run.print_plan(some, workdir, on_the_papers_machine if asked.scale.planned else None)
+    if FLAGS.dry_run:
+        return
+    if asked.scale.planned:
+        raise ConfigError("This scale is planned only: add --dry_run, or choose scale=laptop.")
+    failed = run.build_cells(asked, some, workdir, take_over=FLAGS.take_over)
+    if done := [cell for cell in some if cell.name not in failed]:
+        command = publish.command_of(FLAGS.experiment, FLAGS.rows, FLAGS.seeds)
+        folder = Path(FLAGS.publish) if FLAGS.publish else None
+        publish.show(asked, done, every, workdir, command, folder)
+    for name, why in failed.items():
+        out.print(f"failed: {name}: {why}", markup=False)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,179 @@
+"""Validation losses of rows that train in other ways, task by task (Figure 4)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from bua_jax.basics import files
+from bua_jax.basics.errors import DataError
+from bua_jax.dialogue.rounds import TASKS
+from bua_jax.evaluation import plots, tables
+from bua_jax.evaluation.differences import LEAST_SEEDS, LEVEL
+from bua_jax.experiments.experiment import Cell, Experiment
+from bua_jax.experiments.run import provenance, run_of
+from bua_jax.training.writers import read_scalars
+
+_PREFIX = "validation/task/"
+
+
+def losses_of(cell: Cell, workdir: Path) -> dict[str, list[tuple[float, float]]]:
+    """By task: (share of its stage's steps, validation loss) at each evaluation.
+
+    Raises `DataError` where there are none.
+    """
+    run = run_of(cell, workdir)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for stage in cell.steps:
+        records = read_scalars(run.folder(stage))
+        last = max((record["step"] for record in records), default=1)
+        for record in records:
+            for name in (name for name in record if name.startswith(_PREFIX)):
+                point = (round(record["step"] / last, 4), record[name])
+                found.setdefault(name.removeprefix(_PREFIX), []).append(point)
+    if not found:
+        raise DataError(
+            f"The cell {cell.name} has no validation losses in {run.folder(cell.steps[-1])}/metrics.jsonl: "
+            "remove that folder and run the same command again."
+        )
+    return found
+
+
+def collect(
+    experiment: Experiment, cells: Sequence[Cell], workdir: Path, command: str
+) -> dict[str, Any]:
+    """What NAME.json holds. cells: the finished ones."""
+    losses: dict[str, dict[int, Any]] = {}
+    for cell in cells:
+        losses.setdefault(cell.row.name, {})[cell.seed] = losses_of(cell, workdir)
+    return {
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "reference": experiment.reference,
+        "command": command,
+        "config": experiment.scale.config,
+        "fields": {
+            n: list(v) if isinstance(v, tuple) else v for n, v in experiment.scale.fields.items()
+        },
+        "losses": {
+            row: {str(s): one for s, one in by_seed.items()} for row, by_seed in losses.items()
+        },
+        "cells": {cell.name: provenance(cell, workdir) for cell in cells},
+    }
+
+
+def _ends(losses: Mapping[str, Any], task: str, which: str) -> dict[str, float]:
+    """By seed: the first or the lowest loss of a task."""
+    found = {}
+    for seed, by_task in losses.items():
+        if values := [value for _, value in by_task.get(task, ())]:
+            found[seed] = values[0] if which == "first" else min(values)
+    return found
+
+
+def compared(said: Mapping[str, Any], row: str, task: str, which: str) -> dict[str, Any] | None:
+    """The reference's loss minus the row's, paired by seed; None where one lacks the task.
+
+    The interval is Student's t over seeds, and absent below `LEAST_SEEDS` of them.
+    """
+    one, other = (_ends(said["losses"].get(r, {}), task, which) for r in (said["reference"], row))
+    seeds = sorted(one.keys() & other.keys(), key=int)
+    if not seeds:
+        return None
+    y = np.array([one[seed] - other[seed] for seed in seeds])
+    found: dict[str, Any] = {
+        "reference": float(np.mean([one[seed] for seed in seeds])),
+        "row": float(np.mean([other[seed] for seed in seeds])),
+        "difference": float(y.mean()),
+        "seeds": len(seeds),
+    }
+    if len(seeds) >= LEAST_SEEDS:
+        reach = float(stats.t.ppf((1 + LEVEL) / 2, len(y) - 1) * y.std(ddof=1) / len(y) ** 0.5)
+        found |= {"low": found["difference"] - reach, "high": found["difference"] + reach}
+    return found
+
+
+def body(said: Mapping[str, Any]) -> list[list[str]]:
+    """A line per row, task and end: both losses and their difference."""
+    found = []
+    for row in (row for row in said["losses"] if row != said["reference"]):
+        for task in TASKS:
+            for which in ("first", "lowest"):
+                if (one := compared(said, row, task, which)) is None:
+                    continue
+                interval = f" ({one['low']:+.3f} to {one['high']:+.3f})" if "low" in one else ""
+                shown = f"{one['difference']:+.3f}{interval}"
+                numbers = (f"{one['reference']:.3f}", f"{one['row']:.3f}", shown, str(one["seeds"]))
+                found.append([task, which, row, *numbers])
+    return found
+
+
+def header(said: Mapping[str, Any]) -> list[str]:
+    return [
+        "task",
+        "loss",
+        "row",
+        said["reference"],
+        "it",
+        f"{said['reference']} minus it",
+        "seeds",
+    ]
+
+
+def picture(said: Mapping[str, Any]) -> bytes:
+    """PNG: means over seeds by task; the rows but the reference are dashed."""
+    drawn = {}
+    for row, by_seed in said["losses"].items():
+        for task in TASKS:
+            lines = [by_task[task] for by_task in by_seed.values() if task in by_task]
+            if not lines or len({len(line) for line in lines}) > 1:
+                continue
+            dashed = "" if row == said["reference"] else "joint "
+            means = np.mean(lines, axis=0).tolist()
+            drawn[f"{dashed}{task}"] = [(100 * share, value) for share, value in means]
+    return plots.loss_curves(drawn, f"{said['title']} (dashed: not {said['reference']})")
+
+
+def page(said: Mapping[str, Any]) -> str:
+    """NAME.md from what NAME.json holds."""
+    name = said["experiment"]
+    return "\n".join(
+        [
+            f"# {said['title']}\n\nA command wrote this page from [{name}.json]({name}.json); do not edit "
+            "it.\n",
+            f"```bash long\n{said['command']}\n```\n",
+            "Validation loss in nats per token, mean over seeds; differences are paired by seed, with 95 % "
+            f"intervals over seeds from {LEAST_SEEDS} of them on.\n",
+            f"![validation losses by task]({name}.png)\n",
+            tables.markdown(header(said), body(said)),
+            "## Where it comes from\n",
+            tables.markdown(("of its cells", ""), facts(said)),
+        ]
+    )
+
+
+def facts(said: Mapping[str, Any]) -> list[list[str]]:
+    """Config, commits, machines and data of the cells."""
+    cells = said["cells"].values()
+
+    def all_of(name: str) -> str:
+        return "; ".join(sorted({value for cell in cells for value in cell[name]}))
+
+    return [
+        ["config", f"{said['config']}" + (", with fields in the json" if said["fields"] else "")],
+        ["commits", all_of("commits")],
+        ["machines", all_of("machines")],
+        ["data", "; ".join(sorted({str(cell["data"]) for cell in cells}))],
+    ]
+
+
+def write(said: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Writes NAME.json, .md and .png into the folder."""
+    paths = [folder / f"{said['experiment']}{ending}" for ending in (".json", ".md", ".png")]
+    files.write_json(paths[0], said)
+    files.write_text(paths[1], page(said))
+    with files.atomic_write(paths[2]) as temporary:
+        temporary.write_bytes(picture(said))
+    return paths

@@ -1,0 +1,197 @@
+"""How an experiment's table is shown: Markdown, LaTeX, CSV; all of it from what its JSON holds."""
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bua_jax.basics import files
+from bua_jax.evaluation import tables
+from bua_jax.evaluation.differences import LEAST_SEEDS
+from bua_jax.experiments.curves import facts
+from bua_jax.experiments.paper import FROM
+from bua_jax.experiments.report import MAIN
+
+
+def _percent(value: float | None, metric: str) -> str:
+    return tables.cell(value, metric)
+
+
+def _with_interval(said: Mapping[str, Any], metric: str) -> str:
+    value = _percent(said["value"], metric)
+    if said["value"] is None or said["low"] is None:
+        return value
+    return f"{value} ({_percent(said['low'], metric)} to {_percent(said['high'], metric)})"
+
+
+def _points(said: Mapping[str, Any]) -> str:
+    value, low, high = (100 * said[name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def header(said: Mapping[str, Any]) -> list[str]:
+    """Columns of the table."""
+    return [
+        "row",
+        *said["columns"],
+        f"{MAIN} minus {said['reference']}",
+        "p (Holm)",
+        "paper's",
+        "seeds needed",
+    ]
+
+
+def body(said: Mapping[str, Any]) -> list[list[str]]:
+    """The table, as text: means over seeds, and differences with their intervals."""
+    found = []
+    for name, row in said["rows"].items():
+        values = [
+            _percent((row["metrics"].get(c) or {"value": None})["value"], c)
+            for c in said["columns"]
+        ]
+        against = row.get("against", {}).get(MAIN)
+        if against is None:
+            found.append([name, *values, "", "", "", ""])
+            continue
+        p = against.get("p_holm")
+        published = against.get("published")
+        needed = against.get("seeds_needed") or ("more people" if against.get("judged") else "")
+        found.append(
+            [
+                name,
+                *values,
+                _points(against),
+                "" if p is None else f"{p:.3g}",
+                "" if published is None else f"{100 * published:+.1f}",
+                str(needed),
+            ]
+        )
+    return found
+
+
+def spread(said: Mapping[str, Any]) -> list[list[str]]:
+    """Each row's rec_w by seed, and its mean with the interval."""
+    found = []
+    for name, row in said["rows"].items():
+        one = row["metrics"][MAIN]
+        by_seed = ", ".join(
+            f"{s}: {100 * v:.1f}" for s, v in zip(row["seeds"], one["by_seed"], strict=True)
+        )
+        deviation = statistics.stdev(one["by_seed"]) * 100 if len(row["seeds"]) > 1 else None
+        found.append(
+            [
+                name,
+                _with_interval(one, MAIN),
+                one["over"],
+                "-" if deviation is None else f"{deviation:.1f}",
+                by_seed,
+            ]
+        )
+    return found
+
+
+def claims(said: Mapping[str, Any]) -> list[list[str]]:
+    """What the paper says, and whether it holds here."""
+    found = []
+    for claim in said["claims"]:
+        p = claim["probability"]
+        shown = "-" if p is None else f"{p:.2f}"
+        found.append(
+            [f"{claim['above']} above {claim['below']}", claim["metric"], claim["verdict"], shown]
+        )
+    return found
+
+
+def published_rows(said: Mapping[str, Any]) -> list[list[str]]:
+    """The paper's own numbers of the rows."""
+    return [
+        [
+            name,
+            f"{one['table']}, {one['row']}",
+            *(_percent(one["values"].get(c), c) for c in said["columns"]),
+        ]
+        for name, row in said["rows"].items()
+        if (one := row.get("published"))
+    ]
+
+
+def page(said: Mapping[str, Any]) -> str:
+    """NAME.md from what NAME.json holds."""
+    name = said["experiment"]
+    seeds = sorted({seed for row in said["rows"].values() for seed in row["seeds"]})
+    few = len(seeds) < LEAST_SEEDS
+    over = "people alone, as there are too few seeds for more" if few else "seeds and people"
+    parts = [
+        f"# {said['title']}\n\nA command wrote this page from [{name}.json]({name}.json); do not edit it.\n",
+        f"```bash long\n{said['command']}\n```\n",
+        f"{said['n']:,} test windows of {said['people']:,} people, {len(seeds)} seeds. Means over seeds, in "
+        f"percent, log-loss in nats; 95 % intervals over {over}. [What the metrics mean]"
+        "(../experiments.md#metrics).\n",
+        tables.markdown(header(said), body(said)),
+    ]
+    if incomplete := [n for n, row in said["rows"].items() if len(row["seeds"]) < len(seeds)]:
+        parts.append(f"Fewer seeds than others have: {', '.join(incomplete)}.\n")
+    if said["claims"]:
+        parts += ["## What the paper claims\n"]
+        parts += [tables.markdown(("claim", "in", "here", "probability"), claims(said))]
+    parts += ["## By seed\n"]
+    columns = ("row", f"{MAIN} (95 %)", "interval over", "sd of seeds", "seed: value")
+    parts += [tables.markdown(columns, spread(said))]
+    if rows := published_rows(said):
+        notes = [
+            row["published"]["footnote"] for row in said["rows"].values() if "published" in row
+        ]
+        parts += [f"## The paper's numbers\n\n{FROM}. Not to be met, only ordered alike.\n"]
+        parts += [tables.markdown(("row", "is", *said["columns"]), rows)]
+        parts += [f"{note}\n" for note in notes if note]
+    parts += ["## Where it comes from\n", tables.markdown(("of its cells", ""), _facts(said))]
+    if notes := [f"- {n}: {row['note']}" for n, row in said["rows"].items() if row["note"]]:
+        parts.append("\n".join(notes) + "\n")
+    return "\n".join(parts)
+
+
+def _facts(said: Mapping[str, Any]) -> list[list[str]]:
+    minutes = sum(cell["minutes"] for cell in said["cells"].values())
+    return [
+        *facts(said),
+        ["test windows", said["windows"]],
+        ["minutes, shared steps counted in each cell", f"{minutes:.0f}"],
+    ]
+
+
+_TEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$"})
+
+
+def latex(said: Mapping[str, Any]) -> str:
+    """The table for a paper (booktabs)."""
+    columns = header(said)
+    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
+    for number, row in enumerate([columns, *body(said)]):
+        lines.append(" & ".join(cell.translate(_TEX) for cell in row) + r" \\")
+        if number == 0:
+            lines.append(r"\midrule")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def comma_separated(said: Mapping[str, Any]) -> str:
+    """A line per row, seed and metric, in shares and nats."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("row", "seed", "metric", "value"))
+    for name, row in said["rows"].items():
+        for metric, one in row["metrics"].items():
+            for seed, value in zip(row["seeds"], one["by_seed"], strict=True):
+                writer.writerow((name, seed, metric, "" if value is None else f"{value:.6f}"))
+    return text.getvalue()
+
+
+def write(said: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Writes NAME.json, .md, .tex and .csv into the folder."""
+    shown = {".md": page(said), ".tex": latex(said), ".csv": comma_separated(said)}
+    paths = [folder / f"{said['experiment']}{ending}" for ending in (".json", *shown)]
+    files.write_json(paths[0], said)
+    for path in paths[1:]:
+        files.write_text(path, shown[path.suffix])
+    return paths

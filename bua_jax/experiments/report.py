@@ -1,0 +1,199 @@
+"""An experiment's table from the result files of its cells: every number with its interval, every claim.
+
+Nothing is predicted here. What a page shows is a function of what its JSON holds, so that a published page
+can be checked against it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bua_jax.basics.errors import MismatchError
+from bua_jax.evaluation import results
+from bua_jax.evaluation.counts import Counts, count, metrics
+from bua_jax.evaluation.differences import (
+    LEAST_SEEDS,
+    Difference,
+    difference,
+    holm,
+    seeds_needed,
+    table,
+)
+from bua_jax.events.groups import behaviour_groups
+from bua_jax.events.windows import shown_id
+from bua_jax.experiments.experiment import LOWER_IS_BETTER, Cell, Claim, Experiment
+from bua_jax.experiments.paper import FOOTNOTES, PUBLISHED
+from bua_jax.experiments.run import provenance, run_of
+from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.windows import load_set
+
+MAIN = "rec_w"
+"""The metric of the family that p-values are corrected over; the others describe."""
+
+
+# --------------------------------------------------------------------------------- what cells say
+
+
+def counts_of(cell: Cell, workdir: Path) -> tuple[Counts, dict[str, Any], str]:
+    """(counts per test person, groups of behaviours, fingerprint of the windows) of a finished cell.
+
+    Raises `DataError` where its result file is missing or damaged, `MismatchError` where it is about
+    other windows.
+    """
+    run = run_of(cell, workdir)
+    store = load_store(run)
+    frozen = load_set(run, "test", store)
+    (step,) = cell.steps
+    said = results.read(run.folder(step) / results.FILE)
+    names = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
+    said = said.take(results.rows_of(said, frozen.fingerprint, names))
+    targets, people = store.behaviour[frozen.windows.end], frozen.windows.user
+    size = len(store.catalogue.behaviours)
+    found = count(people, targets, said.label, size, said.probability)
+    return found, behaviour_groups(store), frozen.fingerprint
+
+
+def collect(
+    experiment: Experiment, cells: Sequence[Cell], workdir: Path, command: str
+) -> dict[str, Any]:
+    """What NAME.json holds. cells: the finished ones. Raises as `counts_of`."""
+    counts: dict[str, dict[int, Counts]] = {}
+    groups: dict[str, Any] = {}
+    windows: dict[str, str] = {}
+    for cell in cells:
+        found, groups, windows[cell.name] = counts_of(cell, workdir)
+        counts.setdefault(cell.row.name, {})[cell.seed] = found
+    if len(set(windows.values())) > 1:
+        (one, first), (two, second) = _two_kinds(windows)
+        raise MismatchError(
+            f"The cell {one} is about the test windows {first}, and {two} about {second}: rows of one table "
+            "must leave data, splits and windows as they are."
+        )
+    rows = {
+        row.name: _row(experiment, row.name, counts, groups)
+        for row in experiment.rows
+        if row.name in counts
+    }
+    family = {
+        name: said["against"][MAIN]["p"]
+        for name, said in rows.items()
+        if "against" in said and said["against"][MAIN]["p"] is not None
+    }
+    for name, p in holm(family).items():
+        rows[name]["against"][MAIN]["p_holm"] = p
+    return {
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "reference": experiment.reference,
+        "columns": list(experiment.columns),
+        "command": command,
+        "config": experiment.scale.config,
+        "fields": _plain(experiment.scale.fields),
+        "windows": next(iter(windows.values()), ""),
+        "people": len(next(iter(next(iter(counts.values())).values())).nll) if counts else 0,
+        "n": int(next(iter(next(iter(counts.values())).values())).support.sum()) if counts else 0,
+        "rows": rows,
+        "claims": [_claim(claim, counts, groups) for claim in experiment.claims],
+        "cells": {cell.name: provenance(cell, workdir) for cell in cells},
+    }
+
+
+def _two_kinds(windows: Mapping[str, str]) -> list[tuple[str, str]]:
+    """A cell of each of two fingerprints."""
+    by_kind = {fingerprint: name for name, fingerprint in windows.items()}
+    return [(name, fingerprint) for fingerprint, name in by_kind.items()][:2]
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
+
+
+def _tables(
+    counts: Mapping[int, Counts], seeds: Sequence[int], metric: str, groups: Mapping[str, Any]
+) -> np.ndarray:
+    """float64[S, P]: people's shares in a metric, by seed; NaN where the metric is of nothing."""
+    return table([counts[seed] for seed in seeds], lambda c: metrics(c, groups)[metric])
+
+
+def _row(
+    experiment: Experiment,
+    name: str,
+    counts: Mapping[str, Mapping[int, Counts]],
+    groups: Mapping[str, Any],
+) -> dict[str, Any]:
+    row, own, other = experiment.row(name), counts[name], counts.get(experiment.reference)
+    published = PUBLISHED.get(row.published) if row.published else None
+    said: dict[str, Any] = {
+        "method": row.method,
+        "fields": _plain(row.fields),
+        "note": row.note,
+        "seeds": sorted(own),
+        "metrics": {},
+    }
+    columns = [
+        c for c in experiment.columns if c in metrics(next(iter(own.values())).total(), groups)
+    ]
+    for metric in columns:
+        said["metrics"][metric] = _value(difference(_tables(own, sorted(own), metric, groups)))
+    if published is not None:
+        said["published"] = {
+            "table": published.table,
+            "row": published.row,
+            "values": {m: v for m in columns if (v := published.value(m)) is not None},
+            "footnote": FOOTNOTES.get((published.table, published.row), ""),
+        }
+    if name == experiment.reference or other is None:
+        return said
+    seeds = sorted(own.keys() & other.keys())
+    if not seeds:
+        return said
+    said["against"] = {}
+    for metric in columns:
+        if metric not in metrics(next(iter(other.values())).total(), groups):
+            continue
+        y = _tables(own, seeds, metric, groups) - _tables(other, seeds, metric, groups)
+        said["against"][metric] = _value(found := difference(y))
+        if metric == MAIN and published is not None:
+            said["against"][metric] |= _as_published(experiment, published, found)
+    return said
+
+
+def _value(found: Difference) -> dict[str, Any]:
+    """A difference as JSON; None for what is of nothing."""
+    said = {name: value for name, value in asdict(found).items() if name != "variance"}
+    numbers = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in said.items()}
+    return {**numbers, "by_seed": [None if np.isnan(v) else v for v in found.by_seed]}
+
+
+def _as_published(experiment: Experiment, published: Any, found: Difference) -> dict[str, Any]:
+    """The paper's difference, and how many seeds it would take to see it here."""
+    of = experiment.row(experiment.reference).published
+    if of is None:
+        return {}
+    effect = published.value(MAIN) - PUBLISHED[of].value(MAIN)
+    enough = len(found.by_seed) >= LEAST_SEEDS and effect
+    return {
+        "published": round(effect, 6),
+        "seeds_needed": seeds_needed(found.variance, effect) if enough else None,
+        "judged": bool(enough),
+    }
+
+
+def _claim(
+    claim: Claim, counts: Mapping[str, Mapping[int, Counts]], groups: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Held, not held or undecided, and with which probability it holds."""
+    said: dict[str, Any] = {**asdict(claim), "verdict": "undecided", "probability": None}
+    above, below = counts.get(claim.above, {}), counts.get(claim.below, {})
+    seeds = sorted(above.keys() & below.keys())
+    if not seeds:
+        return said
+    y = _tables(above, seeds, claim.metric, groups) - _tables(below, seeds, claim.metric, groups)
+    found = difference(-y if claim.metric in LOWER_IS_BETTER else y)
+    said |= {"probability": found.probability, "over": found.over}
+    if found.low > 0 or found.high < 0:
+        said["verdict"] = "held" if found.low > 0 else "not held"
+    return said

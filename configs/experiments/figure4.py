@@ -1,0 +1,14 @@
+"""Figure 4: stage after stage against all at once, validation losses by task (Appendix S).
+
+python -m bua_jax.experiment --experiment=configs/experiments/figure4.py:scale=laptop --workdir=runs/paper
+"""
+
+from bua_jax.experiments.experiment import Experiment, Row, Scale
+
+STAGED, JOINT = "staged", "joint"
+
+
+def get_experiment(scale: Scale) -> Experiment:
+    curves = {STAGED: ("stage1", "stage2", "stage3"), JOINT: ("joint",)}
+    rows = (Row(STAGED), Row(JOINT, method="bua_joint"))
+    return Experiment("figure4", "Figure 4: staged and joint", scale, rows, STAGED, curves=curves)

@@ -1,0 +1,116 @@
+"""An experiment as data: what cannot be is said before anything is built."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bua_jax.basics import config as configs
+from bua_jax.basics.errors import ConfigError
+from bua_jax.experiments.experiment import (
+    SCALES,
+    Claim,
+    Experiment,
+    Row,
+    cells,
+    check,
+    chosen,
+    load,
+    named,
+)
+from bua_jax.experiments.paper import COLUMNS, FOOTNOTES, PUBLISHED
+from tests.experiments.files import SMALL, experiment
+
+SHIPPED = sorted(p.stem for p in (configs.folder() / "experiments").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("scale", list(SCALES))
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_experiments_expand(name: str, scale: str) -> None:
+    found = load(f"configs/experiments/{name}.py:scale={scale}")
+    made = cells(found)
+    assert len(made) == len(found.rows) * len(SCALES[scale].seeds)
+    assert len({cell.name for cell in made}) == len(made)
+    for cell in made:
+        assert cell.config.seed == cell.seed
+        for field, value in cell.row.fields.items():
+            assert configs.settings(cell.config, [field])[field] == (
+                list(value) if isinstance(value, tuple) else value
+            )
+
+
+def with_rows(*rows: Row, **changes) -> Experiment:
+    return dataclasses.replace(experiment(), rows=(*experiment().rows, *rows), **changes)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (with_rows(Row("majority")), "several rows called 'majority'"),
+        (with_rows(reference="nobody"), "'nobody', which is no row"),
+        (with_rows(claims=(Claim("majority", "nobody"),)), "'nobody', which is no row"),
+        (
+            with_rows(claims=(Claim("majority", "the same", "beauty"),)),
+            "'beauty', which is no column",
+        ),
+        (with_rows(columns=("rec_w", "beauty")), "the column 'beauty'"),
+        (with_rows(Row("x", method="nobody")), "'nobody' is no method that predicts"),
+        (with_rows(Row("x", method="last_day")), "'last_day' is no method that predicts"),
+        (with_rows(Row("x", published=("Table 9", "x"))), "not in experiments/paper.py"),
+        (with_rows(scale=dataclasses.replace(SMALL, seeds=(1, 1))), r"the seeds \(1, 1\)"),
+        (with_rows(scale=dataclasses.replace(SMALL, seeds=())), r"the seeds \(\)"),
+        (with_rows(curves={"majority": ("stage9",)}), "no stage 'stage9' to draw"),
+    ],
+)
+def test_what_cannot_be_is_said(found: Experiment, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check(found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"stage2.los": "token_mean"},
+            r"row 'x': the config has no field 'stage2.los'.*stage2.loss",
+        ),
+        ({"stages": 7}, "row 'x': stages=7"),
+    ],
+)
+def test_fields_of_rows_are_fields(fields, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        cells(with_rows(Row("x", fields)))
+
+
+def test_files_and_scales(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'huge' is none of tiny, laptop, paper"):
+        load("configs/experiments/table4.py:scale=huge")
+    with pytest.raises(ConfigError, match="no get_experiment"):
+        load("configs/quickstart.py")
+    with pytest.raises(ConfigError, match="no config file"):
+        load("configs/experiments/table99.py")
+
+
+def test_rows_and_seeds_are_chosen() -> None:
+    every = cells(experiment())
+    assert [c.name for c in chosen(every, ["majority"], ["2", "1"])] == ["majority/1", "majority/2"]
+    assert len(chosen(every, [], [])) == len(every) == 20
+    for rows, seeds in ((["x"], []), ([], ["9"])):
+        with pytest.raises(ConfigError, match="there are: "):
+            chosen(every, rows, seeds)
+    assert named(every, "majority/3").seed == 3
+    with pytest.raises(ConfigError, match="no such cell"):
+        named(every, "majority/9")
+
+
+def test_published_numbers_are_those_of_the_paper() -> None:
+    """Spot checks by hand, and: a row that contradicts the paper has its footnote."""
+    assert PUBLISHED["Table 4", "w/o loss balance"].value("tail") == 0.197
+    assert PUBLISHED["Table 14", "SASRec"].value("rec_w") == 0.589
+    assert PUBLISHED["Table 1", "BUA"].value("log_loss") is None
+    assert all(len(row.values) == len(COLUMNS) for row in PUBLISHED.values())
+    for key, row in PUBLISHED.items():
+        overall, *groups = row.values[2:]
+        if overall > max(groups) or (row.row == "BehaveGPT" and row.values[0] != 0.567):
+            assert key in FOOTNOTES
+    assert FOOTNOTES.keys() <= PUBLISHED.keys()

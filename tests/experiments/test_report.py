@@ -1,0 +1,198 @@
+"""The verb from end to end on systems that count; tables that are what the result files give."""
+
+import copy
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bua_jax.basics.errors import DataError
+from bua_jax.evaluation import results
+from bua_jax.evaluation.prediction import prediction_metrics
+from bua_jax.events.groups import behaviour_groups
+from bua_jax.experiments import curves, pages, publish, report, run
+from bua_jax.experiments.experiment import cells
+from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.windows import load_set
+from tests.experiments.files import PLAIN, SMOOTH, experiment, write
+from tests.support.helpers import ROOT
+from tests.support.runs import verb
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A workdir in which the verb has built the small experiment, and the experiment's file."""
+    folder = tmp_path_factory.mktemp("experiment")
+    argument = write(folder / "small.py")
+    done = verb("experiment", f"--experiment={argument}", f"--workdir={folder / 'w'}")
+    assert done.returncode == 0, done.stderr
+    assert "20 cells: " in done.stdout
+    assert "## What the paper claims" in done.stdout
+    return folder / "w", argument
+
+
+@pytest.fixture(scope="module")
+def said(built: tuple[Path, str]) -> dict[str, Any]:
+    return json.loads((built[0] / "experiments" / "small" / "small.json").read_text())
+
+
+def test_numbers_are_those_of_the_result_files(built, said) -> None:
+    """Scored again, each cell by itself, with what scores a single run."""
+    for cell in cells(experiment()):
+        made = run.run_of(cell, built[0])
+        store = load_store(made)
+        frozen = load_set(made, "test", store)
+        found = results.read(made.folder(cell.steps[0]) / results.FILE)
+        targets = store.behaviour[frozen.windows.end]
+        expected = prediction_metrics(
+            targets, found.label, behaviour_groups(store), found.probability
+        )
+        row = said["rows"][cell.row.name]
+        at = row["seeds"].index(cell.seed)
+        for metric, one in row["metrics"].items():
+            assert one["by_seed"][at] == pytest.approx(expected[metric], abs=1e-9), metric
+
+
+def test_one_config_under_two_names_differs_by_nothing(said) -> None:
+    against = said["rows"]["the same"]["against"]["rec_w"]
+    assert (against["value"], against["p"], against["p_holm"]) == (0, 1, 1)
+    verdicts = {(c["above"], c["below"]): c["verdict"] for c in said["claims"]}
+    assert verdicts[PLAIN, "the same"] == "undecided"
+
+
+def test_claims_have_the_side_that_the_numbers_have(said) -> None:
+    rows = said["rows"]
+    for claim in said["claims"]:
+        above, below = (
+            rows[claim[n]]["metrics"][claim["metric"]]["value"] for n in ("above", "below")
+        )
+        better = above < below if claim["metric"] == "log_loss" else above > below
+        if claim["verdict"] != "undecided":
+            assert (claim["verdict"] == "held") == better
+        assert above == below or (claim["probability"] > 0.5) == better
+    assert any(claim["verdict"] == "held" for claim in said["claims"])  # else nothing was seen here
+    assert any(claim["verdict"] == "not held" for claim in said["claims"])
+
+
+def test_equal_cells_were_built_once(built) -> None:
+    """Twenty cells of two fits by seed, and of one data set."""
+    kinds = {
+        p.parent.name: len(list(p.parent.iterdir())) for p in (built[0] / "steps").glob("data/*")
+    }
+    assert kinds == {"data": 1}
+    assert (
+        len(list((built[0] / "steps" / "predict" / "markov" / "test").glob("*/record.json"))) == 10
+    )
+
+
+def test_again_it_builds_nothing(built) -> None:
+    records = {p: p.stat().st_mtime_ns for p in built[0].rglob("record.json")}
+    flags = (f"--experiment={built[1]}", f"--workdir={built[0]}")
+    done = verb("experiment", *flags, "--rows=majority")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"5 cells: (\d+) steps, (\d+) distinct, \2 done, about 0 min", done.stdout)
+    assert {p: p.stat().st_mtime_ns for p in built[0].rglob("record.json")} == records
+
+
+def test_a_cell_says_what_it_comes_from(built) -> None:
+    flags = (f"--experiment={built[1]}", f"--workdir={built[0]}")
+    done = verb("experiment", *flags, "--show=majority/2")
+    found = json.loads(done.stdout)
+    assert set(found["ids"]) == {"data", "windows/test", "fit/majority", "predict/majority/test"}
+    for folder in found["folders"].values():
+        assert (built[0] / folder / "record.json").is_file()
+    wrong = verb("experiment", *flags, "--show=majority/9")
+    assert wrong.returncode == 2
+    assert "there is no such cell" in wrong.stderr
+
+
+def test_without_an_experiment_it_says_so() -> None:
+    done = verb("experiment")
+    assert done.returncode == 2
+    assert "--experiment=configs/experiments/table4.py" in done.stderr
+
+
+def test_a_failed_seed_leaves_a_row_with_fewer(built, said) -> None:
+    some = [cell for cell in cells(experiment()) if cell.name != f"{SMOOTH}/4"]
+    found = report.collect(experiment(), some, built[0], "command")
+    assert found["rows"][SMOOTH]["seeds"] == [1, 2, 3, 5]
+    assert found["rows"][SMOOTH]["against"]["rec_w"]["over"] == "people"
+    assert f"Fewer seeds than others have: {SMOOTH}." in pages.page(found)
+    assert found["rows"][PLAIN] == said["rows"][PLAIN]
+
+
+def test_a_table_is_published_whole_and_from_a_known_commit(said, tmp_path: Path) -> None:
+    names = [cell.name for cell in cells(experiment())]
+    known = copy.deepcopy(said)
+    for cell in known["cells"].values():
+        cell["commits"] = ["0123456789ab"]
+    publish.check_whole(known, names)
+    with pytest.raises(DataError, match=r"1 cells are not built, for example other/1"):
+        publish.check_whole(known, [*names, "other/1"])
+    for unknown in ("None", "0123456789ab+"):
+        known["cells"]["majority/1"]["commits"] = [unknown]
+        with pytest.raises(DataError, match="majority/1 was built at the commit"):
+            publish.check_whole(known, names)
+
+
+def test_every_form_has_every_row(said, tmp_path: Path) -> None:
+    paths = {path.suffix: path for path in pages.write(said, tmp_path)}
+    assert json.loads(paths[".json"].read_text()) == said
+    for name in said["rows"]:
+        assert f"| {name} |" in paths[".md"].read_text()
+        assert f"\n{name.replace('_', chr(92) + '_')} & " in paths[".tex"].read_text()
+    lines = list(csv.DictReader(io.StringIO(paths[".csv"].read_text())))
+    assert len(lines) == sum(len(r["metrics"]) * len(r["seeds"]) for r in said["rows"].values())
+    assert (
+        "Prec_w .644 and Rec_w .642" in paths[".md"].read_text()
+    )  # the footnote of a published row
+    assert "rec\\_w" in paths[".tex"].read_text()
+
+
+def test_published_pages_are_what_their_json_gives() -> None:
+    """No number in them is typed."""
+    for path in (ROOT / "docs" / "results").glob("*.json"):
+        found = json.loads(path.read_text())
+        if "experiment" in found:
+            shown = curves if "losses" in found else pages
+            assert path.with_suffix(".md").read_text() == shown.page(found)
+
+
+def test_curves_are_held_against_each_other_by_seed() -> None:
+    """By hand: lowest losses 1.0 and 1.5 (seed 1), 1.2 and 1.4 (seed 2)."""
+    said = {
+        "experiment": "x",
+        "title": "X",
+        "reference": "staged",
+        "command": "c",
+        "config": "f",
+        "fields": {},
+        "cells": {},
+        "losses": {
+            "staged": {
+                "1": {"prediction": [[0.5, 2.0], [1.0, 1.0]]},
+                "2": {"prediction": [[0.5, 1.2], [1.0, 1.3]]},
+            },
+            "joint": {
+                "1": {"prediction": [[0.5, 1.5], [1.0, 1.9]]},
+                "2": {"prediction": [[0.5, 3.0], [1.0, 1.4]]},
+            },
+        },
+    }
+    found = curves.compared(said, "joint", "prediction", "lowest")
+    assert found == {"reference": 1.1, "row": 1.45, "difference": pytest.approx(-0.35), "seeds": 2}
+    assert curves.compared(said, "joint", "refinement", "lowest") is None
+    five = {str(s): {"prediction": [[1.0, float(s)]]} for s in range(5)}
+    said["losses"] = {"staged": five, "joint": {s: {"prediction": [[1.0, 1.0]]} for s in five}}
+    found = curves.compared(said, "joint", "prediction", "first")
+    assert found is not None
+    y = np.arange(5) - 1.0
+    reach = 2.7764 * y.std(ddof=1) / 5**0.5  # t of 4 degrees of freedom
+    assert found["low"] == pytest.approx(y.mean() - reach, abs=1e-3)
+    assert "| prediction | lowest | joint |" in curves.page(said)
+    assert curves.picture(said)[:4] == b"\x89PNG"
