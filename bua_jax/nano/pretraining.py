@@ -153,12 +153,36 @@ def restore_state(folder: Path, state: Any, settings: Settings) -> tuple[int, An
                 )
         other = said["steps"] != settings.steps and step > Settings(**said).fall_begin
         if not other and step <= settings.steps:
-            like, tree = jax.tree.flatten(state)  # the file has no arrays without dimensions
-            pairs = zip(sorted(found), like, strict=True)
-            return step, jax.tree.unflatten(
-                tree, [found[name].reshape(leaf.shape) for name, leaf in pairs]
-            )
+            return step, _filled(found, state, step)
     return 0, state
+
+
+def _filled(found: dict[str, Any], state: Any, step: int) -> Any:
+    """(parameters, optimizer) with the arrays of a checkpoint, which may hold the parameters alone."""
+    params, inner = state
+    if len(found) == len(jax.tree.leaves(params)):  # moments begin anew, the schedule goes on
+        inner = jax.tree.map(lambda x: jnp.full_like(x, step) if x.ndim == 0 else x, inner)
+        return _filled_tree(found, params), inner
+    return _filled_tree(found, state)
+
+
+def _filled_tree(found: dict[str, Any], state: Any) -> Any:
+    like, tree = jax.tree.flatten(state)  # the file has no arrays without dimensions
+    pairs = zip(sorted(found), like, strict=True)
+    return jax.tree.unflatten(
+        tree, [jnp.asarray(found[name].reshape(leaf.shape), leaf.dtype) for name, leaf in pairs]
+    )
+
+
+def without_moments(path: Path, output: Path, count: int) -> None:
+    """Writes the `count` parameters of a checkpoint, rounded to bfloat16: a quarter of its size.
+
+    Pretraining goes on from that on another machine, with moments of its own.
+    """
+    found, metadata = huggingface.load_tree(path)
+    said = {name: value for name, value in metadata.items() if name != "sha256"}
+    kept = {name: found[name].astype(jnp.bfloat16) for name in sorted(found)[:count]}
+    huggingface.save_tree(output, kept, said)
 
 
 def pretrain(

@@ -11,7 +11,7 @@ import pytest
 from bua_jax.basics.errors import MismatchError
 from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
-from bua_jax.nano.pretraining import make_optimizer, pretrain, restore_state
+from bua_jax.nano.pretraining import make_optimizer, pretrain, restore_state, without_moments
 from bua_jax.nano.settings import Settings
 from tests.nano.conftest import ROWS
 
@@ -54,3 +54,28 @@ def test_a_longer_run_goes_on_from_before_the_rate_fell(
     assert restore_state(tmp_path, state, TINY)[0] == TINY.steps
     with pytest.raises(MismatchError, match=r"rate=0\.0025, but now it is 0\.1"):
         restore_state(tmp_path, state, replace(longer, rate=0.1))
+
+
+def test_it_goes_on_from_parameters_alone(
+    model: Qwen2, tokenizer: HFTokenizer, tmp_path: Path
+) -> None:
+    """On another machine: the parameters up to bfloat16 (2^-8), the schedule where it was."""
+    pretrain(model, tokenizer, TINY, tmp_path / "here", every=3)
+    params = model.init(jax.random.key(0), np.zeros((1, 8), np.int32))["params"]
+    state = (params, make_optimizer(TINY).init(params))
+    (tmp_path / "there").mkdir()
+    begun = tmp_path / "here" / f"{TINY.fall_begin:07d}.safetensors"
+    without_moments(begun, tmp_path / "there" / begun.name, len(leaves(params)))
+    step, (had, optimizer) = restore_state(tmp_path / "there", state, TINY)
+    _, (whole, other) = restore_state(tmp_path / "here", state, replace(TINY, steps=TINY.fall_begin))
+    assert step == TINY.fall_begin
+    for one, two in zip(leaves(had), leaves(whole), strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, two, rtol=2**-8)
+    counts = [x for x in leaves(optimizer) if x.ndim == 0]
+    assert counts
+    assert counts == [x for x in leaves(other) if x.ndim == 0]
+    for now, fresh in zip(leaves(optimizer), leaves(state[1]), strict=True):
+        assert now.ndim == 0 or np.array_equal(now, fresh)  # moments of its own
+    pretrain(model, tokenizer, TINY, tmp_path / "there", every=3)
+    assert (tmp_path / "there" / "0000006.safetensors").is_file()
