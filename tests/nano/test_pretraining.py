@@ -67,7 +67,9 @@ def test_it_goes_on_from_parameters_alone(
     begun = tmp_path / "here" / f"{TINY.fall_begin:07d}.safetensors"
     without_moments(begun, tmp_path / "there" / begun.name, len(leaves(params)))
     step, (had, optimizer) = restore_state(tmp_path / "there", state, TINY)
-    _, (whole, other) = restore_state(tmp_path / "here", state, replace(TINY, steps=TINY.fall_begin))
+    _, (whole, other) = restore_state(
+        tmp_path / "here", state, replace(TINY, steps=TINY.fall_begin)
+    )
     assert step == TINY.fall_begin
     for one, two in zip(leaves(had), leaves(whole), strict=True):
         assert one.dtype == np.float32

@@ -171,9 +171,9 @@ class Attack:
         self.histories = scratch / "histories.jsonl"
         self.made: dict[str, str] = {}  # what verbs write when nothing is wrong
 
-    def note(self, kind: str, **record: Any) -> None:
-        self.found[kind] += 1
-        print(json.dumps({"found": kind, **record}), flush=True)
+    def note(self, finding: str, **record: Any) -> None:
+        self.found[finding] += 1
+        print(json.dumps({"found": finding, **record}), flush=True)
 
     def begin(self, base: Path) -> None:
         shutil.rmtree(self.copy, ignore_errors=True)
