@@ -164,6 +164,7 @@ def facts(said: Mapping[str, Any]) -> list[list[str]]:
     return [
         ["config", f"{said['config']}" + (", with fields in the json" if said["fields"] else "")],
         ["commits", all_of("commits")],
+        ["dates", all_of("dates")],
         ["machines", all_of("machines")],
         ["data", "; ".join(sorted({str(cell["data"]) for cell in cells}))],
     ]

@@ -8,6 +8,7 @@ fails is recorded and passed over.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,14 @@ def provenance(cell: Cell, workdir: Path) -> dict[str, Any]:
                 f"{one['device']}, {one['cores']} cores"
                 for record in records.values()
                 if (one := record.get("hardware"))
+            }
+        ),
+        "dates": sorted(
+            {
+                datetime.fromtimestamp((run.folder(s) / RECORD).stat().st_mtime, UTC)
+                .date()
+                .isoformat()
+                for s in records
             }
         ),
         "minutes": round(sum(record["seconds"] for record in records.values()) / 60, 1),
