@@ -5,11 +5,13 @@ Examples:
   python -m bua_jax.annotate --config=configs/curriculum.py:data=foursquare_nyc --workdir=runs/nyc
   python -m bua_jax.annotate --workdir=runs/stage2 --engine=ray
 
-`--engine=ray` shares the people out over a Ray cluster (extra `ray`); the files are the same.
+The config is that of the run in --workdir, if there is one, unless --config names another. What is not there
+yet is built. `--engine=ray` shares the people out over a Ray cluster (extra `ray`); the files are the same.
 """
 
 import dataclasses
 import functools
+import sys
 
 from absl import flags
 
@@ -19,6 +21,7 @@ FLAGS = flags.FLAGS
 cli.define_take_over()
 flags.DEFINE_integer("show", 0, "Print that many dialogues of each stage.", lower_bound=0)
 cli.define_engine()
+OF_THE_RUN = not cli.names_config(sys.argv)
 
 
 def main() -> None:
@@ -26,7 +29,8 @@ def main() -> None:
     from bua_jax.pipeline.chain import STEPS, build, start
     from bua_jax.pipeline.dialogues import build_dialogues_on_ray
 
-    run = start(FLAGS.config, cli.workdir(), take_over=FLAGS.take_over)
+    config = cli.config_of(cli.workdir()) if OF_THE_RUN else FLAGS.config
+    run = start(config, cli.workdir(), take_over=FLAGS.take_over)
     steps, cluster = STEPS, cli.cluster()
     if cluster is not None:
         on_ray = functools.partial(build_dialogues_on_ray, **cluster)

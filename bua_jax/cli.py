@@ -90,6 +90,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
             flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
         if distributed:
             _define_distributed()
+        _show_shared_flags()
         try:
             rest = FLAGS(argv)
         except SystemExit as stop:  # absl leaves --help with 1, as if it had failed
@@ -122,6 +123,12 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
             run_verb(body)
         finally:
             interrupts.at_once()
+
+
+def _show_shared_flags() -> None:
+    """Makes --help of the verb show the flags that are defined here, beside its own."""
+    for flag in FLAGS.flags_by_module_dict().get(__name__, []):
+        FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def is_distributed() -> bool:

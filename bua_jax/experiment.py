@@ -18,6 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from bua_jax import cli
+from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError
 
 FLAGS = flags.FLAGS
@@ -36,6 +37,7 @@ def main() -> None:
         raise ConfigError(
             "Name the experiment: --experiment=configs/experiments/table4.py (and :scale=tiny to try it)."
         )
+    configs.resolve(FLAGS.experiment.partition(":")[0])  # a typo is said before seconds of imports
     from bua_jax.basics.console import out
     from bua_jax.experiments import publish, run
     from bua_jax.experiments.experiment import cells, chosen, load, named

@@ -4,23 +4,33 @@ What the site's own build would say too, and that takes seconds more, is not ask
 """
 
 import ast
+import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from ml_collections import ConfigDict
 
 from bua_jax.basics import files
 from bua_jax.evaluation import results_page, tables
+from bua_jax.methods.protocol import Data, Histories, Site
 from bua_jax.methods.table import METHODS
+from tests.dialogue.stores import make_store
 from tests.support.helpers import ROOT
-from tests.support.readme import PAGES
+from tests.support.readme import BLOCKS, PAGES
 from tests.test_imports import LINE
 
 DOCS = ROOT / "docs"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+RESULTS = sorted((DOCS / "results").glob("*.json"))
+EXPERIMENTS = [path for path in RESULTS if "experiment" in json.loads(path.read_text())]
 
 
 def prose(path: Path) -> str:
@@ -58,7 +68,9 @@ def _nav(entries: list) -> Iterator[str]:
 def test_every_page_is_in_the_site() -> None:
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     named = list(_nav(settings["nav"]))
-    assert sorted(named) == sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md"))
+    pages = {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")}
+    unnamed = {f"results/{path.stem}.md" for path in EXPERIMENTS}  # mkdocs.yml: not_in_nav
+    assert sorted(named) == sorted(pages - unnamed)
 
 
 def test_every_page_says_what_it_is_for() -> None:
@@ -104,7 +116,7 @@ def test_the_line_of_rooms_is_that_of_the_imports() -> None:
 # ------------------------------------------------------------------------------ results of runs
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RUNS = sorted(path.stem for path in (DOCS / "results").glob("*.json"))
+RUNS = sorted(path.stem for path in RESULTS if path not in EXPERIMENTS)
 
 
 def test_the_readme_shows_a_run() -> None:
@@ -188,3 +200,50 @@ def test_the_messages_of_troubleshooting_are_those_of_the_code() -> None:
     for message in messages:
         pattern = re.compile(".*".join(map(re.escape, message.split("…"))), re.DOTALL)
         assert any(pattern.search(text) for text in texts), message
+
+
+# ------------------------------------------------------------------------------------ packaging
+
+
+def test_a_wheel_holds_every_package() -> None:
+    """An editable install finds those that the list forgets."""
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {p.parent.relative_to(ROOT) for p in (ROOT / "bua_jax").rglob("__init__.py")}
+    there |= {
+        Path("bua_jax") / p.parent.relative_to(ROOT)
+        for p in (ROOT / "configs").rglob("__init__.py")
+    }
+    assert there <= {Path(*name.split(".")) for name in said}
+
+
+def test_the_paper_is_what_is_cited() -> None:
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= said.keys()
+    paper = said["preferred-citation"]
+    assert paper["url"].endswith("2604.23578")
+    assert [one["family-names"] for one in paper["authors"]] == ["Meng", "Ding", "Li", "Sun", "Li"]
+
+
+def test_the_example_of_a_method_is_one(tmp_path: Path) -> None:
+    """It is fitted, loaded and asked as the page says."""
+    (body,) = (
+        block.body
+        for block in BLOCKS
+        if block.page == "docs/methods.md" and block.words[0] == "python"
+    )
+    names: dict[str, Any] = {}
+    exec(compile(body, "methods.md", "exec"), names)
+    method = names["METHOD"]
+    store = make_store([[(0, i, 1, i % 2, False) for i in range(12)]])
+    site = Site(ConfigDict(), tmp_path, {})
+    data = Data(store, lambda name: pytest.fail(f"it reads {name}, which it does not declare"))
+    facts = method.fit(site, data)
+    assert [path.name for path in tmp_path.iterdir()] == list(method.files)
+    seen = np.zeros((2, 3, 4), np.int32)
+    seen[0, 1, 3] = 1  # the first history has two events, the second three
+    zeros = np.zeros((2, 3), np.int32)
+    asked = method.load(site)
+    p = asked.probabilities(Histories(seen, zeros, zeros, np.array([2, 3])))
+    assert p.argmax(1).tolist() == [1, 0]
+    assert p.sum(1).tolist() == [1, 1]
+    assert asked.facts == facts

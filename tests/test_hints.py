@@ -1,5 +1,6 @@
 """What a wrong call says: the thing that is wrong, and a way on that exists."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,10 @@ def test_help_takes_no_large_library(name: str, tmp_path: Path) -> None:
     done = verb(name, "--help", before=hiding(tmp_path, "jax", "torch", "polars", "matplotlib"))
     assert done.returncode == 0, done.stderr
     assert f"python -m bua_jax.{name}" in done.stdout
+    source = (ROOT / "bua_jax" / f"{name}.py").read_text()
+    shared = {"config=": "workdir", "distributed=True": "dry_run", "define_engine": "ray_retries"}
+    for written, flag in shared.items():  # flags that are defined in cli.py are shown too
+        assert written not in source or re.search(rf"^  --(\[no\])?{flag}:", done.stdout, re.M)
 
 
 def test_logs_take_no_torch(tmp_path: Path) -> None:
