@@ -197,7 +197,12 @@ def config_argument() -> str:
 def workdir() -> Path:
     """The run's folder: --workdir, or runs/<name of the config>."""
     given = FLAGS.workdir
-    path = Path(given) if given else Path("runs") / config_name(config_argument())
+    return as_workdir(given or f"runs/{config_name(config_argument())}")
+
+
+def as_workdir(given: str) -> Path:
+    """A --workdir, which may not be there yet. Raises `ConfigError` if there is a file in its place."""
+    path = Path(given)
     for part in (path, *path.parents):
         if part.exists() and not part.is_dir():
             raise ConfigError(f"--workdir={path}: {part} is a file. Choose a folder for the run.")

@@ -39,33 +39,34 @@ def main() -> None:
         )
     configs.resolve(FLAGS.experiment.partition(":")[0])  # a typo is said before seconds of imports
     from bua_jax.basics.console import out
-    from bua_jax.experiments import publish, run
+    from bua_jax.experiments import plan, publish, run
     from bua_jax.experiments.experiment import cells, chosen, load, named
-    from bua_jax.pipeline import checks
-    from bua_jax.pipeline.chain import PURPOSES
     from bua_jax.planning.estimate import on_the_papers_machine
 
-    asked, workdir = load(FLAGS.experiment), Path(FLAGS.workdir)
-    checks.check_workdir(workdir)
+    asked, workdir = load(FLAGS.experiment), cli.as_workdir(FLAGS.workdir)
     every = cells(asked)
-    for cell in every:
-        checks.check(cell.config, PURPOSES)
+    plan.check_cells(asked, every, workdir)
     if FLAGS.show:
-        out.print_json(data=run.provenance(named(every, FLAGS.show), workdir))
+        cell = named(every, FLAGS.show)
+        command = publish.command_of(FLAGS.experiment, workdir, [cell.row.name], [str(cell.seed)])
+        found = run.provenance(cell, workdir, asked.scale.config)
+        out.print_json(data={"command": command, **found})
         return
     some = chosen(every, FLAGS.rows, FLAGS.seeds)
-    run.print_plan(some, workdir, on_the_papers_machine if asked.scale.planned else None)
+    elsewhere = on_the_papers_machine if asked.scale.planned else None
+    planned = plan.print_plan(some, workdir, elsewhere)
     if FLAGS.dry_run:
         return
     if asked.scale.planned:
         raise ConfigError("This scale is planned only: add --dry_run, or choose scale=laptop.")
+    plan.check_commit(planned, publish=bool(FLAGS.publish))
     failed = run.build_cells(asked, some, workdir, take_over=FLAGS.take_over)
-    if done := [cell for cell in some if cell.name not in failed]:
-        command = publish.command_of(FLAGS.experiment, FLAGS.rows, FLAGS.seeds)
-        folder = Path(FLAGS.publish) if FLAGS.publish else None
-        publish.show(asked, done, every, workdir, command, folder)
     for name, why in failed.items():
         out.print(f"failed: {name}: {why}", markup=False)
+    if done := run.finished(every, workdir):
+        command = publish.command_of(FLAGS.experiment, workdir, [], [])
+        folder = Path(FLAGS.publish) if FLAGS.publish else None
+        publish.show(asked, done, every, workdir, command, folder)
     sys.exit(1 if failed else 0)
 
 

@@ -123,12 +123,12 @@ def difference(y: np.ndarray) -> Difference:
 
 
 def seeds_needed(found: Variance, effect: float, most: int = 1000) -> int | None:
-    """Seeds with which a difference of `effect` would be seen with 80 % power on these people.
+    """Seeds, at least `LEAST_SEEDS`, with which `effect` would be seen with 80 % power on these people.
 
     None where no number of seeds up to `most` would do: then it takes more people.
     """
     seed, person, rest = found.parts
-    for count in range(2, most + 1):
+    for count in range(LEAST_SEEDS, most + 1):
         squared = (seed + rest / found.people) / count + person / found.people
         quantiles = stats.t.ppf([(1 + LEVEL) / 2, POWER], count - 1)
         if effect**2 >= float(quantiles.sum()) ** 2 * squared:

@@ -51,6 +51,7 @@ def collect(
     return {
         "experiment": experiment.name,
         "title": experiment.title,
+        "scale": experiment.scale.name,
         "reference": experiment.reference,
         "command": command,
         "config": experiment.scale.config,
@@ -60,7 +61,7 @@ def collect(
         "losses": {
             row: {str(s): one for s, one in by_seed.items()} for row, by_seed in losses.items()
         },
-        "cells": {cell.name: provenance(cell, workdir) for cell in cells},
+        "cells": {cell.name: provenance(cell, workdir, experiment.scale.config) for cell in cells},
     }
 
 
@@ -162,6 +163,7 @@ def facts(said: Mapping[str, Any]) -> list[list[str]]:
         return "; ".join(sorted({value for cell in cells for value in cell[name]}))
 
     return [
+        ["scale", said["scale"]],
         ["config", f"{said['config']}" + (", with fields in the json" if said["fields"] else "")],
         ["commits", all_of("commits")],
         ["dates", all_of("dates")],

@@ -4,6 +4,8 @@ A file in configs/experiments has `get_experiment(scale) -> Experiment`. Nothing
 """
 
 import difflib
+import re
+import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ from bua_jax.experiments.paper import PUBLISHED
 from bua_jax.methods.table import METHODS
 from bua_jax.training.stage_table import STAGE_TABLE
 
+MAIN = "rec_w"
+"""The metric of the family that p-values are corrected over; the others describe."""
 LOWER_IS_BETTER = ("log_loss", "ece")
 
 
@@ -25,6 +29,7 @@ LOWER_IS_BETTER = ("log_loss", "ece")
 class Scale:
     """How large an experiment's cells are."""
 
+    name: str
     config: str  # FILE[:KEY=VALUE,...] that rows change
     seeds: tuple[int, ...]
     fields: Mapping[str, Any] = field(default_factory=dict)  # of that config, in all rows
@@ -55,9 +60,11 @@ TINY = {
 }
 """The quickstart in seconds, which learns nothing."""
 SCALES = {
-    "tiny": Scale("configs/quickstart.py", (1, 2), TINY),
-    "laptop": Scale("configs/quickstart.py", (1, 2, 3, 4, 5)),
-    "paper": Scale("configs/curriculum.py:model=qwen2.5-7b,mesh=8", (1, 2, 3, 4, 5), planned=True),
+    "tiny": Scale("tiny", "configs/quickstart.py", (1, 2), TINY),
+    "laptop": Scale("laptop", "configs/quickstart.py", (1, 2, 3, 4, 5)),
+    "paper": Scale(
+        "paper", "configs/curriculum.py:model=qwen2.5-7b,mesh=8", (1, 2, 3, 4, 5), planned=True
+    ),
 }
 """For CI; two CPU cores, each table in at most 8 hours; the paper's 8 GPUs."""
 
@@ -107,6 +114,7 @@ class Cell:
     seed: int
     config: ConfigDict
     steps: tuple[str, ...]
+    fields: Mapping[str, Any]  # of the scale and of the row, which the config was changed by
 
     @property
     def name(self) -> str:
@@ -119,20 +127,32 @@ def load(argument: str) -> Experiment:
     name = configs.parse_arg(arg, {"scale": "laptop"})["scale"]
     if name not in SCALES:
         raise ConfigError(f"scale={name!r} is none of {', '.join(SCALES)}.")
-    module = configs.module_of(path)
-    if not hasattr(module, "get_experiment"):
+    configs.resolve(path)
+    try:
+        module = configs.module_of(path)
+        made = getattr(module, "get_experiment", lambda scale: None)(SCALES[name])
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        line = error.lineno if isinstance(error, SyntaxError) else line
+        raise ConfigError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
+    if not isinstance(made, Experiment):
         raise ConfigError(
-            f"{path} has no get_experiment(scale), so it is no experiment. The shipped ones are in "
+            f"{path} has no get_experiment(scale) that returns an Experiment. The shipped ones are in "
             "configs/experiments, for example configs/experiments/table4.py."
         )
-    experiment = module.get_experiment(SCALES[name])
-    check(experiment)
-    return experiment
+    check(made)
+    return made
 
 
 def check(experiment: Experiment) -> None:
     """Raises `ConfigError` for rows, claims or columns that cannot be."""
-    where = f"The experiment {experiment.name}"
+    where = f"The experiment {experiment.name!r}"
+    for kind, name in (("experiment", experiment.name), ("scale", experiment.scale.name)):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ConfigError(
+                f"{where}: the {kind}'s name {name!r} is to be of letters, digits, _ and -."
+            )
+    _check_rows(experiment, where)
     names = [row.name for row in experiment.rows]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ConfigError(f"{where} has several rows called {twice[0]!r}; give each its own name.")
@@ -140,6 +160,10 @@ def check(experiment: Experiment) -> None:
     asked += [name for claim in experiment.claims for name in (claim.above, claim.below)]
     if unknown := [name for name in asked if name not in names]:
         raise ConfigError(f"{where} speaks of {unknown[0]!r}, which is no row of it: {names}.")
+    if MAIN not in experiment.columns:
+        raise ConfigError(
+            f"{where} lacks the column {MAIN}, which rows are held against each other in."
+        )
     if wrong := [c for c in experiment.columns if c not in METRICS]:
         raise ConfigError(f"{where} has the column {wrong[0]!r}; there are {', '.join(METRICS)}.")
     if wrong := [c.metric for c in experiment.claims if c.metric not in experiment.columns]:
@@ -147,14 +171,32 @@ def check(experiment: Experiment) -> None:
     seeds = experiment.scale.seeds
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"{where} has the seeds {seeds}: expected different ones, at least one.")
-    for name, stages in experiment.curves.items():
+    _check_curves(experiment, where)
+
+
+def _check_curves(experiment: Experiment, where: str) -> None:
+    curves = experiment.curves
+    if curves and (lacking := [row.name for row in experiment.rows if row.name not in curves]):
+        raise ConfigError(f"{where} says of the row {lacking[0]!r} no stages to draw.")
+    for name, stages in curves.items():
         if wrong := [stage for stage in stages if stage not in STAGE_TABLE]:
             raise ConfigError(f"{where}, row {name!r}: there is no stage {wrong[0]!r} to draw.")
-    _check_rows(experiment, where)
 
 
 def _check_rows(experiment: Experiment, where: str) -> None:
-    for row in experiment.rows:
+    rows = experiment.rows
+    if not isinstance(rows, tuple) or not all(isinstance(row, Row) for row in rows):
+        raise ConfigError(f"{where}: rows={rows!r} is no tuple of Row; is a comma missing?")
+    for row in rows:
+        if row.name != row.name.strip() or not row.name.isprintable() or not row.name:
+            raise ConfigError(
+                f"{where}: {row.name!r} is no name of a row, which is one line of text."
+            )
+        if not isinstance(row.fields, Mapping) or "seed" in row.fields:
+            raise ConfigError(
+                f"{where}, row {row.name!r}: fields={row.fields!r}: expected config fields and their values, "
+                "without seed, which the experiment sets."
+            )
         if row.method not in METHODS or "predict" not in METHODS[row.method].says:
             raise ConfigError(
                 f"{where}, row {row.name!r}: {row.method!r} is no method that predicts."
@@ -177,7 +219,8 @@ def cells(experiment: Experiment) -> list[Cell]:
                 _change(config, fields, f"The experiment {experiment.name}, row {row.name!r}")
             config.lock()
             steps = experiment.curves.get(row.name) or (f"predict/{row.method}/test",)
-            found.append(Cell(row, seed, config, steps))
+            fields = {**experiment.scale.fields, **row.fields}
+            found.append(Cell(row, seed, config, steps, fields))
     return found
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from bua_jax.basics import files
 from bua_jax.evaluation import tables
 from bua_jax.evaluation.differences import LEAST_SEEDS
 from bua_jax.experiments.curves import facts
+from bua_jax.experiments.experiment import MAIN
 from bua_jax.experiments.paper import FROM
-from bua_jax.experiments.report import MAIN
 
 
 def _percent(value: float | None, metric: str) -> str:
@@ -28,7 +28,18 @@ def _with_interval(said: Mapping[str, Any], metric: str) -> str:
 
 def _points(said: Mapping[str, Any]) -> str:
     value, low, high = (100 * said[name] for name in ("value", "low", "high"))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f}){_mark(said)}"
+
+
+def _mark(said: Mapping[str, Any]) -> str:
+    """A star at what is over people alone."""
+    return "*" if said["over"] == "people" else ""
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose cells may hold any signs."""
+    signs = str.maketrans({"|": r"\|", "<": "&lt;", "\\": r"\\"})
+    return tables.markdown(header, [[cell.translate(signs) for cell in row] for row in body])
 
 
 def header(said: Mapping[str, Any]) -> list[str]:
@@ -83,8 +94,7 @@ def spread(said: Mapping[str, Any]) -> list[list[str]]:
         found.append(
             [
                 name,
-                _with_interval(one, MAIN),
-                one["over"],
+                _with_interval(one, MAIN) + _mark(one),
                 "-" if deviation is None else f"{deviation:.1f}",
                 by_seed,
             ]
@@ -121,35 +131,50 @@ def page(said: Mapping[str, Any]) -> str:
     """NAME.md from what NAME.json holds."""
     name = said["experiment"]
     seeds = sorted({seed for row in said["rows"].values() for seed in row["seeds"]})
-    few = len(seeds) < LEAST_SEEDS
-    over = "people alone, as there are too few seeds for more" if few else "seeds and people"
     parts = [
         f"# {said['title']}\n\nA command wrote this page from [{name}.json]({name}.json); do not edit it.\n",
         f"```bash long\n{said['command']}\n```\n",
-        f"{said['n']:,} test windows of {said['people']:,} people, {len(seeds)} seeds. Means over seeds, in "
-        f"percent, log-loss in nats; 95 % intervals over {over}. [What the metrics mean]"
-        "(../experiments.md#metrics).\n",
-        tables.markdown(header(said), body(said)),
+        f"{tables.scope(said)}, {len(seeds)} seeds. Means over seeds, in percent, log-loss in nats; 95 % "
+        "intervals over seeds and people. [What the metrics mean](../experiments.md#metrics).\n",
+        _table(header(said), body(said)),
     ]
+    if any(one["over"] == "people" for one in _intervals(said)):
+        parts.append(
+            f"Marked *: over people alone, as there are fewer than {LEAST_SEEDS} seeds to pair. It "
+            "is about these very models, another seed may say otherwise.\n"
+        )
+    if caution := tables.caution(said):
+        parts.append(f"**{caution}**\n")
     if incomplete := [n for n, row in said["rows"].items() if len(row["seeds"]) < len(seeds)]:
         parts.append(f"Fewer seeds than others have: {', '.join(incomplete)}.\n")
     if said["claims"]:
         parts += ["## What the paper claims\n"]
-        parts += [tables.markdown(("claim", "in", "here", "probability"), claims(said))]
+        parts += [_table(("claim", "in", "here", "probability"), claims(said))]
     parts += ["## By seed\n"]
-    columns = ("row", f"{MAIN} (95 %)", "interval over", "sd of seeds", "seed: value")
-    parts += [tables.markdown(columns, spread(said))]
+    columns = ("row", f"{MAIN} (95 %)", "sd of seeds", "seed: value")
+    parts += [_table(columns, spread(said))]
     if rows := published_rows(said):
-        notes = [
-            row["published"]["footnote"] for row in said["rows"].values() if "published" in row
-        ]
+        published = [row["published"] for row in said["rows"].values() if "published" in row]
         parts += [f"## The paper's numbers\n\n{FROM}. Not to be met, only ordered alike.\n"]
-        parts += [tables.markdown(("row", "is", *said["columns"]), rows)]
-        parts += [f"{note}\n" for note in notes if note]
-    parts += ["## Where it comes from\n", tables.markdown(("of its cells", ""), _facts(said))]
+        parts += [_table(("row", "is", *said["columns"]), rows)]
+        parts += [
+            f"{one['table']}, {one['row']}: {one['footnote']}\n"
+            for one in published
+            if one["footnote"]
+        ]
+    parts += ["## Where it comes from\n", _table(("of its cells", ""), _facts(said))]
     if notes := [f"- {n}: {row['note']}" for n, row in said["rows"].items() if row["note"]]:
         parts.append("\n".join(notes) + "\n")
     return "\n".join(parts)
+
+
+def _intervals(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """All that is shown with an interval."""
+    rows = said["rows"].values()
+    return [
+        *(row["metrics"][MAIN] for row in rows),
+        *(row["against"][MAIN] for row in rows if MAIN in row.get("against", {})),
+    ]
 
 
 def _facts(said: Mapping[str, Any]) -> list[list[str]]:
@@ -161,7 +186,16 @@ def _facts(said: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-_TEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$"})
+_TEX = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "%_&#${}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }
+)
 
 
 def latex(said: Mapping[str, Any]) -> str:

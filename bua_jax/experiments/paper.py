@@ -54,5 +54,9 @@ FOOTNOTES: dict[tuple[str, str], str] = {
     ("Table 14", "BehaveGPT"): (
         "Prec_w .644 and Rec_w .642 are printed, in Table 1 the other way round."
     ),
+    (
+        "Table 14",
+        "SASRec",
+    ): "If the columns are exchanged, as the other row suggests, Rec_w is .561.",
 }
 """Of rows that contradict the paper elsewhere, which are not shown without them."""

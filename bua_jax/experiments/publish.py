@@ -1,5 +1,7 @@
 """Where tables and pictures go: the experiment's folder, and whole ones into the documentation."""
 
+import csv
+import io
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,8 +24,7 @@ def show(
 ) -> None:
     """Prints and writes what the finished `cells` say, and publishes it into `folder` if there is one.
 
-    Raises `DataError` where a published table would not be whole; what was asked to be written in the
-    workdir is.
+    Raises `DataError` where a published table would not be whole; the workdir's own is written before.
     """
     if experiment.curves:
         said = curves.collect(experiment, cells, workdir, command)
@@ -43,30 +44,48 @@ def show(
 def check_whole(said: Mapping[str, Any], expected: Sequence[str]) -> None:
     """Raises `DataError` for what must not be published.
 
-    expected: names of all cells, which must all be there, each from a commit that can be found again.
+    expected: names of all cells, which must all be there, of one version of the code, each from a commit
+    that can be found again.
     """
-    if missing := [name for name in expected if name not in said["cells"]]:
+    if said["scale"] == "tiny":
+        raise DataError("The scale tiny learns nothing: it is not published. Use :scale=laptop.")
+    cells = said["cells"]
+    if missing := [name for name in expected if name not in cells]:
         raise DataError(
-            f"{len(missing)} cells are not built, for example {missing[0]}: a table is published whole. Run "
-            "the same command without --publish, --rows and --seeds first."
+            f"{len(missing)} of {len(expected)} cells are not built, for example {missing[0]}: a table is "
+            "published whole. Run the same command without --rows and --seeds, and mend what failed."
         )
-    for name, cell in said["cells"].items():
+    for name, cell in cells.items():
         if unknown := [c for c in cell["commits"] if c == "None" or c.endswith("+")]:
             raise DataError(
                 f"The cell {name} was built at the commit {unknown[0]!r}, which cannot be found again: build "
                 "it from a checkout without changes, in another --workdir."
             )
+    if len({code for cell in cells.values() for code in cell["code"]}) > 1:
+        commits = sorted({commit for cell in cells.values() for commit in cell["commits"]})
+        raise DataError(
+            f"Cells were built by several versions of the code (commits {', '.join(commits)}), which may "
+            "differ for that alone: build the table by one of them, in another --workdir."
+        )
 
 
-def command_of(argument: str, rows: Sequence[str], seeds: Sequence[int]) -> str:
-    """The command that builds the cells; rows, seeds: where they were chosen."""
-    words = [
-        "python",
-        "-m",
-        "bua_jax.experiment",
-        f"--experiment={argument}",
-        "--workdir=runs/paper",
-    ]
-    words += [f"--rows={','.join(rows)}"] if rows else []
-    words += [f"--seeds={','.join(map(str, seeds))}"] if seeds else []
+def command_of(argument: str, workdir: Path, rows: Sequence[str], seeds: Sequence[str]) -> str:
+    """The command that builds the cells; rows, seeds: where they were chosen.
+
+    Paths of one's own machine are cut to their last part.
+    """
+    path, colon, scale = argument.partition(":")
+    path = Path(path).name if Path(path).is_absolute() else path
+    where = workdir.name if workdir.is_absolute() else workdir
+    words = ["python", "-m", "bua_jax.experiment", f"--experiment={path}{colon}{scale}"]
+    words += [f"--workdir={where}"]
+    words += [f"--rows={_comma_separated(rows)}"] if rows else []
+    words += [f"--seeds={_comma_separated(seeds)}"] if seeds else []
     return shlex.join(words)
+
+
+def _comma_separated(values: Sequence[str]) -> str:
+    """As absl reads a list."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()

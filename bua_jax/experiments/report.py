@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bua_jax.basics.errors import MismatchError
+from bua_jax.basics.errors import DataError, MismatchError
 from bua_jax.evaluation import results
 from bua_jax.evaluation.counts import Counts, count, metrics
 from bua_jax.evaluation.differences import (
@@ -24,15 +24,11 @@ from bua_jax.evaluation.differences import (
 )
 from bua_jax.events.groups import behaviour_groups
 from bua_jax.events.windows import shown_id
-from bua_jax.experiments.experiment import LOWER_IS_BETTER, Cell, Claim, Experiment
+from bua_jax.experiments.experiment import LOWER_IS_BETTER, MAIN, Cell, Claim, Experiment
 from bua_jax.experiments.paper import FOOTNOTES, PUBLISHED
 from bua_jax.experiments.run import provenance, run_of
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.windows import load_set
-
-MAIN = "rec_w"
-"""The metric of the family that p-values are corrected over; the others describe."""
-
 
 # --------------------------------------------------------------------------------- what cells say
 
@@ -59,7 +55,10 @@ def counts_of(cell: Cell, workdir: Path) -> tuple[Counts, dict[str, Any], str]:
 def collect(
     experiment: Experiment, cells: Sequence[Cell], workdir: Path, command: str
 ) -> dict[str, Any]:
-    """What NAME.json holds. cells: the finished ones. Raises as `counts_of`."""
+    """What NAME.json holds. cells: the finished ones, at least one.
+
+    Raises as `counts_of`, and `DataError` where one person's windows are all that was asked about.
+    """
     counts: dict[str, dict[int, Counts]] = {}
     groups: dict[str, Any] = {}
     windows: dict[str, str] = {}
@@ -71,6 +70,12 @@ def collect(
         raise MismatchError(
             f"The cell {one} is about the test windows {first}, and {two} about {second}: rows of one table "
             "must leave data, splits and windows as they are."
+        )
+    one = counts[cells[0].row.name][cells[0].seed]
+    if len(one.nll) < 2:
+        raise DataError(
+            "There is one test person, and intervals are over people: give data with more people "
+            "(config.data.num_users, or a larger file)."
         )
     rows = {
         row.name: _row(experiment, row.name, counts, groups)
@@ -87,17 +92,18 @@ def collect(
     return {
         "experiment": experiment.name,
         "title": experiment.title,
+        "scale": experiment.scale.name,
         "reference": experiment.reference,
         "columns": list(experiment.columns),
         "command": command,
         "config": experiment.scale.config,
         "fields": _plain(experiment.scale.fields),
-        "windows": next(iter(windows.values()), ""),
-        "people": len(next(iter(next(iter(counts.values())).values())).nll) if counts else 0,
-        "n": int(next(iter(next(iter(counts.values())).values())).support.sum()) if counts else 0,
+        "windows": windows[cells[0].name],
+        "people": len(one.nll),
+        "n": int(one.support.sum()),
         "rows": rows,
         "claims": [_claim(claim, counts, groups) for claim in experiment.claims],
-        "cells": {cell.name: provenance(cell, workdir) for cell in cells},
+        "cells": {cell.name: provenance(cell, workdir, experiment.scale.config) for cell in cells},
     }
 
 
@@ -185,15 +191,24 @@ def _as_published(experiment: Experiment, published: Any, found: Difference) -> 
 def _claim(
     claim: Claim, counts: Mapping[str, Mapping[int, Counts]], groups: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Held, not held or undecided, and with which probability it holds."""
+    """Held, not held or undecided, and with which probability it holds.
+
+    Undecided without one where there are too few seeds to say more than of these very models, and where
+    the metric is of nothing.
+    """
     said: dict[str, Any] = {**asdict(claim), "verdict": "undecided", "probability": None}
     above, below = counts.get(claim.above, {}), counts.get(claim.below, {})
     seeds = sorted(above.keys() & below.keys())
-    if not seeds:
+    known = all(
+        claim.metric in metrics(one.total(), groups) for one in (*above.values(), *below.values())
+    )
+    if len(seeds) < LEAST_SEEDS or not known:
         return said
     y = _tables(above, seeds, claim.metric, groups) - _tables(below, seeds, claim.metric, groups)
     found = difference(-y if claim.metric in LOWER_IS_BETTER else y)
-    said |= {"probability": found.probability, "over": found.over}
+    if np.isnan(found.value):
+        return said
+    said["probability"] = found.probability
     if found.low > 0 or found.high < 0:
         said["verdict"] = "held" if found.low > 0 else "not held"
     return said

@@ -5,7 +5,10 @@ from pathlib import Path
 from bua_jax.experiments.experiment import TINY, Claim, Experiment, Row, Scale
 
 SMALL = Scale(
-    "configs/quickstart.py", (1, 2, 3, 4, 5), {**TINY, "data.num_users": 150, "windows.test": 600}
+    "small",
+    "configs/quickstart.py",
+    (1, 2, 3, 4, 5),
+    {**TINY, "data.num_users": 150, "windows.test": 600},
 )
 PLAIN, SMOOTH = "last event", "smoother"
 

@@ -59,7 +59,18 @@ def with_rows(*rows: Row, **changes) -> Experiment:
         (with_rows(Row("x", published=("Table 9", "x"))), "not in experiments/paper.py"),
         (with_rows(scale=dataclasses.replace(SMALL, seeds=(1, 1))), r"the seeds \(1, 1\)"),
         (with_rows(scale=dataclasses.replace(SMALL, seeds=())), r"the seeds \(\)"),
-        (with_rows(curves={"majority": ("stage9",)}), "no stage 'stage9' to draw"),
+        (with_rows(curves={"majority": ("stage9",)}), "of the row 'last event' no stages to draw"),
+        (
+            with_rows(curves={row.name: ("stage9",) for row in experiment().rows}),
+            "no stage 'stage9' to draw",
+        ),
+        (with_rows(columns=("overall",), claims=()), "lacks the column rec_w"),
+        (with_rows(name="../up"), r"name '../up' is to be of letters"),
+        (with_rows(Row("two\nlines")), "is no name of a row"),
+        (with_rows(Row("majority ")), "is no name of a row"),
+        (with_rows(Row("x", {"seed": 7})), "without seed"),
+        (with_rows(Row("x", ["seed"])), r"fields=\['seed'\]: expected config fields"),  # type: ignore[arg-type]
+        (dataclasses.replace(experiment(), rows=Row("x")), "is a comma missing"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_is_said(found: Experiment, said: str) -> None:
@@ -89,6 +100,16 @@ def test_files_and_scales(tmp_path: Path) -> None:
         load("configs/quickstart.py")
     with pytest.raises(ConfigError, match="no config file"):
         load("configs/experiments/table99.py")
+    for text, said in {
+        "def get_experiment(scale:\n": r"line 1: SyntaxError",
+        "import nosuchmodule\n": r"line 1: ModuleNotFoundError: No module named 'nosuchmodule'",
+        "def get_experiment():\n    pass\n": r"TypeError: get_experiment\(\) takes 0",
+        "def get_experiment(scale):\n    pass\n": "that returns an Experiment",
+        "\ndef get_experiment(scale):\n    return 1 / 0\n": "line 3: ZeroDivisionError",
+    }.items():
+        (tmp_path / "mine.py").write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            load(str(tmp_path / "mine.py"))
 
 
 def test_rows_and_seeds_are_chosen() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -16,7 +17,7 @@ from bua_jax.evaluation import results
 from bua_jax.evaluation.prediction import prediction_metrics
 from bua_jax.events.groups import behaviour_groups
 from bua_jax.experiments import curves, pages, publish, report, run
-from bua_jax.experiments.experiment import cells
+from bua_jax.experiments.experiment import Cell, Claim, cells
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.windows import load_set
 from tests.experiments.files import PLAIN, SMOOTH, experiment, write
@@ -38,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def said(built: tuple[Path, str]) -> dict[str, Any]:
-    return json.loads((built[0] / "experiments" / "small" / "small.json").read_text())
+    return json.loads((built[0] / "experiments" / "small-small" / "small.json").read_text())
 
 
 def test_numbers_are_those_of_the_result_files(built, said) -> None:
@@ -95,8 +96,12 @@ def test_again_it_builds_nothing(built) -> None:
     flags = (f"--experiment={built[1]}", f"--workdir={built[0]}")
     done = verb("experiment", *flags, "--rows=majority")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"5 cells: (\d+) steps, (\d+) distinct, \2 done, about 0 min", done.stdout)
+    assert re.search(
+        r"5 cells: (\d+) steps, (\d+) distinct, \2 done, about 0 min \(none left\)", done.stdout
+    )
     assert {p: p.stat().st_mtime_ns for p in built[0].rglob("record.json")} == records
+    written = json.loads((built[0] / "experiments" / "small-small" / "small.json").read_text())
+    assert len(written["cells"]) == 20  # all that are there, whichever were asked for
 
 
 def test_a_cell_says_what_it_comes_from(built) -> None:
@@ -106,6 +111,8 @@ def test_a_cell_says_what_it_comes_from(built) -> None:
     assert set(found["ids"]) == {"data", "windows/test", "fit/majority", "predict/majority/test"}
     for folder in found["folders"].values():
         assert (built[0] / folder / "record.json").is_file()
+    assert (found["fields"]["seed"], found["config"]) == (2, "configs/quickstart.py")
+    assert "--rows=majority --seeds=2" in found["command"]
     wrong = verb("experiment", *flags, "--show=majority/9")
     assert wrong.returncode == 2
     assert "there is no such cell" in wrong.stderr
@@ -122,8 +129,49 @@ def test_a_failed_seed_leaves_a_row_with_fewer(built, said) -> None:
     found = report.collect(experiment(), some, built[0], "command")
     assert found["rows"][SMOOTH]["seeds"] == [1, 2, 3, 5]
     assert found["rows"][SMOOTH]["against"]["rec_w"]["over"] == "people"
-    assert f"Fewer seeds than others have: {SMOOTH}." in pages.page(found)
+    page = pages.page(found)
+    assert f"Fewer seeds than others have: {SMOOTH}." in page
+    assert "Marked *: over people alone" in page
+    assert re.search(rf"^\| {SMOOTH} .* to [+-][\d.]+\)\* \|", page, re.MULTILINE)
+    assert "Marked *" not in pages.page(said)
     assert found["rows"][PLAIN] == said["rows"][PLAIN]
+
+
+def test_few_seeds_decide_nothing(built) -> None:
+    """Two seeds of one method would be called different in half of all tables."""
+    some = [cell for cell in cells(experiment()) if cell.seed <= 4]
+    found = report.collect(experiment(), some, built[0], "command")
+    assert {claim["verdict"] for claim in found["claims"]} == {"undecided"}
+    assert {claim["probability"] for claim in found["claims"]} == {None}
+
+
+def test_a_metric_of_nothing_decides_nothing(built, tmp_path: Path, monkeypatch) -> None:
+    """No window of the group, or a method without probabilities."""
+    claims = (Claim(PLAIN, "majority", "tail"), Claim(PLAIN, "majority", "log_loss"))
+    asked = dataclasses.replace(experiment(), claims=claims)
+    counts_of = report.counts_of
+
+    def of_nothing(cell: Cell, workdir: Path):
+        counts, groups, windows = counts_of(cell, workdir)
+        return dataclasses.replace(counts, has_distribution=False), {**groups, "tail": []}, windows
+
+    monkeypatch.setattr(report, "counts_of", of_nothing)
+    found = report.collect(asked, cells(asked), built[0], "command")
+    assert [(c["verdict"], c["probability"]) for c in found["claims"]] == [("undecided", None)] * 2
+    assert found["rows"][PLAIN]["metrics"]["tail"]["value"] is None
+    pages.write(found, tmp_path)  # valid JSON
+
+
+def test_one_person_is_too_few(built, monkeypatch) -> None:
+    counts_of = report.counts_of
+
+    def of_one(cell: Cell, workdir: Path):
+        counts, groups, windows = counts_of(cell, workdir)
+        return counts.total(), groups, windows
+
+    monkeypatch.setattr(report, "counts_of", of_one)
+    with pytest.raises(DataError, match="one test person"):
+        report.collect(experiment(), cells(experiment()), built[0], "command")
 
 
 def test_a_table_is_published_whole_and_from_a_known_commit(said, tmp_path: Path) -> None:
@@ -132,8 +180,14 @@ def test_a_table_is_published_whole_and_from_a_known_commit(said, tmp_path: Path
     for cell in known["cells"].values():
         cell["commits"] = ["0123456789ab"]
     publish.check_whole(known, names)
-    with pytest.raises(DataError, match=r"1 cells are not built, for example other/1"):
+    with pytest.raises(DataError, match=r"1 of 21 cells are not built, for example other/1"):
         publish.check_whole(known, [*names, "other/1"])
+    with pytest.raises(DataError, match="scale tiny"):
+        publish.check_whole({**known, "scale": "tiny"}, names)
+    mixed = copy.deepcopy(known)
+    mixed["cells"]["majority/1"]["code"] = ["other"]
+    with pytest.raises(DataError, match="several versions of the code"):
+        publish.check_whole(mixed, names)
     for unknown in ("None", "0123456789ab+"):
         known["cells"]["majority/1"]["commits"] = [unknown]
         with pytest.raises(DataError, match="majority/1 was built at the commit"):
@@ -154,6 +208,22 @@ def test_every_form_has_every_row(said, tmp_path: Path) -> None:
     assert "rec\\_w" in paths[".tex"].read_text()
 
 
+def test_names_may_hold_any_signs(said, tmp_path: Path) -> None:
+    name = r"a|b_c%d{e}~^\f & <g>"
+    odd = copy.deepcopy(said)
+    odd["rows"] = {name if n == "majority" else n: row for n, row in said["rows"].items()}
+    paths = {path.suffix: path.read_text() for path in pages.write(odd, tmp_path)}
+    assert r"| a\|b_c%d{e}~^\\f & &lt;g> |" in paths[".md"]
+    tex = r"a|b\_c\%d\{e\}\textasciitilde{}\textasciicircum{}\textbackslash{}f \& "
+    assert tex + r"\textless{}g\textgreater{} &" in paths[".tex"]
+    assert name in {line["row"] for line in csv.DictReader(io.StringIO(paths[".csv"]))}
+    command = publish.command_of("/home/me/x.py:scale=tiny", Path("/data/w"), ["a, b", "c"], ["1"])
+    assert command == (
+        "python -m bua_jax.experiment --experiment=x.py:scale=tiny --workdir=w "
+        "'--rows=\"a, b\",c' --seeds=1"
+    )
+
+
 def test_published_pages_are_what_their_json_gives() -> None:
     """No number in them is typed."""
     for path in (ROOT / "docs" / "results").glob("*.json"):
@@ -167,6 +237,7 @@ def test_curves_are_held_against_each_other_by_seed() -> None:
     """By hand: lowest losses 1.0 and 1.5 (seed 1), 1.2 and 1.4 (seed 2)."""
     said = {
         "experiment": "x",
+        "scale": "laptop",
         "title": "X",
         "reference": "staged",
         "command": "c",

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from bua_jax.basics import files
 from bua_jax.basics.errors import ClaimedError, ConfigError, DataError, Interrupted
-from bua_jax.experiments import run
-from bua_jax.experiments.experiment import cells, load
+from bua_jax.experiments import plan, run
+from bua_jax.experiments.experiment import Row, cells, load
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.steps import outline
 from tests.experiments.files import experiment
@@ -62,6 +63,9 @@ def test_what_fails_is_recorded_and_passed_over(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == expected
     assert run.build_cells(asked, every, tmp_path, build=lambda made, step: None) == {}
     assert json.loads(path.read_text()) == {}  # what was mended is not held against it
+    for damaged in ("[]", "{"):  # it is a log: nothing depends on it
+        path.write_text(damaged)
+        assert run.build_cells(asked, every, tmp_path, build=build) == expected
 
 
 def test_what_another_builds_is_asked_about_again(tmp_path: Path) -> None:
@@ -90,17 +94,17 @@ def test_a_signal_stops_all(tmp_path: Path) -> None:
 
 def test_a_plan_counts_and_names_what_is_refused(tmp_path: Path, monkeypatch) -> None:
     every = cells(experiment())
-    found = run.plan(every, tmp_path)
-    assert (found.cells, found.done, found.measured) == (20, 0, False)
+    found = plan.plan(every, tmp_path)
+    assert (found.cells, found.done, found.measured) == (20, 0, 0)
     assert found.distinct < found.steps
     assert "20 cells: " in str(found)
-    assert "no rate is known" in str(found)
+    assert "(0% of it by steps built here)" in str(found)
 
     def refused(made, step, table):
         raise ConfigError("no such thing")
 
-    monkeypatch.setattr(run, "outline", refused)
-    assert run.plan(every[:1], tmp_path).refused == {every[0].name: "no such thing"}
+    monkeypatch.setattr(plan, "outline", refused)
+    assert plan.plan(every[:1], tmp_path).refused == {every[0].name: "no such thing"}
 
 
 def test_hours_elsewhere_are_of_distinct_stages(tmp_path: Path) -> None:
@@ -112,24 +116,49 @@ def test_hours_elsewhere_are_of_distinct_stages(tmp_path: Path) -> None:
         asked.append(stage)
         return {"hours": 2.0, "gib": 30.0}
 
-    rows = {row[0]: row[1:] for row in run.plan_elsewhere(every, tmp_path, estimate)}
+    rows = {row[0]: row[1:] for row in plan.plan_elsewhere(every, tmp_path, estimate)}
     assert rows["stage1"] == ["1", "2.0", "2.0", "30.0"]
     assert rows["stage2"] == ["2", "2.0", "4.0", "30.0"]  # after stage 1, and without it
     assert sorted(asked) == ["stage1", "stage2", "stage3"]
 
 
-def test_the_rate_is_that_of_steps_built_here(tmp_path: Path) -> None:
-    """A step that took twice what was expected makes the others expect twice."""
+def test_the_rate_is_that_of_steps_alike(tmp_path: Path) -> None:
+    """A step that took twice what was expected makes those like it expect twice, and no others."""
     cell = cells(experiment())[0]
-    slow = dataclasses.replace(cell, config=cell.config)
-    made = run.run_of(slow, tmp_path)
-    from bua_jax.basics import files
-
-    guess = STEPS["data"].minutes(cell.config)
+    folder, guess = run.run_of(cell, tmp_path).folder("data"), STEPS["data"].minutes(cell.config)
     record = {"step": "data", "seconds": 120 * guess, "config": cell.config.to_dict()}
-    files.write_sealed(made.folder("data") / "record.json", json.loads(json.dumps(record)))
-    rates = run.rates_of(tmp_path)
-    assert rates["data"] == pytest.approx(2)
-    assert rates[""] == pytest.approx(2)
-    (made.folder("data") / "record.json").write_text("{")
-    assert run.rates_of(tmp_path) == {}
+    files.write_sealed(folder / "record.json", json.loads(json.dumps(record)))
+    took = plan.took_here(tmp_path)
+    assert plan.rate_of(took, "data", guess) == pytest.approx(2)
+    assert plan.rate_of(took, "data", 10 * guess) is None  # of another size
+    assert plan.rate_of(took, "stage2", guess) is None
+    for text in ("{", json.dumps(files.seal({"step": "data", "config": {}}))):  # damaged, or old
+        (folder / "record.json").write_text(text)
+        assert plan.took_here(tmp_path) == {}
+
+
+def test_rows_of_one_table_ask_about_the_same_windows(tmp_path: Path, capsys) -> None:
+    other = Row("elsewhere", {"windows.min_history": 12}, method="markov")
+    asked = dataclasses.replace(experiment(), rows=(*experiment().rows, other))
+    with pytest.raises(ConfigError, match=r"'elsewhere' are about other .*windows.min_history"):
+        plan.check_shared(cells(asked), tmp_path)
+    plan.check_shared(cells(experiment()), tmp_path)
+    plan.say_what_is_equal(cells(experiment()), tmp_path)
+    assert "'last event' and 'the same' are the same" in " ".join(capsys.readouterr().err.split())
+    wrong = Row("x", {"methods.markov.smoothing": -1.0}, method="markov")
+    asked = dataclasses.replace(experiment(), rows=(wrong, *experiment().rows))
+    with pytest.raises(ConfigError, match=r"Row 'x': config.methods.markov.smoothing"):
+        plan.check_cells(asked, cells(asked), tmp_path)
+
+
+def test_what_cannot_be_published_is_said_before_it_is_built(monkeypatch, capsys) -> None:
+    left = plan.Plan(1, 2, 2, 1, 1.0, 0.0, {})
+    for revision, said in ((None, "no checkout"), ("abc+", r"has changes \(abc\+\)")):
+        monkeypatch.setattr(plan, "git_revision", lambda revision=revision: revision)
+        with pytest.raises(ConfigError, match=said):
+            plan.check_commit(left, publish=True)
+        plan.check_commit(left, publish=False)
+        assert "cannot be published" in " ".join(capsys.readouterr().err.split())
+        plan.check_commit(dataclasses.replace(left, done=2), publish=True)  # nothing is built
+    monkeypatch.setattr(plan, "git_revision", lambda: "abc")
+    plan.check_commit(left, publish=True)
