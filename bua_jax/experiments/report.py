@@ -71,8 +71,8 @@ def collect(
             f"The cell {one} is about the test windows {first}, and {two} about {second}: rows of one table "
             "must leave data, splits and windows as they are."
         )
-    one = counts[cells[0].row.name][cells[0].seed]
-    if len(one.nll) < 2:
+    any_one = counts[cells[0].row.name][cells[0].seed]
+    if len(any_one.nll) < 2:
         raise DataError(
             "There is one test person, and intervals are over people: give data with more people "
             "(config.data.num_users, or a larger file)."
@@ -99,8 +99,8 @@ def collect(
         "config": experiment.scale.config,
         "fields": _plain(experiment.scale.fields),
         "windows": windows[cells[0].name],
-        "people": len(one.nll),
-        "n": int(one.support.sum()),
+        "people": len(any_one.nll),
+        "n": int(any_one.support.sum()),
         "rows": rows,
         "claims": [_claim(claim, counts, groups) for claim in experiment.claims],
         "cells": {cell.name: provenance(cell, workdir, experiment.scale.config) for cell in cells},
