@@ -20,7 +20,7 @@ from tests.support.helpers import ROOT
 
 def test_a_sample_of_the_attack(quickstart: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(quickstart, tmp_path / "run"))
-    command = [sys.executable, "-m", "tests.programs.attack", str(run), "1", "6", "1", "45"]
+    command = [sys.executable, "-m", "tests.programs.attack", str(run), "1", "6", "1", "20"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

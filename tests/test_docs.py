@@ -9,20 +9,15 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from ml_collections import ConfigDict
 
 from bua_jax.basics import files
 from bua_jax.evaluation import results_page, tables
-from bua_jax.methods.protocol import Data, Histories, Site
 from bua_jax.methods.table import METHODS
-from tests.dialogue.stores import make_store
 from tests.support.helpers import ROOT
-from tests.support.readme import BLOCKS, PAGES
+from tests.support.readme import PAGES
 from tests.test_imports import LINE
 
 DOCS = ROOT / "docs"
@@ -222,28 +217,3 @@ def test_the_paper_is_what_is_cited() -> None:
     paper = said["preferred-citation"]
     assert paper["url"].endswith("2604.23578")
     assert [one["family-names"] for one in paper["authors"]] == ["Meng", "Ding", "Li", "Sun", "Li"]
-
-
-def test_the_example_of_a_method_is_one(tmp_path: Path) -> None:
-    """It is fitted, loaded and asked as the page says."""
-    (body,) = (
-        block.body
-        for block in BLOCKS
-        if block.page == "docs/methods.md" and block.words[0] == "python"
-    )
-    names: dict[str, Any] = {}
-    exec(compile(body, "methods.md", "exec"), names)
-    method = names["METHOD"]
-    store = make_store([[(0, i, 1, i % 2, False) for i in range(12)]])
-    site = Site(ConfigDict(), tmp_path, {})
-    data = Data(store, lambda name: pytest.fail(f"it reads {name}, which it does not declare"))
-    facts = method.fit(site, data)
-    assert [path.name for path in tmp_path.iterdir()] == list(method.files)
-    seen = np.zeros((2, 3, 4), np.int32)
-    seen[0, 1, 3] = 1  # the first history has two events, the second three
-    zeros = np.zeros((2, 3), np.int32)
-    asked = method.load(site)
-    p = asked.probabilities(Histories(seen, zeros, zeros, np.array([2, 3])))
-    assert p.argmax(1).tolist() == [1, 0]
-    assert p.sum(1).tolist() == [1, 1]
-    assert asked.facts == facts

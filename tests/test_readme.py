@@ -31,7 +31,14 @@ def test_ci_blocks_run(body: str, tmp_path: Path) -> None:
 
 
 FLAG = re.compile(r'DEFINE_\w+\(\s*"(\w+)"')
-OTHERS = {"export", "sbatch", ".", "pip"}  # what pages use beside our own scripts and modules
+OTHERS = {
+    "export",
+    "sbatch",
+    ".",
+    "pip",
+    "cp",
+    "mkdir",
+}  # what pages use beside our own scripts and modules
 
 
 def flags_of(module: str) -> set[str]:

@@ -1,6 +1,7 @@
 """Validation losses of rows that train in other ways, task by task (Figure 4)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def collect(
         "fields": {
             n: list(v) if isinstance(v, tuple) else v for n, v in experiment.scale.fields.items()
         },
+        "claims": [asdict(claim) for claim in experiment.claims],
         "losses": {
             row: {str(s): one for s, one in by_seed.items()} for row, by_seed in losses.items()
         },
@@ -74,25 +76,44 @@ def _ends(losses: Mapping[str, Any], task: str, which: str) -> dict[str, float]:
     return found
 
 
-def compared(said: Mapping[str, Any], row: str, task: str, which: str) -> dict[str, Any] | None:
-    """The reference's loss minus the row's, paired by seed; None where one lacks the task.
+def compared(
+    said: Mapping[str, Any], one: str, other: str, task: str, which: str
+) -> dict[str, Any] | None:
+    """A row's loss minus another's, paired by seed; None where one lacks the task.
 
-    The interval is Student's t over seeds, and absent below `LEAST_SEEDS` of them.
+    which: first or lowest. The interval, and the probability that the first is lower, are Student's t over
+    seeds, and absent below `LEAST_SEEDS` of them.
     """
-    one, other = (_ends(said["losses"].get(r, {}), task, which) for r in (said["reference"], row))
-    seeds = sorted(one.keys() & other.keys(), key=int)
+    losses, others = (_ends(said["losses"].get(row, {}), task, which) for row in (one, other))
+    seeds = sorted(losses.keys() & others.keys(), key=int)
     if not seeds:
         return None
-    y = np.array([one[seed] - other[seed] for seed in seeds])
+    y = np.array([losses[seed] - others[seed] for seed in seeds])
     found: dict[str, Any] = {
-        "reference": float(np.mean([one[seed] for seed in seeds])),
-        "row": float(np.mean([other[seed] for seed in seeds])),
+        "one": float(np.mean([losses[seed] for seed in seeds])),
+        "other": float(np.mean([others[seed] for seed in seeds])),
         "difference": float(y.mean()),
         "seeds": len(seeds),
     }
-    if len(seeds) >= LEAST_SEEDS:
-        reach = float(stats.t.ppf((1 + LEVEL) / 2, len(y) - 1) * y.std(ddof=1) / len(y) ** 0.5)
+    error = float(y.std(ddof=1)) / len(y) ** 0.5 if len(seeds) >= LEAST_SEEDS else 0.0
+    if error:
+        reach = float(stats.t.ppf((1 + LEVEL) / 2, len(y) - 1)) * error
         found |= {"low": found["difference"] - reach, "high": found["difference"] + reach}
+        found["probability"] = float(stats.t.cdf(-found["difference"] / error, len(y) - 1))
+    return found
+
+
+def claims(said: Mapping[str, Any]) -> list[list[str]]:
+    """What the paper says, and whether it holds here: a lower loss is better."""
+    found = []
+    for claim in said["claims"]:
+        which, task = claim["metric"].split(" ")
+        one = compared(said, claim["above"], claim["below"], task, which) or {}
+        verdict = "undecided"
+        if "low" in one and (one["high"] < 0 or one["low"] > 0):
+            verdict = "held" if one["high"] < 0 else "not held"
+        shown = f"{one['probability']:.2f}" if "probability" in one else "-"
+        found.append([f"{claim['above']} below {claim['below']}", claim["metric"], verdict, shown])
     return found
 
 
@@ -102,11 +123,11 @@ def body(said: Mapping[str, Any]) -> list[list[str]]:
     for row in (row for row in said["losses"] if row != said["reference"]):
         for task in TASKS:
             for which in ("first", "lowest"):
-                if (one := compared(said, row, task, which)) is None:
+                if (one := compared(said, said["reference"], row, task, which)) is None:
                     continue
                 interval = f" ({one['low']:+.3f} to {one['high']:+.3f})" if "low" in one else ""
                 shown = f"{one['difference']:+.3f}{interval}"
-                numbers = (f"{one['reference']:.3f}", f"{one['row']:.3f}", shown, str(one["seeds"]))
+                numbers = (f"{one['one']:.3f}", f"{one['other']:.3f}", shown, str(one["seeds"]))
                 found.append([task, which, row, *numbers])
     return found
 
@@ -149,6 +170,8 @@ def page(said: Mapping[str, Any]) -> str:
             f"intervals over seeds from {LEAST_SEEDS} of them on.\n",
             f"![validation losses by task]({name}.png)\n",
             tables.markdown(header(said), body(said)),
+            "## What the paper claims\n",
+            tables.markdown(("claim: loss of", "loss", "here", "probability"), claims(said)),
             "## Where it comes from\n",
             tables.markdown(("of its cells", ""), facts(said)),
         ]

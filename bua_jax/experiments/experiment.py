@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError
+from bua_jax.dialogue.rounds import TASKS
 from bua_jax.evaluation.tables import METRICS
 from bua_jax.experiments.paper import PUBLISHED
 from bua_jax.methods.table import METHODS
@@ -86,7 +87,7 @@ class Claim:
 
     above: str  # rows
     below: str
-    metric: str = "rec_w"
+    metric: str = MAIN  # or, of curves, "first TASK" or "lowest TASK"
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,9 @@ def check(experiment: Experiment) -> None:
         )
     if wrong := [c for c in experiment.columns if c not in METRICS]:
         raise ConfigError(f"{where} has the column {wrong[0]!r}; there are {', '.join(METRICS)}.")
-    if wrong := [c.metric for c in experiment.claims if c.metric not in experiment.columns]:
+    ends = {f"{which} {task}" for which in ("first", "lowest") for task in TASKS}
+    known = ends if experiment.curves else experiment.columns
+    if wrong := [claim.metric for claim in experiment.claims if claim.metric not in known]:
         raise ConfigError(f"{where} makes a claim about {wrong[0]!r}, which is no column of it.")
     seeds = experiment.scale.seeds
     if not seeds or len(set(seeds)) < len(seeds):

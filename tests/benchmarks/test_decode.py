@@ -24,6 +24,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(output.read_text())
 
 
+@pytest.mark.long
 def test_both_sides_write_the_same_tokens(written: dict[str, Any]) -> None:
     (found,) = written["decoding"]
     assert found["same_as_transformers"] == 1
@@ -70,6 +71,7 @@ def test_llama_cpp_writes_the_same_tokens(biases: bool, tmp_path: Path) -> None:
     assert found["same_as_llama_cpp"] == 1
 
 
+@pytest.mark.long
 def test_types_agree_with_themselves(written: dict[str, Any]) -> None:
     """float32: cached decoding is a whole forward, token for token; bfloat16 rounds near ties away."""
     same = {(row["engine"], row["forward"]): row["same"] for row in written["types"]}
@@ -78,6 +80,7 @@ def test_types_agree_with_themselves(written: dict[str, Any]) -> None:
     assert all(0.8 < share <= 1 for share in same.values())
 
 
+@pytest.mark.long
 def test_labels_have_all_three_ratios(written: dict[str, Any]) -> None:
     found = written["labels"]
     assert set(found) == {"with_prefill", "tree", "separate"}

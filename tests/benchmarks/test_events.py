@@ -13,6 +13,7 @@ def bench(tmp_path: Path, sizes: str, *flags: str):
     return verb("bench", "events", f"--events={sizes}", "--windows=300", *folders, *flags)
 
 
+@pytest.mark.long
 def test_sizes_are_measured_once_and_plotted(tmp_path: Path) -> None:
     done = bench(tmp_path, "20000")
     assert done.returncode == 0, done.stderr

@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 
 from tests.support.helpers import on_eight_devices
 
 
+@pytest.mark.long
 def test_a_mesh_writes_what_one_device_writes() -> None:
     """Greedy texts and drawn days token for token; scores down to -60 within 1e-5 of them."""
     printed = on_eight_devices("decode_on_meshes")

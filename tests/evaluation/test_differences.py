@@ -90,8 +90,14 @@ def coverage(interval: Interval, seeds: int, spread: float, effect: float, table
     return inside / tables
 
 
-@pytest.mark.parametrize("seeds", [5, 10])
-@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize(
+    ("seeds", "spread"),
+    [
+        *((5, spread) for spread in SPREADS),
+        (10, 1.5),
+        *(pytest.param(10, spread, marks=pytest.mark.long) for spread in (0.5, 3.0)),
+    ],
+)
 def test_the_interval_covers_the_truth(seeds: int, spread: float) -> None:
     covered = coverage(paired, seeds, spread, 3.0, TABLES)
     assert COVERED[0] <= covered <= COVERED[1]

@@ -240,6 +240,7 @@ def test_curves_are_held_against_each_other_by_seed() -> None:
         "scale": "laptop",
         "title": "X",
         "reference": "staged",
+        "claims": [{"above": "staged", "below": "joint", "metric": "lowest prediction"}],
         "command": "c",
         "config": "f",
         "fields": {},
@@ -255,15 +256,23 @@ def test_curves_are_held_against_each_other_by_seed() -> None:
             },
         },
     }
-    found = curves.compared(said, "joint", "prediction", "lowest")
-    assert found == {"reference": 1.1, "row": 1.45, "difference": pytest.approx(-0.35), "seeds": 2}
-    assert curves.compared(said, "joint", "refinement", "lowest") is None
+    found = curves.compared(said, "staged", "joint", "prediction", "lowest")
+    assert found == {"one": 1.1, "other": 1.45, "difference": pytest.approx(-0.35), "seeds": 2}
+    assert curves.compared(said, "staged", "joint", "refinement", "lowest") is None
+    assert curves.claims(said)[0][2:] == ["undecided", "-"]
     five = {str(s): {"prediction": [[1.0, float(s)]]} for s in range(5)}
     said["losses"] = {"staged": five, "joint": {s: {"prediction": [[1.0, 1.0]]} for s in five}}
-    found = curves.compared(said, "joint", "prediction", "first")
+    found = curves.compared(said, "staged", "joint", "prediction", "first")
     assert found is not None
     y = np.arange(5) - 1.0
     reach = 2.7764 * y.std(ddof=1) / 5**0.5  # t of 4 degrees of freedom
     assert found["low"] == pytest.approx(y.mean() - reach, abs=1e-3)
+    for of_joint, verdict in (
+        (lambda s: s + 5 + 0.1 * s, "held"),
+        (lambda s: s - 5 + 0.1 * s, "not held"),
+        (lambda s: 2.0, "undecided"),
+    ):
+        said["losses"]["joint"] = {s: {"prediction": [[1.0, of_joint(int(s))]]} for s in five}
+        assert curves.claims(said)[0][2] == verdict
     assert "| prediction | lowest | joint |" in curves.page(said)
     assert curves.picture(said)[:4] == b"\x89PNG"

@@ -24,6 +24,8 @@ from bua_jax.pipeline.steps import Run, ensure
 from tests.support.runs import REDUCED
 
 FEW = 8
+LIKE_BUA = ("bua_stage2", "bua_no_rounds", "bua_given1", "bua_given2", "bua_given3")
+"""Rows that ask what `bua` asks, otherwise trained or with other rounds."""
 COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
 
 
@@ -62,7 +64,11 @@ class Ready:
 
 @pytest.fixture(
     scope="module",
-    params=[(name, kind) for name, method in METHODS.items() for kind in kinds(method)],
+    params=[
+        pytest.param((name, kind), marks=[pytest.mark.long] if name in LIKE_BUA else [])
+        for name, method in METHODS.items()
+        for kind in kinds(method)
+    ],
     ids=" ".join,
 )
 def ready(request: pytest.FixtureRequest, run: Run) -> Ready:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.split import without_test_people
 from bua_jax.events.windows import generation_windows, history, prediction_windows, sample_windows
-from bua_jax.methods.protocol import Site, cases_of
+from bua_jax.methods.protocol import Data, Site, cases_of
 from tests.support.helpers import ROOT
 
 STORE = simulated_store(12, 15, 3)
@@ -90,7 +90,16 @@ def test_the_example_of_the_docs_is_a_method(tmp_path: Path) -> None:
     )
     made: dict[str, Any] = {}
     exec(compile(body, "docs/methods.md", "exec"), made)
-    cases = cases_of(STORE, WINDOWS, 40)
-    said = made["METHOD"].load(Site(ConfigDict(), tmp_path, {})).predict(cases)
+    cases, method, site = (
+        cases_of(STORE, WINDOWS, 40),
+        made["METHOD"],
+        Site(ConfigDict(), tmp_path, {}),
+    )
+    undeclared = Data(
+        STORE, lambda name: pytest.fail(f"it draws {name}, which it does not declare")
+    )
+    assert method.fit(site, undeclared) == {"training_windows": 0}
+    assert [path.name for path in tmp_path.iterdir()] == list(method.files)
+    said = method.load(site).predict(cases)
     assert said.label.tolist() == [int(case.history.behaviour[-1]) for case in cases]
     assert said.probability.sum(1).tolist() == [1.0] * 20

@@ -124,6 +124,7 @@ def test_kill_one_and_resume_both(tmp_path: Path) -> None:
         assert 0 < tiny.relative(state[name], expected[name]) <= 1e-5
 
 
+@pytest.mark.long
 def test_a_run_goes_on_where_devices_do_not_divide_its_rows(tmp_path: Path) -> None:
     """Two rows a step, of one device and then of eight: the same steps, each with the same dialogues."""
     cache, whole, cut = (tmp_path / name for name in ("cache", "whole", "cut"))

@@ -186,6 +186,7 @@ def test_an_error_in_a_worker_is_the_projects_own(cluster, tmp_path: Path) -> No
         ray_shards.run_shards(fails, 2, tmp_path, ".jsonl")
 
 
+@pytest.mark.long
 def test_annotate_on_an_existing_cluster(cluster: str, local, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     flags = [f"--config.{name}={value}" for name, value in SIZES.items()]

@@ -117,6 +117,7 @@ def dropping(what: str) -> Any:
     return restore
 
 
+@pytest.mark.long
 def test_resumed_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, stepwise = tmp_path / "whole", tmp_path / "stepwise"
     best, measured = train(whole, monkeypatch, profile=2)

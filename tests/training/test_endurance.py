@@ -145,6 +145,7 @@ def check(folder: Path, records: list[dict[str, Any]], kills: int) -> None:
     assert "ids" not in differences(folder / "whole", folder / "no_optimizer")
 
 
+@pytest.mark.long
 def test_ten_kills(tmp_path: Path) -> None:
     check(tmp_path, kill(tmp_path, 10, "light"), 10)
 
