@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bua_jax.basics.errors import DataError, MismatchError
+from bua_jax.basics.errors import DataError
 from bua_jax.evaluation import results
 from bua_jax.evaluation.counts import Counts, count, metrics
 from bua_jax.evaluation.differences import (
@@ -55,22 +55,16 @@ def counts_of(cell: Cell, workdir: Path) -> tuple[Counts, dict[str, Any], str]:
 def collect(
     experiment: Experiment, cells: Sequence[Cell], workdir: Path, command: str
 ) -> dict[str, Any]:
-    """What NAME.json holds. cells: the finished ones, at least one.
+    """What NAME.json holds. cells: the finished ones, at least one, about the same windows.
 
     Raises as `counts_of`, and `DataError` where one person's windows are all that was asked about.
     """
     counts: dict[str, dict[int, Counts]] = {}
     groups: dict[str, Any] = {}
-    windows: dict[str, str] = {}
+    windows = ""
     for cell in cells:
-        found, groups, windows[cell.name] = counts_of(cell, workdir)
+        found, groups, windows = counts_of(cell, workdir)
         counts.setdefault(cell.row.name, {})[cell.seed] = found
-    if len(set(windows.values())) > 1:
-        (one, first), (two, second) = _two_kinds(windows)
-        raise MismatchError(
-            f"The cell {one} is about the test windows {first}, and {two} about {second}: rows of one table "
-            "must leave data, splits and windows as they are."
-        )
     any_one = counts[cells[0].row.name][cells[0].seed]
     if len(any_one.nll) < 2:
         raise DataError(
@@ -98,19 +92,13 @@ def collect(
         "command": command,
         "config": experiment.scale.config,
         "fields": _plain(experiment.scale.fields),
-        "windows": windows[cells[0].name],
+        "windows": windows,
         "people": len(any_one.nll),
         "n": int(any_one.support.sum()),
         "rows": rows,
         "claims": [_claim(claim, counts, groups) for claim in experiment.claims],
         "cells": {cell.name: provenance(cell, workdir, experiment.scale.config) for cell in cells},
     }
-
-
-def _two_kinds(windows: Mapping[str, str]) -> list[tuple[str, str]]:
-    """A cell of each of two fingerprints."""
-    by_kind = {fingerprint: name for name, fingerprint in windows.items()}
-    return [(name, fingerprint) for fingerprint, name in by_kind.items()][:2]
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:

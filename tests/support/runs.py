@@ -6,30 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+from bua_jax.experiments.experiment import TINY
 from tests.support.helpers import ROOT
 
-REDUCED = (
-    "--config.data.num_users=30",
-    "--config.data.num_days=21",
-    "--config.windows.train=120",
-    "--config.windows.validation=16",
-    "--config.windows.fit_train=1000",
-    "--config.windows.fit_validation=200",
-    "--config.windows.match=16",
-    "--config.windows.test=40",
-    "--config.windows.generation_test=3",
-    "--config.encoder.epochs=1",
-    "--config.dialogues.reflect_train=16",
-    "--config.dialogues.reflect_validation=4",
-    "--config.stage1.max_steps=2",
-    "--config.stage2.max_steps=2",
-    "--config.stage3.max_steps=2",
-    "--config.joint.max_steps=2",
-    "--config.decoding.max_new_tokens=16",
-    "--config.execution.decode_batch=16",
-    "--config.methods.lightgbm.rounds=5",
-    "--config.evaluation.bootstrap=200",
-)
+REDUCED = tuple(f"--config.{name}={value}" for name, value in TINY.items())
 
 
 def verb(
