@@ -59,9 +59,12 @@ def with_rows(*rows: Row, **changes) -> Experiment:
         (with_rows(Row("x", published=("Table 9", "x"))), "not in experiments/paper.py"),
         (with_rows(scale=dataclasses.replace(SMALL, seeds=(1, 1))), r"the seeds \(1, 1\)"),
         (with_rows(scale=dataclasses.replace(SMALL, seeds=())), r"the seeds \(\)"),
-        (with_rows(curves={"majority": ("stage9",)}), "of the row 'last event' no stages to draw"),
         (
-            with_rows(curves={row.name: ("stage9",) for row in experiment().rows}),
+            with_rows(curves={"majority": ("stage9",)}, claims=()),
+            "of the row 'last event' no stages to draw",
+        ),
+        (
+            with_rows(curves={r.name: ("stage9",) for r in experiment().rows}, claims=()),
             "no stage 'stage9' to draw",
         ),
         (with_rows(columns=("overall",), claims=()), "lacks the column rec_w"),
