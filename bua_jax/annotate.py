@@ -11,7 +11,6 @@ yet is built. `--engine=ray` shares the people out over a Ray cluster (extra `ra
 
 import dataclasses
 import functools
-import sys
 
 from absl import flags
 
@@ -21,7 +20,6 @@ FLAGS = flags.FLAGS
 cli.define_take_over()
 flags.DEFINE_integer("show", 0, "Print that many dialogues of each stage.", lower_bound=0)
 cli.define_engine()
-OF_THE_RUN = not cli.names_config(sys.argv)
 
 
 def main() -> None:
@@ -29,8 +27,7 @@ def main() -> None:
     from bua_jax.pipeline.chain import STEPS, build, start
     from bua_jax.pipeline.dialogues import build_dialogues_on_ray
 
-    config = cli.config_of(cli.workdir()) if OF_THE_RUN else FLAGS.config
-    run = start(config, cli.workdir(), take_over=FLAGS.take_over)
+    run = start(cli.config_of(cli.workdir()), cli.workdir(), take_over=FLAGS.take_over)
     steps, cluster = STEPS, cli.cluster()
     if cluster is not None:
         on_ray = functools.partial(build_dialogues_on_ray, **cluster)

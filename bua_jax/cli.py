@@ -164,13 +164,16 @@ def names_config(argv: list[str]) -> bool:
     return any(item.lstrip("-").startswith("config=") or item == "--config" for item in argv)
 
 
+_NAMED = names_config(sys.argv)  # before `run` names the default
+
+
 def config_of(workdir: Path) -> ConfigDict:
     """The config of an earlier command in a workdir (its run.json), with this command's overrides.
 
-    Without such a file, the config of this command.
+    Without such a file, and where --config names one, the config of this command.
     """
     path = workdir / "run.json"
-    if not path.is_file():
+    if _NAMED or not path.is_file():
         return FLAGS.config
     try:
         config = ConfigDict(_with_tuples(files.read_sealed(path)["config"]))

@@ -12,8 +12,6 @@ window is asked about once per checkpoint: scoring them takes seconds and no mod
 is fitted and asked alone.
 """
 
-import sys
-
 from absl import flags
 
 from bua_jax import cli
@@ -23,7 +21,6 @@ cli.define_take_over()
 flags.DEFINE_integer(
     "show", 0, "Also print that many test cases with what was said.", lower_bound=0
 )
-OF_THE_RUN = not cli.names_config(sys.argv)
 
 
 def main() -> None:
@@ -34,7 +31,7 @@ def main() -> None:
     from bua_jax.pipeline.steps import Run, ensure, outline
 
     workdir = cli.workdir()
-    config = cli.config_of(workdir) if OF_THE_RUN else FLAGS.config
+    config = cli.config_of(workdir)
     run = Run(config, workdir, take_over=FLAGS.take_over)
     needed = outline(run, "evaluation", STEPS)
     missing = [step for step, finished in needed.items() if not finished and step != "evaluation"]

@@ -8,8 +8,6 @@ The config is that of the run in --workdir, if there is one, unless --config nam
 yet is built.
 """
 
-import sys
-
 from absl import flags
 
 from bua_jax import cli
@@ -17,15 +15,13 @@ from bua_jax import cli
 FLAGS = flags.FLAGS
 cli.define_take_over()
 flags.DEFINE_integer("show", 0, "Print that many stage-3 dialogues.", lower_bound=0)
-OF_THE_RUN = not cli.names_config(sys.argv)
 
 
 def main() -> None:
     from bua_jax.dialogue.store import read_dialogues, show
     from bua_jax.pipeline.chain import build, start
 
-    config = cli.config_of(cli.workdir()) if OF_THE_RUN else FLAGS.config
-    run = start(config, cli.workdir(), take_over=FLAGS.take_over)
+    run = start(cli.config_of(cli.workdir()), cli.workdir(), take_over=FLAGS.take_over)
     build(run, "reflect")
     if FLAGS.show:
         show(read_dialogues(run.folder("reflect") / "stage3.parquet"), FLAGS.show)

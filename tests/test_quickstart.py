@@ -92,6 +92,15 @@ def test_evaluate_takes_the_config_of_the_run(quickstart: Path) -> None:
     assert "'sasrec'" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["annotate", "reflect"])
+def test_dialogues_are_shown_by_the_config_of_the_run(quickstart: Path, name: str) -> None:
+    """Its sizes are not those of the default config, which would be refused."""
+    done = verb(name, f"--workdir={quickstart}", "--show=1")
+    assert done.returncode == 0, done.stderr
+    assert "-- " not in done.stderr  # nothing is built
+    assert "=== stage" in done.stdout
+
+
 def test_other_rows_predict_nothing_again(quickstart: Path, tmp_path: Path) -> None:
     """Nor does a restart of the scoring, which needs no jax: a stand-in that raises is found first."""
     run = Path(shutil.copytree(quickstart, tmp_path / "run"))

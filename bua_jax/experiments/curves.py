@@ -56,9 +56,7 @@ def collect(
         "reference": experiment.reference,
         "command": command,
         "config": experiment.scale.config,
-        "fields": {
-            n: list(v) if isinstance(v, tuple) else v for n, v in experiment.scale.fields.items()
-        },
+        "fields": dict(experiment.scale.fields),
         "claims": [asdict(claim) for claim in experiment.claims],
         "losses": {
             row: {str(s): one for s, one in by_seed.items()} for row, by_seed in losses.items()
@@ -133,6 +131,7 @@ def body(said: Mapping[str, Any]) -> list[list[str]]:
 
 
 def header(said: Mapping[str, Any]) -> list[str]:
+    """Columns of the table."""
     return [
         "task",
         "loss",

@@ -15,15 +15,11 @@ from bua_jax.experiments.experiment import MAIN
 from bua_jax.experiments.paper import FROM
 
 
-def _percent(value: float | None, metric: str) -> str:
-    return tables.cell(value, metric)
-
-
 def _with_interval(said: Mapping[str, Any], metric: str) -> str:
-    value = _percent(said["value"], metric)
+    value = tables.cell(said["value"], metric)
     if said["value"] is None or said["low"] is None:
         return value
-    return f"{value} ({_percent(said['low'], metric)} to {_percent(said['high'], metric)})"
+    return f"{value} ({tables.cell(said['low'], metric)} to {tables.cell(said['high'], metric)})"
 
 
 def _points(said: Mapping[str, Any]) -> str:
@@ -59,7 +55,7 @@ def body(said: Mapping[str, Any]) -> list[list[str]]:
     found = []
     for name, row in said["rows"].items():
         values = [
-            _percent((row["metrics"].get(c) or {"value": None})["value"], c)
+            tables.cell((row["metrics"].get(c) or {"value": None})["value"], c)
             for c in said["columns"]
         ]
         against = row.get("against", {}).get(MAIN)
@@ -120,7 +116,7 @@ def published_rows(said: Mapping[str, Any]) -> list[list[str]]:
         [
             name,
             f"{one['table']}, {one['row']}",
-            *(_percent(one["values"].get(c), c) for c in said["columns"]),
+            *(tables.cell(one["values"].get(c), c) for c in said["columns"]),
         ]
         for name, row in said["rows"].items()
         if (one := row.get("published"))
@@ -143,8 +139,10 @@ def page(said: Mapping[str, Any]) -> str:
             f"Marked *: over people alone, as there are fewer than {LEAST_SEEDS} seeds to pair. It "
             "is about these very models, another seed may say otherwise.\n"
         )
-    if caution := tables.caution(said):
-        parts.append(f"**{caution}**\n")
+    if said["people"] < tables.FEW_PEOPLE:
+        parts.append(
+            f"**{said['people']} test people are few: differences between rows mean little.**\n"
+        )
     if incomplete := [n for n, row in said["rows"].items() if len(row["seeds"]) < len(seeds)]:
         parts.append(f"Fewer seeds than others have: {', '.join(incomplete)}.\n")
     if said["claims"]:

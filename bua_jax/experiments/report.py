@@ -91,7 +91,7 @@ def collect(
         "columns": list(experiment.columns),
         "command": command,
         "config": experiment.scale.config,
-        "fields": _plain(experiment.scale.fields),
+        "fields": dict(experiment.scale.fields),
         "windows": windows,
         "people": len(any_one.nll),
         "n": int(any_one.support.sum()),
@@ -99,10 +99,6 @@ def collect(
         "claims": [_claim(claim, counts, groups) for claim in experiment.claims],
         "cells": {cell.name: provenance(cell, workdir, experiment.scale.config) for cell in cells},
     }
-
-
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
 
 
 def _tables(
@@ -122,7 +118,7 @@ def _row(
     published = PUBLISHED.get(row.published) if row.published else None
     said: dict[str, Any] = {
         "method": row.method,
-        "fields": _plain(row.fields),
+        "fields": dict(row.fields),
         "note": row.note,
         "seeds": sorted(own),
         "metrics": {},

@@ -111,8 +111,7 @@ def _is_there(folder: Path) -> bool:
 
 def fields_of(cell: Cell) -> dict[str, Any]:
     """In what the cell differs from its experiment's config."""
-    fields = {**cell.fields, "seed": cell.seed, "evaluation.methods": [cell.row.method]}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
+    return {**cell.fields, "seed": cell.seed, "evaluation.methods": (cell.row.method,)}
 
 
 def provenance(cell: Cell, workdir: Path, config: str) -> dict[str, Any]:

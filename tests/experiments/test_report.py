@@ -134,6 +134,7 @@ def test_a_failed_seed_leaves_a_row_with_fewer(built, said) -> None:
     assert "Marked *: over people alone" in page
     assert re.search(rf"^\| {SMOOTH} .* to [+-][\d.]+\)\* \|", page, re.MULTILINE)
     assert "Marked *" not in pages.page(said)
+    assert ("test people are few" in page) == (said["people"] < 20)
     assert found["rows"][PLAIN] == said["rows"][PLAIN]
 
 
@@ -224,13 +225,25 @@ def test_names_may_hold_any_signs(said, tmp_path: Path) -> None:
     )
 
 
-def test_published_pages_are_what_their_json_gives() -> None:
+def stale(folder: Path) -> list[str]:
+    """Pages of experiments that are not what their JSON gives."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        said = json.loads(path.read_text())
+        shown = curves if "losses" in said else pages
+        if "experiment" in said and path.with_suffix(".md").read_text() != shown.page(said):
+            found.append(path.stem)
+    return found
+
+
+def test_published_pages_are_what_their_json_gives(said, tmp_path: Path) -> None:
     """No number in them is typed."""
-    for path in (ROOT / "docs" / "results").glob("*.json"):
-        found = json.loads(path.read_text())
-        if "experiment" in found:
-            shown = curves if "losses" in found else pages
-            assert path.with_suffix(".md").read_text() == shown.page(found)
+    assert stale(ROOT / "docs" / "results") == []
+    pages.write(said, tmp_path)
+    assert stale(tmp_path) == []
+    page = tmp_path / "small.md"
+    page.write_text(page.read_text().replace(f"{said['n']:,} test windows", "9,999 test windows"))
+    assert stale(tmp_path) == ["small"]
 
 
 def test_curves_are_held_against_each_other_by_seed() -> None:
