@@ -3,6 +3,7 @@
 Examples:
   python -m bua_jax.pretrain_nano --output=runs/nano --steps=300
   launch/pretrain_nano.sh          # in full; the shipped weights are of an earlier recipe
+  python -m bua_jax.pretrain_nano --output=runs/nano --show   # what the newest checkpoint can read
 
 The corpus is worlds that are drawn anew for every dialogue, each with a label set of its own; it holds
 no prediction, generation or future-scene answers. The same command goes on after an interruption;
@@ -26,6 +27,7 @@ flags.DEFINE_integer("steps", Settings.steps, "Optimizer steps in all.", lower_b
 flags.DEFINE_integer("rows", Settings.rows, "Rows of a batch.", lower_bound=1)
 flags.DEFINE_integer("every", 250, "Steps between checkpoints.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of initialisation and corpus.")
+flags.DEFINE_boolean("show", False, "Print what the newest checkpoint can read, and train nothing.")
 
 
 def main() -> None:
@@ -36,19 +38,24 @@ def main() -> None:
     from bua_jax.interop.tokenizer import load_tokenizer
     from bua_jax.models.qwen2 import Qwen2
     from bua_jax.nano import tokenizer as nano_tokenizer
-    from bua_jax.nano.pretraining import SIZES, pretrain
+    from bua_jax.nano.pretraining import SIZES, examine, newest, pretrain, table
     from bua_jax.pipeline.checks import check_workdir
 
     folder, config = Path(FLAGS.output), SIZES
     check_workdir(folder, "--output")
+    model = Qwen2(replace(config, attention=training_attention("auto", config)))
+    done = newest(model, folder / "checkpoints") if FLAGS.show else None
     if not (folder / "tokenizer.json").is_file():
         with files.atomic_write(folder / "tokenizer.json") as temporary:
             nano_tokenizer.train_tokenizer(config.vocab_size).save(str(temporary))
     settings = Settings(FLAGS.steps, FLAGS.rows, vectors=112 * FLAGS.rows, seed=FLAGS.seed)
     tokenizer = load_tokenizer(folder, config.vocab_size)
-    model = Qwen2(replace(config, attention=training_attention("auto", config)))
+    if done:
+        found = examine(model, tokenizer, settings, done[1])
+        print(f"After {done[0]} steps:\n\n{table(found)}", end="")
+        return
     begin = time.monotonic()
-    params, held = pretrain(model, tokenizer, settings, folder / "checkpoints", FLAGS.every)
+    params = pretrain(model, tokenizer, settings, folder / "checkpoints", FLAGS.every)
     huggingface.save(folder, config, params)
     said = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
     files.write_json(folder / "tokenizer_config.json", said)
@@ -56,7 +63,7 @@ def main() -> None:
         "steps": settings.steps,
         "tokens": settings.steps * settings.rows * settings.length,
         "seed": settings.seed,
-        "held_out": held,
+        "held_out": examine(model, tokenizer, settings, params),
         "minutes": round((time.monotonic() - begin) / 60, 1),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
     }

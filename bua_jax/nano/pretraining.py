@@ -20,13 +20,14 @@ import numpy as np
 import optax
 
 from bua_jax.basics.console import bar, notice
-from bua_jax.basics.errors import MismatchError
+from bua_jax.basics.errors import CheckpointError, MismatchError
+from bua_jax.evaluation.tables import markdown
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.models.aligned import cross_entropy
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
 from bua_jax.nano.batches import draw_batch
-from bua_jax.nano.settings import PHASES, Settings, phase_of
+from bua_jax.nano.settings import LEVELS, PHASES, Phase, Settings, phase_of
 from bua_jax.nano.tokenizer import pieces
 
 WARMUP = 60  # steps
@@ -126,6 +127,53 @@ def accuracies(evaluate: Any, params: Any, held: list[Any]) -> dict[str, float]:
     }
 
 
+def _held(tokenizer: HFTokenizer, settings: Settings, phase: Phase) -> list[Any]:
+    """Batches of a phase that no step trains on, and their answers."""
+    asked = (tokenizer, pieces(tokenizer.tokenizer), (settings.rows, settings.length))
+    return [draw_batch(f"held|{i}", *asked, settings.vectors, phase) for i in range(HELD)]
+
+
+def examine(
+    model: Qwen2, tokenizer: HFTokenizer, settings: Settings, params: Any
+) -> dict[str, dict[str, float]]:
+    """`accuracies` at each of `LEVELS`."""
+    evaluate = jax.jit(functools.partial(losses, model, tokenizer.soft, 0.0))
+    return {
+        name: accuracies(evaluate, params, _held(tokenizer, settings, level))
+        for name, level in LEVELS.items()
+    }
+
+
+SHOWN = ("loss", "last", "nth", "span", "how_often", "top", "counts")
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """What `examine` found, in Markdown: loss in nats, share of each drill's answers that are exact."""
+
+    def cell(values: dict[str, float], name: str) -> str:
+        if name == "loss":
+            return f"{values[name]:.2f}"
+        return f"{100 * values[name]:.0f} %" if name in values else "not asked"
+
+    body = [[level, *(cell(values, name) for name in SHOWN)] for level, values in found.items()]
+    return markdown(("held out", *SHOWN), body)
+
+
+def _initial(model: Qwen2, seed: int) -> Any:
+    return model.init(jax.random.key(seed), jnp.zeros((1, 8), jnp.int32))["params"]
+
+
+def newest(model: Qwen2, folder: Path) -> tuple[int, Any]:
+    """(steps, parameters) of the newest checkpoint. Raises `CheckpointError` where there is none."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise CheckpointError(f"{folder} holds no checkpoint: pretrain first, without --show.")
+    found, _ = huggingface.load_tree(paths[-1])
+    params = _initial(model, 0)
+    kept = {name: found[name] for name in sorted(found)[: len(jax.tree.leaves(params))]}
+    return int(paths[-1].stem), _filled_tree(kept, params)
+
+
 def save_state(folder: Path, step: int, state: Any, settings: Settings) -> None:
     """Writes parameters and optimizer after `step` steps; keeps the newest two and the fall's beginning."""
     leaves = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
@@ -187,10 +235,10 @@ def without_moments(path: Path, output: Path, count: int) -> None:
 
 def pretrain(
     model: Qwen2, tokenizer: HFTokenizer, settings: Settings, folder: Path, every: int = 250
-) -> tuple[Any, dict[str, float]]:
-    """Trains from the newest checkpoint in `folder`; returns (parameters, accuracies held out)."""
+) -> Any:
+    """Trains from the newest checkpoint in `folder`; returns the parameters."""
     # -- state
-    params = model.init(jax.random.key(settings.seed), jnp.zeros((1, 8), jnp.int32))["params"]
+    params = _initial(model, settings.seed)
     optimizer = make_optimizer(settings)
     first, state = restore_state(folder, (params, optimizer.init(params)), settings)
     of = functools.partial(losses, model, tokenizer.soft)
@@ -204,10 +252,7 @@ def pretrain(
         return (optax.apply_updates(params, updates), inner), loss
 
     evaluate = jax.jit(functools.partial(of, 0.0))
-    texts = pieces(tokenizer.tokenizer)
-    shape = (settings.rows, settings.length)
-    asked = (tokenizer, texts, shape, settings.vectors, PHASES[-1])
-    held = [draw_batch(f"held|{i}", *asked) for i in range(HELD)]
+    held = _held(tokenizer, settings, PHASES[-1])
     # -- loop
     loss = None
     with bar() as display:
@@ -222,4 +267,4 @@ def pretrain(
                 said = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
                 notice(f"step {done}: training loss {float(loss):.3f}; held out: {said}")
                 save_state(folder, done, state, settings)
-    return state[0], accuracies(evaluate, state[0], held)
+    return state[0]

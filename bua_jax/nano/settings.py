@@ -26,6 +26,16 @@ PHASES = (
 )
 
 
+LEVELS = {
+    "8 events in words": Phase(math.inf, (0, 1, 0), 8, 1.0, 0.0, 0.0),
+    "16 in words": Phase(math.inf, (0, 1, 0), 16, 0.0, 0.0, 0.0),
+    "8 as vectors": Phase(math.inf, (1, 0, 0), 8, 1.0, 0.0, 0.0),
+    "44 as vectors": Phase(math.inf, (1, 0, 0), 44, 0.0, 0.0, 0.6),
+    "the last phase": PHASES[-1],
+}
+"""What is held out: how far a run has come."""
+
+
 def phase_of(step: int) -> Phase:
     """The phase that a step belongs to."""
     return next(phase for phase in PHASES if step < phase.before)

@@ -8,11 +8,19 @@ import jax
 import numpy as np
 import pytest
 
-from bua_jax.basics.errors import MismatchError
+from bua_jax.basics.errors import CheckpointError, MismatchError
 from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.models.qwen2 import Qwen2, Qwen2Config
-from bua_jax.nano.pretraining import make_optimizer, pretrain, restore_state, without_moments
-from bua_jax.nano.settings import Settings
+from bua_jax.nano.pretraining import (
+    examine,
+    make_optimizer,
+    newest,
+    pretrain,
+    restore_state,
+    table,
+    without_moments,
+)
+from bua_jax.nano.settings import LEVELS, Settings
 from tests.nano.conftest import ROWS
 
 TINY = Settings(steps=6, rows=2, length=192, vectors=100)
@@ -32,12 +40,12 @@ def test_a_cut_run_ends_where_a_whole_one_does(
     tokenizer: HFTokenizer,
     tmp_path: Path,
 ) -> None:
-    whole, _ = pretrain(model, tokenizer, TINY, tmp_path / "whole", every=3)
+    whole = pretrain(model, tokenizer, TINY, tmp_path / "whole", every=3)
     cut = tmp_path / "cut"
     shutil.copytree(tmp_path / "whole", cut)
     for path in sorted(cut.glob("*.safetensors"))[1:]:  # as if killed after the first
         path.unlink()
-    resumed, _ = pretrain(model, tokenizer, TINY, cut, every=3)
+    resumed = pretrain(model, tokenizer, TINY, cut, every=3)
     assert all(np.array_equal(a, b) for a, b in zip(leaves(whole), leaves(resumed), strict=True))
 
 
@@ -81,3 +89,19 @@ def test_it_goes_on_from_parameters_alone(
         assert now.ndim == 0 or np.array_equal(now, fresh)  # moments of its own
     pretrain(model, tokenizer, TINY, tmp_path / "there", every=3)
     assert (tmp_path / "there" / "0000006.safetensors").is_file()
+
+
+def test_what_is_held_out_is_shown_by_level(
+    model: Qwen2, tokenizer: HFTokenizer, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        newest(model, tmp_path)
+    last = pretrain(model, tokenizer, TINY, tmp_path, every=3)
+    step, params = newest(model, tmp_path)
+    assert step == TINY.steps
+    assert all(np.array_equal(a, b) for a, b in zip(leaves(last), leaves(params), strict=True))
+    found = examine(model, tokenizer, TINY, params)
+    assert list(found) == [*LEVELS]
+    assert all(2 < values["loss"] < 12 for values in found.values())  # ln(1024) = 6.9 knows nothing
+    told = {"8 events in words": {"loss": 0.5, "last": 0.98, "nth": 1.0}}
+    assert "| 8 events in words | 0.50 | 98 % | 100 % | not asked |" in table(told)
