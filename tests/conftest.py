@@ -11,6 +11,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("MPLBACKEND", "agg")
+# Two workers on two cores: threads that wait for each other at every tree would take seconds a tree.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Programs are compiled for one or two steps: less optimised, in three quarters of the time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 

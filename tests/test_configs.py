@@ -2,8 +2,6 @@
 
 import ast
 import re
-import subprocess
-import sys
 
 import pytest
 from ml_collections import ConfigDict
@@ -13,6 +11,7 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.cli import leaves
 from bua_jax.pipeline.chain import STEPS
 from tests.support.helpers import ROOT
+from tests.support.runs import verb
 
 FILES = sorted(p.name for p in (ROOT / "configs").glob("[a-z]*.py"))
 PAGES = sorted(
@@ -90,19 +89,7 @@ def test_leaves_are_dotted() -> None:
     ],
 )
 def test_a_typo_is_one_paragraph_and_exit_code_2(flag: str, message: str, tmp_path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "bua_jax.train",
-            flag,
-            f"--workdir={tmp_path / 'run'}",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = verb("train", flag, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

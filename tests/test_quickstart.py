@@ -48,6 +48,9 @@ def test_metrics_and_report(quickstart: Path) -> None:
         assert row["log_loss"] > 0
         assert (row["training_windows"] > 0) == (name != "zero_shot")
     assert set(metrics["generation"]) == {"bua", "last_day"}
+    assert set(metrics["texts"]) == {"bua", "bua_stage2"} & set(metrics["prediction"])
+    for share in ("last", "top", "counts", "repeated"):
+        assert 0 <= metrics["texts"]["bua"][share] <= 1
     for values in metrics["generation"]["bua"].values():
         assert set(values) == {"bleu", "tvd", "jsd", "js_distance"}
     assert metrics["signature"].startswith("bua|data:")

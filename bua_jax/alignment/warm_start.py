@@ -29,25 +29,6 @@ CONTEXT = 0.5
 """Weight of each of an event's weekday, time and place words; its behaviour's words weigh 1."""
 
 
-def event_words(
-    tokenizer: Tokenizer, catalogue: Catalogue, fields: Sequence[int]
-) -> tuple[list[int], list[float]]:
-    """Token ids of an event's words and their weights: fields (weekday, slot, place, behaviour)."""
-    weekday, slot, place, behaviour = fields
-    ids: list[int] = []
-    weights: list[float] = []
-    for text, weight in (
-        (catalogue.behaviours[behaviour], 1.0),
-        (WEEKDAYS[weekday][:3], CONTEXT),
-        (catalogue.clock(slot), CONTEXT),
-        (place_text(place), CONTEXT),
-    ):
-        tokens = label_tokens(tokenizer, text)
-        ids += tokens
-        weights += [weight / len(tokens)] * len(tokens)
-    return ids, weights
-
-
 def word_targets(
     table: np.ndarray,
     tokenizer: Tokenizer,

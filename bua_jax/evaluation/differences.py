@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes a second to import
 
 from bua_jax.evaluation.counts import Counts
 
@@ -116,9 +116,9 @@ def difference(y: np.ndarray) -> Difference:
         p = (1.0 if same else 0.0) if seeds >= LEAST_SEEDS else None
         above = 0.5 if same else float(value > 0)
         return Difference(value, by_seed, value, value, over, above, p, found)
-    t, reach = value / error, float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
-    p = float(2 * stats.t.sf(abs(t), freedom)) if seeds >= LEAST_SEEDS else None
-    above = float(stats.t.cdf(t, freedom))
+    t, reach = value / error, float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    p = float(2 * stdtr(freedom, -abs(t))) if seeds >= LEAST_SEEDS else None
+    above = float(stdtr(freedom, t))
     return Difference(value, by_seed, value - reach, value + reach, over, above, p, found)
 
 
@@ -130,7 +130,7 @@ def seeds_needed(found: Variance, effect: float, most: int = 1000) -> int | None
     seed, person, rest = found.parts
     for count in range(LEAST_SEEDS, most + 1):
         squared = (seed + rest / found.people) / count + person / found.people
-        quantiles = stats.t.ppf([(1 + LEVEL) / 2, POWER], count - 1)
+        quantiles = stdtrit(count - 1, [(1 + LEVEL) / 2, POWER])
         if effect**2 >= float(quantiles.sum()) ** 2 * squared:
             return count
     return None

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 
 def flips(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
@@ -15,6 +14,8 @@ def flips(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     """
     if len(before) != len(after):
         raise ValueError(f"{len(before)} predictions before, but {len(after)} after.")
+    from scipy.stats import binomtest  # a second, which verbs that score nothing need not wait for
+
     r2w, w2r = int((before & ~after).sum()), int((~before & after).sum())
     p = float(binomtest(w2r, r2w + w2r).pvalue) if r2w + w2r else 1.0
     return {"accuracy": float(after.mean()), "r2w": r2w, "w2r": w2r, "p": p}

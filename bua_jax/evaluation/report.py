@@ -75,6 +75,8 @@ def sections(metrics: Mapping[str, Any]) -> list[Section]:
     if "originality" in metrics:
         originals = tables.originality_rows(metrics["originality"])
         found.insert(2, Section("Are days copies?", tables.ORIGINALITY_HEADER, originals))
+    if texts := tables.truth_rows(metrics.get("texts", {})):
+        found.insert(1, Section("Are the texts true?", tables.TRUTH_HEADER, texts))
     if oracle := tables.oracle_rows(metrics.get("oracle", [])):
         found.insert(1, Section("Reference answers given", tables.ORACLE_HEADER, oracle))
     return found

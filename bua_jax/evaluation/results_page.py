@@ -132,6 +132,8 @@ def page(name: str, said: Mapping[str, Any]) -> str:
     if oracle := metrics.get("oracle"):
         parts += ["## Reference answers given\n"]
         parts += [tables.markdown(tables.ORACLE_HEADER, tables.oracle_rows(oracle))]
+    if rows := tables.truth_rows(metrics.get("texts", {})):
+        parts += ["## Are the texts true?\n", tables.markdown(tables.TRUTH_HEADER, rows)]
     if rows := tables.generation_rows(metrics["generation"]):
         parts += ["## Generated days\n", tables.markdown(tables.GENERATION_HEADER, rows)]
     if originality := metrics.get("originality"):

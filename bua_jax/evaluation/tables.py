@@ -143,6 +143,18 @@ def originality_rows(table: Mapping[str, Mapping[str, float]]) -> list[list[str]
 ORIGINALITY_HEADER = ("days", "copied from training", "distinct", "self-BLEU")
 
 
+def truth_rows(table: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """One row per method that wrote texts; see `evaluation.truth.truth`."""
+    columns = ("last", "top", "counts", "repeated")
+    return [[name, *(f"{100 * values[c]:.1f}" for c in columns)] for name, values in table.items()]
+
+
+TRUTH_HEADER = (
+    *("answers of", "last event right, %", "top behaviour right, %"),
+    *("counts exact, %", "a behaviour twice, %"),
+)
+
+
 def print_metrics(metrics: Mapping[str, Any]) -> None:
     """Prints the tables of metrics.json."""
     scored = metrics["prediction"][main_row(metrics["prediction"])]
@@ -154,6 +166,8 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
         out.print(
             f"bua - {name}: {100 * pair['difference']:+.1f} points (95 % {low:+.1f} to {high:+.1f})"
         )
+    if "texts" in metrics:
+        out.print(markdown(TRUTH_HEADER, truth_rows(metrics["texts"])))
     body = generation_rows(metrics["generation"])
     if body:
         out.print(markdown(GENERATION_HEADER, body))

@@ -1,16 +1,18 @@
 """The data card: what a data set holds, as JSON, as Markdown and as a heat map."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from bua_jax.basics.console import in_markdown
 from bua_jax.basics.files import atomic_write, write_json, write_text
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import SPLITS, WEEKDAYS, EventStore
 from bua_jax.events.windows import generation_windows, prediction_windows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HISTORY = {"prediction": 40, "generation": 100}
 """Events of history in the window counts (Appendix H)."""
@@ -161,8 +163,10 @@ def card_markdown(card: dict[str, Any]) -> str:
     )
 
 
-def heat_map(counts: np.ndarray) -> Figure:
+def heat_map(counts: np.ndarray) -> "Figure":
     """Events by weekday (rows, Monday first) and hour; `counts` int[7, 24]."""
+    from matplotlib.figure import Figure  # most of a second, which most verbs need not wait for
+
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(counts, aspect="auto", cmap="viridis")

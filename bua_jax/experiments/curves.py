@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from bua_jax.basics import files
 from bua_jax.basics.errors import DataError
@@ -95,9 +95,9 @@ def compared(
     }
     error = float(y.std(ddof=1)) / len(y) ** 0.5 if len(seeds) >= LEAST_SEEDS else 0.0
     if error:
-        reach = float(stats.t.ppf((1 + LEVEL) / 2, len(y) - 1)) * error
+        reach = float(stdtrit(len(y) - 1, (1 + LEVEL) / 2)) * error
         found |= {"low": found["difference"] - reach, "high": found["difference"] + reach}
-        found["probability"] = float(stats.t.cdf(-found["difference"] / error, len(y) - 1))
+        found["probability"] = float(stdtr(len(y) - 1, -found["difference"] / error))
     return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from bua_jax.basics import files
 from bua_jax.basics.version import signature
+from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.evaluation import results
 from bua_jax.evaluation.counts import Counts, count, interval, metrics, resamples
@@ -19,9 +20,11 @@ from bua_jax.evaluation.prediction import summary
 from bua_jax.evaluation.results import Result
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
 from bua_jax.evaluation.tables import unread
-from bua_jax.events.groups import behaviour_groups
+from bua_jax.evaluation.truth import truth
+from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore
-from bua_jax.events.windows import WindowSet, shown_id, target_day
+from bua_jax.events.windows import WindowSet, history, shown_id, target_day
+from bua_jax.methods.table import METHODS
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run, inputs_of
 from bua_jax.pipeline.windows import load_set
@@ -107,6 +110,24 @@ def reference_answers(said: Mapping[str, Result], targets: np.ndarray) -> list[d
     return table + [{"rounds": t, **flips(right["bua"], right[n])} for t, n in rows.items()]
 
 
+def score_texts(
+    store: EventStore, frozen: WindowSet, said: Mapping[str, Result]
+) -> dict[str, dict[str, float]]:
+    """How true what methods wrote about the histories is; of those whose answers were not given."""
+    kind, index, shares = UNDERSTANDING[0], frozen.windows, training_shares(store)
+    windows = [
+        Window(history(store, start, end), store.catalogue, shares, str(start))
+        for start, end in zip(index.start.tolist(), index.end.tolist(), strict=True)
+    ]
+    own = {name: one for name, one in said.items() if not METHODS[name].about_set}
+    written = {name: [texts.get(kind) for texts in one.texts] for name, one in own.items()}
+    return {
+        name: truth(windows, [text or "" for text in texts])
+        for name, texts in written.items()
+        if any(text is not None for text in texts)
+    }
+
+
 def score_days(
     run: Run, store: EventStore, frozen: WindowSet, said: Mapping[str, Result]
 ) -> dict[str, Any]:
@@ -146,6 +167,8 @@ def build_evaluation(run: Run) -> dict[str, Any]:
             seed=run.config.seed,
         ),
     }
+    if texts := score_texts(store, test, said):
+        found["texts"] = texts
     if oracle := reference_answers(said, store.behaviour[test.windows.end]):
         found["oracle"] = oracle
     classes, encoder = len(store.catalogue.behaviours), run.config.encoder.kind

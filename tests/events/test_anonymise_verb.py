@@ -1,23 +1,14 @@
 """The verb `anonymise`, as a person runs it."""
 
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
 from tests.events.stores import good_rows, write_csv
-from tests.support.helpers import ROOT
+from tests.support.runs import verb
 
-
-def anonymise(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bua_jax.anonymise", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+anonymise = partial(verb, "anonymise")
 
 
 def test_a_file_is_anonymised_and_the_key_kept_where_asked(tmp_path: Path) -> None:

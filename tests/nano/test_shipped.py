@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from bua_jax.alignment.base_files import NANO
-from bua_jax.alignment.warm_start import CONTEXT, event_words
-from bua_jax.events.schema import EventStore
-from bua_jax.events.simulate import BEHAVIOURS, RESERVED_SEEDS, simulated_store
+from bua_jax.events.simulate import BEHAVIOURS, RESERVED_SEEDS
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
 from bua_jax.models.presets import PRESETS
 from tests.support.runs import verb
@@ -17,11 +15,6 @@ from tests.support.runs import verb
 @pytest.fixture(scope="module")
 def tokenizer() -> HFTokenizer:
     return load_tokenizer(NANO, PRESETS["nano"].vocab_size)
-
-
-@pytest.fixture(scope="module")
-def store() -> EventStore:
-    return simulated_store(20, 20, 3)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +55,6 @@ def test_shipped_weights_are_small_and_safe() -> None:
     assert "model.safetensors" in files
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in files)
     assert (NANO / "model.safetensors").stat().st_size <= 8_000_000
-
-
-def test_event_words(tokenizer: HFTokenizer, store: EventStore) -> None:
-    ids, weights = event_words(tokenizer, store.catalogue, [1, 15, 2, 3])
-    assert sum(weights) == pytest.approx(1 + 3 * CONTEXT)
-    assert tokenizer.decode(ids) == f" {store.catalogue.behaviours[3]} Tue 07:30 L2"
 
 
 def test_the_reserved_population_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from bua_jax.experiments.experiment import TINY
+from tests.support import forks
 from tests.support.helpers import ROOT
 
 REDUCED = tuple(f"--config.{name}={value}" for name, value in TINY.items())
@@ -15,11 +16,13 @@ REDUCED = tuple(f"--config.{name}={value}" for name, value in TINY.items())
 def verb(
     name: str, *flags: str, cwd: Path = ROOT, before: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m bua_jax.NAME FLAGS` as a user would; packages in `before` hide those of that name."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, filter(None, (before, ROOT)))),
-    }
+    """Runs `python -m bua_jax.NAME FLAGS`; in a process that imports all anew only with `before`.
+
+    before: its packages hide those of that name.
+    """
+    if before is None:
+        return forks.run(f"bua_jax.{name}", flags, cwd)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (before, ROOT)))}
     return subprocess.run(
         [sys.executable, "-m", f"bua_jax.{name}", *flags],
         cwd=cwd,
