@@ -1,5 +1,6 @@
 """What an experiment takes before anything is built: steps, hours here or elsewhere, and what cannot work."""
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,12 +122,13 @@ def check_shared(cells: Sequence[Cell], workdir: Path) -> None:
     """Raises `ConfigError` for a row that asks about other test windows than the first one.
 
     A difference is paired by person and window, so that it would be found out after everything is built.
+    Other words for the labels leave the windows as they are.
     """
     first, *others = cells
     for step in ("data", "windows/test"):
-        expected = run_of(first, workdir).folder(step)
+        expected = _folder_but_for_words(first, workdir, step)
         for cell in others:
-            if run_of(cell, workdir).folder(step) == expected:
+            if _folder_but_for_words(cell, workdir, step) == expected:
                 continue
             named = [name for name in cell.row.fields if name.startswith(("data.", "windows."))]
             named += [name for name in first.row.fields if name.startswith(("data.", "windows."))]
@@ -135,6 +137,15 @@ def check_shared(cells: Sequence[Cell], workdir: Path) -> None:
                 f"({', '.join(dict.fromkeys(named)) or 'by a field of theirs'}): the rows of one table leave "
                 "them as they are. Make another experiment of it."
             )
+
+
+def _folder_but_for_words(cell: Cell, workdir: Path, step: str) -> Path:
+    """Where a step of a cell would be if the labels had the data's own words."""
+    config = cell.config.copy_and_resolve_references()
+    if config.data.get("words"):
+        with config.unlocked():
+            config.data.words = ""
+    return run_of(dataclasses.replace(cell, config=config), workdir).folder(step)
 
 
 def say_what_is_equal(cells: Sequence[Cell], workdir: Path) -> None:

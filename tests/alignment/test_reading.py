@@ -13,8 +13,8 @@ from bua_jax.events.simulate import BEHAVIOURS
 def test_what_a_base_has_hardly_seen_is_listed() -> None:
     """Other words for the labels that it knows: the same events, and all of them strange."""
     base = load_base(configs.load("configs/base.py").model)
-    path = Path(nano.__file__).parent / "namings.json"
-    german = list(json.loads(path.read_text(encoding="utf-8"))["german"].values())
+    path = Path(nano.__file__).parent / "namings" / "german.json"
+    german = list(json.loads(path.read_text(encoding="utf-8")).values())
     said = unread_labels(base, german)
     assert f"{len(german)} of {len(german)} labels are less likely" in said
     assert repr(german[0]) in said

@@ -142,7 +142,11 @@ def test_rows_of_one_table_ask_about_the_same_windows(tmp_path: Path, capsys) ->
     asked = dataclasses.replace(experiment(), rows=(*experiment().rows, other))
     with pytest.raises(ConfigError, match=r"'elsewhere' are about other .*windows.min_history"):
         plan.check_shared(cells(asked), tmp_path)
-    plan.check_shared(cells(experiment()), tmp_path)
+    words = tmp_path / "words.json"
+    words.write_text("{}")
+    named = Row("named", {"data.words": str(words)}, method="markov")
+    asked = dataclasses.replace(experiment(), rows=(*experiment().rows, named))
+    plan.check_shared(cells(asked), tmp_path)
     plan.say_what_is_equal(cells(experiment()), tmp_path)
     assert "'last event' and 'the same' are the same" in " ".join(capsys.readouterr().err.split())
     wrong = Row("x", {"methods.markov.smoothing": -1.0}, method="markov")

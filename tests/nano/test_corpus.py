@@ -227,10 +227,10 @@ def test_the_lexicon_has_the_built_in_populations_words() -> None:
 
 def test_no_word_of_the_other_namings_is_known() -> None:
     known = {word for words in lexicon().values() for word in words}
-    path = Path(labels.__file__).parent / "namings.json"
-    namings = json.loads(path.read_text(encoding="utf-8"))
-    assert len(namings) == 5
-    for name, mapping in namings.items():
+    paths = sorted((Path(labels.__file__).parent / "namings").glob("*.json"))
+    assert len(paths) == 5
+    for path in paths:
+        name, mapping = path.stem, json.loads(path.read_text(encoding="utf-8"))
         assert tuple(mapping) == BEHAVIOURS, name
         assert len(set(mapping.values())) == len(BEHAVIOURS), name
         words = {
