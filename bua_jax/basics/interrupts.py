@@ -64,5 +64,5 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def is_verb() -> bool:
-    """Whether `python -m` is importing this package to run a part of it."""
-    return sys.argv[:1] == ["-m"]
+    """Whether `python -m`, or the command `bua`, is importing this package to run a part of it."""
+    return os.path.basename(sys.argv[0]) in ("-m", "bua")
