@@ -175,11 +175,15 @@ def newest(model: Qwen2, folder: Path) -> tuple[int, Any]:
 
 
 def save_state(folder: Path, step: int, state: Any, settings: Settings) -> None:
-    """Writes parameters and optimizer after `step` steps; keeps the newest two and the fall's beginning."""
+    """Writes parameters and optimizer after `step` steps; keeps the newest two and the fall's beginning.
+
+    Those of more steps stay: a shorter run that had been finished wrote them.
+    """
     leaves = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
     said = {"settings": json.dumps(asdict(settings))}
     huggingface.save_tree(folder / f"{step:07d}.safetensors", leaves, said)
-    for path in sorted(folder.glob("*.safetensors"))[:-2]:
+    before = [path for path in sorted(folder.glob("*.safetensors")) if int(path.stem) <= step]
+    for path in before[:-2]:
         if int(path.stem) != settings.fall_begin:
             path.unlink()
 

@@ -17,6 +17,7 @@ from bua_jax.nano.pretraining import (
     newest,
     pretrain,
     restore_state,
+    save_state,
     table,
     without_moments,
 )
@@ -62,6 +63,19 @@ def test_a_longer_run_goes_on_from_before_the_rate_fell(
     assert restore_state(tmp_path, state, TINY)[0] == TINY.steps
     with pytest.raises(MismatchError, match=r"rate=0\.0025, but now it is 0\.1"):
         restore_state(tmp_path, state, replace(longer, rate=0.1))
+
+
+def test_a_longer_run_keeps_its_own_checkpoints(model: Qwen2, tmp_path: Path) -> None:
+    """Also while the finished shorter run's are of more steps."""
+    params = model.init(jax.random.key(0), np.zeros((1, 8), np.int32))["params"]
+    shorter, longer = replace(TINY, steps=20), replace(TINY, steps=40)
+    state = (params, make_optimizer(longer).init(params))
+    for step in (shorter.fall_begin, 18, 20):
+        save_state(tmp_path, step, state, shorter)
+    for step in (17, 19):
+        save_state(tmp_path, step, state, longer)
+        assert restore_state(tmp_path, state, longer)[0] == step
+    assert restore_state(tmp_path, state, shorter)[0] == 20
 
 
 def test_it_goes_on_from_parameters_alone(
