@@ -26,7 +26,7 @@ NO_VERBS = {"cli"}
 
 
 def verbs() -> dict[str, str]:
-    """Each verb and the first sentence of what its file says; nothing is imported."""
+    """Each verb and the first paragraph of what its file says; nothing is imported."""
     files = sorted(Path(__file__).parent.glob("[a-z]*.py"))
     said = {path.stem: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in files}
     return {
@@ -52,14 +52,11 @@ def main() -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}."
-        sys.exit(_wrong(f"There is no verb {name!r}. {hint} `bua --help` says what each does."))
+        said = f"There is no verb {name!r}. {hint} `bua --help` says what each does."
+        print(f"UsageError: {said}", file=sys.stderr)
+        sys.exit(2)
     sys.argv = [f"bua {name}", *rest]
     runpy.run_module(f"bua_jax.{name}", run_name="__main__", alter_sys=True)
-
-
-def _wrong(message: str) -> int:
-    print(f"UsageError: {message}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

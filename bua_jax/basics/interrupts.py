@@ -65,4 +65,4 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def is_verb() -> bool:
     """Whether `python -m`, or the command `bua`, is importing this package to run a part of it."""
-    return os.path.basename(sys.argv[0]) in ("-m", "bua")
+    return [os.path.basename(word) for word in sys.argv[:1]] in (["-m"], ["bua"])

@@ -5,6 +5,7 @@ No word of the five other namings is in the lexicon that nano's corpus is made o
 python -m bua_jax.experiment --experiment=configs/experiments/names.py --workdir=runs/names --seeds=1,2,3
 """
 
+import os
 from pathlib import Path
 
 from bua_jax import nano
@@ -22,8 +23,9 @@ TITLES = {
 
 def get_experiment(scale: Scale) -> Experiment:
     folder = Path(nano.__file__).parent / "namings"
-    others = [
-        Row(title, {"data.words": str(folder / f"{name}.json")}) for name, title in TITLES.items()
+    others = [  # relative, so that records and pages name no machine's folders
+        Row(title, {"data.words": os.path.relpath(folder / f"{name}.json")})
+        for name, title in TITLES.items()
     ]
     rows = (Row(KNOWN), *others, Row("the encoder", method="behavegpt"))
     columns = ("rec_w", "overall", "tail", "log_loss")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bua_jax.basics.interrupts import asked_to_stop
+from bua_jax.basics.interrupts import asked_to_stop, is_verb
 from tests.support.helpers import ROOT
 
 
@@ -65,3 +65,13 @@ def test_another_thread_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert found == [([], signal.getsignal(signal.SIGINT))]
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [(["-m"], True), (["/x/bin/bua", "train"], True), (["notebook.py"], False), ([], False)],
+)
+def test_what_runs_a_verb(argv: list[str], expected: bool, monkeypatch) -> None:
+    """An interpreter inside another program may have no arguments at all."""
+    monkeypatch.setattr(sys, "argv", argv)
+    assert is_verb() is expected

@@ -20,7 +20,6 @@ import json
 import os
 import random
 import re
-import runpy
 import shutil
 import signal
 import sys
@@ -36,6 +35,7 @@ import polars as pl
 from bua_jax.alignment import ask  # noqa: F401 (what verbs import takes seconds)
 from bua_jax.basics import files
 from bua_jax.pipeline import chain, checks, encoder, export, finished, reflection, report, stages  # noqa: F401
+from tests.support import forks
 from tests.support.runs import REDUCED
 
 CONFIG = "--config=configs/quickstart.py"
@@ -70,22 +70,11 @@ def run_verb(
     log = scratch / "stderr.txt"
     child = os.fork()
     if child == 0:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(descriptor, 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.argv = [name, *flags]
         if not draws:
             report.report_results = lambda run: None
-        code: Any = 0
-        try:
-            runpy.run_module(f"bua_jax.{name}", run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code
-        except BaseException as error:
-            print("Traceback:", repr(error), file=sys.stderr)
-            code = 1
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else int(code is not None))
+        streams = {"out": os.devnull, "err": str(log)}
+        where = {"cwd": os.getcwd(), "environment": {**os.environ}}
+        forks.end_as_main({"module": f"bua_jax.{name}", "flags": flags, **where, **streams})
     begin, sent = time.monotonic(), False
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)

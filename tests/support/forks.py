@@ -12,10 +12,11 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +54,7 @@ def run(module: str, flags: tuple[str, ...], cwd: Path) -> subprocess.CompletedP
 def _as_main(request: dict[str, Any]) -> int:
     """Runs the module in this process; the exit code that Python would end with."""
     for stream, name in ((1, "out"), (2, "err")):
-        target = os.open(request[name], os.O_WRONLY | os.O_CREAT, 0o600)
+        target = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(target, stream)
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -67,9 +68,17 @@ def _as_main(request: dict[str, Any]) -> int:
         print(stop.code, file=sys.stderr)
         return 1
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        traceback.print_exc()
         return 1
     return 0
+
+
+def end_as_main(request: dict[str, Any]) -> NoReturn:
+    """In a fork: ends it as `python -m MODULE FLAGS` would end, its output in the files out and err."""
+    code = _as_main(request)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def serve() -> None:
@@ -81,10 +90,7 @@ def serve() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            code = _as_main(json.loads(line))
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            end_as_main(json.loads(line))
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
