@@ -8,8 +8,9 @@ First of all:
   bua predict --model=runs/quickstart --example=3 > histories.jsonl
   bua predict --model=runs/quickstart --input=histories.jsonl --output=predictions.jsonl
                                           what comes next, and what was understood
+  bua check events.csv                    your own log: columns, people, labels, cost, what is wrong
   bua anonymise --input=events.csv --output=shared/events.parquet
-                                          your own log, before anything else sees it
+                                          opaque ids and areas, before anything else sees it
   bua curriculum --config=configs/quickstart.py:data=behavior --config.data.path=shared/events.parquet
                                           the whole chain on it
   bua experiment --experiment=configs/experiments/table4.py --dry_run

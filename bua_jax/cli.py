@@ -71,8 +71,16 @@ def config_name(argument: str) -> str:
     return Path(_split_config(argument)[0]).stem
 
 
-def run(main: Callable[[], None], config: str | None = None, *, distributed: bool = False) -> None:
+def run(
+    main: Callable[[], None],
+    config: str | None = None,
+    *,
+    distributed: bool = False,
+    argument: str = "",
+) -> None:
     """Runs a verb. With `config` (a shipped file) the verb gets `--config` and `--workdir`.
+
+    argument: flag whose value may stand without the flag's name.
 
     With `distributed` it can be one of several processes, and gets the flags that say which, and
     `--dry_run`, in which it is one process.
@@ -91,18 +99,7 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
         if distributed:
             _define_distributed()
         _show_shared_flags()
-        try:
-            rest = FLAGS(argv)
-        except SystemExit as stop:  # absl leaves --help with 1, as if it had failed
-            sys.exit(0 if any(item.lstrip("-").startswith("help") for item in argv) else stop.code)
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-            said = str(error).rstrip(".")
-            raise ConfigError(f"{said}. Run with --help for the flags and examples.") from error
-        if len(rest) > 1:
-            raise ConfigError(
-                f"Unexpected argument {rest[1]!r}: every argument is a flag, --NAME=VALUE. Run with "
-                "--help for the flags and examples."
-            )
+        _parse(argv, argument)
         _use_compilation_cache()
         if distributed and is_distributed() and not FLAGS.dry_run:
             from bua_jax.parallel import processes
@@ -123,6 +120,24 @@ def run(main: Callable[[], None], config: str | None = None, *, distributed: boo
             run_verb(body)
         finally:
             interrupts.at_once()
+
+
+def _parse(argv: list[str], argument: str) -> None:
+    """Reads the flags; `argument` as in `run`. Raises `ConfigError` for what is none."""
+    try:
+        rest = FLAGS(argv)
+    except SystemExit as stop:  # absl leaves --help with 1, as if it had failed
+        sys.exit(0 if any(item.lstrip("-").startswith("help") for item in argv) else stop.code)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        said = str(error).rstrip(".")
+        raise ConfigError(f"{said}. Run with --help for the flags and examples.") from error
+    if len(rest) == 2 and argument and not FLAGS[argument].value:
+        FLAGS[argument].value = rest.pop()
+    if len(rest) > 1:
+        raise ConfigError(
+            f"Unexpected argument {rest[1]!r}: every argument is a flag, --NAME=VALUE. Run with "
+            "--help for the flags and examples."
+        )
 
 
 def _show_shared_flags() -> None:

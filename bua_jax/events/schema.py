@@ -117,11 +117,16 @@ class EventStore:
     def renamed(self, words: Mapping[str, str]) -> "EventStore":
         """The same events with labels in other words, as they shall be read and written.
 
-        words: label -> words, of some or all labels. Raises `DataError` for words that no label can be.
+        words: label -> words, of some or all labels; labels of the same words become one. Raises `DataError`
+        for words that no label can be.
         """
-        labels = tuple(words.get(label, label) for label in self.catalogue.behaviours)
+        given = [words.get(label, label) for label in self.catalogue.behaviours]
+        labels = tuple(dict.fromkeys(given))
+        code = np.asarray([labels.index(label) for label in given], np.int16)
         catalogue = dataclasses.replace(self.catalogue, behaviours=labels)
-        return dataclasses.replace(self, catalogue=catalogue).with_fingerprint()
+        return dataclasses.replace(
+            self, catalogue=catalogue, behaviour=code[self.behaviour]
+        ).with_fingerprint()
 
     @cached_property
     def shown_users(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Step `data`: events read or simulated, split by person, and described."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
+from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.card import write_card
 from bua_jax.events.groups import training_shares
@@ -43,6 +44,16 @@ def read_words(path: Path, labels: Sequence[str]) -> dict[str, str]:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise DataError(f"{path} names {label!r}, which is no label of the data.{hint}")
     return words
+
+
+def _say_merges(labels: Sequence[str], words: Mapping[str, str]) -> None:
+    """A notice for labels that become one by their words."""
+    merged: dict[str, list[str]] = {}
+    for label in labels:
+        merged.setdefault(words.get(label, label), []).append(label)
+    for word, names in merged.items():
+        if len(names) > 1:
+            notice(f"data.words makes one label, {word!r}, of {', '.join(map(repr, names))}")
 
 
 def load_store(run: Run) -> EventStore:
@@ -93,7 +104,9 @@ def build_data(run: Run) -> dict[str, Any]:
     else:
         store = read_store(DataSpec.from_mapping(data.to_dict()), report)
     if words := data.get("words"):
-        store = store.renamed(read_words(Path(words), store.catalogue.behaviours))
+        mapping = read_words(Path(words), store.catalogue.behaviours)
+        _say_merges(store.catalogue.behaviours, mapping)
+        store = store.renamed(mapping)
     store.save(folder / EVENTS)
     EventStore.load(folder / EVENTS)  # what cannot be read again is said now
     write_card(store, folder, report.duplicates)

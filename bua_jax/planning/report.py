@@ -1,4 +1,4 @@
-"""A plan on the terminal."""
+"""A plan, or the check of a file, on the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,8 @@ from bua_jax.basics.console import notice, out
 _GB = 2**30
 
 
-def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table whose first column is to the left."""
     table = Table(title=title)
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i else "left")
@@ -71,11 +72,11 @@ def _print_memory(memory: Mapping[str, Any]) -> None:
         (f"limit ({share:.0%})", _gib(memory["limit"])),
     ]
     title = f"Memory of a device, GiB: {'fits' if memory['fits'] else 'does NOT fit'}"
-    _table(title, ("what", "GiB"), rows)
+    print_table(title, ("what", "GiB"), rows)
 
 
 def _print_collectives(found: Sequence[Mapping[str, Any]]) -> None:
-    _table(
+    print_table(
         "Collectives of a step, per device (loops counted by their length)",
         ("kind", "devices", "instructions", "executions", "GiB", "GiB sent", "largest, MiB"),
         [
@@ -93,7 +94,7 @@ def _print_collectives(found: Sequence[Mapping[str, Any]]) -> None:
 
 def _print_times(plan: Mapping[str, Any]) -> None:
     flops, seconds, hours = plan["flops"], plan["seconds"], plan["hours_per_epoch"]
-    _table(
+    print_table(
         f"Lower bounds of time: {flops['model']:.3g} FLOPs of a step, {flops['executed']:.3g} with remat",
         ("bound by", "s per step", "h per epoch", f"h for {plan['epochs']:g} epochs"),
         [

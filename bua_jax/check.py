@@ -1,0 +1,77 @@
+"""Looks at a file of events before anything is trained: columns, people, labels, cost, and what is wrong.
+
+Columns are guessed by their names and contents and shown; --columns says otherwise. CSV of any separator and
+encoding, TSV and parquet are read. Exit code 1 where a run would not work as the file is.
+
+Examples:
+  python -m bua_jax.check events.csv
+  python -m bua_jax.check events.csv --columns=user=who,behaviour=what --time_zone=Europe/Berlin
+  python -m bua_jax.check events.csv --save=mine --merge      # mine.py, for --config=FILE:data=mine.py
+  python -m bua_jax.check events.csv --json=check.json --html=check.html
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from bua_jax import cli
+from bua_jax.basics import files
+from bua_jax.basics.console import out
+from bua_jax.basics.errors import ConfigError
+from bua_jax.events.spec import check_time_zone
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("input", "", "File of events; the flag's name may be left out.")
+flags.DEFINE_list("columns", [], "FIELD=COLUMN, ... where the guess is wrong; FIELD= for none.")
+flags.DEFINE_string("time_zone", "", "Zone that times in UTC are shown in, e.g. Asia/Shanghai.")
+flags.DEFINE_string("save", "", "NAME: write NAME.py, a data config, and what it needs beside it.")
+flags.DEFINE_bool("merge", False, "With --save: labels that look alike become one.")
+flags.DEFINE_string("json", "", "JSON file to write.")
+flags.DEFINE_string("html", "", "HTML page to write.")
+
+
+def main() -> None:
+    from bua_jax.evaluation.report import Report, write_report
+    from bua_jax.planning.check import check, picture, save, sections
+    from bua_jax.planning.report import print_table
+
+    if not FLAGS.input:
+        raise ConfigError("--input is missing: python -m bua_jax.check events.csv.")
+    files.check_output(FLAGS.json, FLAGS.input, flag="--json")
+    files.check_output(FLAGS.html, FLAGS.input, flag="--html")
+    check_time_zone(FLAGS.time_zone)
+    found = check(Path(FLAGS.input), _columns(), FLAGS.config, FLAGS.time_zone)
+    tables, said = (
+        sections(found),
+        [f"PROBLEM: {text}" for text in found["problems"]] + found["notes"],
+    )
+    for table in tables:
+        print_table(table.title, table.header, table.rows)
+    for line in said:
+        out.print(line)
+    if FLAGS.json:
+        files.write_json(Path(FLAGS.json), found)
+    if FLAGS.html:
+        pictures = [("Events by weekday and hour", picture(found))]
+        title = f"Check of {Path(FLAGS.input).name}"
+        write_report(Path(FLAGS.html), Report(title, said, tables, pictures, [], ""))
+    if FLAGS.save:
+        for path in save(found, Path(FLAGS.save), merge=FLAGS.merge):
+            out.print(f"wrote {path}")
+        own = f"--config={cli.config_argument()}:data={FLAGS.save}.py"
+        out.print(f"python -m bua_jax.curriculum {own} --workdir=runs/{Path(FLAGS.save).name}")
+    if found["problems"]:
+        sys.exit(1)
+
+
+def _columns() -> dict[str, str]:
+    """Raises `ConfigError` for what is not FIELD=COLUMN."""
+    for item in FLAGS.columns:
+        if "=" not in item:
+            raise ConfigError(f"--columns: {item!r} is not FIELD=COLUMN, for example user=who.")
+    return dict(item.split("=", 1) for item in FLAGS.columns)
+
+
+if __name__ == "__main__":
+    cli.run(main, config="configs/quickstart.py", argument="input")

@@ -1,0 +1,366 @@
+"""What a file of events holds, and what would become of it, before anything is trained.
+
+Everything is found through the readers that a run uses, so that what is said here is what a run would do.
+"""
+
+import dataclasses
+import difflib
+import io
+import itertools
+import re
+import tempfile
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from ml_collections import ConfigDict
+
+from bua_jax.basics import config as configs
+from bua_jax.basics import files
+from bua_jax.basics.errors import BuaError, ConfigError, DataError
+from bua_jax.evaluation.report import Section
+from bua_jax.events.card import data_card, heat_map
+from bua_jax.events.groups import training_shares
+from bua_jax.events.readers import anonymised_mark, read_events
+from bua_jax.events.rows import BadRows
+from bua_jax.events.schema import EventStore
+from bua_jax.events.spec import ROLES, DataSpec
+from bua_jax.pipeline.chain import STEPS
+from bua_jax.pipeline.data import check_events
+from bua_jax.pipeline.steps import Run, outline
+from bua_jax.planning.columns import Layout, guess_columns, layout_of, plain_copy, sample_of
+
+_ALIKE = 0.88  # of difflib's ratio, from which two labels may be one that was written in two ways
+_COMPARED = 300  # labels, at most, that are held against each other
+
+
+def _plain(label: str) -> str:
+    """A label without what people write differently: case, accents' forms, spaces, punctuation."""
+    text = unicodedata.normalize("NFKC", label).casefold()
+    return re.sub(r"[\W_]+", "", text) or text
+
+
+def alike(shares: Mapping[str, float]) -> dict[str, str]:
+    """Labels that look like another that is more frequent, and that one; shares: label -> share of events.
+
+    They differ in case, spaces or punctuation alone, or in a letter or so of many.
+    """
+    ordered = sorted(shares, key=lambda label: -shares[label])[:_COMPARED]
+    found: dict[str, str] = {}
+    for first, second in itertools.combinations(ordered, 2):
+        if first in found or second in found:
+            continue
+        a, b = _plain(first), _plain(second)
+        digits = re.findall(r"\d+", first) == re.findall(r"\d+", second)  # b17 and b18 are two
+        near = min(len(a), len(b)) >= 6 and difflib.SequenceMatcher(None, a, b).ratio() >= _ALIKE
+        if a == b or (near and digits):
+            found[second] = first
+    return found
+
+
+def _times(sample: pl.DataFrame, column: str) -> dict[str, Any]:
+    """How a time column is written: whether with an offset from UTC, and how finely."""
+    texts = sample[column].drop_nulls()
+    clocks = texts.str.extract(r"[T ](\d{2}:\d{2})").drop_nulls()
+    minutes = clocks.str.slice(3).cast(pl.Int32, strict=False)
+    step = int(np.gcd.reduce(minutes.to_numpy())) if len(minutes) else None
+    return {
+        "column": column,
+        "with_offset": round(float(texts.str.contains(r"(Z|[+-]\d{2}:?\d{2})$").mean() or 0), 3),  # type: ignore[arg-type]
+        "epoch": round(float(texts.str.contains(r"^\d+(\.\d+)?$").mean() or 0), 3),  # type: ignore[arg-type]
+        "minutes_apart": None if step is None else (step or 60),
+    }
+
+
+def _slots(sample: pl.DataFrame, columns: Mapping[str, str]) -> int:
+    """24 where slots or hours are of whole hours, else 48."""
+    if "slot" not in columns:
+        return 24 if "hour" in columns else 48
+    numbers = sample[columns["slot"]].cast(pl.Int64, strict=False).drop_nulls().to_numpy()
+    return 24 if numbers.max(initial=0) < 24 else 48
+
+
+def _spec(
+    path: Path, layout: Layout, columns: Mapping[str, str], zone: str, sample: pl.DataFrame
+) -> DataSpec:
+    mark = anonymised_mark(path)
+    return DataSpec(
+        name="own" if path.stem == "simulated" else path.stem,  # the built-in population's name
+        path=str(path),
+        format=layout.format,
+        columns=dict(columns),
+        slots_per_day=mark["slots_per_day"] if mark else _slots(sample, columns),
+        has_dates=bool({"time", "day"} & set(columns)),
+        has_places="location" in columns,
+        time_zone=zone,
+    )
+
+
+def _read(spec: DataSpec, report: BadRows) -> tuple[EventStore, str]:
+    """The events, with bad rows left out, and what is said of the first of those, or nothing."""
+    try:
+        return read_events(spec, report), ""
+    except DataError as error:
+        skipping = dataclasses.replace(spec, on_bad_row="skip")
+        for name in ("counts", "null_words"):
+            getattr(report, name).clear()
+        return read_events(skipping, report), str(error)
+
+
+def config_for(config: ConfigDict, spec: DataSpec) -> ConfigDict:
+    """A run's config on that file."""
+    own = config.copy_and_resolve_references()
+    own.unlock()
+    own.data = configs.part("data", "behavior", "")
+    own.data.update(
+        {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "columns"}
+    )
+    own.data.columns = ConfigDict({"split": "", **spec.columns})
+    return own
+
+
+def _model_says(config: ConfigDict, store: EventStore) -> list[str]:
+    """What is wrong with the labels for the config's language model."""
+    from bua_jax.alignment.bases import load_base
+    from bua_jax.alignment.reading import unread_labels
+    from bua_jax.decoding.labels import check_labels
+
+    base = load_base(config.model)
+    found = []
+    try:
+        check_labels(base.tokenizer, store.catalogue)
+    except BuaError as error:
+        found.append(str(error))
+    if said := unread_labels(base, store.catalogue.behaviours):
+        found.append(said)
+    return found
+
+
+def _minutes(config: ConfigDict, windows: int) -> dict[str, float]:
+    """Minutes of each step on two cores, by the same guess that a run prints."""
+    own = config.copy_and_resolve_references()
+    own.windows.train = min(own.windows.train or windows, windows)
+    with tempfile.TemporaryDirectory() as empty:
+        steps = outline(Run(own, Path(empty)), "evaluation", STEPS)
+    return {name: round(STEPS[name].minutes(own), 1) for name in steps}
+
+
+def check(
+    path: Path, columns: Mapping[str, str], config: ConfigDict, zone: str = ""
+) -> dict[str, Any]:
+    """What `bua check` prints, as JSON values; `config` says how much a run would do.
+
+    columns: role -> column that were given; the others are guessed. zone: of times in UTC.
+    Keys: path, layout, columns, unused, times, bad_rows, first_bad, card, alike, merged_clocks, problems,
+    notes, minutes. Raises `DataError` for a file in which there are no events at all.
+    """
+    layout = layout_of(path)
+    sample = sample_of(path, layout)
+    mark = anonymised_mark(path)
+    guesses = [] if mark else guess_columns(sample, columns)
+    own_names = {name: name for name in layout.names if name in ROLES}
+    mapped = {guess.role: guess.column for guess in guesses} or own_names
+    spec, report = _spec(path, layout, mapped, zone, sample), BadRows()
+    with tempfile.TemporaryDirectory() as folder:
+        read = spec
+        if not layout.as_read:
+            plain_copy(path, layout, Path(folder) / "events.csv")
+            read = dataclasses.replace(spec, path=str(Path(folder) / "events.csv"), format="csv")
+        store, first_bad = _read(read, report)
+        first_bad = first_bad.replace(read.path, spec.path)
+    card = data_card(store, report.duplicates)
+    own = config_for(config, spec)
+    problems, notes = _judged(own, store, layout, report, first_bad)
+    shares = np.bincount(store.behaviour, minlength=len(store.catalogue.behaviours)) / len(
+        store.day
+    )
+    return {
+        "path": str(path),
+        "layout": {**dataclasses.asdict(layout), "names": list(layout.names)},
+        "columns": [
+            {**dataclasses.asdict(guess), "examples": list(guess.examples)} for guess in guesses
+        ],
+        "unused": [name for name in layout.names if name not in mapped.values()] if guesses else [],
+        "times": _times(sample, mapped["time"]) if "time" in mapped else None,
+        "bad_rows": report.counts,
+        "first_bad": first_bad,
+        "card": card,
+        "alike": alike(dict(zip(store.catalogue.behaviours, shares.tolist(), strict=True))),
+        "problems": problems,
+        "notes": notes,
+        "minutes": _minutes(own, max(1, card["splits"]["train"]["prediction_windows"])),
+        "config": configs.plain(own.data),
+    }
+
+
+def _judged(
+    config: ConfigDict, store: EventStore, layout: Layout, report: BadRows, first_bad: str
+) -> tuple[list[str], list[str]]:
+    """(what keeps a run from working, what to know)."""
+    problems, notes = [], []
+    try:
+        check_events(store, config.windows.min_history)
+    except DataError as error:
+        problems.append(str(error))
+    if first_bad:
+        problems.append(first_bad)
+    problems += _model_says(config, store)
+    if not layout.as_read:
+        how = f"separated by {layout.separator!r}, in {layout.encoding}"
+        notes.append(
+            f"The file is {how}: runs read UTF-8 with commas. --save=NAME writes NAME.csv so."
+        )
+    if report.duplicates:
+        notes.append(f"{report.duplicates:,} rows repeat an earlier one exactly; they are kept.")
+    null_words = sorted(report.null_words)
+    notes += [
+        f"{said}, read as it stands; leave it empty where there is none." for said in null_words
+    ]
+    if report.mixed_clocks:
+        notes.append("Some times have an offset from UTC and others none (--time_zone).")
+    rare = [
+        b
+        for b, share in zip(store.catalogue.behaviours, training_shares(store), strict=True)
+        if share == 0
+    ]
+    if rare:
+        shown = ", ".join(map(repr, rare[:5]))
+        notes.append(f"{len(rare)} labels occur in no training person's events: {shown}.")
+    return problems, notes
+
+
+def sections(found: Mapping[str, Any]) -> list[Section]:
+    """What was found as tables."""
+    card, layout = found["card"], found["layout"]
+    written = layout["format"]
+    if layout["separator"]:
+        written += f", separated by {layout['separator']!r}, {layout['encoding']}"
+    about: list[Sequence[Any]] = [
+        ("file", f"{found['path']} ({written})"),
+        ("people", f"{card['users']:,}"),
+        ("events", f"{card['events']:,}"),
+        ("days spanned", card["days_spanned"] or "no dates"),
+        ("events per person", _spread(card["events_per_user"])),
+        ("events per active day", _spread(card["events_per_active_day"])),
+        ("places per person", _spread(card["areas_per_user"])),
+        ("gaps of unknown length", f"{card['gaps']:,}"),
+        ("rows left out", f"{sum(found['bad_rows'].values()):,}"),
+        *(("", f"{count:,}: {reason}") for reason, count in found["bad_rows"].items()),
+    ]
+    if times := found["times"]:
+        fine = (
+            f"minutes are multiples of {times['minutes_apart']}"
+            if times["minutes_apart"]
+            else "epoch"
+        )
+        about.append(("times", f"{fine}; {times['with_offset']:.0%} with an offset from UTC"))
+    columns = [
+        (c["role"], c["column"], c["why"], ", ".join(c["examples"])) for c in found["columns"]
+    ]
+    splits = [(name, *(f"{v:,}" for v in part.values())) for name, part in card["splits"].items()]
+    labels = [
+        (group, label, f"{100 * share:.2f} %")
+        for group, members in card["groups"].items()
+        for label, share in sorted(members.items(), key=lambda item: -item[1])
+    ]
+    minutes: list[Sequence[Any]] = [
+        (n, f"{m:.1f}") for n, m in found["minutes"].items() if m >= 0.1
+    ]
+    minutes.append(("together", f"{sum(found['minutes'].values()):.0f}"))
+    tables: list[tuple[str, tuple[str, ...], list[Sequence[Any]]]] = [
+        ("What it holds", ("", ""), about),
+        ("Columns", ("field", "column", "because of", "values"), list(columns)),
+        ("Splits by person", ("split", *next(iter(card["splits"].values()))), list(splits)),
+        ("Labels (share of training people's events)", ("group", "label", "share"), list(labels)),
+        ("Labels that may be one", ("label", "may be"), list(found["alike"].items())),
+        (
+            "Minutes on 2 CPU cores",
+            ("step", "minutes"),
+            minutes,
+        ),
+    ]
+    return [
+        Section(
+            title,
+            tuple(h.replace("_", " ") for h in header),
+            [[str(v) for v in row] for row in rows],
+        )
+        for title, header, rows in tables
+        if rows
+    ]
+
+
+def picture(found: Mapping[str, Any]) -> bytes:
+    """Events by weekday and hour, PNG."""
+    image = io.BytesIO()
+    counts = np.asarray(found["card"]["hour_by_weekday"])
+    heat_map(counts).savefig(image, format="png", dpi=120)
+    return image.getvalue()
+
+
+def _spread(values: Mapping[str, float] | None) -> str:
+    if values is None:
+        return "none"
+    return f"median {values['median']:g}, {values['min']:g} to {values['max']:g}"
+
+
+_CONFIG = '''"""{title}, as `check` found it.
+
+python -m bua_jax.curriculum --config=configs/quickstart.py:data={own}
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = ConfigDict()
+{lines}
+    return config
+'''
+
+
+def save(found: Mapping[str, Any], name: Path, *, merge: bool) -> list[Path]:
+    """Writes NAME.py, a data config for `--config=FILE:data=NAME.py`; returns what was written.
+
+    Beside it NAME.csv, where the file is not written as the readers take it, and with `merge`
+    NAME.words.json, which makes one label of those that may be one. Raises `ConfigError` for files that
+    are there.
+    """
+    own, copy, words = (
+        name.with_name(f"{name.name}{end}") for end in (".py", ".csv", ".words.json")
+    )
+    layout = Layout(**{**found["layout"], "names": tuple(found["layout"]["names"])})
+    values = dict(found["config"], path=str(Path(found["path"]).absolute()))
+    written = [own]
+    if not layout.as_read:
+        written.append(copy)
+        values |= {"path": str(copy.absolute()), "format": "csv"}
+    if merge and found["alike"]:
+        written.append(words)
+        values["words"] = str(words.absolute())
+    for path in written:
+        files.check_output(str(path), flag="--save")
+        if path.exists():
+            raise ConfigError(
+                f"--save={name}: {path} is there already; remove it, or choose another name."
+            )
+    if copy in written:
+        with files.atomic_write(copy) as temporary:
+            plain_copy(Path(found["path"]), layout, temporary)
+    if words in written:
+        files.write_json(words, found["alike"])
+    lines = []
+    for key, value in values.items():
+        if key == "columns":
+            lines.append("    config.columns = ConfigDict()")
+            lines += [f"    config.columns.{role} = {column!r}" for role, column in value.items()]
+        else:
+            lines.append(
+                f"    config.{key} = {tuple(value) if isinstance(value, list) else value!r}"
+            )
+    text = _CONFIG.format(title=Path(found["path"]).name, own=own, lines="\n".join(lines))
+    files.write_text(own, text)
+    return written

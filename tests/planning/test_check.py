@@ -1,0 +1,166 @@
+"""`check`: files of strangers, what their columns mean, and what is said of them."""
+
+import datetime
+import json
+from pathlib import Path
+from random import Random
+
+import polars as pl
+import pytest
+
+from bua_jax.basics import config as configs
+from bua_jax.basics.errors import ConfigError, DataError
+from bua_jax.events.readers import DataSpec, read_events
+from bua_jax.planning.check import alike, check, save, sections
+from bua_jax.planning.columns import guess_columns, layout_of, plain_copy, sample_of
+from tests.support.runs import verb
+
+LABELS = ("Read News", "read news", "coffee", "Büro", "gym")
+HEADER = ("Wer", "Zeitpunkt", "activity", "note")
+
+
+def events(people: int = 8, days: int = 5) -> list[tuple[str, str, str, str]]:
+    rng = Random(0)
+    found: list[tuple[str, str, str, str]] = []
+    for person in range(people):
+        for day in range(days):
+            for hour in (8, 12, 18):
+                time = datetime.datetime(2024, 3, 4 + day, hour, rng.choice((0, 30)))
+                found.append((f"p{person}", f"{time}", rng.choice(LABELS), f"note {len(found)}"))
+    return found
+
+
+def write(path: Path, separator: str = ",", encoding: str = "utf-8") -> Path:
+    lines = [separator.join(row) for row in (HEADER, *events())]
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize("separator", [",", ";", "|", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_every_dialect_holds_the_same_events(tmp_path: Path, separator: str, encoding: str) -> None:
+    path = write(tmp_path / "own.csv", separator, encoding)
+    layout = layout_of(path)
+    assert (layout.separator, layout.encoding) == (separator, encoding)
+    assert layout.as_read == (separator in ",\t" and encoding.startswith("utf-8"))
+    plain_copy(path, layout, tmp_path / "copy.csv")
+    assert (tmp_path / "copy.csv").read_bytes() == write(tmp_path / "plain.csv").read_bytes()
+    guesses = {guess.role: guess.column for guess in guess_columns(sample_of(path, layout), {})}
+    assert guesses == {"user": "Wer", "time": "Zeitpunkt", "behaviour": "activity"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "empty lines only"),
+        (b"\x1f\x8b123", "is gzip"),
+        (b"PK\x03\x04abc", "is zip"),
+        (b"a\0bc", "is binary"),
+        (b"PAR1abc", "truncated"),
+        (b"a,a\n1,2\n", "several columns 'a'"),
+    ],
+)
+def test_what_is_no_table_is_said(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        layout_of(tmp_path / "x.csv")
+
+
+def test_columns_are_told_by_name_before_content() -> None:
+    rows = {"user_id": ["a", "a", "b", "b"], "group": ["x", "x", "y", "y"]}
+    frame = pl.DataFrame({**rows, "when": ["1710000000"] * 4, "action": ["p", "q", "p", "q"]})
+    found = {guess.role: guess.column for guess in guess_columns(frame, {})}
+    assert found == {"user": "user_id", "time": "when", "behaviour": "action"}
+    given = {
+        guess.role: guess.why for guess in guess_columns(frame, {"user": "group", "location": ""})
+    }
+    assert given["user"] == "given"
+    with pytest.raises(ConfigError, match="Did you mean 'group'"):
+        guess_columns(frame, {"user": "groupe"})
+    with pytest.raises(ConfigError, match="'who' is none of user"):
+        guess_columns(frame, {"who": "group"})
+
+
+def test_what_cannot_be_told_is_asked_for() -> None:
+    times = ["2024-01-01T10:00"] * 4
+    frame = pl.DataFrame({"a": ["x", "x", "y", "y"], "b": ["p", "q", "p", "q"], "t": times})
+    with pytest.raises(DataError, match=r"Several columns could be the person .*: a, b"):
+        guess_columns(frame, {})
+    with pytest.raises(DataError, match="No column looks like the behaviour"):
+        guess_columns(frame.drop("b"), {"user": "a"})
+
+
+def test_days_and_hours_stand_for_times() -> None:
+    frame = pl.DataFrame(
+        {"uid": ["a", "a"], "day_index": ["0", "1"], "hour": ["8", "9"], "app": ["x", "x"]}
+    )
+    found = {g.role: g.column for g in guess_columns(frame, {"behaviour": "app"})}
+    assert found == {"user": "uid", "day": "day_index", "hour": "hour", "behaviour": "app"}
+
+
+def test_labels_that_may_be_one() -> None:
+    shares = {
+        "read news": 0.3,
+        "Read-News": 0.2,
+        "shopping": 0.2,
+        "shoping": 0.1,
+        "b17": 0.1,
+        "b18": 0.1,
+    }
+    assert alike(shares) == {"Read-News": "read news", "shoping": "shopping"}
+    assert alike({"stage 1 sleep": 0.5, "stage 2 sleep": 0.5}) == {}
+
+
+def test_what_is_found_can_be_saved_and_read_by_a_run(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.csv", ";", "cp1252")
+    config = configs.load("configs/quickstart.py")
+    found = check(path, {}, config)
+    assert found["card"]["users"] == 8
+    assert found["alike"] in ({"Read News": "read news"}, {"read news": "Read News"})
+    assert found["problems"] == []
+    assert "cp1252" in found["notes"][0]
+    assert json.loads(json.dumps(found)) == found
+    assert {"What it holds", "Columns", "Minutes on 2 CPU cores"} <= {
+        s.title for s in sections(found)
+    }
+    written = save(found, tmp_path / "mine", merge=True)
+    assert [path.name for path in written] == ["mine.py", "mine.csv", "mine.words.json"]
+    with pytest.raises(ConfigError, match="is there already"):
+        save(found, tmp_path / "mine", merge=True)
+    data = configs.load("configs/quickstart.py", f"data={written[0]}").data
+    store = read_events(DataSpec.from_mapping(data.to_dict()))
+    assert len(store.day) == found["card"]["events"] == len(events())
+    words = json.loads(Path(data.words).read_text(encoding="utf-8"))
+    assert len(store.renamed(words).catalogue.behaviours) == len(LABELS) - 1
+
+
+def test_a_bad_row_and_too_few_people_are_problems(tmp_path: Path) -> None:
+    path = tmp_path / "few.csv"
+    rows = [f"{user},2024-01-01T10:00,{label}\n" for user in "abcdef" for label in "xyx"]
+    path.write_text("user,time,behavior\n" + "".join(rows) + "a,soon,y\n")
+    done = verb(
+        "check", str(path), f"--json={tmp_path / 'c.json'}", f"--html={tmp_path / 'c.html'}"
+    )
+    assert done.returncode == 1, done.stderr
+    assert "column time: value 'soon'" in done.stdout
+    assert "of whom none has more than 3 events" in done.stdout
+    assert json.loads((tmp_path / "c.json").read_text())["bad_rows"]
+    assert "PROBLEM" in (tmp_path / "c.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--input is missing"),
+        (["no.csv"], "There is no file no.csv"),
+        (["no.csv", "--columns=user"], "'user' is not FIELD=COLUMN"),
+        (["no.csv", "--time_zone=Mars"], "'Mars'"),
+        (["a.csv", "b.csv"], "Unexpected argument"),
+    ],
+)
+def test_usage_errors(flags: list[str], said: str) -> None:
+    done = verb("check", *flags)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
