@@ -5,14 +5,10 @@ Usage: bua VERB [--FLAG=VALUE ...]        bua VERB --help
 First of all:
   bua curriculum --config=configs/quickstart.py --workdir=runs/quickstart
                                           the whole chain on built-in people, and a report
-  bua predict --model=runs/quickstart --example=3 > histories.jsonl
-  bua predict --model=runs/quickstart --input=histories.jsonl --output=predictions.jsonl
-                                          what comes next, and what was understood
   bua check events.csv                    your own log: columns, people, labels, cost, what is wrong
-  bua anonymise --input=events.csv --output=shared/events.parquet
-                                          opaque ids and areas, before anything else sees it
-  bua curriculum --config=configs/quickstart.py:data=behavior --config.data.path=shared/events.parquet
-                                          the whole chain on it
+  bua fit events.csv --workdir=runs/mine  the whole chain on it
+  bua predict --model=runs/mine events.csv --for=anna
+                                          what comes next for her, and what was understood
   bua experiment --experiment=configs/experiments/table4.py --dry_run
                                           a table of the paper: how many steps, about how many hours
 """

@@ -23,7 +23,7 @@ from bua_jax.events.spec import check_time_zone
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("input", "", "File of events; the flag's name may be left out.")
-flags.DEFINE_list("columns", [], "FIELD=COLUMN, ... where the guess is wrong; FIELD= for none.")
+cli.define_columns()
 flags.DEFINE_string("time_zone", "", "Zone that times in UTC are shown in, e.g. Asia/Shanghai.")
 flags.DEFINE_string("save", "", "NAME: write NAME.py, a data config, and what it needs beside it.")
 flags.DEFINE_bool("merge", False, "With --save: labels that look alike become one.")
@@ -41,7 +41,7 @@ def main() -> None:
     files.check_output(FLAGS.json, FLAGS.input, flag="--json")
     files.check_output(FLAGS.html, FLAGS.input, flag="--html")
     check_time_zone(FLAGS.time_zone)
-    found = check(Path(FLAGS.input), _columns(), FLAGS.config, FLAGS.time_zone)
+    found = check(Path(FLAGS.input), cli.columns(), FLAGS.config, FLAGS.time_zone)
     tables, said = (
         sections(found),
         [f"PROBLEM: {text}" for text in found["problems"]] + found["notes"],
@@ -63,14 +63,6 @@ def main() -> None:
         out.print(f"python -m bua_jax.curriculum {own} --workdir=runs/{Path(FLAGS.save).name}")
     if found["problems"]:
         sys.exit(1)
-
-
-def _columns() -> dict[str, str]:
-    """Raises `ConfigError` for what is not FIELD=COLUMN."""
-    for item in FLAGS.columns:
-        if "=" not in item:
-            raise ConfigError(f"--columns: {item!r} is not FIELD=COLUMN, for example user=who.")
-    return dict(item.split("=", 1) for item in FLAGS.columns)
 
 
 if __name__ == "__main__":

@@ -194,10 +194,20 @@ def config_of(workdir: Path) -> ConfigDict:
         config = ConfigDict(_with_tuples(files.read_sealed(path)["config"]))
     except DataError as error:
         raise DataError(f"{error} Name the config of the run with --config=FILE.") from error
-    for name, value in FLAGS["config"].override_values.items():  # type: ignore[attr-defined]
-        config.update_from_flattened_dict({name: value})
+    override(config)
     config.lock()
     return config
+
+
+def override(config: ConfigDict) -> None:
+    """Gives a config this command's `--config.FIELD=VALUE`. Raises `ConfigError` for fields it lacks."""
+    for name, value in FLAGS["config"].override_values.items():  # type: ignore[attr-defined]
+        try:
+            config.update_from_flattened_dict({name: value})
+        except KeyError as error:
+            raise ConfigError(
+                f"--config.{name}: the config of this run has no such field."
+            ) from error
 
 
 def _with_tuples(value: Any) -> Any:
@@ -232,6 +242,35 @@ def define_take_over() -> None:
     flags.DEFINE_bool(
         "take_over", False, "Go on with what a process of another host has claimed, which is gone."
     )
+
+
+def define_columns() -> None:
+    """The flag of a verb that reads a file of events without a data config."""
+    flags.DEFINE_list("columns", [], "FIELD=COLUMN, ... of the file of events; FIELD= for none.")
+
+
+def define_asked() -> None:
+    """The flags of a verb that asks a model about people."""
+    flags.DEFINE_string(
+        "input", "", "File of events or histories; the flag's name may be left out."
+    )
+    flags.DEFINE_string("output", "", "File to write: jsonl, csv or parquet.")
+    flags.DEFINE_string("for", "all", "Id of the one person who is asked about, or all.")
+    define_columns()
+
+
+def asked() -> dict[str, Any]:
+    """Who is asked about, and the columns that were given: keyword arguments of `finished.asked_people`."""
+    whom: str = getattr(FLAGS, "for")
+    return {"only": "" if whom == "all" else whom, "columns": columns()}
+
+
+def columns() -> dict[str, str]:
+    """Field -> column, as given. Raises `ConfigError` for what is not FIELD=COLUMN."""
+    for item in FLAGS.columns:
+        if "=" not in item:
+            raise ConfigError(f"--columns: {item!r} is not FIELD=COLUMN, for example user=who.")
+    return dict(item.split("=", 1) for item in FLAGS.columns)
 
 
 def define_engine() -> None:

@@ -1,13 +1,15 @@
-"""Generates the next day of every history in a JSONL file, with the understanding texts.
+"""Generates the next day of people, with the understanding texts.
 
 Examples:
+  python -m bua_jax.generate --model=runs/mine events.csv --for=anna --output=day.csv
   python -m bua_jax.generate --model=runs/quickstart --input=histories.jsonl --output=days.jsonl
   python -m bua_jax.generate --model=runs/quickstart --input=histories.jsonl --output=days.jsonl \\
       --temperature=0 --seed=1
 
 The input is that of `python -m bua_jax.predict --help`. The generated day follows the day of the last
 event. A line of the output: id, weekday, events (time, place, behaviour; places are ranks within the
-history, L1 the most visited), understanding, signature. Finished days are kept in OUTPUT.partial
+history, L1 the most visited, or the names in a file of events, of which answers have the date too),
+understanding, signature. Finished days are kept in OUTPUT.partial
 as predict keeps answers. `--predictions` adds prediction and probabilities of the
 next behaviour: the understanding rounds are written once for both, on the history of a prediction.
 """
@@ -22,8 +24,7 @@ from bua_jax.basics.files import check_output
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
-flags.DEFINE_string("input", "", "JSONL file of histories.")
-flags.DEFINE_string("output", "", "JSONL file to write.")
+cli.define_asked()
 flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
 flags.DEFINE_bool("refine", False, "Run the refinement round before the generation.")
 flags.DEFINE_bool("predictions", False, "Predict too, after the same understanding rounds.")
@@ -35,10 +36,9 @@ OF_FIELDS = {"temperature": "decoding.temperature", "top_p": "decoding.top_p", "
 
 
 def main() -> None:
-    from bua_jax.events.histories import read_histories
-    from bua_jax.pipeline.answers import BESIDE, PARTS, write_answers
+    from bua_jax.pipeline.answers import BESIDE, PARTS, write_asked
     from bua_jax.pipeline.checks import check_flag
-    from bua_jax.pipeline.finished import load
+    from bua_jax.pipeline.finished import asked_people, load
 
     if not FLAGS.input or not FLAGS.output:
         raise ConfigError("--input and --output are needed; see --help for the format.")
@@ -48,23 +48,23 @@ def main() -> None:
     bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
     wanted = "prediction_history" if FLAGS.predictions else "generation_history"
     limit = bua.windows[wanted]
-    ids, histories = read_histories(FLAGS.input, bua.catalogue, limit)
+    told = cli.asked()
+    people = asked_people(FLAGS.model, FLAGS.input, bua.catalogue, limit, **told)
     options: dict[str, Any] = {
         "temperature": FLAGS.temperature,
         "top_p": FLAGS.top_p,
         "seed": FLAGS.seed,
     }
     options["predictions"] = FLAGS.predictions
-    write_answers(
+    write_asked(
         FLAGS.output,
-        ids,
-        histories,
+        people,
         lambda some, begin: bua.generate(some, rows=range(begin, begin + len(some)), **options),
-        identity=bua.identity(FLAGS.input, f"{options}"),
+        identity=bua.identity(FLAGS.input, f"{options}{told}"),
         part=PARTS * bua.batch,
         take_over=FLAGS.take_over,
     )
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, argument="input")

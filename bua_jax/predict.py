@@ -1,16 +1,18 @@
-"""Predicts the next behaviour of every history in a JSONL file, with the understanding texts.
+"""Predicts the next behaviour of people, with the understanding texts.
 
 Examples:
+  python -m bua_jax.predict --model=runs/mine events.csv --for=anna
+  python -m bua_jax.predict --model=runs/mine events.csv --output=next.csv
   python -m bua_jax.predict --model=runs/quickstart --input=histories.jsonl --output=predictions.jsonl
   python -m bua_jax.predict --model=runs/quickstart --example=3 > histories.jsonl
 
-A line of the input is one person, oldest event first:
+The input is a file of events (csv, tsv, parquet; columns as the model's data had them, also of people it has
+never seen), of which each person's last are read, or histories: a line is one person, oldest event first:
   {"id": "anna", "events": [
     {"weekday": "Tuesday", "time": "18:30", "location": "cafe", "behaviour": "pay"}, ...]}
-`day` (a running day number) may stand beside `weekday` where records have holes of a week or more, and where
-a clock that is put back in autumn goes back by an hour;
-"gap": true marks an event before which an unknown time passed. Locations are any names; only their ranks
-within the history reach the model. `--example=N` prints N histories of the run's test users in this form.
+`day` (a running day number) may stand beside `weekday` where records have holes of a week or more, or clocks
+are put back by an hour; "gap": true marks an event before which an unknown time passed. Of locations only
+ranks within the history reach the model. `--example=N` prints N histories of the run's test users.
 A line of the output: id, prediction, probabilities of every behaviour, understanding (the texts of the
 rounds), signature. Finished answers are kept in OUTPUT.partial, two batches at a time (fewer where that takes
 longer than 30 s), and the same command goes on after them; Ctrl-C stops after those at hand, twice at once.
@@ -31,8 +33,7 @@ from bua_jax.basics.files import check_output
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
-flags.DEFINE_string("input", "", "JSONL file of histories.")
-flags.DEFINE_string("output", "", "JSONL file to write.")
+cli.define_asked()
 flags.DEFINE_integer("example", 0, "Print that many example histories and stop.", lower_bound=0)
 flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
 flags.DEFINE_bool("refine", False, "Run the refinement round before the prediction.")
@@ -41,39 +42,39 @@ cli.define_take_over()
 
 
 def main() -> None:
-    from bua_jax.events.histories import example_lines, read_histories
+    from bua_jax.events.histories import example_lines
     from bua_jax.parallel.ray_shards import start_ray
-    from bua_jax.pipeline.answers import (
-        BESIDE,
-        PARTS,
-        write_answers,
-        write_answers_on_ray,
-        write_prediction_shard,
-    )
-    from bua_jax.pipeline.finished import events_of, load
+    from bua_jax.pipeline import answers
+    from bua_jax.pipeline.finished import asked_people, events_of, load
 
     if FLAGS.example:
         sys.stdout.writelines(example_lines(events_of(FLAGS.model), FLAGS.example))
         return
-    if not FLAGS.input or not FLAGS.output:
-        raise ConfigError("--input and --output are needed; see --help for the format.")
-    check_output(FLAGS.output, FLAGS.input, beside=BESIDE)
+    if not FLAGS.input:
+        raise ConfigError("--input is missing; see --help for what it holds.")
+    check_output(FLAGS.output, FLAGS.input, beside=answers.BESIDE)
     cluster = cli.cluster()
     if cluster is not None:  # it forks, which must come before jax has threads
+        answers.check_shared(FLAGS.input, FLAGS.output, cli.asked()["only"])
         start_ray(cluster["address"])
     bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
-    ids, histories = read_histories(FLAGS.input, bua.catalogue, bua.windows.prediction_history)
-    identity, part = bua.identity(FLAGS.input, "labels"), PARTS * bua.batch
+    told = cli.asked()
+    limit = bua.windows.prediction_history
+    people = asked_people(FLAGS.model, FLAGS.input, bua.catalogue, limit, **told)
+    if not FLAGS.output:
+        answers.print_answers(people.ids, bua.predict(people.histories))
+        return
+    identity, part = bua.identity(FLAGS.input, f"labels{told}"), answers.PARTS * bua.batch
     options: dict[str, Any] = {"identity": identity, "take_over": FLAGS.take_over}
     if cluster is None:
-        asked = ids, histories, lambda some, begin: bua.predict(some)
-        write_answers(FLAGS.output, *asked, part=part, **options)
+        asked = people, lambda some, begin: bua.predict(some)
+        answers.write_asked(FLAGS.output, *asked, part=part, **options)
         return
     where = Path(FLAGS.model).resolve(), FLAGS.refine, FLAGS.mesh, Path(FLAGS.input).resolve()
-    work = functools.partial(write_prediction_shard, *where, part)
-    parts = -(-len(ids) // part)
-    write_answers_on_ray(FLAGS.output, work, parts, **options, **cluster)
+    work = functools.partial(answers.write_prediction_shard, *where, part)
+    parts = -(-len(people.ids) // part)
+    answers.write_answers_on_ray(FLAGS.output, work, parts, **options, **cluster)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, argument="input")

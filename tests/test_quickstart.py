@@ -169,6 +169,15 @@ def test_predict_and_generate(quickstart: Path, tmp_path: Path) -> None:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
         assert row["prediction"] == max(row["probabilities"], key=row["probabilities"].get)
         assert set(row["understanding"]) == {"key_behaviours", "patterns", "summary", "refinement"}
+    events = tmp_path / "events.csv"
+    rows = ["user_id,time,location,behavior"] + [
+        f"eva,2024-03-04T{i:02d}:00,x,pay" for i in range(12)
+    ]
+    events.write_text("\n".join(rows) + "\n")
+    done = verb("predict", f"--model={quickstart}", str(events), "--for=eva")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("eva")
+    assert "summary: " in done.stdout
     require("ray")
     ray = ("--engine=ray", "--refine", f"--output={tmp_path / 'r.jsonl'}")
     done = verb("predict", *flags, *ray)

@@ -1,9 +1,11 @@
-"""Histories from a JSONL file: what `predict` and `generate` read."""
+"""Histories from JSON lines, or from a file of events: what `predict` and `generate` read."""
 
+import dataclasses
+import datetime
 import difflib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from bua_jax.events import values
 from bua_jax.events.clock import LARGEST_DAY
 from bua_jax.events.json_lines import json_lines
 from bua_jax.events.names import WRITABLE, writable
+from bua_jax.events.readers import read_people
 from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore, History
+from bua_jax.events.spec import DataSpec
 from bua_jax.events.windows import history, prediction_windows, sample_windows, shown_id
 
 MIN_EVENTS = 10  # as in training (windows.min_history)
@@ -175,6 +179,86 @@ def read_histories(
             "was trained on; their oldest events are left out"
         )
     return list(lines), histories
+
+
+@dataclass(frozen=True)
+class People:
+    """Whom a model is asked about: a history of each, and what their file calls things.
+
+    places: of each the names of ranked places, 1 to 10; dates: of each the day of the last event.
+    Both are empty where they are not known.
+    """
+
+    ids: list[str]
+    histories: list[History]
+    places: list[dict[int, str]]
+    dates: list[datetime.date]
+
+
+def people_of_events(
+    spec: DataSpec, words: Mapping[str, str], catalogue: Catalogue, limit: int, only: str = ""
+) -> People:
+    """The last events of each person of a file of events, or of the person `only`.
+
+    words: other words of labels, as the run has them. People with fewer than ten events are left out, which
+    is said. Raises `DataError` as the reader does, for labels that the model was not trained on, for a
+    person whom there is not or who has too few events, and where nobody has enough.
+    """
+    store, areas = read_people(spec)
+    store = _in_catalogue(spec.path, store.renamed(words), catalogue)
+    if only and only not in store.users:
+        near = difflib.get_close_matches(only, map(str, store.users), n=1, cutoff=0.6)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"{spec.path} has no person {only!r} among its {len(store.users)}.{hint}")
+    asked = [i for i, user in enumerate(store.users) if not only or user == only]
+    count = np.diff(store.offsets)
+    enough = [i for i in asked if count[i] >= MIN_EVENTS]
+    if not enough:
+        most = int(count[asked].max())
+        raise DataError(
+            f"{spec.path}: {only or 'nobody'} has {most} events; {MIN_EVENTS} are needed."
+        )
+    if len(enough) < len(asked):
+        notice(
+            f"{spec.path}: {len(asked) - len(enough)} people with fewer than {MIN_EVENTS} events left out"
+        )
+    ends = store.offsets[1:]
+    begins = [max(int(store.offsets[i]), int(ends[i]) - limit) for i in enough]
+    histories = [history(store, b, int(ends[i])) for b, i in zip(begins, enough, strict=True)]
+    places = [
+        {
+            rank: areas[code]
+            for code, rank in zip(
+                store.location[b : ends[i]].tolist(), seen.place.tolist(), strict=True
+            )
+            if rank and catalogue.has_places
+        }
+        for b, i, seen in zip(begins, enough, histories, strict=True)
+    ]
+    dates = [_EPOCH + datetime.timedelta(days=int(store.day[ends[i] - 1])) for i in enough]
+    dated = "time" in spec.columns
+    return People([str(store.users[i]) for i in enough], histories, places, dates if dated else [])
+
+
+_EPOCH = datetime.date(1970, 1, 1)
+
+
+def _in_catalogue(path: str, store: EventStore, catalogue: Catalogue) -> EventStore:
+    """The same events with the model's codes of labels. Raises `DataError` for labels that it lacks."""
+    own = store.catalogue
+    for field in ("slots_per_day", "has_places"):
+        if getattr(own, field) != getattr(catalogue, field):
+            raise DataError(
+                f"{path} is read with {field}={getattr(own, field)}, but the model was trained with "
+                f"{getattr(catalogue, field)}."
+            )
+    for label in own.behaviours:
+        try:
+            _behaviour(label, catalogue)
+        except ValueError as error:
+            raise _error(path, "a behaviour", label, str(error)) from error
+    code = np.asarray([catalogue.behaviours.index(label) for label in own.behaviours], np.int16)
+    return dataclasses.replace(store, catalogue=catalogue, behaviour=code[store.behaviour])
 
 
 def example_lines(store: EventStore, count: int, length: int = 40) -> list[str]:

@@ -292,6 +292,18 @@ def read_events(spec: DataSpec, report: BadRows | None = None) -> EventStore:
     return store_from_frame(_resolved(spec), frame)
 
 
+def read_people(spec: DataSpec) -> tuple[EventStore, list[str]]:
+    """The events of a file's people, whom no split divides, and the names of the areas that `location` codes.
+
+    Raises `DataError` or `ConfigError` as `read_frame` does.
+    """
+    undivided = {role: column for role, column in spec.columns.items() if role != "split"}
+    spec = dataclasses.replace(spec, columns=undivided)
+    frame = read_frame(spec, BadRows()).with_columns(split=pl.lit(SPLITS[-1]))
+    areas = _values(frame["location"]) if "location" in frame.columns else []
+    return store_from_frame(_resolved(spec), frame), areas
+
+
 def read_store(spec: DataSpec, report: BadRows | None = None) -> EventStore:
     """`read_events`, telling the person who asked for it which rows were skipped and why."""
     report = report if report is not None else BadRows()

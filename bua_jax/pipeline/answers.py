@@ -5,23 +5,28 @@ were seen between batches of 8 and of 64 in float32), so what is kept are whole 
 cut ends with the bytes of one that was not.
 """
 
+import datetime
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import polars as pl
+from rich.table import Table
 
 from bua_jax.basics import files
 from bua_jax.basics.begun import PARTIAL
 from bua_jax.basics.claims import claimed
-from bua_jax.basics.console import notice
-from bua_jax.basics.errors import DataError, Interrupted
+from bua_jax.basics.console import notice, out
+from bua_jax.basics.errors import ConfigError, DataError, Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
-from bua_jax.events.histories import read_histories
+from bua_jax.events.histories import People, read_histories
+from bua_jax.events.json_lines import json_lines
 from bua_jax.events.schema import History
 from bua_jax.parallel import ray_shards
-from bua_jax.pipeline.finished import load
+from bua_jax.pipeline.finished import TABLES, load
 
 PARTS = 2  # batches of a part: with one, more rows would wait for the longest answer
 SHARDS = ".shards"
@@ -146,6 +151,15 @@ def part_lines(ids: Sequence[str], answers: Sequence[dict[str, Any]]) -> list[st
     return [json.dumps({"id": i, **a}, ensure_ascii=False, allow_nan=False) for i, a in named]
 
 
+def check_shared(source: str, output: str, only: str) -> None:
+    """Raises `ConfigError` for what shards on a cluster do not do."""
+    if Path(source).suffix in TABLES or Path(output).suffix in TABLES or only or not output:
+        raise ConfigError(
+            "--engine=ray reads histories and writes answers as JSON lines, those of all people: give "
+            "--input=FILE.jsonl and --output=FILE.jsonl."
+        )
+
+
 def write_prediction_shard(
     folder: Path, refine: bool, mesh: str, source: Path, part: int, number: int, path: Path
 ) -> None:
@@ -160,6 +174,97 @@ def write_prediction_shard(
 def _loaded(folder: Path, refine: bool, mesh: str, source: Path):
     bua = load(folder, refine=refine, mesh=mesh)
     return bua, *read_histories(source, bua.catalogue, bua.windows.prediction_history)
+
+
+def write_asked(output: str | Path, people: People, ask: Ask, **options: Any) -> None:
+    """`write_answers` about people, in the words of their file; a table where `output` has such an ending."""
+    output = Path(output)
+    lines = output.with_name(f"{output.name}.jsonl") if output.suffix in TABLES else output
+
+    def asked(some: Sequence[History], begin: int) -> list[dict[str, Any]]:
+        return [
+            in_own_words(people, begin + i, answer) for i, answer in enumerate(ask(some, begin))
+        ]
+
+    write_answers(lines, people.ids, people.histories, asked, **options)
+    if lines != output:
+        write_table(lines, output)
+
+
+def in_own_words(people: People, number: int, answer: dict[str, Any]) -> dict[str, Any]:
+    """A generated day with its date and the names of places, as far as the person's file has them."""
+    if "events" not in answer:
+        return answer
+    named = dict(answer)
+    if people.dates:
+        named["date"] = str(people.dates[number] + datetime.timedelta(days=1))
+    if people.places:
+        names = {f"L{rank}": name for rank, name in people.places[number].items()}
+        named["events"] = [
+            {
+                **event,
+                **(
+                    {"place": names.get(event["place"], event["place"])} if "place" in event else {}
+                ),
+            }
+            for event in answer["events"]
+        ]
+    return named
+
+
+def as_table(answers: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Answers with a row for each: id, prediction, probability, then texts by round, probabilities as JSON.
+
+    Answers with a day have a row for each of its events: id, weekday or date, time, place, behaviour.
+    """
+    if answers and "events" in answers[0]:
+        return pl.DataFrame(
+            [
+                {"id": a["id"], "date": a.get("date", a["weekday"]), **event}
+                for a in answers
+                for event in a["events"]
+            ]
+        )
+    return pl.DataFrame(
+        [
+            {
+                "id": a["id"],
+                "prediction": a["prediction"],
+                "probability": a["probabilities"][a["prediction"]],
+                **a["understanding"],
+                "probabilities": json.dumps(a["probabilities"], ensure_ascii=False),
+            }
+            for a in answers
+        ]
+    )
+
+
+def write_table(lines: Path, output: Path) -> None:
+    """Writes the answers of a JSONL file as CSV or parquet, by the ending, and removes that file."""
+    answers = [record for _, record in json_lines(lines)]
+    table = as_table(answers)
+    with files.atomic_write(output) as temporary:
+        if output.suffix == ".parquet":
+            table.write_parquet(temporary)
+        else:
+            table.write_csv(temporary)
+    lines.unlink()
+
+
+_SHOWN = 5  # labels of an answer on the terminal
+
+
+def print_answers(ids: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> None:
+    """What comes next for each person, the likeliest labels first; of a single one the texts too."""
+    for name, answer in zip(ids, answers, strict=True):
+        likely = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:_SHOWN]
+        table = Table(title=name, title_justify="left", show_header=False, box=None)
+        for label, share in likely:
+            table.add_row(label, f"{100 * share:.0f} %", "#" * round(40 * share))
+        out.print(table)
+        if len(answers) == 1:
+            for kind, text in answer["understanding"].items():
+                out.print(f"{kind}: {text}")
 
 
 def _head(identity: str) -> str:

@@ -1,6 +1,7 @@
 """The trained model of a finished run."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ from ml_collections import ConfigDict
 
 from bua_jax.alignment.ask import Bua
 from bua_jax.alignment.parts import TRAINED, assemble, with_trained
-from bua_jax.basics.config import load as load_config
-from bua_jax.basics.errors import MismatchError
-from bua_jax.events.schema import EventStore
+from bua_jax.basics import config as configs
+from bua_jax.basics import files
+from bua_jax.basics.errors import ConfigError, DataError, MismatchError
+from bua_jax.events.histories import People, people_of_events, read_histories
+from bua_jax.events.schema import Catalogue, EventStore
+from bua_jax.events.spec import DataSpec
 from bua_jax.parallel.sharding import make_mesh
 from bua_jax.pipeline.data import EVENTS
 from bua_jax.pipeline.steps import check_files, record_in
@@ -82,12 +86,55 @@ def events_of(folder: str | Path) -> EventStore:
     return EventStore.load(data / EVENTS)
 
 
+TABLES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+"""Formats of files of events, by their ending; histories as JSON lines have another."""
+
+
+def asked_people(
+    folder: str | Path,
+    path: str | Path,
+    catalogue: Catalogue,
+    limit: int,
+    *,
+    only: str = "",
+    columns: Mapping[str, str] | None = None,
+) -> People:
+    """Whom a run is asked about: the lines of a file of histories, or the people of a file of events.
+
+    Such a file has the columns of the run's, but for `columns` (role -> column). only: id of the one person
+    who is wanted. Raises `DataError` and `ConfigError` as the readers do.
+    """
+    path = Path(path)
+    if path.suffix not in TABLES:
+        ids, histories = read_histories(path, catalogue, limit)
+        kept = [i for i, name in enumerate(ids) if name == only or not only]
+        if not kept:
+            raise DataError(f"{path} has no history of {only!r}.")
+        return People([ids[i] for i in kept], [histories[i] for i in kept], [], [])
+    _, record = _need(*_stage_of(folder), "data")
+    data = configs.part("data", "behavior", "").to_dict() | record["config"]["data"]
+    data |= {
+        "path": str(path),
+        "format": TABLES[path.suffix],
+        "on_bad_row": "error",
+        "behaviours": (),
+    }
+    data["columns"] = {**data["columns"], **(columns or {})}
+    words = data.get("words")
+    try:
+        spec = DataSpec.from_mapping(data)
+        named = files.read_json(Path(words)) if words else {}
+        return people_of_events(spec, named, catalogue, limit, only)
+    except (ConfigError, DataError) as error:  # there is no config here
+        raise type(error)(str(error).replace("--config.data.columns.", "--columns=")) from error
+
+
 def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
     """The config that a stage was trained with.
 
     Raises `MismatchError` for a run of an older version, which lacks fields that asking it needs.
     """
-    config, today = ConfigDict(record["config"]), load_config("configs/base.py")
+    config, today = ConfigDict(record["config"]), configs.load("configs/base.py")
     for part in ("execution", "model", "decoding", "dialogues", "windows"):
         missing = sorted(set(today[part]) - set(config.get(part, ())))
         if missing:

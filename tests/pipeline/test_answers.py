@@ -1,12 +1,15 @@
 """Answers to many histories: what is finished stays on disk, and a rerun goes on after it."""
 
+import datetime
 import json
 import signal
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from bua_jax.basics.errors import ClaimedError, Interrupted
+from bua_jax.events.histories import People
 from bua_jax.pipeline import answers
 from bua_jax.pipeline.answers import write_answers
 
@@ -172,3 +175,44 @@ def test_another_model_or_input_begins_anew(tmp_path: Path, capsys) -> None:
     write(tmp_path / "out.jsonl", asked)
     assert asked.parts[0] == (0, 3)
     assert "beginning anew" in capsys.readouterr().err
+
+
+def test_answers_in_the_words_of_a_file_of_events(tmp_path: Path) -> None:
+    """The day after the last event by its date, places by their names; others as they are."""
+    date = datetime.date(2024, 2, 28)
+    people = People(["anna"], [], [{1: "home", 2: "gym"}], [date])
+    events = [
+        {"time": "08:00", "place": place, "behaviour": "x"} for place in ("L2", "other", "L3")
+    ]
+    answer = {"weekday": "Thursday", "events": events}
+    said = answers.in_own_words(people, 0, answer)
+    assert said["date"] == "2024-02-29"
+    assert [event["place"] for event in said["events"]] == ["gym", "other", "L3"]
+    assert events[0]["place"] == "L2"
+    assert answers.in_own_words(People(["anna"], [], [], []), 0, answer) == answer
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_answers_as_tables(tmp_path: Path, ending: str) -> None:
+    shares = {"read; news": 0.25, "pay": 0.75}
+    text = {"summary": 'of "quotes",\nand lines'}
+
+    def ask(some, begin: int):
+        return [{"prediction": "pay", "probabilities": shares, "understanding": text} for _ in some]
+
+    output = tmp_path / f"next.{ending}"
+    people = People(["a", "b"], [None, None], [], [])  # type: ignore[list-item]
+    answers.write_asked(output, people, ask, identity="i", part=1)
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    found = pl.read_parquet(output) if ending == "parquet" else pl.read_csv(output)
+    assert found["id"].to_list() == ["a", "b"]
+    assert found["probability"].to_list() == [0.75, 0.75]
+    assert found["summary"][0] == text["summary"]
+    assert json.loads(found["probabilities"][0]) == shares
+
+
+def test_a_day_is_a_row_for_each_event() -> None:
+    events = [{"time": "08:00", "behaviour": "x"}, {"time": "09:30", "behaviour": "y"}]
+    table = answers.as_table([{"id": "a", "weekday": "Monday", "events": events}])
+    assert table.columns == ["id", "date", "time", "behaviour"]
+    assert table["behaviour"].to_list() == ["x", "y"]

@@ -149,6 +149,24 @@ def test_a_bad_row_and_too_few_people_are_problems(tmp_path: Path) -> None:
     assert "PROBLEM" in (tmp_path / "c.html").read_text()
 
 
+def test_fit_writes_a_config_once_and_says_what_it_stands_for(tmp_path: Path) -> None:
+    path, workdir = write(tmp_path / "own file.csv"), tmp_path / "run"
+    flags = (str(path), f"--workdir={workdir}", "--dry_run", "--config.windows.train=50")
+    first, again = verb("fit", *flags), verb("fit", *flags)
+    assert first.returncode == again.returncode == 0, first.stderr
+    own = workdir / "events.py"
+    assert "behaviour: column 'activity'" in first.stdout
+    assert "python -m bua_jax.curriculum --config=" in first.stdout
+    assert f"data={own}" in first.stdout
+    assert "to build" in again.stdout
+    assert "wrote" not in again.stdout
+    path.write_text(path.read_text() + "p1,soon,gym,z\n")
+    done = verb("fit", str(path), f"--workdir={tmp_path / 'other'}", "--dry_run")
+    assert done.returncode == 2
+    assert "value 'soon'" in done.stderr
+    assert "--skip_bad_rows" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

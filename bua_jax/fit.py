@@ -1,0 +1,80 @@
+"""From a file of events to a trained model: looks at the file, writes a config of it, runs the whole chain.
+
+Examples:
+  python -m bua_jax.fit events.csv
+  python -m bua_jax.fit events.csv --workdir=runs/mine --columns=user=who,behaviour=what
+  python -m bua_jax.predict --model=runs/events events.csv --for=anna
+
+A problem that `check` finds ends it. The config is written to WORKDIR/events.py, which the same command uses
+again, and goes on where it was cut. The command that it is short for is printed.
+"""
+
+import shlex
+from pathlib import Path
+
+from absl import flags
+
+from bua_jax import cli
+from bua_jax.basics import config as configs
+from bua_jax.basics.console import out
+from bua_jax.basics.errors import ConfigError, DataError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("input", "", "File of events; the flag's name may be left out.")
+flags.DEFINE_string("time_zone", "", "Zone that times in UTC are shown in, e.g. Asia/Shanghai.")
+flags.DEFINE_bool("skip_bad_rows", False, "Leave bad rows out, counted and reported.")
+flags.DEFINE_bool("merge", False, "Labels that look alike become one.")
+flags.DEFINE_bool("dry_run", False, "Say what would be built, and stop.")
+cli.define_columns()
+
+
+def main() -> None:
+    from bua_jax.basics import files
+    from bua_jax.pipeline.chain import build, show_outline, start
+    from bua_jax.pipeline.report import print_results, report_results
+
+    if not FLAGS.input:
+        raise ConfigError("--input is missing: python -m bua_jax.fit events.csv.")
+    workdir = cli.as_workdir(FLAGS.workdir or f"runs/{Path(FLAGS.input).stem}")
+    own = workdir / "events.py"
+    if not own.is_file():
+        _look(workdir / "events")
+    path, _, argument = cli.config_argument().partition(":")
+    argument = ",".join(filter(None, (argument, f"data={own}")))
+    config = configs.load(path, argument)
+    cli.override(config)
+    out.print(f"python -m bua_jax.curriculum --config={path}:{argument} --workdir={workdir}")
+    if FLAGS.dry_run:
+        show_outline(config, workdir, "evaluation", several=False)
+        return
+    run = start(config, workdir)
+    build(run, "evaluation")
+    print_results(run)
+    with files.where_writable():
+        report_results(run)
+    out.print(f"python -m bua_jax.predict {shlex.join([f'--model={workdir}', FLAGS.input])}")
+
+
+def _look(name: Path) -> None:
+    """Checks the file and writes its config. Raises `DataError` for what keeps a run from working."""
+    from bua_jax.planning.check import check, save
+
+    found = check(Path(FLAGS.input), cli.columns(), FLAGS.config, FLAGS.time_zone)
+    for line in found["notes"]:
+        out.print(line)
+    for one in found["columns"]:
+        out.print(f"{one['role']}: column {one['column']!r} ({one['why']})")
+    problems = [said for said in found["problems"] if said != found["first_bad"]]
+    if found["first_bad"] and not FLAGS.skip_bad_rows:
+        raise DataError(f"{found['first_bad']} Or leave such rows out: --skip_bad_rows.")
+    if problems:
+        raise DataError(f"{problems[0]} `bua check {FLAGS.input}` shows all that the file holds.")
+    if FLAGS.skip_bad_rows:
+        found["config"]["on_bad_row"] = "skip"
+    save(found, name, merge=FLAGS.merge)
+    minutes = sum(found["minutes"].values())
+    out.print(f"wrote {name}.py; about {minutes:.0f} minutes on 2 CPU cores")
+
+
+if __name__ == "__main__":
+    cli.run(main, config="configs/quickstart.py", argument="input")
