@@ -80,7 +80,7 @@ def run(
 ) -> None:
     """Runs a verb. With `config` (a shipped file) the verb gets `--config` and `--workdir`.
 
-    argument: flag whose value may stand without the flag's name.
+    argument: flag whose value may stand without the flag's name; the values, if it is a list.
 
     With `distributed` it can be one of several processes, and gets the flags that say which, and
     `--dry_run`, in which it is one process.
@@ -131,8 +131,10 @@ def _parse(argv: list[str], argument: str) -> None:
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         said = str(error).rstrip(".")
         raise ConfigError(f"{said}. Run with --help for the flags and examples.") from error
-    if len(rest) == 2 and argument and not FLAGS[argument].value:
-        FLAGS[argument].value = rest.pop()
+    if argument and len(rest) > 1 and not FLAGS[argument].value:
+        several = isinstance(FLAGS[argument].value, list)
+        FLAGS[argument].value = rest[1:] if several else rest[1]
+        rest = rest[:1] if several else [rest[0], *rest[2:]]
     if len(rest) > 1:
         raise ConfigError(
             f"Unexpected argument {rest[1]!r}: every argument is a flag, --NAME=VALUE. Run with "

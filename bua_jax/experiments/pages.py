@@ -197,10 +197,14 @@ _TEX = str.maketrans(
 
 
 def latex(said: Mapping[str, Any]) -> str:
-    """The table for a paper (booktabs)."""
-    columns = header(said)
+    """The table for a paper."""
+    return booktabs(header(said), body(said))
+
+
+def booktabs(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A LaTeX table (package booktabs), its texts escaped."""
     lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
-    for number, row in enumerate([columns, *body(said)]):
+    for number, row in enumerate([columns, *rows]):
         lines.append(" & ".join(cell.translate(_TEX) for cell in row) + r" \\")
         if number == 0:
             lines.append(r"\midrule")

@@ -29,7 +29,7 @@ from bua_jax.training.writers import read_scalars
 _UNCALIBRATED = ("zero_shot",)  # whose reliability is not drawn
 
 
-def _curves(run: Run) -> dict[str, list[tuple[int, float]]]:
+def curves_of(run: Run) -> dict[str, list[tuple[int, float]]]:
     """Validation loss per task and stage; staged and joint in one picture (Appendix S)."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for stage in STAGE_TABLE:
@@ -93,7 +93,7 @@ def report_results(run: Run) -> None:
         for title, texts, found, true in samples(said[shown], targets, labels)
     ][: run.config.report.examples]
     pictures = [
-        ("Validation losses", plots.loss_curves(_curves(run), "per stage and task")),
+        ("Validation losses", plots.loss_curves(curves_of(run), "per stage and task")),
         ("Reliability of confidences", plots.reliability(drawn)),
         ("Confusion", plots.confusion(targets, said[shown].label, labels)),
         *_pictures_of_days(run, store),

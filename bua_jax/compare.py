@@ -1,0 +1,66 @@
+"""Finished runs beside each other: metrics, differences with intervals, and what differs in their configs.
+
+Differences are paired: the same people are drawn for both runs, which takes runs tested on the same windows.
+
+Examples:
+  python -m bua_jax.compare runs/quickstart runs/other
+  python -m bua_jax.compare runs/a runs/b runs/c --method=bua_stage2 --html=compare.html
+  python -m bua_jax.compare runs/a runs/b --latex=table.tex --json=compare.json
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from bua_jax import cli
+from bua_jax.basics import files
+from bua_jax.basics.console import notice
+from bua_jax.evaluation.plots import loss_curves
+from bua_jax.evaluation.report import Report, write_report
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list(
+    "runs", [], "Folders, compared with the first; the flag's name may be left out."
+)
+flags.DEFINE_string("method", "bua", "Row of the table that is compared.")
+flags.DEFINE_string("json", "", "JSON file to write.")
+flags.DEFINE_string("html", "", "HTML page to write, with the curves of the validation losses.")
+flags.DEFINE_string("latex", "", "LaTeX table to write (booktabs).")
+
+
+def main() -> None:
+    from bua_jax.experiments.compare import compare, finished, sections
+    from bua_jax.experiments.pages import booktabs
+    from bua_jax.pipeline.report import curves_of
+    from bua_jax.planning.report import print_table
+
+    for name in ("json", "html", "latex"):
+        files.check_output(getattr(FLAGS, name), flag=f"--{name}")
+    folders = [Path(folder) for folder in FLAGS.runs]
+    found = compare(folders, FLAGS.method)
+    shown = sections(found)
+    for table in shown:
+        print_table(table.title, table.header, table.rows)
+    notes = (
+        [] if found["paired"] else ["Runs that were tested on other windows have no differences."]
+    )
+    for line in notes:
+        notice(line)
+    if FLAGS.json:
+        files.write_json(Path(FLAGS.json), found)
+    if FLAGS.latex:
+        files.write_text(Path(FLAGS.latex), booktabs(shown[0].header, shown[0].rows))
+    if FLAGS.html:
+        pictures = [
+            (
+                f"Validation losses of {folder.name}",
+                loss_curves(curves_of(finished(folder).run), folder.name),
+            )
+            for folder in folders
+        ]
+        title = " and ".join(found["runs"])
+        write_report(Path(FLAGS.html), Report(title, notes, shown, pictures, [], ""))
+
+
+if __name__ == "__main__":
+    cli.run(main, argument="runs")
