@@ -5,8 +5,10 @@ Usage: bua VERB [--FLAG=VALUE ...]        bua VERB --help
 First of all:
   bua curriculum --config=configs/quickstart.py --workdir=runs/quickstart
                                           the whole chain on built-in people, and a report
-  bua check events.csv                    your own log: columns, people, labels, cost, what is wrong
-  bua fit events.csv --workdir=runs/mine  the whole chain on it
+  bua check events.csv
+                                          your own log: columns, people, labels, cost, what is wrong
+  bua fit events.csv --workdir=runs/mine
+                                          the whole chain on it
   bua predict --model=runs/mine events.csv --for=anna
                                           what comes next for her, and what was understood
   bua experiment --experiment=configs/experiments/table4.py --dry_run

@@ -31,7 +31,6 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("input", "", "File to anonymise; its suffix (csv, tsv, parquet) is its format.")
 flags.DEFINE_string("output", "", "Parquet file to write.")
 flags.DEFINE_string("key_file", "", "JSON file of the key, made if absent; not beside --output.")
-flags.DEFINE_alias("key-file", "key_file")
 flags.DEFINE_bool("audit", False, "Measure how many renewed ids can be linked to earlier ones.")
 
 

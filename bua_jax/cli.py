@@ -41,6 +41,14 @@ def _resolved_argv(argv: list[str], default: str) -> list[str]:
     return out if given else [out[0], f"--config={configs.resolve(default)}", *out[1:]]
 
 
+def _spelled(item: str) -> str:
+    """`--dry-run=x` as `--dry_run=x`: flags have underscores, and people write hyphens."""
+    name, equals, value = item.partition("=")
+    if not name.startswith("--") or name.startswith("--config."):
+        return item
+    return f"--{name[2:].replace('-', '_')}{equals}{value}"
+
+
 def leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
     """Dotted names of all leaf fields."""
     for key, value in config.items():
@@ -89,7 +97,7 @@ def run(
 
     def body() -> None:
         interrupts.as_usual()
-        argv = list(sys.argv)
+        argv = list(map(_spelled, sys.argv))
         if config is not None:
             argv = _resolved_argv(argv, config)
             _check_overrides(argv)

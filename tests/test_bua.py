@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from bua_jax import __main__ as bua
+from bua_jax import cli
 from tests.support.helpers import ROOT
+from tests.support.runs import verb
 from tests.test_readme import check_flags
 
 
@@ -36,7 +38,7 @@ def test_every_verb_is_listed_with_what_it_does() -> None:
 def test_the_first_things_are_commands() -> None:
     lines = [line.partition(" >")[0] for line in (bua.__doc__ or "").splitlines()]
     given = [shlex.split(line) for line in lines if line.startswith("  bua ")]
-    assert len(given) == 6
+    assert len(given) == 5
     for words in given:
         check_flags(f"bua_jax.{words[1]}", words[2:])
 
@@ -78,3 +80,25 @@ def test_it_is_installed_as_a_command() -> None:
     imported = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     # --help imports nothing of ours
     assert not any("bua_jax" in ast.dump(node) for node in imported)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("--dry-run", "--dry_run"),
+        ("--dry_run", "--dry_run"),
+        ("--key-file=a-b.json", "--key_file=a-b.json"),
+        ("--config.data.path=a-b", "--config.data.path=a-b"),
+        ("--config=my-configs/a.py", "--config=my-configs/a.py"),
+        ("my-file.csv", "my-file.csv"),
+        ("-1", "-1"),
+    ],
+)
+def test_flags_may_be_written_with_hyphens(written: str, meant: str) -> None:
+    assert cli._spelled(written) == meant
+
+
+def test_several_values_without_their_flags_name(tmp_path: Path) -> None:
+    done = verb("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert done.returncode == 2
+    assert f"{tmp_path / 'a'} is no run" in done.stderr
