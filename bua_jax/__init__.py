@@ -9,14 +9,16 @@ Five lines of Python:
     print(bua.predict([history])[0]["prediction"], bua.generate([history])[0]["events"])
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bua_jax.basics import interrupts
 from bua_jax.basics.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bua_jax.alignment.ask import Bua
+    from bua_jax.events.histories import People
     from bua_jax.events.schema import History
 
 if interrupts.is_verb():  # its imports take seconds; `cli.run` ends this
@@ -34,6 +36,26 @@ def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> "Bua":
     from bua_jax.pipeline import finished  # jax is imported only when it is needed
 
     return finished.load(folder, refine=refine, mesh=mesh)
+
+
+def read_people(
+    events: Any,
+    bua: "Bua",
+    *,
+    columns: Mapping[str, str] | None = None,
+    only: str = "",
+) -> "People":
+    """Histories of people (`ids`, `histories`, `places`, `dates`), for `bua.predict` and `bua.generate`.
+
+    events: the path of a file (csv, tsv, parquet), a frame of polars, pandas or pyarrow, or tuples (user,
+    time, behaviour[, location]). columns: field -> column where names and contents would mislead; only: the
+    one person who is wanted. Raises `DataError` and `ConfigError` naming column, value and what was expected.
+    """
+    from bua_jax.planning.people import people_of
+
+    return people_of(
+        events, bua.catalogue, bua.windows.prediction_history, columns=columns, only=only
+    )
 
 
 def read_history(path: str | Path, bua: "Bua") -> "History":

@@ -1,0 +1,65 @@
+"""People out of files, frames and tuples: the same histories, whatever they came in."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bua_jax.basics.errors import DataError
+from bua_jax.events.schema import Catalogue
+from bua_jax.planning.people import people_of
+
+OWN = Catalogue(("chat", "pay"), 48, has_places=True)
+START = datetime.datetime(2024, 3, 4, 8)
+ROWS = [
+    (user, START + datetime.timedelta(hours=5 * i), ("pay", "chat")[i % 2], f"area {i % 3}")
+    for user in ("anna", "ben")
+    for i in range(12)
+]
+FRAME = pl.DataFrame(ROWS, schema=("person", "when", "action", "place"), orient="row")
+
+
+def forms(folder: Path) -> dict[str, Any]:
+    FRAME.write_csv(folder / "e.csv", separator=";")
+    FRAME.write_parquet(folder / "e.parquet")
+    return {
+        "csv": folder / "e.csv",
+        "parquet": str(folder / "e.parquet"),
+        "polars": FRAME,
+        "arrow": FRAME.to_arrow(),
+        "tuples": ROWS,
+    }
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "polars", "arrow", "tuples"])
+def test_the_form_does_not_matter(form: str, tmp_path: Path) -> None:
+    found = people_of(forms(tmp_path)[form], OWN, 10)
+    assert found.ids == ["anna", "ben"]
+    for seen in found.histories:
+        assert [OWN.behaviours[b] for b in seen.behaviour] == [row[2] for row in ROWS[2:12]]
+        assert seen.slot.tolist() == [row[1].hour * 2 for row in ROWS[2:12]]
+    assert found.places[0][int(found.histories[0].place[-1])] == ROWS[11][3]
+    assert found.dates == [ROWS[11][1].date()] * 2
+
+
+def test_columns_are_given_where_the_guess_would_be_wrong(tmp_path: Path) -> None:
+    twisted = FRAME.rename({"action": "place", "place": "action"})
+    with pytest.raises(DataError, match="expected one that the model was trained on"):
+        people_of(twisted, OWN, 10)
+    given = {"behaviour": "place", "location": "action"}
+    found = people_of(twisted, OWN, 10, columns=given, only="ben")
+    assert found.ids == ["ben"]
+    assert np.array_equal(
+        found.histories[0].behaviour, people_of(FRAME, OWN, 10).histories[1].behaviour
+    )
+
+
+@pytest.mark.parametrize("wrong", [3, [], [("a", "b")], ["anna"], [("a", 1, "x"), ("b", 2)]])
+def test_what_is_no_table_is_said(wrong: Any) -> None:
+    with pytest.raises(
+        DataError, match="Events are a path, a frame of polars or pandas, or tuples"
+    ):
+        people_of(wrong, OWN, 10)
