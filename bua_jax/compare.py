@@ -19,9 +19,7 @@ from bua_jax.evaluation.plots import loss_curves
 from bua_jax.evaluation.report import Report, write_report
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list(
-    "runs", [], "Folders, compared with the first; the flag's name may be left out."
-)
+flags.DEFINE_list("runs", [], "Folders, compared with the first; the flag's name may be left out.")
 flags.DEFINE_string("method", "bua", "Row of the table that is compared.")
 flags.DEFINE_string("json", "", "JSON file to write.")
 flags.DEFINE_string("html", "", "HTML page to write, with the curves of the validation losses.")

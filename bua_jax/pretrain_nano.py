@@ -2,7 +2,7 @@
 
 Examples:
   python -m bua_jax.pretrain_nano --output=runs/nano --steps=300
-  launch/pretrain_nano.sh          # in full; the shipped weights are of an earlier recipe
+  launch/pretrain_nano.sh          # in full
   python -m bua_jax.pretrain_nano --output=runs/nano --show   # what the newest checkpoint can read
 
 The corpus is worlds that are drawn anew for every dialogue, each with a label set of its own; it holds
@@ -36,12 +36,13 @@ def main() -> None:
     from bua_jax.alignment.parts import training_attention
     from bua_jax.interop import huggingface
     from bua_jax.interop.tokenizer import load_tokenizer
+    from bua_jax.models.presets import PRESETS
     from bua_jax.models.qwen2 import Qwen2
     from bua_jax.nano import tokenizer as nano_tokenizer
-    from bua_jax.nano.pretraining import SIZES, examine, newest, pretrain, table
+    from bua_jax.nano.pretraining import examine, newest, pretrain, table
     from bua_jax.pipeline.checks import check_workdir
 
-    folder, config = Path(FLAGS.output), SIZES
+    folder, config = Path(FLAGS.output), PRESETS["nano"]
     check_workdir(folder, "--output")
     model = Qwen2(replace(config, attention=training_attention("auto", config)))
     done = newest(model, folder / "checkpoints") if FLAGS.show else None

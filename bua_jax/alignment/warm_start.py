@@ -7,6 +7,7 @@ where the frozen language model can already read. Minutes of stage 1 are saved t
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -19,14 +20,29 @@ from bua_jax.dialogue.text import place_text
 from bua_jax.events.schema import NUM_PLACES, WEEKDAYS, Catalogue
 from bua_jax.models.projector import Projector
 
-
-def _vectors(table: np.ndarray, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
-    """Mean embedding of each text's tokens, float32[n, H]."""
-    return np.stack([table[label_tokens(tokenizer, text)].mean(0) for text in texts])
-
-
 CONTEXT = 0.5
 """Weight of each of an event's weekday, time and place words; its behaviour's words weigh 1."""
+EXPECTED = 0.6
+"""Weight of the words of the behaviours that are expected next: less than 1, so that the event's own can be
+told from them however certain the encoder is."""
+_FADING = 0.75  # weight of a text's token, relative to the one before it
+
+
+@lru_cache(maxsize=64)
+def word_weights(count: int) -> np.ndarray:
+    """Weights of a text's `count` tokens in its vector, float32[count].
+
+    They fall, so that the order can be read, and have the norm 1, so that a text of many tokens is as
+    large as a word.
+    """
+    weights = _FADING ** np.arange(count, dtype=np.float32)
+    return weights / np.linalg.norm(weights)
+
+
+def _vectors(table: np.ndarray, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """Sum of the embeddings of each text's tokens by `word_weights`, float32[n, H]."""
+    ids = [label_tokens(tokenizer, text) for text in texts]
+    return np.stack([word_weights(len(found)) @ table[found] for found in ids])
 
 
 def word_targets(
@@ -45,7 +61,7 @@ def word_targets(
     expected = np.asarray(jax.nn.softmax(logits, axis=-1)) @ labels
     weekday, slot, place, behaviour = fields.T
     context = CONTEXT * (days[weekday] + times[slot] + places[place])
-    target = labels[behaviour] + context + expected
+    target = labels[behaviour] + context + EXPECTED * expected
     scale = np.linalg.norm(table, axis=1).mean() / np.linalg.norm(target, axis=1).mean()
     return (target * scale).astype(np.float32)
 

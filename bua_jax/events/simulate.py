@@ -32,9 +32,6 @@ from bua_jax.basics.files import atomic_write
 from bua_jax.events.schema import Catalogue, EventStore
 from bua_jax.events.split import split_users
 
-RESERVED_SEEDS = (7_000_001,)
-"""Populations that only nano's pretraining may use."""
-
 SLOTS = 48
 DAILY = (
     "read news",

@@ -57,6 +57,7 @@ TINY = {
     "decoding.max_new_tokens": 16,
     "execution.decode_batch": 16,
     "methods.lightgbm.rounds": 5,
+    "methods.bua.warm_steps": 20,
     "evaluation.bootstrap": 200,
 }
 """The quickstart in seconds, which learns nothing."""

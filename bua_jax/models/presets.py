@@ -18,7 +18,7 @@ def _qwen(hidden, intermediate, layers, heads, kv, vocab=151936, tied=False) -> 
 
 
 PRESETS: dict[str, Qwen2Config] = {
-    "nano": Qwen2Config(2048, 128, 512, 5, 4, 2, 32, rope_theta=1e4, max_positions=2048),
+    "nano": Qwen2Config(3072, 160, 384, 6, 6, 2, 32, rope_theta=1e4, max_positions=2048),
     "smollm2-135m": Qwen2Config(
         49152,
         576,

@@ -25,7 +25,7 @@ from bua_jax.evaluation.tables import markdown
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import HFTokenizer
 from bua_jax.models.aligned import cross_entropy
-from bua_jax.models.qwen2 import Qwen2, Qwen2Config
+from bua_jax.models.qwen2 import Qwen2
 from bua_jax.nano.batches import draw_batch
 from bua_jax.nano.settings import LEVELS, PHASES, Phase, Settings, phase_of
 from bua_jax.nano.tokenizer import pieces
@@ -33,9 +33,6 @@ from bua_jax.nano.tokenizer import pieces
 WARMUP = 60  # steps
 HELD = 3  # batches that accuracies are measured on
 TEXT_WEIGHT = 0.05  # of the loss of the tokens that are no answers
-
-
-SIZES = Qwen2Config(3072, 160, 384, 6, 6, 2, 32, rope_theta=1e4, max_positions=2048)
 
 
 def make_optimizer(settings: Settings) -> optax.GradientTransformation:
@@ -144,7 +141,7 @@ def examine(
     }
 
 
-SHOWN = ("loss", "last", "nth", "span", "how_often", "top", "counts")
+SHOWN = ("loss", "last", "nth", "span", "how_often", "top", "counts", "faint")
 
 
 def table(found: dict[str, dict[str, float]]) -> str:

@@ -5,25 +5,12 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import softmax
 
-from bua_jax.alignment.warm_start import CONTEXT
+from bua_jax.alignment.warm_start import CONTEXT, EXPECTED, word_weights
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.prompts import label_tokens
 from bua_jax.dialogue.text import place_text
 from bua_jax.events.schema import WEEKDAYS
 from bua_jax.interop.tokenizer import HFTokenizer
-
-_FADING = 0.75  # weight of a text's token, relative to the one before it
-
-
-@lru_cache(maxsize=64)
-def word_weights(count: int) -> np.ndarray:
-    """Weights of a text's `count` tokens in its vector, float32[count].
-
-    They fall, so that the order can be read, and have the norm 1, so that a text of many tokens is as
-    large as a word.
-    """
-    weights = _FADING ** np.arange(count, dtype=np.float32)
-    return weights / np.linalg.norm(weights)
 
 
 @lru_cache(maxsize=512)
@@ -38,7 +25,7 @@ def event_vectors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(ids int64[U] of the table's rows that occur, their weights in each event's vector float32[L, U]).
 
-    faint: distribution over labels that is added to each event, float32[L, C].
+    faint: distribution over labels that is added to each event as what is expected next is, float32[L, C].
     """
     labels = [label_tokens(tokenizer, label) for label in window.catalogue.behaviours]
     days = [WEEKDAYS[day][:3] for day in window.history.weekday.tolist()]
@@ -58,7 +45,7 @@ def event_vectors(
             for number, weight in zip(ids, weights, strict=True):
                 row[column[number]] += weight
     if faint is not None:
-        vectors += faint @ table
+        vectors += EXPECTED * faint @ table
     return np.asarray(sorted(used)), vectors
 
 

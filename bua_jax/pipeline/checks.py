@@ -24,7 +24,6 @@ from bua_jax.dialogue.rounds import STAGE1_TASKS
 from bua_jax.dialogue.tasks import stage1_tasks
 from bua_jax.events.anonymise import SLOT_HOURS, SPLIT_BY
 from bua_jax.events.schema import SLOTS_PER_DAY, Catalogue
-from bua_jax.events.simulate import RESERVED_SEEDS
 from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
 from bua_jax.interop.model_config import read_config
 from bua_jax.interop.tokenizer import load_tokenizer
@@ -63,17 +62,6 @@ def _labels(value: Any) -> None:
             Catalogue(value, SLOTS_PER_DAY[0], has_places=True)
     except DataError as error:
         raise ConfigError(str(error)) from error
-
-
-def _population(value: Any) -> None:
-    """Raises `ConfigError` for what is no seed, or one that nano was pretrained on."""
-    if wrong := SEED.wrong(value):
-        raise ConfigError(wrong.removeprefix(": "))
-    if value in RESERVED_SEEDS:
-        raise ConfigError(
-            "it is reserved: nano was pretrained on that population. Choose another, for example "
-            "--config.data.seed=1."
-        )
 
 
 SEED = Whole(0, 2**31 - 1)  # what every library here takes
@@ -134,7 +122,7 @@ LEGAL: dict[str, Legal] = {
     "data.cite": Text(),
     "data.num_users": Whole(6),  # of fewer people the split by person leaves none to validate with
     "data.num_days": Whole(1),
-    "data.seed": Read(_population, int),
+    "data.seed": SEED,
     # -- windows; 0: all of them, or none of `cross`
     "windows.seed": SEED,
     "windows.prediction_history": Whole(1),

@@ -1,4 +1,4 @@
-"""nano: the Qwen2.5 architecture at 1.5 million parameters, shipped with the package; for a laptop CPU.
+"""nano: the Qwen2.5 architecture at 2.1 million parameters, shipped with the package; for a laptop CPU.
 
 python -m bua_jax.train --config=configs/stage2.py:model=nano
 """

@@ -160,9 +160,9 @@ def test_presets_have_the_published_sizes(name):
     assert total == pytest.approx(TOTALS[name], rel=2e-3)
 
 
-def test_nano_has_one_to_two_million_parameters():
+def test_nano_has_one_to_four_million_parameters():
     shapes = jax.eval_shape(Qwen2(PRESETS["nano"]).init, jax.random.key(0), tokens_of(1, 2))
-    assert 1e6 < sum(x.size for x in jax.tree.leaves(shapes["params"])) < 2e6
+    assert 1e6 < sum(x.size for x in jax.tree.leaves(shapes["params"])) < 4e6
 
 
 def test_heads_that_do_not_divide_are_refused():

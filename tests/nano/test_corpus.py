@@ -11,6 +11,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from bua_jax.alignment.warm_start import EXPECTED, word_weights
 from bua_jax.basics import config as configs
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.tasks import INSTRUCTIONS
@@ -155,7 +156,7 @@ def test_a_drill_depends_on_the_window_alone() -> None:
 
 
 def test_a_vector_says_what_and_in_which_order(tokenizer: HFTokenizer) -> None:
-    weights = vectors.word_weights(4)
+    weights = word_weights(4)
     assert np.linalg.norm(weights) == pytest.approx(1)
     assert (np.diff(weights) < 0).all()
     seen = window("v")
@@ -165,7 +166,7 @@ def test_a_vector_says_what_and_in_which_order(tokenizer: HFTokenizer) -> None:
     _, mixed = vectors.event_vectors(tokenizer, seen, faint)
     ids = tokenizer.encode(f" {seen.catalogue.behaviours[0]}")
     added = np.zeros(tokenizer.vocab_size)
-    np.add.at(added, ids, vectors.word_weights(len(ids)))
+    np.add.at(added, ids, EXPECTED * word_weights(len(ids)))
     np.testing.assert_allclose(mixed - table, np.tile(added[columns], (30, 1)), atol=1e-6)
 
 

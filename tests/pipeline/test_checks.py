@@ -84,7 +84,6 @@ BAD: list[tuple[str, Any, str]] = [
     ("decoding.top_p", 0.0, "=0.0: expected a finite number above 0 to 1."),
     ("execution.mesh", "2x2", "mesh='2x2' is neither N nor DATAxFSDPxTENSOR"),
     ("execution.decode_batch", 0, "=0: expected a whole number from 1."),
-    ("data.seed", 7_000_001, "=7000001: it is reserved"),
     ("data.num_users", 5, "=5: expected a whole number from 6."),
     ("seed", 2**31, "expected a whole number from 0 to 2147483647."),
     ("stages", (1, 3), "=(1, 3): expected an increasing subset"),
