@@ -15,8 +15,6 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.basics import files
 from bua_jax.basics.console import notice
-from bua_jax.evaluation.plots import loss_curves
-from bua_jax.evaluation.report import Report, write_report
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("runs", [], "Folders, compared with the first; the flag's name may be left out.")
@@ -27,6 +25,8 @@ flags.DEFINE_string("latex", "", "LaTeX table to write (booktabs).")
 
 
 def main() -> None:
+    from bua_jax.evaluation.plots import loss_curves
+    from bua_jax.evaluation.report import Report, write_report
     from bua_jax.experiments.compare import compare, finished, sections
     from bua_jax.experiments.pages import booktabs
     from bua_jax.pipeline.report import curves_of

@@ -177,7 +177,7 @@ def _stage_minutes(config: ConfigDict, name: str) -> float:
         "joint": 1.0 + config.dialogues.stage1_share,
     }[name]
     dialogues = share * min(config.windows.train or 1e5, 1e5) * config[name].epochs
-    return dialogues / 50 / 60 + 0.3
+    return dialogues / 28 / 60 + 0.3
 
 
 def _windows(name: str) -> Step:

@@ -122,21 +122,19 @@ def config_for(config: ConfigDict, spec: DataSpec) -> ConfigDict:
     return own
 
 
-def _model_says(config: ConfigDict, store: EventStore) -> list[str]:
-    """What is wrong with the labels for the config's language model."""
+def _model_says(config: ConfigDict, store: EventStore) -> tuple[list[str], list[str]]:
+    """What the config's language model makes of the labels: (what keeps a run from working, what to know)."""
     from bua_jax.alignment.bases import load_base
     from bua_jax.alignment.reading import unread_labels
     from bua_jax.decoding.labels import check_labels
 
     base = load_base(config.model)
-    found = []
+    unread = unread_labels(base, store.catalogue.behaviours)
     try:
         check_labels(base.tokenizer, store.catalogue)
     except BuaError as error:
-        found.append(str(error))
-    if said := unread_labels(base, store.catalogue.behaviours):
-        found.append(said)
-    return found
+        return [str(error)], [unread] if unread else []
+    return [], [unread] if unread else []
 
 
 def _minutes(config: ConfigDict, windows: int) -> dict[str, float]:
@@ -154,8 +152,8 @@ def check(
     """What `bua check` prints, as JSON values; `config` says how much a run would do.
 
     columns: role -> column that were given; the others are guessed. zone: of times in UTC.
-    Keys: path, layout, columns, unused, times, bad_rows, first_bad, card, alike, merged_clocks, problems,
-    notes, minutes. Raises `DataError` for a file in which there are no events at all.
+    Keys: path, layout, columns, unused, times, bad_rows, first_bad, card (see `data_card`), alike, problems,
+    notes, minutes, config (of the data). Raises `DataError` for a file in which there are no events at all.
     """
     layout = layout_of(path)
     sample = sample_of(path, layout)
@@ -200,14 +198,13 @@ def _judged(
     config: ConfigDict, store: EventStore, layout: Layout, report: BadRows, first_bad: str
 ) -> tuple[list[str], list[str]]:
     """(what keeps a run from working, what to know)."""
-    problems, notes = [], []
+    problems, notes = _model_says(config, store)
     try:
         check_events(store, config.windows.min_history)
     except DataError as error:
         problems.append(str(error))
     if first_bad:
         problems.append(first_bad)
-    problems += _model_says(config, store)
     if not layout.as_read:
         how = f"separated by {layout.separator!r}, in {layout.encoding}"
         notes.append(
