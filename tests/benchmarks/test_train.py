@@ -18,7 +18,7 @@ from bua_jax.models.qwen2_config import Qwen2Config
 from tests.support.helpers import require
 from tests.support.runs import verb
 
-TINY = Qwen2Config(2048, 16, 32, 2, 4, 2, 4, rope_theta=1e4, max_positions=512)
+TINY = Qwen2Config(3072, 16, 32, 2, 4, 2, 4, rope_theta=1e4, max_positions=512)
 ROWS, LENGTH, SUPERVISED = 4, 32, 8
 
 
@@ -184,10 +184,10 @@ def test_flops_are_those_of_the_layers_and_the_answers(attention: str, keys: int
         "nano", rows=2, length=64, share=0.25, microbatches=1, merge_adapter=True
     )
     shape.config.execution.attention = attention
-    kernels = 5 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 512)
-    ranks = 5 * 16 * (2 * (128 + 128) + 2 * (128 + 64) + 3 * (128 + 512))
-    scores = 3 * 4 * 128 * keys * 5 * 128
-    head = 2 * 2 * 32 * 128 * 2048
+    kernels = 6 * (2 * 160 * 192 + 2 * 160 * 64 + 3 * 160 * 384)
+    ranks = 6 * 16 * (2 * (160 + 192) + 2 * (160 + 64) + 3 * (160 + 384))
+    scores = 3 * 4 * 128 * keys * 6 * 192
+    head = 2 * 2 * 32 * 160 * 3072
     expected = 2 * 128 * (2 * kernels + 3 * ranks) + scores + head
     assert train.step_flops(shape) == pytest.approx(expected)
 
