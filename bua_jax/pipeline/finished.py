@@ -121,6 +121,10 @@ def asked_people(
     }
     data["columns"] = {**data["columns"], **(columns or {})}
     words = data.get("words")
+    if words and not Path(words).is_file():
+        raise DataError(
+            f"There is no file {words}, which gives labels their words in this run. Bring it back."
+        )
     try:
         spec = DataSpec.from_mapping(data)
         named = files.read_json(Path(words)) if words else {}

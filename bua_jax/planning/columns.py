@@ -3,8 +3,9 @@
 import codecs
 import csv
 import difflib
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,7 +72,7 @@ class Guess:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-8 where all bytes are, UTF-16 by its mark, else Windows-1252, which takes any byte."""
+    """UTF-8 where all bytes are, UTF-16 by its mark, else Windows-1252, or Latin-1, which takes any byte."""
     with open(path, "rb") as file:
         start = file.read(4)
         for mark, name in _PACKED.items():
@@ -82,15 +83,17 @@ def _encoding(path: Path) -> str:
                 return name
         if b"\0" in start:
             raise DataError(f"{path} is binary; expected text (CSV, TSV) or parquet.")
-        file.seek(0)
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        try:
-            while part := file.read(2**20):
-                decoder.decode(part)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return "cp1252"
-    return "utf-8"
+        for name in ("utf-8", "cp1252"):
+            file.seek(0)
+            decoder = codecs.getincrementaldecoder(name)()
+            try:
+                while part := file.read(2**20):
+                    decoder.decode(part)
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError:
+                continue
+            return name
+    return "latin-1"
 
 
 def _separator(lines: Sequence[str]) -> str:
@@ -123,32 +126,49 @@ def layout_of(path: Path) -> Layout:
                 f"{path} cannot be read as parquet: it is truncated. Copy it again."
             ) from error
     encoding = _encoding(path)
-    with open(path, encoding=encoding, newline="") as file:
-        head = [line for line in (file.readline() for _ in range(_LINES)) if line.strip()]
-    if not head:
-        raise DataError(f"{path} holds empty lines only; expected events, one per row.")
-    separator = _separator(head)
-    names = tuple(next(csv.reader(head[:1], delimiter=separator)))
+    try:
+        with open(path, encoding=encoding, newline="") as file:
+            head = [line for line in (file.readline() for _ in range(_LINES)) if line.strip()]
+        if not head:
+            raise DataError(f"{path} holds empty lines only; expected events, one per row.")
+        separator = _separator(head)
+        names = tuple(next(csv.reader(head[:1], delimiter=separator)))
+    except (csv.Error, UnicodeError) as error:
+        raise DataError(f"{path} cannot be read as a table in {encoding}: {error}.") from error
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path} has several columns {twice!r}; rename all but one.")
     return Layout("tsv" if separator == "\t" else "csv", encoding, separator, names)
 
 
+def _rows(path: Path, layout: Layout) -> Iterator[list[str]]:
+    """The rows of a text file, its header first. Raises `DataError` for one that cannot be read."""
+    with open(path, encoding=layout.encoding, newline="") as file:
+        reader = csv.reader(file, delimiter=layout.separator)
+        try:
+            yield from reader
+        except (csv.Error, UnicodeError) as error:
+            raise DataError(
+                f"{path}, after line {reader.line_num}: {error}. Mend that row."
+            ) from error
+
+
 def plain_copy(path: Path, layout: Layout, output: Path) -> None:
     """Writes a text file as UTF-8 with commas, field by field, as the readers take it."""
-    with (
-        open(path, encoding=layout.encoding, newline="") as source,
-        open(output, "w", encoding="utf-8", newline="") as target,
-    ):
-        writer = csv.writer(target, lineterminator="\n")
-        writer.writerows(csv.reader(source, delimiter=layout.separator))
+    with open(output, "w", encoding="utf-8", newline="") as target:
+        csv.writer(target, lineterminator="\n").writerows(_rows(path, layout))
 
 
 def sample_of(path: Path, layout: Layout) -> pl.DataFrame:
     """The first rows, every column as text; columns of other types than text and numbers as null."""
     if layout.format == "parquet":
-        frame = pl.scan_parquet(path, glob=False, hive_partitioning=False).head(_SAMPLE).collect()
+        try:
+            scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+            frame = scan.head(_SAMPLE).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(
+                f"{path} cannot be read as parquet: it is damaged. Copy it again."
+            ) from error
         return frame.select(
             pl.lit(None, pl.String).alias(name)
             if frame.schema[name].is_nested() or frame.schema[name] == pl.Binary
@@ -156,15 +176,12 @@ def sample_of(path: Path, layout: Layout) -> pl.DataFrame:
             for name in frame.columns
         )
     rows: list[list[str | None]] = []
-    with open(path, encoding=layout.encoding, newline="") as file:
-        reader = csv.reader(file, delimiter=layout.separator)
-        next(reader)
-        for row in reader:
-            if any(row):
-                filled: list[str | None] = [field.strip() or None for field in row]
-                rows.append((filled + [None] * len(layout.names))[: len(layout.names)])
-            if len(rows) == _SAMPLE:
-                break
+    for row in itertools.islice(_rows(path, layout), 1, None):
+        if any(row):
+            filled: list[str | None] = [field.strip() or None for field in row]
+            rows.append((filled + [None] * len(layout.names))[: len(layout.names)])
+        if len(rows) == _SAMPLE:
+            break
     return pl.DataFrame(rows, schema=dict.fromkeys(layout.names, pl.String), orient="row")
 
 

@@ -59,12 +59,26 @@ def test_every_dialect_holds_the_same_events(tmp_path: Path, separator: str, enc
         (b"a\0bc", "is binary"),
         (b"PAR1abc", "truncated"),
         (b"a,a\n1,2\n", "several columns 'a'"),
+        (b"\xff\xfea\x00,\x00b", "cannot be read as a table in utf-16"),
+        (b"a,b\n" + b"x" * 140_000, "cannot be read as a table"),
     ],
 )
 def test_what_is_no_table_is_said(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(DataError, match=said):
         layout_of(tmp_path / "x.csv")
+
+
+def test_damage_behind_the_first_lines_is_said(tmp_path: Path) -> None:
+    """A field without an end, and bytes that no encoding but Latin-1 takes."""
+    path = write(tmp_path / "own.csv")
+    path.write_text(path.read_text() + 'a,"' + "b,c\n" * 50_000)
+    with pytest.raises(DataError, match=r"after line .* field larger than field limit"):
+        sample_of(path, layout_of(path))
+    path.write_bytes(",".join(HEADER).encode() + b"\na,2024-01-01T10:00,\x81\xe9,x\n")
+    layout = layout_of(path)
+    assert layout.encoding == "latin-1"
+    assert sample_of(path, layout)["activity"].to_list() == ["\x81é"]
 
 
 def test_columns_are_told_by_name_before_content() -> None:
