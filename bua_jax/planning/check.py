@@ -107,7 +107,10 @@ def _read(spec: DataSpec, report: BadRows) -> tuple[EventStore, str]:
         skipping = dataclasses.replace(spec, on_bad_row="skip")
         for name in ("counts", "null_words"):
             getattr(report, name).clear()
-        return read_events(skipping, report), str(error)
+        try:
+            return read_events(skipping, report), str(error)
+        except DataError:  # without any good row the first bad one says more
+            raise error from None
 
 
 def config_for(config: ConfigDict, spec: DataSpec) -> ConfigDict:
@@ -167,7 +170,14 @@ def check(
         if not layout.as_read:
             plain_copy(path, layout, Path(folder) / "events.csv")
             read = dataclasses.replace(spec, path=str(Path(folder) / "events.csv"), format="csv")
-        store, first_bad = _read(read, report)
+        try:
+            store, first_bad = _read(read, report)
+        except (
+            ConfigError,
+            DataError,
+        ) as error:  # there is no config yet, and maybe a copy of the file
+            said = str(error).replace(read.path, spec.path)
+            raise type(error)(said.replace("--config.data.columns.", "--columns=")) from error
         first_bad = first_bad.replace(read.path, spec.path)
     card = data_card(store, report.duplicates)
     own = config_for(config, spec)

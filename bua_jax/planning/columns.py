@@ -185,7 +185,7 @@ def sample_of(path: Path, layout: Layout) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=dict.fromkeys(layout.names, pl.String), orient="row")
 
 
-_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}:?\d{2}))?)?$"
+_ISO = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}:?\d{2}))?$"
 _EPOCH = r"^\d{9,10}(\.\d+)?$"
 
 
@@ -246,6 +246,8 @@ def guess_columns(frame: pl.DataFrame, given: Mapping[str, str]) -> list[Guess]:
     `DataError` where no column fits person, time or behaviour.
     """
     _check_given(frame, given)
+    if frame.is_empty():
+        raise DataError("The file has names of columns and no rows; expected events, one per row.")
     found = {role: Guess(role, column, "given", ()) for role, column in given.items() if column}
     exact = {
         role: name
@@ -254,7 +256,8 @@ def guess_columns(frame: pl.DataFrame, given: Mapping[str, str]) -> list[Guess]:
         if _key(name) in NAMES.get(role, (role,))
     }
     timed = "time" in found or any(_plausible("time", frame[name]) for name in frame.columns)
-    clock = () if timed and not {*_CLOCK} & set(given) else _CLOCK
+    counted = "slot" in exact or "hour" in exact  # else whole times are missing, which is said
+    clock = _CLOCK if {*_CLOCK} & set(given) or (counted and not timed) else ()
     by_name = ["gap", *clock]
     if "split" in exact and set(frame[exact["split"]].drop_nulls()) <= {*SPLITS}:
         by_name.append("split")
@@ -313,6 +316,12 @@ def _best(
         if fits
         else f"No column looks like the {_MEANT[role]}; the file has {', '.join(frame.columns)}."
     )
+    if role == "time":
+        called = [name for name in frame.columns if _named(role, name)]
+        shown = "; ".join(f"{name}: {frame[name].drop_nulls().first()!r}" for name in called)
+        which += (
+            f" Write date and clock into one column of that form ({shown or 'none is called so'})."
+        )
     raise DataError(f"{which} Say which it is: --columns={role}=COLUMN.")
 
 

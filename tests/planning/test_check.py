@@ -105,6 +105,24 @@ def test_what_cannot_be_told_is_asked_for() -> None:
         guess_columns(frame.drop("b"), {"user": "a"})
 
 
+def test_times_in_another_form_are_shown(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": ["a", "a"], "Date": ["2024-01-01"] * 2, "Time": ["08:30"] * 2})
+    with pytest.raises(
+        DataError, match=r"one column of that form \(Date: '2024-01-01'; Time: '08:30'\)"
+    ):
+        guess_columns(frame.with_columns(action=pl.Series(["x", "y"])), {})
+    with pytest.raises(DataError, match="no rows"):
+        guess_columns(frame.clear(), {})
+
+
+def test_without_a_good_row_the_first_bad_one_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text("user;time;what\n" + "a;1.1.2024 8:30;x\n" * 4)
+    with pytest.raises(DataError, match=r"value '1\.1\.2024 8:30'") as caught:
+        check(path, {"time": "time", "behaviour": "what"}, configs.load("configs/quickstart.py"))
+    assert str(path) in str(caught.value)
+
+
 def test_days_and_hours_stand_for_times() -> None:
     frame = pl.DataFrame(
         {"uid": ["a", "a"], "day_index": ["0", "1"], "hour": ["8", "9"], "app": ["x", "x"]}
