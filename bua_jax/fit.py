@@ -52,7 +52,7 @@ def main() -> None:
     print_results(run)
     with files.where_writable():
         report_results(run)
-    out.print(f"python -m bua_jax.predict {shlex.join([f'--model={workdir}', FLAGS.input])}")
+    out.print(f"python -m bua_jax.predict {shlex.join([f'--model={workdir}', config.data.path])}")
 
 
 def _look(name: Path) -> None:
