@@ -22,7 +22,18 @@ from tests.support.helpers import ROOT
     ],
 )
 def test_ctrl_c_during_imports_is_no_traceback(after: str, message: str, tmp_path: Path) -> None:
-    flags = [f"--{name}={tmp_path / name}" for name in ("model", "input", "output")]
+    for _ in range(3):  # on a busy machine the verb may have ended (with 2: no such model) before
+        code, said = interrupted_after(after, tmp_path)
+        if code != 2:
+            break
+    assert code == 130
+    assert said.startswith(message)
+    assert "Traceback" not in said
+
+
+def interrupted_after(module: str, folder: Path) -> tuple[int, str]:
+    """(exit code, what was said) of a verb that gets SIGINT when the module has been imported."""
+    flags = [f"--{name}={folder / name}" for name in ("model", "input", "output")]
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "bua_jax.predict", *flags],
         cwd=ROOT,
@@ -33,14 +44,12 @@ def test_ctrl_c_during_imports_is_no_traceback(after: str, message: str, tmp_pat
     )
     assert process.stderr is not None
     for line in process.stderr:  # of the imports that are done
-        if line.split("|")[-1].strip() == after:
+        if line.split("|")[-1].strip() == module:
             process.send_signal(signal.SIGINT)
             break
     said = process.communicate(timeout=60)[1]
-    said = "".join(line for line in said.splitlines(True) if not line.startswith("import time:"))
-    assert process.returncode == 130
-    assert said.startswith(message)
-    assert "Traceback" not in said
+    lines = [line for line in said.splitlines(True) if not line.startswith("import time:")]
+    return process.returncode, "".join(lines)
 
 
 def test_ignored_signals_stay_ignored() -> None:
