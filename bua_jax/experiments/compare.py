@@ -12,13 +12,11 @@ from bua_jax.basics import config as configs
 from bua_jax.basics import files
 from bua_jax.basics.errors import BuaError, DataError, MismatchError
 from bua_jax.evaluation import tables
-from bua_jax.evaluation.counts import Counts, count, interval, metrics, resamples
+from bua_jax.evaluation.counts import Counts, interval, metrics, resamples
 from bua_jax.evaluation.report import Section
-from bua_jax.events.groups import behaviour_groups
-from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.evaluate import METRICS, said_of
+from bua_jax.experiments.report import counts_in
+from bua_jax.pipeline.evaluate import METRICS
 from bua_jax.pipeline.steps import COMMAND, RECORD, Run, read_record
-from bua_jax.pipeline.windows import load_set
 
 SHOWN = ("rec_w", "overall", "tail", "log_loss", "hr@3")
 _DRAWS = 2000  # resamples of people for an interval
@@ -80,16 +78,10 @@ def runs_in(folder: Path) -> list[dict[str, Any]]:
 
 def _counts(one: Finished, method: str) -> tuple[Counts, dict[str, Any], str]:
     """(counts per test person, groups of labels, fingerprint of the windows) of a method."""
-    store = load_store(one.run)
-    frozen = load_set(one.run, "test", store)
-    said = said_of(one.run, "predict", "test", store, frozen)
-    if method not in said:
-        raise MismatchError(f"{one.run.workdir} has no row {method!r}; it has {', '.join(said)}.")
-    targets, people = store.behaviour[frozen.windows.end], frozen.windows.user
-    answers = said[method]
-    size = len(store.catalogue.behaviours)
-    counted = count(people, targets, answers.label, size, answers.probability)
-    return counted, behaviour_groups(store), frozen.fingerprint
+    rows = one.metrics["prediction"]
+    if method not in rows:
+        raise MismatchError(f"{one.run.workdir} has no row {method!r}; it has {', '.join(rows)}.")
+    return counts_in(one.run, f"predict/{method}/test")
 
 
 def differing(runs: Sequence[Finished]) -> dict[str, list[Any]]:

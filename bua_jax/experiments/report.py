@@ -28,6 +28,7 @@ from bua_jax.experiments.experiment import LOWER_IS_BETTER, MAIN, Cell, Claim, E
 from bua_jax.experiments.paper import FOOTNOTES, PUBLISHED
 from bua_jax.experiments.run import provenance, run_of
 from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.steps import Run
 from bua_jax.pipeline.windows import load_set
 
 # --------------------------------------------------------------------------------- what cells say
@@ -39,10 +40,14 @@ def counts_of(cell: Cell, workdir: Path) -> tuple[Counts, dict[str, Any], str]:
     Raises `DataError` where its result file is missing or damaged, `MismatchError` where it is about
     other windows.
     """
-    run = run_of(cell, workdir)
+    (step,) = cell.steps
+    return counts_in(run_of(cell, workdir), step)
+
+
+def counts_in(run: Run, step: str) -> tuple[Counts, dict[str, Any], str]:
+    """What `counts_of` says, of the step `predict/METHOD/test` of a run."""
     store = load_store(run)
     frozen = load_set(run, "test", store)
-    (step,) = cell.steps
     said = results.read(run.folder(step) / results.FILE)
     names = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
     said = said.take(results.rows_of(said, frozen.fingerprint, names))

@@ -31,7 +31,14 @@ from bua_jax.events.spec import ROLES, DataSpec
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import check_events
 from bua_jax.pipeline.steps import Run, outline
-from bua_jax.planning.columns import Layout, guess_columns, layout_of, plain_copy, sample_of
+from bua_jax.planning.columns import (
+    Layout,
+    guess_columns,
+    layout_of,
+    plain_copy,
+    sample_of,
+    share_of,
+)
 
 _ALIKE = 0.88  # of difflib's ratio, from which two labels may be one that was written in two ways
 _COMPARED = 300  # labels, at most, that are held against each other
@@ -69,8 +76,7 @@ def _times(sample: pl.DataFrame, column: str) -> dict[str, Any]:
     step = int(np.gcd.reduce(minutes.to_numpy())) if len(minutes) else None
     return {
         "column": column,
-        "with_offset": round(float(texts.str.contains(r"(Z|[+-]\d{2}:?\d{2})$").mean() or 0), 3),  # type: ignore[arg-type]
-        "epoch": round(float(texts.str.contains(r"^\d+(\.\d+)?$").mean() or 0), 3),  # type: ignore[arg-type]
+        "with_offset": round(share_of(texts, r"(Z|[+-]\d{2}:?\d{2})$"), 3),
         "minutes_apart": None if step is None else (step or 60),
     }
 
@@ -239,8 +245,8 @@ def _judged(
     return problems, notes
 
 
-def sections(found: Mapping[str, Any]) -> list[Section]:
-    """What was found as tables."""
+def _about(found: Mapping[str, Any]) -> list[Sequence[Any]]:
+    """Rows (what, value) on the file as a whole."""
     card, layout = found["card"], found["layout"]
     written = layout["format"]
     if layout["separator"]:
@@ -257,6 +263,8 @@ def sections(found: Mapping[str, Any]) -> list[Section]:
         ("rows left out", f"{sum(found['bad_rows'].values()):,}"),
         *(("", f"{count:,}: {reason}") for reason, count in found["bad_rows"].items()),
     ]
+    if found["unused"]:
+        about.append(("columns that are not read", ", ".join(found["unused"])))
     if times := found["times"]:
         fine = (
             f"minutes are multiples of {times['minutes_apart']}"
@@ -264,6 +272,12 @@ def sections(found: Mapping[str, Any]) -> list[Section]:
             else "epoch"
         )
         about.append(("times", f"{fine}; {times['with_offset']:.0%} with an offset from UTC"))
+    return about
+
+
+def sections(found: Mapping[str, Any]) -> list[Section]:
+    """What was found as tables."""
+    card = found["card"]
     columns = [
         (c["role"], c["column"], c["why"], ", ".join(c["examples"])) for c in found["columns"]
     ]
@@ -278,7 +292,7 @@ def sections(found: Mapping[str, Any]) -> list[Section]:
     ]
     minutes.append(("together", f"{sum(found['minutes'].values()):.0f}"))
     tables: list[tuple[str, tuple[str, ...], list[Sequence[Any]]]] = [
-        ("What it holds", ("", ""), about),
+        ("What it holds", ("", ""), _about(found)),
         ("Columns", ("field", "column", "because of", "values"), list(columns)),
         ("Splits by person", ("split", *next(iter(card["splits"].values()))), list(splits)),
         ("Labels (share of training people's events)", ("group", "label", "share"), list(labels)),
@@ -314,10 +328,7 @@ def _spread(values: Mapping[str, float] | None) -> str:
     return f"median {values['median']:g}, {values['min']:g} to {values['max']:g}"
 
 
-_CONFIG = '''"""{title}, as `check` found it.
-
-python -m bua_jax.curriculum --config=configs/quickstart.py:data={own}
-"""
+_CONFIG = '''"""A file of events as `check` found it, for --config=configs/quickstart.py:data=FILE.py."""
 
 from ml_collections import ConfigDict
 
@@ -368,6 +379,5 @@ def save(found: Mapping[str, Any], name: Path, *, merge: bool) -> list[Path]:
             lines.append(
                 f"    config.{key} = {tuple(value) if isinstance(value, list) else value!r}"
             )
-    text = _CONFIG.format(title=Path(found["path"]).name, own=own, lines="\n".join(lines))
-    files.write_text(own, text)
+    files.write_text(own, _CONFIG.format(lines="\n".join(lines)))
     return written

@@ -189,9 +189,10 @@ _ISO = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}:?\d{2
 _EPOCH = r"^\d{9,10}(\.\d+)?$"
 
 
-def _share(values: pl.Series, pattern: str) -> float:
+def share_of(values: pl.Series, pattern: str) -> float:
+    """Share of the texts that hold a match of the pattern; nulls aside, 0 of none."""
     found = values.drop_nulls().str.contains(pattern)
-    return float(found.mean() or 0.0) if len(found) else 0.0  # type: ignore[arg-type]
+    return float(found.sum()) / max(1, len(found))
 
 
 def _plausible(role: str, values: pl.Series) -> str:
@@ -199,7 +200,7 @@ def _plausible(role: str, values: pl.Series) -> str:
     filled = values.drop_nulls()
     if not len(filled):
         return ""
-    dates, epochs = _share(values, _ISO), _share(values, _EPOCH)
+    dates, epochs = share_of(values, _ISO), share_of(values, _EPOCH)
     if role == "time":
         if max(dates, epochs) < 0.5:
             return ""
@@ -249,12 +250,7 @@ def guess_columns(frame: pl.DataFrame, given: Mapping[str, str]) -> list[Guess]:
     if frame.is_empty():
         raise DataError("The file has names of columns and no rows; expected events, one per row.")
     found = {role: Guess(role, column, "given", ()) for role, column in given.items() if column}
-    exact = {
-        role: name
-        for name in frame.columns
-        for role in ROLES
-        if _key(name) in NAMES.get(role, (role,))
-    }
+    exact = _exact(frame.columns)
     timed = "time" in found or any(_plausible("time", frame[name]) for name in frame.columns)
     counted = "slot" in exact or "hour" in exact  # else whole times are missing, which is said
     clock = _CLOCK if {*_CLOCK} & set(given) or (counted and not timed) else ()

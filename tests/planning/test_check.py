@@ -167,6 +167,19 @@ def test_what_is_found_can_be_saved_and_read_by_a_run(tmp_path: Path) -> None:
     assert len(store.renamed(words).catalogue.behaviours) == len(LABELS) - 1
 
 
+def test_no_name_of_a_file_or_column_is_code(tmp_path: Path) -> None:
+    text = write(tmp_path / "own.csv").read_text()
+    path = tmp_path / 'a""" + b\' {x}.csv'
+    path.write_text(text.replace("activity", "acti'{y}", 1))
+    found = check(
+        path, {"behaviour": "acti'{y}", "user": "Wer"}, configs.load("configs/quickstart.py")
+    )
+    assert found["unused"] == ["note"]
+    (own,) = save(found, tmp_path / "mine", merge=False)
+    data = configs.load("configs/quickstart.py", f"data={own}").data
+    assert (data.path, data.columns.behaviour) == (str(path), "acti'{y}")
+
+
 def test_a_bad_row_and_too_few_people_are_problems(tmp_path: Path) -> None:
     path = tmp_path / "few.csv"
     rows = [f"{user},2024-01-01T10:00,{label}\n" for user in "abcdef" for label in "xyx"]
