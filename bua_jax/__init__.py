@@ -6,7 +6,7 @@ Five lines of Python:
     bua = bua_jax.load("runs/quickstart")
     history = bua_jax.read_history("histories.jsonl", bua)
     print(bua.describe(history))
-    print(bua.predict([history])[0]["prediction"], bua.generate([history])[0]["events"])
+    print(bua.predict([history])[0], bua.generate([history])[0], sep="\n")
 """
 
 from collections.abc import Mapping

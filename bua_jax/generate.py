@@ -1,7 +1,8 @@
 """Generates the next day of people, with the understanding texts.
 
 Examples:
-  python -m bua_jax.generate --model=runs/mine events.csv --for=anna --output=day.csv
+  python -m bua_jax.generate --model=runs/mine events.csv --for=anna
+  python -m bua_jax.generate --model=runs/mine events.csv --output=days.csv
   python -m bua_jax.generate --model=runs/quickstart --input=histories.jsonl --output=days.jsonl
   python -m bua_jax.generate --model=runs/quickstart --input=histories.jsonl --output=days.jsonl \\
       --temperature=0 --seed=1
@@ -36,12 +37,12 @@ OF_FIELDS = {"temperature": "decoding.temperature", "top_p": "decoding.top_p", "
 
 
 def main() -> None:
-    from bua_jax.pipeline.answers import BESIDE, PARTS, write_asked
+    from bua_jax.pipeline.answers import BESIDE, PARTS, tell
     from bua_jax.pipeline.checks import check_flag
     from bua_jax.pipeline.finished import asked_people, load
 
-    if not FLAGS.input or not FLAGS.output:
-        raise ConfigError("--input and --output are needed; see --help for the format.")
+    if not FLAGS.input:
+        raise ConfigError("--input is missing; see --help for what it holds.")
     check_output(FLAGS.output, FLAGS.input, beside=BESIDE)
     for name, field in OF_FIELDS.items():
         check_flag(name, FLAGS[name].value, field)
@@ -56,10 +57,10 @@ def main() -> None:
         "seed": FLAGS.seed,
     }
     options["predictions"] = FLAGS.predictions
-    write_asked(
-        FLAGS.output,
+    tell(
         people,
         lambda some, begin: bua.generate(some, rows=range(begin, begin + len(some)), **options),
+        FLAGS.output,
         identity=bua.identity(FLAGS.input, f"{options}{told}"),
         part=PARTS * bua.batch,
         take_over=FLAGS.take_over,

@@ -61,14 +61,12 @@ def main() -> None:
     told = cli.asked()
     limit = bua.windows.prediction_history
     people = asked_people(FLAGS.model, FLAGS.input, bua.catalogue, limit, **told)
-    if not FLAGS.output:
-        answers.print_answers(people.ids, bua.predict(people.histories))
-        return
     identity, part = bua.identity(FLAGS.input, f"labels{told}"), answers.PARTS * bua.batch
     options: dict[str, Any] = {"identity": identity, "take_over": FLAGS.take_over}
     if cluster is None:
-        asked = people, lambda some, begin: bua.predict(some)
-        answers.write_asked(FLAGS.output, *asked, part=part, **options)
+        answers.tell(
+            people, lambda some, begin: bua.predict(some), FLAGS.output, part=part, **options
+        )
         return
     where = Path(FLAGS.model).resolve(), FLAGS.refine, FLAGS.mesh, Path(FLAGS.input).resolve()
     work = functools.partial(answers.write_prediction_shard, *where, part)

@@ -178,6 +178,11 @@ def test_predict_and_generate(quickstart: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("eva")
     assert "summary: " in done.stdout
+    done = verb("describe", f"--model={quickstart}", *flags[1:], f"--output={tmp_path / 't.csv'}")
+    assert done.returncode == 0, done.stderr
+    head, *lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert head == "id,key_behaviours,patterns,summary"
+    assert len(lines) == 2
     require("ray")
     ray = ("--engine=ray", "--refine", f"--output={tmp_path / 'r.jsonl'}")
     done = verb("predict", *flags, *ray)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from bua_jax.alignment.answer import Description, NextBehaviour, NextDay
 from bua_jax.alignment.parts import Parts
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
@@ -170,57 +171,54 @@ class Bua:
         asked = dataclasses.replace(self, with_rounds=True)
         return decoding.understand(self.decoder, histories, asked.rounds(histories))
 
-    def describe(self, history: History) -> dict[str, str]:
+    def describe(self, history: History) -> Description:
         """The understanding texts of one history, by round."""
-        return self.understand([history])[0].texts
+        return self.describe_all([history])[0]
 
-    def predict(self, histories: Sequence[History]) -> list[dict[str, Any]]:
-        """Of each history: prediction (a label), probabilities (label to share, sum 1), understanding
-        (texts by round), signature.
+    def describe_all(self, histories: Sequence[History]) -> list[Description]:
+        """`describe` of many, which are read together."""
+        signed = self.signature("texts")
+        return [Description(said.texts, signed) for said in self.understand(histories)]
+
+    def predict(self, histories: Sequence[History]) -> list[NextBehaviour]:
+        """Of each history the next behaviour, the probability of every label, and the understanding texts.
 
         Raises `ConfigError` for a history longer than the encoder was trained on, `CheckpointError` where
         the weights give no finite probability.
         """
         log_p, texts = self.probabilities(histories)
-        return [
-            {
-                **self._prediction(row),
-                "understanding": said.texts,
-                "signature": self.signature("labels"),
-            }
-            for row, said in zip(log_p, texts, strict=True)
-        ]
+        return [self._next(row, said) for row, said in zip(log_p, texts, strict=True)]
 
     def generate(
         self, histories: Sequence[History], *, predictions: bool = False, **options: Any
-    ) -> list[dict[str, Any]]:
-        """The day after each history's last event: weekday, events (time, behaviour, place), understanding,
-        invalid_pieces, signature. options: temperature, top_p, seed, constrained, rows.
+    ) -> list[NextDay]:
+        """The day after each history's last event. options: temperature, top_p, seed, constrained, rows.
 
-        With `predictions` also what `predict` says, after the same rounds, which are written once.
+        With `predictions` also what `predict` says (`next`), after the same rounds, which are written once.
         """
         weekdays = [(int(h.weekday[-1]) + 1) % 7 for h in histories]
         if predictions:
             asked = [self.final_instruction] * len(histories)
             options = {**options, "predict_first": asked}
         days, texts, log_p = self.days(histories, weekdays, **options)
-        predicted = [self._prediction(row) for row in log_p] if predictions else [{}] * len(days)
+        signed = self.signature("grammar" if self.decoding.constrained else "free")
         return [
-            {
-                **prediction,
-                "weekday": WEEKDAYS[one.day.weekday],
-                "events": [self._event(*event) for event in _events(one.day)],
-                "invalid_pieces": one.invalid,
-                "understanding": said.texts,
-                "signature": self.signature("grammar" if self.decoding.constrained else "free"),
-            }
-            for one, said, prediction in zip(days, texts, predicted, strict=True)
+            NextDay(
+                WEEKDAYS[one.day.weekday],
+                tuple(self._event(*event) for event in _events(one.day)),
+                one.invalid,
+                said.texts,
+                signed,
+                self._next(log_p[i], said) if predictions else None,
+            )
+            for i, (one, said) in enumerate(zip(days, texts, strict=True))
         ]
 
-    def _prediction(self, log_p: np.ndarray) -> dict[str, Any]:
+    def _next(self, log_p: np.ndarray, said: Understanding) -> NextBehaviour:
         labels = self.catalogue.behaviours
-        probabilities = {b: float(p) for b, p in zip(labels, np.exp(log_p), strict=True)}
-        return {"prediction": labels[int(log_p.argmax())], "probabilities": probabilities}
+        shares = {b: float(p) for b, p in zip(labels, np.exp(log_p), strict=True)}
+        best = labels[int(log_p.argmax())]
+        return NextBehaviour(best, shares, said.texts, self.signature("labels"))
 
     def _event(self, slot: int, place: int, behaviour: int) -> dict[str, str]:
         event = {

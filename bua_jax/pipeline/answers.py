@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 from rich.table import Table
 
+from bua_jax.alignment.answer import Answer, Description, NextBehaviour, NextDay
 from bua_jax.basics import files
 from bua_jax.basics.begun import PARTIAL
 from bua_jax.basics.claims import claimed
@@ -151,6 +152,11 @@ def part_lines(ids: Sequence[str], answers: Sequence[dict[str, Any]]) -> list[st
     return [json.dumps({"id": i, **a}, ensure_ascii=False, allow_nan=False) for i, a in named]
 
 
+def records(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Answers as JSON has them."""
+    return [answer.record for answer in answers]
+
+
 def check_shared(source: str, output: str, only: str) -> None:
     """Raises `ConfigError` for what shards on a cluster do not do."""
     if Path(source).suffix in TABLES or Path(output).suffix in TABLES or only or not output:
@@ -166,7 +172,7 @@ def write_prediction_shard(
     """Predicts the `number`-th `part` histories of the file `source` and writes their lines to `path`."""
     bua, ids, histories = _loaded(folder, refine, mesh, source)
     some = slice(number * part, (number + 1) * part)
-    lines = part_lines(ids[some], bua.predict(histories[some]))
+    lines = part_lines(ids[some], records(bua.predict(histories[some])))
     files.write_text(path, "".join(line + "\n" for line in lines))
 
 
@@ -214,6 +220,7 @@ def in_own_words(people: People, number: int, answer: dict[str, Any]) -> dict[st
 
 def as_table(answers: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Answers with a row for each: id, prediction, probability, then texts by round, probabilities as JSON.
+    Descriptions have their id and texts alone.
 
     Answers with a day have a row for each of its events: id, weekday or date, time, place, behaviour.
     """
@@ -227,16 +234,23 @@ def as_table(answers: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         )
     return pl.DataFrame(
         [
-            {
-                "id": a["id"],
-                "prediction": a["prediction"],
-                "probability": a["probabilities"][a["prediction"]],
-                **a["understanding"],
-                "probabilities": json.dumps(a["probabilities"], ensure_ascii=False),
-            }
+            {"id": a["id"], **_first_columns(a), **a["understanding"], **_last_columns(a)}
             for a in answers
         ]
     )
+
+
+def _first_columns(answer: Mapping[str, Any]) -> dict[str, Any]:
+    if "prediction" not in answer:
+        return {}
+    best = answer["prediction"]
+    return {"prediction": best, "probability": answer["probabilities"][best]}
+
+
+def _last_columns(answer: Mapping[str, Any]) -> dict[str, str]:
+    if "probabilities" not in answer:
+        return {}
+    return {"probabilities": json.dumps(answer["probabilities"], ensure_ascii=False)}
 
 
 def write_table(lines: Path, output: Path) -> None:
@@ -251,20 +265,40 @@ def write_table(lines: Path, output: Path) -> None:
     lines.unlink()
 
 
-_SHOWN = 5  # labels of an answer on the terminal
-
-
-def print_answers(ids: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> None:
-    """What comes next for each person, the likeliest labels first; of a single one the texts too."""
-    for name, answer in zip(ids, answers, strict=True):
-        likely = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:_SHOWN]
-        table = Table(title=name, title_justify="left", show_header=False, box=None)
-        for label, share in likely:
-            table.add_row(label, f"{100 * share:.0f} %", "#" * round(40 * share))
+def print_answers(people: People, answers: Sequence[Answer]) -> None:
+    """What is said of each person, in the words of their file; of a single one the texts too."""
+    for number, answer in enumerate(answers):
+        said = in_own_words(people, number, answer.record)
+        out.print(people.ids[number])
+        table = Table(show_header=False, box=None)
+        for row in _shown(answer, said):
+            table.add_row(*row)
         out.print(table)
-        if len(answers) == 1:
-            for kind, text in answer["understanding"].items():
-                out.print(f"{kind}: {text}")
+        if len(answers) == 1 or isinstance(answer, Description):
+            out.print(str(Description(answer.understanding)))
+
+
+def _shown(answer: Answer, said: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Rows of the terminal's table: a day's events, or the likeliest labels with a bar."""
+    if isinstance(answer, NextDay):
+        yield str(said.get("date", said["weekday"])), "", ""
+        yield from (tuple(event.values()) for event in said["events"])
+    likely = answer if isinstance(answer, NextBehaviour) else getattr(answer, "next", None)
+    for label, share in likely.likely() if likely else ():
+        yield label, f"{100 * share:.0f} %", "#" * round(40 * share)
+
+
+def tell(
+    people: People,
+    ask: Callable[[Sequence[History], int], Sequence[Answer]],
+    output: str,
+    **options: Any,
+) -> None:
+    """Asks about people and prints what is said, or, with `output`, writes it (see `write_asked`)."""
+    if not output:
+        print_answers(people, ask(people.histories, 0))
+        return
+    write_asked(output, people, lambda some, begin: records(ask(some, begin)), **options)
 
 
 def _head(identity: str) -> str:

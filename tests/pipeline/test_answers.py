@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from bua_jax.alignment.answer import Description, NextBehaviour, NextDay
 from bua_jax.basics.errors import ClaimedError, Interrupted
 from bua_jax.events.histories import People
 from bua_jax.pipeline import answers
@@ -216,3 +217,28 @@ def test_a_day_is_a_row_for_each_event() -> None:
     table = answers.as_table([{"id": "a", "weekday": "Monday", "events": events}])
     assert table.columns == ["id", "date", "time", "behaviour"]
     assert table["behaviour"].to_list() == ["x", "y"]
+
+
+def test_a_day_on_the_terminal_is_in_the_words_of_the_file(capsys) -> None:
+    """Dates and places of the person's file; brackets in names are no markup."""
+    people = People(["anna"], [None], [{1: "[red]home"}], [datetime.date(2024, 2, 28)])  # type: ignore[list-item]
+    events = ({"time": "08:00", "behaviour": "x [b]", "place": "L1"},)
+    after = NextBehaviour("pay", {"pay": 0.8, "read": 0.2}, {}, "s")
+    day = NextDay("Thursday", events, 0, {"summary": "calm [/b]"}, "g", after)
+    answers.tell(people, lambda some, begin: [day], "")
+    said = capsys.readouterr().out
+    for part in ("anna", "2024-02-29", "08:00", "[red]home", "x [b]", "80 %", "summary: calm [/b]"):
+        assert part in said
+    answers.tell(people, lambda some, begin: [Description({"summary": "a"})], "")
+    assert capsys.readouterr().out.split() == ["anna", "summary:", "a"]
+
+
+def test_descriptions_as_a_table(tmp_path: Path) -> None:
+    people = People(["a", "b"], [None, None], [], [])  # type: ignore[list-item]
+
+    def ask(some, begin: int):
+        return [Description({"summary": f"of {begin}"}) for _ in some]
+
+    output = tmp_path / "texts.csv"
+    answers.tell(people, ask, str(output), identity="i", part=1)
+    assert output.read_text() == "id,summary\na,of 0\nb,of 1\n"

@@ -66,7 +66,7 @@ def test_transformers_describes_as_we_do(
         model = peft_.AutoPeftModelForCausalLM.from_pretrained(output, dtype=torch.float32)
     kind = "key_behaviours"
     embeddings = bua.first_turn(history, INSTRUCTIONS[kind])
-    ours = bua.describe(history)[kind]
+    ours = bua.describe(history).understanding[kind]
     assert len(ours) > 10
     assert greedy(model.eval(), output, bua, embeddings, bua.decoding.max_new_tokens) == ours
 
