@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bua_jax.basics import interrupts
-from bua_jax.basics.version import __version__ as __version__
+from bua_jax.basics.version import __version__
 
 if TYPE_CHECKING:
     from bua_jax.alignment.ask import Bua
     from bua_jax.events.histories import People
     from bua_jax.events.schema import History
+
+__all__ = ["__version__", "load", "read_history", "read_people"]
 
 if interrupts.is_verb():  # its imports take seconds; `cli.run` ends this
     interrupts.quiet_while_importing()

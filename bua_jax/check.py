@@ -7,6 +7,7 @@ Examples:
   python -m bua_jax.check events.csv
   python -m bua_jax.check events.csv --columns=user=who,behaviour=what --time_zone=Europe/Berlin
   python -m bua_jax.check events.csv --save=mine --merge      # mine.py, for --config=FILE:data=mine.py
+  python -m bua_jax.check events.csv --memory      # half a minute longer
   python -m bua_jax.check events.csv --json=check.json --html=check.html
 """
 
@@ -27,6 +28,7 @@ cli.define_columns()
 flags.DEFINE_string("time_zone", "", "Zone that times in UTC are shown in, e.g. Asia/Shanghai.")
 flags.DEFINE_string("save", "", "NAME: write NAME.py, a data config, and what it needs beside it.")
 flags.DEFINE_bool("merge", False, "With --save: labels that look alike become one.")
+flags.DEFINE_bool("memory", False, "Compile the stages' steps to say what memory they take.")
 flags.DEFINE_string("json", "", "JSON file to write.")
 flags.DEFINE_string("html", "", "HTML page to write.")
 
@@ -41,7 +43,8 @@ def main() -> None:
     files.check_output(FLAGS.json, FLAGS.input, flag="--json")
     files.check_output(FLAGS.html, FLAGS.input, flag="--html")
     check_time_zone(FLAGS.time_zone)
-    found = check(Path(FLAGS.input), cli.columns(), FLAGS.config, FLAGS.time_zone)
+    asked = Path(FLAGS.input), cli.columns(), FLAGS.config, FLAGS.time_zone
+    found = check(*asked, memory=FLAGS.memory)
     tables, said = (
         sections(found),
         [f"PROBLEM: {text}" for text in found["problems"]] + found["notes"],

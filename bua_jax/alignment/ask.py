@@ -17,7 +17,7 @@ from bua_jax.basics import files
 from bua_jax.basics.config import Settings
 from bua_jax.basics.version import signature
 from bua_jax.decoding import rounds as decoding
-from bua_jax.decoding.rounds import Decoder, Instruction, Understanding
+from bua_jax.decoding.rounds import Decoder, GeneratedDay, Instruction, Understanding
 from bua_jax.dialogue.critic import critique, refinement_instruction
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.prompts import first_instruction, num_placeholders, opening
@@ -29,6 +29,7 @@ from bua_jax.dialogue.tasks import (
 )
 from bua_jax.dialogue.text import place_text
 from bua_jax.events.schema import WEEKDAYS, Catalogue, History
+from bua_jax.events.windows import Day
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import token_bytes
 from bua_jax.models.aligned import input_embeddings
@@ -125,7 +126,9 @@ class Bua:
         asked = self.rounds(histories)
         return decoding.predict(self.decoder, histories, asked, final, decode=decode, given=given)
 
-    def days(self, histories: Sequence[History], weekdays: Sequence[int], **options: Any):
+    def days(
+        self, histories: Sequence[History], weekdays: Sequence[int], **options: Any
+    ) -> tuple[list[GeneratedDay], list[Understanding], np.ndarray]:
         """(generated days, understanding texts, log-probabilities); see `decoding.rounds.generate`."""
         settings = {
             "constrained": self.decoding.constrained,
@@ -230,5 +233,5 @@ class Bua:
         return event
 
 
-def _events(day) -> list[tuple[int, int, int]]:
+def _events(day: Day) -> list[tuple[int, int, int]]:
     return list(zip(day.slot, day.place, day.behaviour, strict=True))

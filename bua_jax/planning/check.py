@@ -39,6 +39,7 @@ from bua_jax.planning.columns import (
     sample_of,
     share_of,
 )
+from bua_jax.planning.estimate import memory_of
 
 _ALIKE = 0.88  # of difflib's ratio, from which two labels may be one that was written in two ways
 _COMPARED = 300  # labels, at most, that are held against each other
@@ -156,13 +157,19 @@ def _minutes(config: ConfigDict, windows: int) -> dict[str, float]:
 
 
 def check(
-    path: Path, columns: Mapping[str, str], config: ConfigDict, zone: str = ""
+    path: Path,
+    columns: Mapping[str, str],
+    config: ConfigDict,
+    zone: str = "",
+    *,
+    memory: bool = False,
 ) -> dict[str, Any]:
     """What `bua check` prints, as JSON values; `config` says how much a run would do.
 
-    columns: role -> column that were given; the others are guessed. zone: of times in UTC.
+    columns: role -> column that were given; the others are guessed. zone: of times in UTC. memory: compile
+    the stages' steps to say how much they take.
     Keys: path, layout, columns, unused, times, bad_rows, first_bad, card (see `data_card`), alike, problems,
-    notes, minutes, config (of the data). Raises `DataError` for a file in which there are no events at all.
+    notes, minutes, gib (of the stages), config (of the data). Raises `DataError` for a file without an event.
     """
     layout = layout_of(path)
     sample = sample_of(path, layout)
@@ -206,6 +213,7 @@ def check(
         "problems": problems,
         "notes": notes,
         "minutes": _minutes(own, max(1, card["splits"]["train"]["prediction_windows"])),
+        "gib": {stage: memory_of(own, stage) for stage in ("stage1", "stage2")} if memory else {},
         "config": configs.plain(own.data),
     }
 
@@ -297,10 +305,11 @@ def sections(found: Mapping[str, Any]) -> list[Section]:
         ("Splits by person", ("split", *next(iter(card["splits"].values()))), list(splits)),
         ("Labels (share of training people's events)", ("group", "label", "share"), list(labels)),
         ("Labels that may be one", ("label", "may be"), list(found["alike"].items())),
+        ("Minutes on 2 CPU cores", ("step", "minutes"), minutes),
         (
-            "Minutes on 2 CPU cores",
-            ("step", "minutes"),
-            minutes,
+            "Memory of arrays",
+            ("stage", "GiB"),
+            [(n, f"{gib:.2f}") for n, gib in found["gib"].items()],
         ),
     ]
     return [

@@ -1,4 +1,6 @@
-"""How long a stage takes on the paper's machine, in two numbers."""
+"""How long a stage takes on the paper's machine, and what memory it takes, in a few numbers."""
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -7,11 +9,23 @@ from bua_jax.planning.plan import make_plan
 TARGET = "a100-40g:8"  # Appendix G
 
 
-def on_the_papers_machine(config: ConfigDict, stage: str) -> dict[str, float]:
-    """Hours of a stage and GiB of a device, by the roofline: it can only take longer."""
+def _plan(config: ConfigDict, stage: str, target: str) -> dict[str, Any]:
     one = config.copy_and_resolve_references()
     one.unlock()
     one.step = stage
-    found = make_plan(one, TARGET, trials=0)
+    return make_plan(one, target, trials=0)
+
+
+def on_the_papers_machine(config: ConfigDict, stage: str) -> dict[str, float]:
+    """Hours of a stage and GiB of a device, by the roofline: it can only take longer."""
+    found = _plan(config, stage, TARGET)
     hours = found["hours_per_epoch"]["in turn"] * found["epochs"]
     return {"hours": hours, "gib": (found["memory"]["total"] or float("inf")) / 2**30}
+
+
+def memory_of(config: ConfigDict, stage: str) -> float:
+    """GiB of a stage's arrays on one device: weights, optimizer, and what its compiled step holds.
+
+    The process itself takes some hundred MiB besides.
+    """
+    return (_plan(config, stage, "a100-40g:1")["memory"]["total"] or float("inf")) / 2**30

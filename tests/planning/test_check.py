@@ -11,6 +11,7 @@ import pytest
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.readers import DataSpec, read_events
+from bua_jax.planning import estimate
 from bua_jax.planning.check import alike, check, save, sections
 from bua_jax.planning.columns import guess_columns, layout_of, plain_copy, sample_of
 from tests.support.runs import verb
@@ -165,6 +166,22 @@ def test_what_is_found_can_be_saved_and_read_by_a_run(tmp_path: Path) -> None:
     assert len(store.day) == found["card"]["events"] == len(events())
     words = json.loads(Path(data.words).read_text(encoding="utf-8"))
     assert len(store.renamed(words).catalogue.behaviours) == len(LABELS) - 1
+
+
+def test_memory_is_that_of_each_stage_on_this_data(tmp_path: Path, monkeypatch) -> None:
+    """Compiling the real steps takes half a minute; what the plan is asked, and what is shown of it."""
+    asked = []
+
+    def plan(config, target: str, *, trials: int) -> dict:
+        asked.append((config.step, config.data.path, target, trials))
+        return {"memory": {"total": 3 * 2**29 if config.step == "stage2" else None}}
+
+    monkeypatch.setattr(estimate, "make_plan", plan)
+    path = write(tmp_path / "own.csv")
+    found = check(path, {}, configs.load("configs/quickstart.py"), memory=True)
+    assert asked == [(stage, str(path), "a100-40g:1", 0) for stage in ("stage1", "stage2")]
+    (shown,) = [s for s in sections(found) if s.title == "Memory of arrays"]
+    assert shown.rows == [["stage1", "inf"], ["stage2", "1.50"]]
 
 
 def test_no_name_of_a_file_or_column_is_code(tmp_path: Path) -> None:
