@@ -276,16 +276,19 @@ def test_python_blocks_of_the_readme(
     assert any(label in shown for label in store.catalogue.behaviours)
 
 
-def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "shown"), [("quickstart", "image/png"), ("your_own_data", "text/html")]
+)
+def test_notebooks_run_on_the_workdir(quickstart: Path, monkeypatch, name: str, shown: str) -> None:
     import nbformat
     from nbclient import NotebookClient
 
     monkeypatch.setenv("BUA_WORKDIR", str(quickstart))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(ROOT / "notebooks" / "quickstart.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
     outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
-    assert any("image/png" in o.get("data", {}) for o in outputs)
+    assert any(shown in o.get("data", {}) for o in outputs)
 
 
 @pytest.mark.parametrize(
