@@ -13,7 +13,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from bua_jax.basics import config as configs
-from bua_jax.basics import files, interrupts
+from bua_jax.basics import files, help, interrupts
 from bua_jax.basics.console import notice, run_verb
 from bua_jax.basics.errors import ConfigError, DataError
 
@@ -99,14 +99,18 @@ def run(
         interrupts.as_usual()
         argv = list(map(_spelled, sys.argv))
         if config is not None:
-            argv = _resolved_argv(argv, config)
-            _check_overrides(argv)
-            sys.argv = argv
-            config_flags.DEFINE_config_file("config", None, "Config file[:KEY=VALUE,...].")
+            if not asks_help(argv):  # also where the config is wrong
+                argv = _resolved_argv(argv, config)
+                _check_overrides(argv)
+                sys.argv = argv
+            said = f"Config file[:KEY=VALUE,...]; default {config}."
+            config_flags.DEFINE_config_file("config", None, said)
             flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
         if distributed:
             _define_distributed()
-        _show_shared_flags()
+        if asks_help(argv):
+            print(help.page(sys.modules["__main__"].__doc__ or "", _own_flags()))
+            return
         _parse(argv, argument)
         _use_compilation_cache()
         if distributed and is_distributed() and not FLAGS.dry_run:
@@ -117,7 +121,6 @@ def run(
         main()
 
     app.define_help_flags()
-    # absl answers --help (module docstring and flags) while parsing.
     together: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if distributed:
         from bua_jax.parallel.processes import ending_together
@@ -150,10 +153,17 @@ def _parse(argv: list[str], argument: str) -> None:
         )
 
 
-def _show_shared_flags() -> None:
-    """Makes --help of the verb show the flags that are defined here, beside its own."""
-    for flag in FLAGS.flags_by_module_dict().get(__name__, []):
-        FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+def asks_help(argv: list[str]) -> bool:
+    """Whether a command line asks for the page of the verb; absl answers --helpfull."""
+    given = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    return any(item in ("-h", "-?", "-help", "--help", "--helpshort") for item in given)
+
+
+def _own_flags() -> list[flags.Flag[Any]]:
+    """Those of the verb and those that are defined here."""
+    shared = FLAGS.flags_by_module_dict().get(__name__, [])
+    own = FLAGS.get_key_flags_for_module(sys.argv[0])
+    return list({flag.name: flag for flag in (*shared, *own)}.values())
 
 
 def is_distributed() -> bool:
