@@ -15,7 +15,8 @@ from ml_collections import ConfigDict, config_flags
 from bua_jax.basics import config as configs
 from bua_jax.basics import files, help, interrupts
 from bua_jax.basics.console import notice, run_verb
-from bua_jax.basics.errors import ConfigError, DataError
+from bua_jax.basics.errors import ConfigError, DataError, MismatchError
+from bua_jax.basics.hints import nearest_run, no_run
 
 FLAGS = flags.FLAGS
 
@@ -26,19 +27,21 @@ def _split_config(argument: str) -> tuple[str, str]:
 
 
 def _resolved_argv(argv: list[str], default: str) -> list[str]:
-    """Replaces `--config PATH[:ARG]` by the file that it means (checkout or wheel)."""
-    out, given, i = [argv[0]], False, 1
+    """Replaces `--config PATH[:ARG]` by the file that it means (checkout or wheel), before its fields."""
+    rest: list[str] = []
+    named: list[str] = []
+    i = 1
     while i < len(argv):
         item = argv[i]
         if item in ("--config", "-config") and i + 1 < len(argv):
             item, i = f"--config={argv[i + 1]}", i + 1
         if item.startswith(("--config=", "-config=")):
-            given = True
             path, arg = _split_config(item.partition("=")[2])
-            item = f"--config={configs.resolve(path)}" + (f":{arg}" if arg else "")
-        out.append(item)
+            named.append(f"--config={configs.resolve(path)}" + (f":{arg}" if arg else ""))
+        else:
+            rest.append(item)
         i += 1
-    return out if given else [out[0], f"--config={configs.resolve(default)}", *out[1:]]
+    return [argv[0], *(named or [f"--config={configs.resolve(default)}"]), *rest]
 
 
 def _spelled(item: str) -> str:
@@ -112,6 +115,7 @@ def run(
             print(help.page(sys.modules["__main__"].__doc__ or "", _own_flags()))
             return
         _parse(argv, argument)
+        _check_given(config is not None)
         _use_compilation_cache()
         if distributed and is_distributed() and not FLAGS.dry_run:
             from bua_jax.parallel import processes
@@ -151,6 +155,28 @@ def _parse(argv: list[str], argument: str) -> None:
             f"Unexpected argument {rest[1]!r}: every argument is a flag, --NAME=VALUE. Run with "
             "--help for the flags and examples."
         )
+
+
+def _check_given(config: bool) -> None:
+    """Refuses what is wrong whatever the verb does with it, before it imports what it takes to do it.
+
+    config: whether the verb has one. Raises `ConfigError` for values that are not legal and for a file
+    that is not there, `MismatchError` for folders of runs that are not there.
+    """
+    own: dict[str, Any] = {flag.name: flag.value for flag in _own_flags()}
+    model, file = own.get("model"), own.get("input")
+    if model and not Path(model).is_dir():
+        raise no_run(Path(model))
+    if file and not Path(file).is_file():
+        makes = f" Make one with: python -m bua_jax.predict --model=RUN --example=3 > {file}"
+        raise ConfigError(f"There is no file --input={file}.{makes * file.endswith('.jsonl')}")
+    for folder in own.get("runs") or []:
+        if not Path(folder).is_dir():
+            raise MismatchError(f"There is no folder {folder}.{nearest_run(Path(folder))}")
+    if config:
+        from bua_jax.pipeline.checks import check_fields
+
+        check_fields(FLAGS.config)
 
 
 def asks_help(argv: list[str]) -> bool:

@@ -21,18 +21,16 @@ flags.DEFINE_string("json", "", "JSON file to write.")
 
 
 def main() -> None:
-    from bua_jax.evaluation.tables import cell
-    from bua_jax.experiments.compare import runs_in
     from bua_jax.pipeline.steps import COMMAND
-    from bua_jax.planning.report import print_table
 
     folder = Path(FLAGS.folder or "runs")
     if not folder.is_dir():
-        hint = (
-            nearest_run(folder, f"*/{COMMAND}")
-            or " Give that of runs: python -m bua_jax.runs FOLDER."
-        )
+        hint = nearest_run(folder, f"*/{COMMAND}") or " Give one: python -m bua_jax.runs FOLDER."
         raise ConfigError(f"There is no folder {folder}.{hint}")
+    from bua_jax.evaluation.tables import cell
+    from bua_jax.experiments.compare import runs_in
+    from bua_jax.planning.report import print_table
+
     files.check_output(FLAGS.json, flag="--json")
     found = runs_in(folder)
     if not found:

@@ -109,6 +109,7 @@ def test_another_valid_store_or_model_is_not_used(copied: Path, tmp_path: Path) 
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    (tmp_path / "h.jsonl").touch()
     flags = (f"--input={tmp_path / 'h.jsonl'}", f"--output={tmp_path / 'out.jsonl'}")
     done = verb("predict", f"--model={tmp_path}", *flags)
     assert_one_paragraph(done)

@@ -184,6 +184,36 @@ def test_a_page_of_help() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("train", "--nope", "Unknown command line flag 'nope'"),
+        ("train", "--take_ovr", "Did you mean: take_over"),
+        ("train", "--config.stage2.los=x", "Did you mean stage2.loss"),
+        ("curriculum", "--config.stage2.loss=x", "'x' is none of round_balanced, token_mean."),
+        ("pretrain", "--config.encoder.kind=x", "'x' is none of behavegpt, sasrec."),
+        ("curriculum", "--config=nope.py", "There is no config file nope.py"),
+        ("fit", "no.csv", "There is no file --input=no.csv"),
+        ("pretrain_nano", "--stepz=1", "Did you mean: steps"),
+        ("predict", "no.csv", "There is no folder runs/curriculum"),
+        ("compare", "no", "There is no folder no."),
+        ("runs", "no", "There is no folder no."),
+    ],
+)
+def test_a_usage_error_takes_no_large_library(
+    name: str, given: str, said: str, tmp_path: Path
+) -> None:
+    """So that it comes within a second."""
+    done = verb(name, given, before=hiding(tmp_path, "jax", "torch", "polars", "matplotlib"))
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+
+
+def test_fields_may_stand_before_their_config() -> None:
+    said = cli._resolved_argv(["x", "--config.seed=1", "--config", "stage2.py:a=b"], "base.py")
+    assert said == ["x", f"--config={configs.resolve('stage2.py')}:a=b", "--config.seed=1"]
+
+
 def test_logs_take_no_torch(tmp_path: Path) -> None:
     """TensorBoard's writer would import it where it is installed, in seconds."""
     code = (

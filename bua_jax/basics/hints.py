@@ -3,6 +3,8 @@
 import difflib
 from pathlib import Path
 
+from bua_jax.basics.errors import MismatchError
+
 _RUN, _STEP = "run.json", "*/record.json"  # what a run's folder has: one of them
 
 
@@ -21,3 +23,9 @@ def nearest_run(folder: Path, kind: str = "") -> str:
     }
     near = difflib.get_close_matches(folder.name, there, n=1, cutoff=0.5)
     return f" Did you mean {there[near[0]]}?" if near else ""
+
+
+def no_run(folder: Path) -> MismatchError:
+    """What is said of a folder of a trained run that is not there."""
+    hint = nearest_run(folder, "stage2/record.json")
+    return MismatchError(f"There is no folder {folder}, expected that of a trained run.{hint}")
