@@ -17,7 +17,7 @@ GROUPS = {
         *("experiment", "json", "html", "latex", "save", "publish", "key_file", "scratch"),
     ),
     EXECUTION: (
-        *("dry_run", "fresh", "take_over", "mesh", "engine", "ray_address", "ray_cpus"),
+        *("dry_run", "yes", "fresh", "take_over", "mesh", "engine", "ray_address", "ray_cpus"),
         *("ray_gpus", "ray_retries", "distributed", "coordinator", "process_count", "process_id"),
     ),
 }
