@@ -4,10 +4,13 @@ Labels, paths and texts of models are printed as they are: no markup is read in 
 terminal would obey is spelled out.
 """
 
+import contextlib
 import errno
 import os
 import re
 import sys
+import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -66,18 +69,82 @@ out = _Plain(stderr=False)
 err = _Plain(stderr=True)
 
 
-def bar() -> Progress:
-    """A progress bar with count, elapsed time and ETA; disappears in logs that are not terminals."""
-    return Progress(
+SOON, EVERY = 2.0, 30.0
+"""Seconds after which something is said of what goes on, and between two lines of it in a log."""
+
+
+@contextlib.contextmanager
+def _regularly(say: Callable[[], None], first: float) -> Iterator[None]:
+    """While the block runs `say` is called after `first` seconds, and then every half minute."""
+    done = threading.Event()
+
+    def work() -> None:
+        pause = first
+        while not done.wait(pause):
+            pause = EVERY
+            say()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+class _Lines(Progress):
+    """In a bar's place where no terminal is: a line every half minute."""
+
+    def line(self) -> None:
+        for task in self.tasks:
+            total = "" if task.total is None else f" of {task.total:.0f}"
+            left = task.time_remaining
+            eta = "" if left is None else f", {left / 60:.1f} min left"
+            notice(f"{task.description}: {task.completed:.0f}{total}{eta}")
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Progress]:
+    """A progress bar with count, elapsed time and ETA; in a log a line every half minute."""
+    if not err.is_terminal:
+        with _Lines(console=err, disable=True) as lines, _regularly(lines.line, EVERY):
+            yield lines
+        return
+    columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
     )
+    with Progress(*columns, console=err) as display:
+        yield display
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says what takes longer than two seconds, and every half minute that it still does.
+
+    For one call of which nobody can say how far it is: compiling, hashing.
+    """
+    begin = time.monotonic()
+    with _regularly(lambda: notice(f"{what}: {time.monotonic() - begin:.0f} s so far"), SOON):
+        yield
+
+
+def first_waited(call: Callable[..., T], what: str) -> Callable[..., T]:
+    """`call`, of whose first time `waiting` says what it is: of a jitted function that is compiling."""
+    called = False
+
+    def wrapped(*arguments: Any) -> T:
+        nonlocal called
+        with contextlib.nullcontext() if called else waiting(what):
+            called = True
+            return call(*arguments)
+
+    return wrapped
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

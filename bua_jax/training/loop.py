@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from clu import profiler
 
-from bua_jax.basics.console import bar, notice
+from bua_jax.basics.console import bar, first_waited, notice
 from bua_jax.basics.errors import BuaError, CheckpointError, Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.parallel import processes, sharding
@@ -141,8 +141,11 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     # -- compiled functions, each for one shape: the first call compiles, all others run
     everywhere = sharding.replicated(mesh)
     one_step = make_step(problem, optimizer, settings.microbatches)
-    run_step = jax.jit(one_step, donate_argnums=(0, 3), out_shardings=(placement, everywhere))
-    losses_of, rate = problem.validation(mesh), schedule(settings.optimizer, steps)
+    compiling = f"{problem.name}: compiling"
+    jitted = jax.jit(one_step, donate_argnums=(0, 3), out_shardings=(placement, everywhere))
+    run_step = first_waited(jitted, f"{compiling} a step")
+    losses_of = first_waited(problem.validation(mesh), f"{compiling} and making a validation")
+    rate = schedule(settings.optimizer, steps)
 
     # -- steps: the host waits for the device only to log, validate or save
     started = begin = time.monotonic()
