@@ -56,10 +56,16 @@ def in_markdown(text: str) -> str:
 class _Plain(Console):
     """A console that prints strings as `visible` text without markup; wraps nothing in files and pipes."""
 
+    said, drawing = 0.0, False  # when it last printed (monotonic), and whether it shows a bar
+
     def __init__(self, *, stderr: bool) -> None:
         super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
         if not self.is_terminal:
             self.width = 160
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        self.said = time.monotonic()
+        super().print(*objects, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:  # all strings pass here, cells too
         return super().render_str(visible(text), **options)
@@ -69,20 +75,27 @@ out = _Plain(stderr=False)
 err = _Plain(stderr=True)
 
 
-SOON, EVERY = 2.0, 30.0
-"""Seconds after which something is said of what goes on, and between two lines of it in a log."""
+SOON, EVERY, LATE = 2.0, 30.0, 35.0
+"""Seconds after which something is said of what goes on; between two lines of it where nothing else is said;
+and after which a step speaks, of which nothing more exact has been said."""
 
 
 @contextlib.contextmanager
 def _regularly(say: Callable[[], None], first: float) -> Iterator[None]:
-    """While the block runs `say` is called after `first` seconds, and then every half minute."""
+    """While the block runs `say` is called when nothing else is said for half a minute, and no bar is shown.
+
+    first: after fewer seconds than that it is called in any case.
+    """
     done = threading.Event()
 
     def work() -> None:
-        pause = first
+        every, pause, due = max(first, EVERY), first, first < EVERY
         while not done.wait(pause):
-            pause = EVERY
-            say()
+            quiet = time.monotonic() - err.said
+            if due or (quiet >= every and not err.drawing):
+                say()
+                quiet = 0.0
+            due, pause = False, max(every - quiet, every / 20)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -119,18 +132,22 @@ def bar() -> Iterator[Progress]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err) as display:
-        yield display
+    err.drawing = True
+    try:
+        with Progress(*columns, console=err) as display:
+            yield display
+    finally:
+        err.drawing = False
 
 
 @contextlib.contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Says what takes longer than two seconds, and every half minute that it still does.
+def waiting(what: str, first: float | None = None) -> Iterator[None]:
+    """Says what takes longer than `first` (two) seconds, and every half minute that it still does.
 
-    For one call of which nobody can say how far it is: compiling, hashing.
+    For what nobody can say how far it is: compiling, hashing; a whole step, where nothing in it says more.
     """
-    begin = time.monotonic()
-    with _regularly(lambda: notice(f"{what}: {time.monotonic() - begin:.0f} s so far"), SOON):
+    begin, soon = time.monotonic(), SOON if first is None else first
+    with _regularly(lambda: notice(f"{what}: {time.monotonic() - begin:.0f} s so far"), soon):
         yield
 
 
