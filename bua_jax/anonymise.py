@@ -59,8 +59,6 @@ def _spec() -> DataSpec:
     if values["name"] == "simulated":
         raise ConfigError("The simulated population has no file: --config=FILE:data=behavior has.")
     if FLAGS.input:
-        if not Path(FLAGS.input).is_file():
-            raise ConfigError(f"There is no file --input={FLAGS.input}.")
         values["path"], suffix = FLAGS.input, Path(FLAGS.input).suffix[1:].lower()
         values |= {"format": suffix} if suffix in FORMATS else {}
     if not values["path"]:

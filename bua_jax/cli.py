@@ -13,9 +13,10 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from bua_jax.basics import config as configs
-from bua_jax.basics import files, interrupts
+from bua_jax.basics import files, help, interrupts
 from bua_jax.basics.console import notice, run_verb
-from bua_jax.basics.errors import ConfigError, DataError
+from bua_jax.basics.errors import ConfigError, DataError, MismatchError
+from bua_jax.basics.hints import nearest_run, no_run
 
 FLAGS = flags.FLAGS
 
@@ -26,19 +27,21 @@ def _split_config(argument: str) -> tuple[str, str]:
 
 
 def _resolved_argv(argv: list[str], default: str) -> list[str]:
-    """Replaces `--config PATH[:ARG]` by the file that it means (checkout or wheel)."""
-    out, given, i = [argv[0]], False, 1
+    """Replaces `--config PATH[:ARG]` by the file that it means (checkout or wheel), before its fields."""
+    rest: list[str] = []
+    named: list[str] = []
+    i = 1
     while i < len(argv):
         item = argv[i]
         if item in ("--config", "-config") and i + 1 < len(argv):
             item, i = f"--config={argv[i + 1]}", i + 1
         if item.startswith(("--config=", "-config=")):
-            given = True
             path, arg = _split_config(item.partition("=")[2])
-            item = f"--config={configs.resolve(path)}" + (f":{arg}" if arg else "")
-        out.append(item)
+            named.append(f"--config={configs.resolve(path)}" + (f":{arg}" if arg else ""))
+        else:
+            rest.append(item)
         i += 1
-    return out if given else [out[0], f"--config={configs.resolve(default)}", *out[1:]]
+    return [argv[0], *(named or [f"--config={configs.resolve(default)}"]), *rest]
 
 
 def _spelled(item: str) -> str:
@@ -99,15 +102,20 @@ def run(
         interrupts.as_usual()
         argv = list(map(_spelled, sys.argv))
         if config is not None:
-            argv = _resolved_argv(argv, config)
-            _check_overrides(argv)
-            sys.argv = argv
-            config_flags.DEFINE_config_file("config", None, "Config file[:KEY=VALUE,...].")
+            if not asks_help(argv):  # also where the config is wrong
+                argv = _resolved_argv(argv, config)
+                _check_overrides(argv)
+                sys.argv = argv
+            said = f"Config file[:KEY=VALUE,...]; default {config}."
+            config_flags.DEFINE_config_file("config", None, said)
             flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
         if distributed:
             _define_distributed()
-        _show_shared_flags()
+        if asks_help(argv):
+            print(help.page(sys.modules["__main__"].__doc__ or "", _own_flags()))
+            return
         _parse(argv, argument)
+        _check_given(config is not None)
         _use_compilation_cache()
         if distributed and is_distributed() and not FLAGS.dry_run:
             from bua_jax.parallel import processes
@@ -117,7 +125,6 @@ def run(
         main()
 
     app.define_help_flags()
-    # absl answers --help (module docstring and flags) while parsing.
     together: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if distributed:
         from bua_jax.parallel.processes import ending_together
@@ -150,10 +157,39 @@ def _parse(argv: list[str], argument: str) -> None:
         )
 
 
-def _show_shared_flags() -> None:
-    """Makes --help of the verb show the flags that are defined here, beside its own."""
-    for flag in FLAGS.flags_by_module_dict().get(__name__, []):
-        FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+def _check_given(config: bool) -> None:
+    """Refuses what is wrong whatever the verb does with it, before it imports what it takes to do it.
+
+    config: whether the verb has one. Raises `ConfigError` for values that are not legal and for a file
+    that is not there, `MismatchError` for folders of runs that are not there.
+    """
+    own: dict[str, Any] = {flag.name: flag.value for flag in _own_flags()}
+    model, file = own.get("model"), own.get("input")
+    if model and not Path(model).is_dir():
+        raise no_run(Path(model))
+    if file and not Path(file).is_file():
+        makes = f" Make one with: python -m bua_jax.predict --model=RUN --example=3 > {file}"
+        raise ConfigError(f"There is no file --input={file}.{makes * file.endswith('.jsonl')}")
+    for folder in own.get("runs") or []:
+        if not Path(folder).is_dir():
+            raise MismatchError(f"There is no folder {folder}.{nearest_run(Path(folder))}")
+    if config:
+        from bua_jax.pipeline.checks import check_fields
+
+        check_fields(FLAGS.config)
+
+
+def asks_help(argv: list[str]) -> bool:
+    """Whether a command line asks for the page of the verb; absl answers --helpfull."""
+    given = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    return any(item in ("-h", "-?", "-help", "--help", "--helpshort") for item in given)
+
+
+def _own_flags() -> list[flags.Flag[Any]]:
+    """Those of the verb and those that are defined here."""
+    shared = FLAGS.flags_by_module_dict().get(__name__, [])
+    own = FLAGS.get_key_flags_for_module(sys.argv[0])
+    return list({flag.name: flag for flag in (*shared, *own)}.values())
 
 
 def is_distributed() -> bool:

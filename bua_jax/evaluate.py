@@ -26,6 +26,7 @@ flags.DEFINE_integer(
 def main() -> None:
     from bua_jax.basics import files
     from bua_jax.basics.errors import MismatchError
+    from bua_jax.basics.hints import nearest_run
     from bua_jax.pipeline.chain import STAGES, STEPS, build, start
     from bua_jax.pipeline.report import print_results, print_samples, report_results
     from bua_jax.pipeline.steps import Run, ensure, outline
@@ -36,6 +37,8 @@ def main() -> None:
     needed = outline(run, "evaluation", STEPS)
     missing = [step for step, finished in needed.items() if not finished and step != "evaluation"]
     if untrained := [step for step in missing if step in STAGES]:
+        if not workdir.is_dir() and (hint := nearest_run(workdir)):
+            raise MismatchError(f"There is no folder {workdir}.{hint}")
         raise MismatchError(
             f"{workdir} lacks {', '.join(untrained)}, so there is nothing to score yet. Build it with: "
             f"python -m bua_jax.curriculum --config={cli.config_argument()} --workdir={workdir}"

@@ -13,6 +13,7 @@ from bua_jax import cli
 from bua_jax.basics import files
 from bua_jax.basics.console import out
 from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.hints import nearest_run
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", "", "Folder of runs (runs); the flag's name may be left out.")
@@ -20,13 +21,16 @@ flags.DEFINE_string("json", "", "JSON file to write.")
 
 
 def main() -> None:
+    from bua_jax.pipeline.steps import COMMAND
+
+    folder = Path(FLAGS.folder or "runs")
+    if not folder.is_dir():
+        hint = nearest_run(folder, f"*/{COMMAND}") or " Give one: python -m bua_jax.runs FOLDER."
+        raise ConfigError(f"There is no folder {folder}.{hint}")
     from bua_jax.evaluation.tables import cell
     from bua_jax.experiments.compare import runs_in
     from bua_jax.planning.report import print_table
 
-    folder = Path(FLAGS.folder or "runs")
-    if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}: python -m bua_jax.runs FOLDER.")
     files.check_output(FLAGS.json, flag="--json")
     found = runs_in(folder)
     if not found:

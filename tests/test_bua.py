@@ -101,4 +101,4 @@ def test_flags_may_be_written_with_hyphens(written: str, meant: str) -> None:
 def test_several_values_without_their_flags_name(tmp_path: Path) -> None:
     done = verb("compare", str(tmp_path / "a"), str(tmp_path / "b"))
     assert done.returncode == 2
-    assert f"{tmp_path / 'a'} is no run" in done.stderr
+    assert f"There is no folder {tmp_path / 'a'}" in done.stderr

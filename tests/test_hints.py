@@ -7,13 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics import config as configs
-from bua_jax.basics import files
+from bua_jax.basics import files, help
 from bua_jax.basics.errors import ConfigError, DataError, MismatchError
+from bua_jax.basics.hints import nearest_run
 from bua_jax.events.readers import read_events
 from bua_jax.events.spec import DataSpec
+from bua_jax.experiments.compare import finished
 from bua_jax.pipeline.finished import finished_stage
 from tests.support.helpers import ROOT
 from tests.support.runs import verb
@@ -66,6 +69,32 @@ def test_a_misspelt_model_names_the_run_beside_it(tmp_path: Path) -> None:
         finished_stage(tmp_path / "other")
 
 
+def test_a_misspelt_folder_names_the_nearest_run(tmp_path: Path, monkeypatch) -> None:
+    """Whatever is asked of it: beside it, or where runs lie from here."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("quickstart", "mine"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").touch()
+    (tmp_path / "runs" / "quickstar").mkdir()  # nearer, and no run
+    for given in ("runs/quikstart", "run/quickstart", "quickstart"):
+        assert nearest_run(Path(given)) == " Did you mean runs/quickstart?"
+    assert nearest_run(Path("elsewhere/x")) == ""
+    assert nearest_run(Path("rusn"), "*/run.json") == " Did you mean runs?"
+    with pytest.raises(MismatchError, match=r"no folder runs/quikstart. Did you mean runs/quick"):
+        finished(Path("runs/quikstart"))
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"), [("evaluate", "--workdir=runs/mime"), ("runs", "--folder=rusn")]
+)
+def test_verbs_name_it_too(tmp_path: Path, name: str, flag: str) -> None:
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "run.json").touch()
+    done = verb(name, flag, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Did you mean runs" in done.stderr
+
+
 def test_an_output_below_a_file_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "afile").write_text("x")
     with pytest.raises(DataError, match="Could not write"):
@@ -110,15 +139,79 @@ def hiding(folder: Path, *packages: str) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))
-def test_help_takes_no_large_library(name: str, tmp_path: Path) -> None:
-    """So that it comes in half a second."""
+def test_help(name: str, tmp_path: Path) -> None:
+    """It takes no large library, so that it comes in half a second, and is a screen and a half."""
     done = verb(name, "--help", before=hiding(tmp_path, "jax", "torch", "polars", "matplotlib"))
     assert done.returncode == 0, done.stderr
     assert f"python -m bua_jax.{name}" in done.stdout
+    rows = sum(max(1, -(-len(line) // help.WIDTH)) for line in done.stdout.splitlines())
+    assert rows <= 70
     source = (ROOT / "bua_jax" / f"{name}.py").read_text()
     shared = {"config=": "workdir", "distributed=True": "dry_run", "define_engine": "ray_retries"}
     for written, flag in shared.items():  # flags that are defined in cli.py are shown too
-        assert written not in source or re.search(rf"^  --(\[no\])?{flag}:", done.stdout, re.M)
+        assert written not in source or re.search(rf"^  --(\[no\])?{flag}\b", done.stdout, re.M)
+    assert ("--config=TEXT" in done.stdout) == ("docs/configs.md says" in done.stdout)
+    titles = [f"\n{title}:\n" for title in (help.FILES, help.WORK, help.EXECUTION)]
+    places = [done.stdout.find(title) for title in titles]
+    assert [place for place in places if place > 0] == sorted(p for p in places if p > 0)
+    for unknown in ("--verbosity", "--alsologtostderr", "--grain", "--orbax"):
+        assert unknown not in done.stdout
+
+
+def test_what_stands_in_a_group_is_a_flag_of_a_verb() -> None:
+    sources = [*(ROOT / "bua_jax").glob("*.py"), ROOT / "bua_jax" / "benchmarks" / "flags.py"]
+    defined = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', "".join(p.read_text() for p in sources)))
+    assert {name for names in help.GROUPS.values() for name in names} <= defined
+
+
+def test_a_page_of_help() -> None:
+    made = flags.FlagValues()
+    flags.DEFINE_integer("seed", 42, "Of the sampled day.", flag_values=made)
+    flags.DEFINE_string("output", "", "File to write.", flag_values=made)
+    flags.DEFINE_enum("engine", "local", ["local", "ray"], "Where.", flag_values=made)
+    flags.DEFINE_list("batches", ["1", "8"], "By default all.", flag_values=made)
+    text = help.page("Does it\nall.\n\nExamples:\n  python", (made[name] for name in made))
+    assert text.splitlines()[:4] == ["Does it all.", "", "Examples:", "  python"]
+    found = [" ".join(line.split()) for line in text.splitlines()[5:]]
+    assert found[:2] == ["Input and output:", "--output=TEXT File to write."]
+    assert found[3:9] == [
+        "What it does:",
+        "--seed=N Of the sampled day. (default: 42)",
+        "--batches=A,B By default all.",
+        "",
+        "Execution:",
+        "--engine=local|ray Where. (default: local)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("train", "--nope", "Unknown command line flag 'nope'"),
+        ("train", "--take_ovr", "Did you mean: take_over"),
+        ("train", "--config.stage2.los=x", "Did you mean stage2.loss"),
+        ("curriculum", "--config.stage2.loss=x", "'x' is none of round_balanced, token_mean."),
+        ("pretrain", "--config.encoder.kind=x", "'x' is none of behavegpt, sasrec."),
+        ("curriculum", "--config=nope.py", "There is no config file nope.py"),
+        ("fit", "no.csv", "There is no file --input=no.csv"),
+        ("pretrain_nano", "--stepz=1", "Did you mean: steps"),
+        ("predict", "no.csv", "There is no folder runs/curriculum"),
+        ("compare", "no", "There is no folder no."),
+        ("runs", "no", "There is no folder no."),
+    ],
+)
+def test_a_usage_error_takes_no_large_library(
+    name: str, given: str, said: str, tmp_path: Path
+) -> None:
+    """So that it comes within a second."""
+    done = verb(name, given, before=hiding(tmp_path, "jax", "torch", "polars", "matplotlib"))
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+
+
+def test_fields_may_stand_before_their_config() -> None:
+    said = cli._resolved_argv(["x", "--config.seed=1", "--config", "stage2.py:a=b"], "base.py")
+    assert said == ["x", f"--config={configs.resolve('stage2.py')}:a=b", "--config.seed=1"]
 
 
 def test_logs_take_no_torch(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from bua_jax.alignment.base_files import NANO
 from bua_jax.basics.config import Settings
+from bua_jax.basics.console import waiting
 from bua_jax.basics.errors import ConfigError
 from bua_jax.interop import gguf, hub, huggingface
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
@@ -75,7 +76,9 @@ def _load(
     mesh: Mesh | None,
 ) -> Base:
     placement = (lambda shapes: shardings({"base": shapes}, mesh)["base"]) if mesh else None
-    config, params = huggingface.load(folder, dtype, placement)
-    digest = huggingface.tree_hash(params)
+    with waiting(f"loading {folder.name}"):
+        config, params = huggingface.load(folder, dtype, placement)
+    with waiting(f"hashing {folder.name}"):
+        digest = huggingface.tree_hash(params)
     tokenizer = load_tokenizer(folder, config.vocab_size)
     return Base(config, quantization.quantize(params, mode), digest, tokenizer)

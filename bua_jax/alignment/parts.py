@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from bua_jax.alignment.bases import load_base
 from bua_jax.alignment.encoder import load_encoder
 from bua_jax.basics.config import Settings
+from bua_jax.basics.console import waiting
 from bua_jax.basics.errors import CheckpointError, ConfigError, MismatchError
 from bua_jax.dialogue.prompts import Tokenizer, label_tokens
 from bua_jax.events.schema import Catalogue
@@ -117,12 +118,10 @@ def assemble(
     model = compose(config, how, llm_config, lora_config, encoder_config, soft_id)
     projector_key, adapter_key = jax.random.split(jax.random.key(seed))
     table = base.params["embed_tokens"]["embedding"]
-    variables = {
-        "base": base.params,
-        "encoder": encoder,
-        "projector": projector.init(projector_key, encoder_config.state_dim, table),
-        "adapter": lora.init(adapter_key, lora_config, llm_config, table),
-    }
+    with waiting("making projector and adapter"):  # of which some parts are compiled
+        fresh = projector.init(projector_key, encoder_config.state_dim, table)
+        adapter = lora.init(adapter_key, lora_config, llm_config, table)
+    variables = {"base": base.params, "encoder": encoder, "projector": fresh, "adapter": adapter}
     identity = {
         "base": base.digest,
         "base_config": computed(llm_config),

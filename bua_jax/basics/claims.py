@@ -49,6 +49,13 @@ def claimed(path: Path, *, take_over: bool = False) -> Iterator[None]:
                 claim.unlink()
 
 
+def check_abandoned(claim: Path, *, take_over: bool = False) -> None:
+    """Raises `ClaimedError` for a claim whose process may be alive; see `claimed` for take_over."""
+    if _lives(other := _read(claim), take_over):
+        path = claim.with_name(claim.name.removeprefix(".").removesuffix(".claim"))
+        raise ClaimedError(_taken(path, other))
+
+
 def _create(path: Path, claim: Path, mine: dict[str, Any]) -> None:
     try:
         file = open(claim, "x", encoding="utf-8")  # noqa: SIM115
@@ -79,16 +86,24 @@ def _remove_dead(path: Path, claim: Path, take_over: bool) -> None:
     if not claim.exists():
         return
     other = _read(claim)
-    here = bool(other) and other["host"] == socket.gethostname()
-    if _runs(other) if here else not take_over:
+    if _lives(other, take_over):
         raise ClaimedError(_taken(path, other))
-    notice(f"{path}: taken over from {_name(other)}{', which is gone' * here}")
+    notice(f"{path}: taken over from {_name(other)}{', which is gone' * _is_here(other)}")
     claim.unlink()
+
+
+def _is_here(other: dict[str, Any]) -> bool:
+    return bool(other) and other["host"] == socket.gethostname()
+
+
+def _lives(other: dict[str, Any], take_over: bool) -> bool:
+    """Whether a claim is to be kept; of another host nobody here can know, so that take_over says it."""
+    return _runs(other) if _is_here(other) else not take_over
 
 
 def _taken(path: Path, other: dict[str, Any]) -> str:
     said = f"{path} is being written by {_name(other)}, so this process has begun nothing of it."
-    if other and other["host"] == socket.gethostname():
+    if _is_here(other):
         return f"{said} Wait for that process, or stop it, and run the same command again."
     return (
         f"{said} Whether that still runs cannot be known on {socket.gethostname()}: wait for it, or take "

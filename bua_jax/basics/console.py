@@ -4,10 +4,13 @@ Labels, paths and texts of models are printed as they are: no markup is read in 
 terminal would obey is spelled out.
 """
 
+import contextlib
 import errno
 import os
 import re
 import sys
+import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -53,10 +56,16 @@ def in_markdown(text: str) -> str:
 class _Plain(Console):
     """A console that prints strings as `visible` text without markup; wraps nothing in files and pipes."""
 
+    said, drawing = 0.0, False  # when it last printed (monotonic), and whether it shows a bar
+
     def __init__(self, *, stderr: bool) -> None:
         super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
         if not self.is_terminal:
             self.width = 160
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        self.said = time.monotonic()
+        super().print(*objects, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:  # all strings pass here, cells too
         return super().render_str(visible(text), **options)
@@ -66,18 +75,93 @@ out = _Plain(stderr=False)
 err = _Plain(stderr=True)
 
 
-def bar() -> Progress:
-    """A progress bar with count, elapsed time and ETA; disappears in logs that are not terminals."""
-    return Progress(
+SOON, EVERY, LATE = 2.0, 30.0, 35.0
+"""Seconds after which something is said of what goes on; between two lines of it where nothing else is said;
+and after which a step speaks, of which nothing more exact has been said."""
+
+
+@contextlib.contextmanager
+def _regularly(say: Callable[[], None], first: float) -> Iterator[None]:
+    """While the block runs `say` is called when nothing else is said for half a minute, and no bar is shown.
+
+    first: after fewer seconds than that it is called in any case.
+    """
+    done = threading.Event()
+
+    def work() -> None:
+        every, pause, due = max(first, EVERY), first, first < EVERY
+        while not done.wait(pause):
+            quiet = time.monotonic() - err.said
+            if due or (quiet >= every and not err.drawing):
+                say()
+                quiet = 0.0
+            due, pause = False, max(every - quiet, every / 20)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+class _Lines(Progress):
+    """In a bar's place where no terminal is: a line every half minute."""
+
+    def line(self) -> None:
+        for task in self.tasks:
+            total = "" if task.total is None else f" of {task.total:.0f}"
+            left = task.time_remaining
+            eta = "" if left is None else f", {left / 60:.1f} min left"
+            notice(f"{task.description}: {task.completed:.0f}{total}{eta}")
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Progress]:
+    """A progress bar with count, elapsed time and ETA; in a log a line every half minute."""
+    if not err.is_terminal:
+        with _Lines(console=err, disable=True) as lines, _regularly(lines.line, EVERY):
+            yield lines
+        return
+    columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
     )
+    err.drawing = True
+    try:
+        with Progress(*columns, console=err) as display:
+            yield display
+    finally:
+        err.drawing = False
+
+
+@contextlib.contextmanager
+def waiting(what: str, first: float | None = None) -> Iterator[None]:
+    """Says what takes longer than `first` (two) seconds, and every half minute that it still does.
+
+    For what nobody can say how far it is: compiling, hashing; a whole step, where nothing in it says more.
+    """
+    begin, soon = time.monotonic(), SOON if first is None else first
+    with _regularly(lambda: notice(f"{what}: {time.monotonic() - begin:.0f} s so far"), soon):
+        yield
+
+
+def first_waited(call: Callable[..., T], what: str) -> Callable[..., T]:
+    """`call`, of whose first time `waiting` says what it is: of a jitted function that is compiling."""
+    called = False
+
+    def wrapped(*arguments: Any) -> T:
+        nonlocal called
+        with contextlib.nullcontext() if called else waiting(what):
+            called = True
+            return call(*arguments)
+
+    return wrapped
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -5,11 +5,13 @@ import importlib.metadata
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from bua_jax.basics.config import folder
 from bua_jax.basics.files import sha256_file, sha256_json
 from bua_jax.basics.version import __version__
 
@@ -56,6 +58,18 @@ def code_hash() -> str:
     sources = sorted(p for kind in ("*.py", "*.cc", "*.h") for p in package.rglob(kind))
     named = [(path.relative_to(package).as_posix(), sha256_file(path)) for path in sources]
     return sha256_json(named)
+
+
+def command() -> str:
+    """The command line of this process, to be given again in the same folder; of a verb as `python -m`."""
+    first, *rest = sys.argv
+    shipped, package = f"--config={folder()}{os.sep}", Path(__file__).resolve().parents[1]
+    words = [
+        f"--config=configs/{w.removeprefix(shipped)}" if w.startswith(shipped) else w for w in rest
+    ]
+    verb = Path(first).resolve().parent == package
+    begin = ["python", "-m", f"{package.name}.{Path(first).stem}"] if verb else [first]
+    return shlex.join([*begin, *words])
 
 
 def hardware() -> dict[str, Any]:

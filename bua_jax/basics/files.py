@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bua_jax.basics.console import notice
+from bua_jax.basics.console import notice, waiting
 from bua_jax.basics.errors import ConfigError, DataError, WriteError
 
 _UMASK = os.umask(0o077)  # it can only be read by setting it
@@ -183,9 +183,14 @@ def sha256_json(value: Any) -> str:
     return sha256_text(json.dumps(value, sort_keys=True))
 
 
+_LARGE = 2**28  # bytes of a file that may take seconds to hash
+
+
 def sha256_file(path: str | Path) -> str:
     """First 16 hex digits of the SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
+    large = os.path.getsize(path) > _LARGE
+    said = waiting(f"hashing {Path(path).name}") if large else contextlib.nullcontext()
+    with said, open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 

@@ -1,8 +1,11 @@
 """Which values a config field may have: ranges and tables as data, each saying in words what is legal."""
 
+import ast
+import functools
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from bua_jax.basics.errors import ConfigError
@@ -124,6 +127,31 @@ class Read:
         except ConfigError as error:
             return f": {error}"
         return ""
+
+
+def keys_of(module: str, table: str) -> tuple[Any, ...]:
+    """The keys of a table of the package (of a tuple its entries), read from the source of its module.
+
+    module: `training.losses`. What computes imports jax, for which a wrong value need not wait. Raises
+    `LookupError` where the module has no such table, or one whose keys are not all written out.
+    """
+    for node in _tree(module).body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        names = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(isinstance(name, ast.Name) and name.id == table for name in names):
+            keys = node.value.keys if isinstance(node.value, ast.Dict) else None
+            found = getattr(node.value, "elts", []) if keys is None else keys
+            if found and all(isinstance(one, ast.Constant) for one in found):
+                return tuple(one.value for one in found if isinstance(one, ast.Constant))
+    raise LookupError(f"{module} has no table {table} whose keys are written out.")
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    path = Path(__file__).parents[1] / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _expected(value: Any, expected: str) -> str:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from bua_jax.basics import config as configs
 from bua_jax.basics import files
 from bua_jax.basics.errors import BuaError, DataError, MismatchError
+from bua_jax.basics.hints import nearest_run
 from bua_jax.evaluation import tables
 from bua_jax.evaluation.counts import Counts, interval, metrics, resamples
 from bua_jax.evaluation.report import Section
@@ -37,6 +38,8 @@ class Finished:
 
 def finished(folder: Path) -> Finished:
     """Raises `MismatchError` for a folder without a finished evaluation, `DataError` for damaged files."""
+    if not folder.is_dir():
+        raise MismatchError(f"There is no folder {folder}.{nearest_run(folder)}")
     if not (folder / COMMAND).is_file():
         raise MismatchError(
             f"{folder} is no run: it has no {COMMAND}. `runs` lists those below a folder."

@@ -8,6 +8,7 @@ import numpy as np
 
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
+from bua_jax.basics.console import bar
 from bua_jax.basics.legal import Real, Whole
 from bua_jax.methods.protocol import (
     About,
@@ -119,13 +120,18 @@ def fit(
     }
     train = lightgbm.Dataset(features(training[0], classes, slots), training[1])
     held = lightgbm.Dataset(features(validation[0], classes, slots), validation[1], reference=train)
-    booster = lightgbm.train(
-        parameters,
-        train,
-        settings.rounds,
-        valid_sets=[held],
-        callbacks=[lightgbm.early_stopping(settings.patience, verbose=False)],
-    )
+    with bar() as display:
+        task = display.add_task("lightgbm rounds", total=settings.rounds)
+        booster = lightgbm.train(
+            parameters,
+            train,
+            settings.rounds,
+            valid_sets=[held],
+            callbacks=[
+                lightgbm.early_stopping(settings.patience, verbose=False),
+                lambda _: display.advance(task),
+            ],
+        )
     return LightGBM(booster, classes, slots)
 
 

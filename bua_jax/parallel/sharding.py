@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from bua_jax.basics.errors import ConfigError
 from bua_jax.parallel.rows import ROW_AXES
+from bua_jax.parallel.shape import parse_mesh as parse_mesh
 
 AXES = ("data", "fsdp", "tensor")
 # (path, spec): the first match wins. Kernels are [layers, in, out]; column-parallel projections
@@ -33,17 +34,6 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"weighting/(ema|initial)", P()),
     (r"weights|key", P()),  # of a train state
 )
-
-
-def parse_mesh(text: str) -> tuple[int, int, int]:
-    """`"8"` -> (1, 8, 1); `"2x2x2"` -> (2, 2, 2). Raises `ConfigError`."""
-    parts = str(text).split("x")
-    if not all(p.isdigit() and int(p) > 0 for p in parts) or len(parts) not in (1, 3):
-        raise ConfigError(
-            f"mesh={text!r} is neither N nor DATAxFSDPxTENSOR, for example 8 or 2x2x2."
-        )
-    sizes = [int(p) for p in parts]
-    return (1, sizes[0], 1) if len(sizes) == 1 else (sizes[0], sizes[1], sizes[2])
 
 
 def make_mesh(text: str, devices: Sequence[jax.Device] | None = None) -> Mesh:

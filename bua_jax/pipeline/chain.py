@@ -1,22 +1,27 @@
 """The steps of the curriculum in their order, as data."""
 
 import importlib
+import socket
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from bua_jax.alignment.base_files import model_sources
+from bua_jax.basics import files
 from bua_jax.basics.console import notice, out
+from bua_jax.basics.environment import PACKAGES, command, versions
 from bua_jax.basics.errors import ConfigError
+from bua_jax.evaluation import run_page
 from bua_jax.events.schema import Catalogue
 from bua_jax.methods import behavegpt, neural
 from bua_jax.parallel import processes
 from bua_jax.pipeline import dialogues, evaluate
 from bua_jax.pipeline.data import EVENTS, check_events, data_sources, load_store
 from bua_jax.pipeline.methods import method_steps, result_steps
-from bua_jax.pipeline.steps import Run, Step, ensure, outline
+from bua_jax.pipeline.steps import Run, Step, ensure, outline, read_record
 from bua_jax.pipeline.windows import FILE, SETS, draw_set, fields_of, step_of
 from bua_jax.training.stage_table import STAGE_TABLE
 
@@ -85,6 +90,9 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
     if asks or any(table[step].together for step in left):
         checks.check_machine(run.config)
     base = checks.check_model(run.config.model) if asks and processes.is_first() else None
+    describe = bool(left) or not (run.workdir / run_page.NAME).exists()
+    if describe:
+        describe_run(run, name, table)
     ensure(run, "data", table)
     if left and processes.is_first():
         store = load_store(run)
@@ -96,6 +104,31 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
             if not processes.several() and any(step in STAGES for step in left):
                 _say_what_is_unread(run.config, store.catalogue)
     ensure(run, name, table)
+    if describe:
+        describe_run(run, name, table)
+
+
+def describe_run(run: Run, name: str, table: Mapping[str, Step]) -> None:
+    """Writes the README.md of a run's folder, by one process; several runs share a folder without one."""
+    if run.places or not processes.is_first():
+        return
+    assert isinstance(run.config, ConfigDict)
+    data, made = read_record(run, "data"), versions()
+    packages = ", ".join(f"{one} {made[one]}" for one in PACKAGES if made[one])
+    facts = {
+        "model": f"{run.config.model.name} ({run.config.model.path or 'built in'})",
+        "data": f"{run.config.data.name}, fingerprint {data['result']['fingerprint'] if data else 'open'}",
+        "seed": str(run.config.seed),
+        "bua_jax": f"{made['bua_jax']}, git {made['git']}, source {made['code']}",
+        "host": f"{socket.gethostname()}, {made['platform']}",
+        "devices": str(made["devices"]),
+        "folder": str(Path.cwd()),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "Python": f"{made['python']}; {packages}",
+    }
+    steps = [(n, table[n].about, done) for n, done in outline(run, name, table).items()]
+    with files.where_writable():
+        run_page.write_page(run.workdir, run_page.page(run.workdir.name, command(), facts, steps))
 
 
 def _say_what_is_unread(config: ConfigDict, catalogue: Catalogue) -> None:

@@ -1,7 +1,7 @@
 """What a config may say: the legal values of every field, and fields that must fit each other.
 
 All of it is asked before any step. The legal values of a field that names an entry of a table are the
-keys of the table that implements it.
+keys of the table that implements it. jax is imported where it is asked what machine and model allow.
 """
 
 import dataclasses
@@ -10,33 +10,17 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-from bua_jax.alignment.bases import base_folder
-from bua_jax.alignment.parts import training_attention
 from bua_jax.basics.errors import ConfigError, DataError
-from bua_jax.basics.legal import Flag, Legal, OneOf, Read, Real, SomeOf, Text, Whole
-from bua_jax.decoding.cache import CACHE_TYPES
-from bua_jax.decoding.rounds import DECODE
+from bua_jax.basics.legal import Flag, Legal, OneOf, Read, Real, SomeOf, Text, Whole, keys_of
 from bua_jax.dialogue.prompts import SOFT_TOKENS, Tokenizer
 from bua_jax.dialogue.rounds import STAGE1_TASKS
 from bua_jax.dialogue.tasks import stage1_tasks
-from bua_jax.events.anonymise import SLOT_HOURS, SPLIT_BY
 from bua_jax.events.schema import SLOTS_PER_DAY, Catalogue
 from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
-from bua_jax.interop.model_config import read_config
-from bua_jax.interop.tokenizer import load_tokenizer
 from bua_jax.methods.table import METHODS
-from bua_jax.models import quantization
-from bua_jax.models.encoders import KINDS, EncoderConfig
-from bua_jax.models.kernels.splash import check_splash
-from bua_jax.models.lora import TARGETS
-from bua_jax.models.presets import PRESETS
-from bua_jax.models.qwen2_config import ATTENTION, DTYPES, REMAT
-from bua_jax.parallel.sharding import make_mesh, parse_mesh
-from bua_jax.training.dialogues import UNITS
-from bua_jax.training.losses import LOSSES
+from bua_jax.parallel.shape import parse_mesh
 from bua_jax.training.stage_table import STAGE_TABLE
 
 # ------------------------------------------------------------------------------ fields by themselves
@@ -81,9 +65,9 @@ _STAGE: dict[str, Legal] = {
     "warmup_share": SHARE,
     "weight_decay": WEIGHT,
     "clip_norm": Real(0, above=True),
-    "loss": OneOf(LOSSES),
+    "loss": OneOf(keys_of("training.losses", "LOSSES")),
     "task_weights": Flag(),
-    "task_weight_unit": OneOf(UNITS),
+    "task_weight_unit": OneOf(keys_of("training.dialogues", "UNITS")),
     "task_weight_alpha": Real(),
     "task_weight_decay": SHARE,
     "task_weight_floor": SHARE,
@@ -99,8 +83,8 @@ LEGAL: dict[str, Legal] = {
     **{f"{stage}.{field}": legal for stage in STAGES for field, legal in _STAGE.items()},
     # -- how, not what
     "execution.mesh": Read(parse_mesh, str),
-    "execution.attention": OneOf(("auto", *ATTENTION)),
-    "execution.remat": OneOf(("none", *REMAT)),
+    "execution.attention": OneOf(("auto", *keys_of("models.qwen2_config", "ATTENTION"))),
+    "execution.remat": OneOf(("none", *keys_of("models.qwen2_config", "REMAT"))),
     "execution.merge_adapter": Flag(),
     "execution.feed_workers": Whole(0),
     "execution.decode_batch": Whole(1),
@@ -137,7 +121,7 @@ LEGAL: dict[str, Legal] = {
     "windows.test": Whole(0),
     "windows.generation_test": Whole(0),
     # -- encoder
-    "encoder.kind": OneOf(KINDS),
+    "encoder.kind": OneOf(keys_of("models.encoders", "KINDS")),
     "encoder.dim": Whole(1),
     "encoder.num_layers": Whole(1),
     "encoder.num_heads": Whole(1),
@@ -159,10 +143,10 @@ LEGAL: dict[str, Legal] = {
     "dialogues.reflect_validation": Whole(1),
     "dialogues.reflect_share": SOME,
     # -- language model
-    "model.name": OneOf(PRESETS),
+    "model.name": OneOf(keys_of("models.presets", "PRESETS")),
     "model.path": Text(),
-    "model.dtype": OneOf(DTYPES),
-    "model.base_quantization": OneOf(quantization.MODES),
+    "model.dtype": OneOf(keys_of("models.qwen2_config", "DTYPES")),
+    "model.base_quantization": OneOf(keys_of("models.quantization", "MODES")),
     "model.soft_tokens": OneOf(SOFT_TOKENS),
     "model.recall": Whole(0),
     "model.drill": Text(),
@@ -170,7 +154,7 @@ LEGAL: dict[str, Legal] = {
     "model.adapter": Text(),
     "model.lora_rank": Whole(1),
     "model.lora_alpha": Real(0, above=True),
-    "model.lora_targets": SomeOf(TARGETS),
+    "model.lora_targets": SomeOf(keys_of("models.lora", "TARGETS")),
     "model.train_label_tokens": Flag(),
     # -- methods: beside each of them
     **{
@@ -180,9 +164,9 @@ LEGAL: dict[str, Legal] = {
     },
     # -- answers and what is made of them
     "decoding.max_new_tokens": Whole(1),
-    "decoding.cache_dtype": OneOf(CACHE_TYPES),
+    "decoding.cache_dtype": OneOf(keys_of("decoding.cache", "CACHE_TYPES")),
     "decoding.refine": Flag(),
-    "decoding.decode": OneOf(DECODE),
+    "decoding.decode": OneOf(keys_of("decoding.rounds", "DECODE")),
     "decoding.temperature": WEIGHT,
     "decoding.top_p": SOME,
     "decoding.constrained": Flag(),
@@ -191,8 +175,8 @@ LEGAL: dict[str, Legal] = {
     "report.examples": Whole(0),
     # -- a file that is to be shown to others
     "anonymise.date_shift": Flag(),
-    "anonymise.slot_hours": OneOf(SLOT_HOURS),
-    "anonymise.split_by": OneOf(SPLIT_BY),
+    "anonymise.slot_hours": OneOf(keys_of("events.anonymise", "SLOT_HOURS")),
+    "anonymise.split_by": OneOf(keys_of("events.anonymise", "SPLIT_BY")),
 }
 """By field; a field that ends in * stands for all of its part. `step` names an entry of `chain.STEPS`."""
 
@@ -275,6 +259,8 @@ def _check_windows(config: ConfigDict) -> None:
 
 def _check_encoders(config: ConfigDict) -> None:
     """Heads share the width of a state."""
+    from bua_jax.models.encoders import EncoderConfig
+
     encoder = config.encoder
     sizes = (
         ("encoder.dim", encoder.kind, encoder.dim),
@@ -336,11 +322,19 @@ def _check_data(config: ConfigDict) -> None:
 
 def check_devices(config: ConfigDict) -> None:
     """Raises `ConfigError` for a mesh of more devices than there are."""
+    from bua_jax.parallel.sharding import make_mesh
+
     make_mesh(config.execution.mesh)
 
 
 def check_machine(config: ConfigDict) -> None:
     """Raises `ConfigError` for devices that are not there, or that lack the attention."""
+    import jax
+
+    from bua_jax.alignment.parts import training_attention
+    from bua_jax.models.kernels.splash import check_splash
+    from bua_jax.models.presets import PRESETS
+
     check_devices(config)
     how, platform = config.execution, jax.devices()[0].platform
     if how.attention == "splash":
@@ -361,6 +355,10 @@ def check_model(config: ConfigDict) -> Tokenizer:
 
     Raises `ConfigError` and `CheckpointError` where the base or the adapter to start from is not there.
     """
+    from bua_jax.alignment.bases import base_folder
+    from bua_jax.interop.model_config import read_config
+    from bua_jax.interop.tokenizer import load_tokenizer
+
     if config.adapter and not Path(config.adapter).is_dir():
         raise ConfigError(
             f"config.model.adapter={config.adapter!r} is no folder; give that of a PEFT adapter, or "

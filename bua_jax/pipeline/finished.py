@@ -1,6 +1,5 @@
 """The trained model of a finished run."""
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from bua_jax.alignment.parts import TRAINED, assemble, with_trained
 from bua_jax.basics import config as configs
 from bua_jax.basics import files
 from bua_jax.basics.errors import ConfigError, DataError, MismatchError
+from bua_jax.basics.hints import no_run
 from bua_jax.events.histories import People, people_of_events, read_histories
 from bua_jax.events.schema import Catalogue, EventStore
 from bua_jax.events.spec import DataSpec
@@ -28,12 +28,7 @@ def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
     Raises `MismatchError` if the folder holds no finished stage, `DataError` if its record is damaged.
     """
     if not folder.is_dir():
-        beside = [
-            p.name for p in folder.parent.glob("*/") if (p / "stage2" / "record.json").is_file()
-        ]
-        near = difflib.get_close_matches(folder.name, beside, n=1, cutoff=0.5)
-        hint = f" Did you mean {folder.parent / near[0]}?" if near else ""
-        raise MismatchError(f"There is no folder {folder}, expected that of a trained run.{hint}")
+        raise no_run(folder)
     done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
     if not done:
         raise MismatchError(

@@ -4,13 +4,15 @@ Nothing is predicted or scored here, so that how results are shown is no part of
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from bua_jax.basics import files
+from bua_jax.basics.config import settings
 from bua_jax.basics.console import out
 from bua_jax.evaluation import plots, tables
 from bua_jax.evaluation.prediction import calibration
@@ -24,7 +26,7 @@ from bua_jax.pipeline.evaluate import METRICS, days_of, said_of
 from bua_jax.pipeline.steps import EXECUTION, Run, read_record, recorded
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training.stage_table import STAGE_TABLE
-from bua_jax.training.writers import read_scalars
+from bua_jax.training.writers import read_scalars, write_run
 
 _UNCALIBRATED = ("zero_shot",)  # whose reliability is not drawn
 
@@ -102,6 +104,9 @@ def report_results(run: Run) -> None:
     counted = f"{tables.scope(row)}, {days} generated days. Percent; log-loss in nats."
     if not run.places:
         files.write_json(run.workdir / METRICS, scored)
+    assert isinstance(run.config, ConfigDict)
+    flat = settings(run.config, sorted(run.config))
+    write_run(_shown(run) / "tensorboard", flat, final_metrics(scored))
     write_report(
         _shown(run) / "report.html",
         Report(
@@ -113,6 +118,22 @@ def report_results(run: Run) -> None:
             scored["signature"],
         ),
     )
+
+
+def final_metrics(scored: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a finished evaluation under one name each: `prediction/METRIC` of the row that is shown
+    first, `prediction/METHOD/METRIC`, `generation/METHOD/FIELD/METRIC`."""
+    prediction, days = scored["prediction"], scored["generation"]
+    rows = {f"prediction/{method}": row for method, row in prediction.items()}
+    if prediction:
+        rows["prediction"] = prediction[main_row(prediction)]
+    rows |= {f"generation/{m}/{f}": row for m, fields in days.items() for f, row in fields.items()}
+    return {
+        f"{name}/{metric}": float(value)
+        for name, row in rows.items()
+        for metric, value in row.items()
+        if isinstance(value, int | float)
+    }
 
 
 def samples(

@@ -14,7 +14,7 @@ from bua_jax.alignment.parts import TRAINED, Parts, assemble, save_trained, with
 from bua_jax.alignment.warm_start import warm_start, word_targets
 from bua_jax.basics import begun
 from bua_jax.basics.config import Settings
-from bua_jax.basics.console import notice
+from bua_jax.basics.console import notice, waiting
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import sample_windows, window_arrays
@@ -106,7 +106,8 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         parts = with_trained(parts, run.file(before, TRAINED))
         earlier = result_of(run, before)["all_dialogues"]
     elif _starts_cold(run):
-        parts = _warm(run, parts, store)
+        with waiting("projector: fitting it to the words of events"):
+            parts = _warm(run, parts, store)
     names = stage_parts(run.config, stage)
     if not names:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")

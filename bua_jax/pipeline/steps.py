@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from bua_jax.basics import begun, files
 from bua_jax.basics.claims import claimed
 from bua_jax.basics.config import Settings, View, nested, plain, settings
-from bua_jax.basics.console import notice
+from bua_jax.basics.console import LATE, notice, waiting
 from bua_jax.basics.environment import hardware, versions
 from bua_jax.basics.errors import (
     ConfigError,
@@ -332,7 +332,8 @@ def _build_claimed(run: Run, step: Step) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         goes = begun.note(folder, go)
         (folder / RECORD).unlink(missing_ok=True)  # of what it was before
-    result = step.build(step.run(run))
+    with waiting(step.name, LATE):
+        result = step.build(step.run(run))
     if not processes.is_first():
         _wait_for(run, step)
         return

@@ -3,14 +3,14 @@
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from clu import profiler
 
-from bua_jax.basics.console import bar, notice
+from bua_jax.basics.console import bar, first_waited, notice
 from bua_jax.basics.errors import BuaError, CheckpointError, Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.parallel import processes, sharding
@@ -141,7 +141,7 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     # -- compiled functions, each for one shape: the first call compiles, all others run
     everywhere = sharding.replicated(mesh)
     one_step = make_step(problem, optimizer, settings.microbatches)
-    run_step = jax.jit(one_step, donate_argnums=(0, 3), out_shardings=(placement, everywhere))
+    run_step = _compiled(one_step, (placement, everywhere), problem.name)
     losses_of, rate = problem.validation(mesh), schedule(settings.optimizer, steps)
 
     # -- steps: the host waits for the device only to log, validate or save
@@ -202,6 +202,12 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     # -- the best model by validation loss
     trained = best.restored(state.trainable, identity)
     return trained, {"best_step": best.step, "validation_loss": best.loss, "steps": step}
+
+
+def _compiled(one_step: Callable[..., Any], places: Any, name: str) -> Callable[..., Any]:
+    """A step in one program. Its first call compiles it in seconds to minutes, which is said."""
+    jitted = jax.jit(one_step, donate_argnums=(0, 3), out_shardings=places)
+    return first_waited(jitted, f"{name}: compiling")
 
 
 def _asked(folder: Path | None) -> contextlib.AbstractContextManager[list[str]]:

@@ -5,10 +5,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from bua_jax.basics import files
 from bua_jax.basics.console import notice
@@ -47,8 +47,10 @@ class _Board:
         self._events.write_event(Event(wall_time=time.time(), step=start + 1, session_log=restart))
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        for name, value in scalars.items():
-            summary = self._scalar(name, value)
+        self.write_summaries([self._scalar(n, v) for n, v in scalars.items()], step)
+
+    def write_summaries(self, summaries: Iterable[Any], step: int = 0) -> None:
+        for summary in summaries:
             self._events.write_event(self._event(wall_time=time.time(), step=step, summary=summary))
         self._events.flush()
 
@@ -117,6 +119,28 @@ class MetricWriter:
         except WriteError:
             if error is None:  # or else that one says why
                 raise
+
+
+def write_run(folder: Path, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """TensorBoard's view of a finished run (its tab HPARAMS, and the metrics as scalars), in place of an
+    earlier one.
+
+    settings: flat; what is neither text, number nor bool is shown as text. Raises `WriteError`.
+    """
+    with _without_torch():
+        from tensorboardX.summary import hparams
+    finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    plain = (str, bool, int, float)
+    shown = {k: v if isinstance(v, plain) else json.dumps(v) for k, v in settings.items()}
+    try:
+        for path in folder.glob("events*"):
+            path.unlink()
+        board = _Board(folder, 0)
+        board.write_summaries(hparams(shown, finite))
+        board.write_scalars(0, finite)
+        board.close()
+    except OSError as error:
+        raise _full(str(folder), error) from error
 
 
 def _full(path: str, error: OSError) -> WriteError:

@@ -1,9 +1,23 @@
 """What comes from data, paths and models is printed as it is: neither markup nor orders to a terminal."""
 
+import re
+import time
+
 import pytest
 from rich.table import Table
 
-from bua_jax.basics.console import bar, err, in_markdown, notice, out, run_verb, visible
+from bua_jax.basics import console
+from bua_jax.basics.console import (
+    bar,
+    err,
+    first_waited,
+    in_markdown,
+    notice,
+    out,
+    run_verb,
+    visible,
+    waiting,
+)
 from bua_jax.basics.errors import DataError
 
 HOSTILE = "[/red] [bold]a :smile: \x1b[31m\x07\x9b2J\u202eb"
@@ -43,3 +57,44 @@ def test_ordinary_text_stays_as_it_is() -> None:
 
 def test_a_label_is_one_cell_of_a_markdown_table() -> None:
     assert in_markdown("a|b\n<i> [x](y) $z$ e_f") == r"a\|b \<i\> \[x\](y) \$z\$ e\_f"
+
+
+def test_a_log_has_a_line_now_and_then(capsys, monkeypatch) -> None:
+    """Not one for each of thousands of steps, and some while the first of them takes long."""
+    monkeypatch.setattr(console, "EVERY", 0.1)
+    with bar() as display:
+        task = display.add_task("stage2 loss 2.345", total=5000)
+        time.sleep(0.5)
+        for _ in range(4000):
+            display.advance(task)
+        time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "stage2 loss 2.345: 0 of 5000"
+    assert re.fullmatch(r"stage2 loss 2.345: 4000 of 5000, [\d.]+ min left", lines[-1])
+    assert len(lines) < 100
+
+
+def test_a_step_speaks_where_nothing_in_it_does(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(console, "EVERY", 0.5)
+    with waiting("data", 1.0):  # later than what says more
+        for _ in range(12):
+            time.sleep(0.1)
+            notice("busy")
+        assert "data" not in capsys.readouterr().err
+        time.sleep(1.5)
+        assert re.fullmatch(r"data: [23] s so far\n", capsys.readouterr().err)
+        monkeypatch.setattr(err, "drawing", True)  # a bar
+        time.sleep(1.2)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_takes_long_is_said_and_what_does_not_is_not(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(console, "SOON", 0.1)
+    with waiting("quick"):
+        pass
+    call = first_waited(time.sleep, "compiling")
+    call(0.5)
+    call(0.5)
+    assert re.fullmatch(r"compiling: [01] s so far\n", capsys.readouterr().err)
+    with pytest.raises(ZeroDivisionError), waiting("broken"):
+        _ = 1 / 0

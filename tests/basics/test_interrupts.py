@@ -33,6 +33,8 @@ def test_ctrl_c_during_imports_is_no_traceback(after: str, message: str, tmp_pat
 
 def interrupted_after(module: str, folder: Path) -> tuple[int, str]:
     """(exit code, what was said) of a verb that gets SIGINT when the module has been imported."""
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "input").touch()  # or else it would be refused before jax is imported
     flags = [f"--{name}={folder / name}" for name in ("model", "input", "output")]
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "bua_jax.predict", *flags],

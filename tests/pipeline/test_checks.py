@@ -1,6 +1,8 @@
 """What a config may say: every field has legal values, and what is not legal is named before any step."""
 
+import importlib
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from ml_collections import ConfigDict
 
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError
-from bua_jax.basics.legal import Flag, OneOf, Read, Real, SomeOf, Text, Whole
+from bua_jax.basics.legal import Flag, OneOf, Read, Real, SomeOf, Text, Whole, keys_of
 from bua_jax.pipeline import checks
 from bua_jax.pipeline.chain import PURPOSES, show_outline, start
 
@@ -38,6 +40,18 @@ def test_every_field_has_legal_values_and_has_one_of_them(arg: str) -> None:
     unchecked = [n for n in names if checks.legal_of(n) is None]
     assert sorted({*unchecked} - {"step"}) == []
     checks.check(config, PURPOSES)
+
+
+def test_keys_read_from_sources_are_those_of_the_tables() -> None:
+    source = Path(checks.__file__).read_text(encoding="utf-8")
+    named = re.findall(r'keys_of\("([\w.]+)", "(\w+)"\)', source)
+    assert len(named) > 10
+    for module, table in named:
+        there = getattr(importlib.import_module(f"bua_jax.{module}"), table)
+        assert keys_of(module, table) == tuple(there), table
+    for table in ("stage", "Nothing"):  # no table, and none at all
+        with pytest.raises(LookupError, match=table):
+            keys_of("training.stage_table", table)
 
 
 def test_every_entry_is_of_a_field() -> None:

@@ -233,9 +233,9 @@ def test_fit_writes_a_config_once_and_says_what_it_stands_for(tmp_path: Path) ->
     ("flags", "said"),
     [
         ([], "--input is missing"),
-        (["no.csv"], "There is no file no.csv"),
-        (["no.csv", "--columns=user"], "'user' is not FIELD=COLUMN"),
-        (["no.csv", "--time_zone=Mars"], "'Mars'"),
+        (["no.csv"], "There is no file --input=no.csv"),
+        (["README.md", "--columns=user"], "'user' is not FIELD=COLUMN"),
+        (["README.md", "--time_zone=Mars"], "'Mars'"),
         (["a.csv", "b.csv"], "Unexpected argument"),
     ],
 )

@@ -23,7 +23,7 @@ import jaxlib
 from jax.ad_checkpoint import checkpoint_name
 
 from bua_jax.basics import files
-from bua_jax.basics.console import notice
+from bua_jax.basics.console import notice, waiting
 from bua_jax.basics.errors import WriteError
 
 _SOURCE = Path(__file__).with_suffix(".cc")
@@ -200,7 +200,8 @@ def _compile(compiler: str, library: Path) -> str:
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             built = Path(scratch) / library.name
             command = [compiler, *flags, include, str(_SOURCE), "-o", str(built)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            with waiting(f"compiling {_SOURCE.name}"):
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 return f"{compiler}: {done.stderr.strip()[-300:]}"
             built.replace(library)

@@ -1,0 +1,31 @@
+"""What somebody may have meant: the nearest folder of a run."""
+
+import difflib
+from pathlib import Path
+
+from bua_jax.basics.errors import MismatchError
+
+_RUN, _STEP = "run.json", "*/record.json"  # what a run's folder has: one of them
+
+
+def nearest_run(folder: Path, kind: str = "") -> str:
+    """` Did you mean FOLDER?` for a folder that is not there: of the runs in runs/ and beside it.
+
+    kind: a path in it that the folder meant must have, as a pattern; by default that of any run.
+    """
+    patterns = (kind,) if kind else (_RUN, _STEP)
+    there = {
+        path.name: str(path)
+        for place in (Path("runs"), folder.parent)  # of two of a name the one beside it
+        if place.is_dir()
+        for path in sorted(place.glob("*/"))
+        if any(any(path.glob(pattern)) for pattern in patterns)
+    }
+    near = difflib.get_close_matches(folder.name, there, n=1, cutoff=0.5)
+    return f" Did you mean {there[near[0]]}?" if near else ""
+
+
+def no_run(folder: Path) -> MismatchError:
+    """What is said of a folder of a trained run that is not there."""
+    hint = nearest_run(folder, "stage2/record.json")
+    return MismatchError(f"There is no folder {folder}, expected that of a trained run.{hint}")
