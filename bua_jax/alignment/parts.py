@@ -120,7 +120,9 @@ def assemble(
     variables = {
         "base": base.params,
         "encoder": encoder,
-        "projector": projector.init(projector_key, encoder_config.state_dim, table),
+        "projector": projector.init(
+            projector_key, encoder_config.state_dim, table, recall=config.recall > 0
+        ),
         "adapter": lora.init(adapter_key, lora_config, llm_config, table),
     }
     identity = {
