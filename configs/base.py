@@ -119,7 +119,7 @@ def _model(name: str) -> ConfigDict:
     config.dtype = "float32"  # of the frozen base: float32 on CPU, bfloat16 on accelerators
     config.base_quantization = "none"  # of the frozen projections: none, int8 or nf4
     config.soft_tokens = "sequence"  # sequence, item (Table 4), pooled, none or text
-    config.recall = 0  # last events whose soft tokens the final user turn repeats
+    config.recall = 0  # last events of which the final user turn has a second soft token
     config.drill = ""  # question that the prediction instruction begins with; empty = none
     config.warm_start = True  # fit a fresh projector to the words of events first
     config.adapter = ""  # PEFT folder to start from, with its projector if that lies beside

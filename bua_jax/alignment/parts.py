@@ -119,7 +119,9 @@ def assemble(
     projector_key, adapter_key = jax.random.split(jax.random.key(seed))
     table = base.params["embed_tokens"]["embedding"]
     with waiting("making projector and adapter"):  # of which some parts are compiled
-        fresh = projector.init(projector_key, encoder_config.state_dim, table)
+        fresh = projector.init(
+            projector_key, encoder_config.state_dim, table, recall=config.recall > 0
+        )
         adapter = lora.init(adapter_key, lora_config, llm_config, table)
     variables = {"base": base.params, "encoder": encoder, "projector": fresh, "adapter": adapter}
     identity = {

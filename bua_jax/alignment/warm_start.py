@@ -1,7 +1,8 @@
 """A fresh projector that starts near words: regression onto the language model's own embeddings.
 
 The target of an event's soft token is the embedding of its behaviour's words, of its time and place,
-and of the words of the behaviours that the frozen encoder expects next. All of it is a function of
+and of the words of the behaviours that the frozen encoder expects next; with `model.recall` the latter are
+the target of a second soft token. All of it is a function of
 the encoder's state, so nothing is revealed that Eq. 1's projector could not learn; it only starts
 where the frozen language model can already read. Minutes of stage 1 are saved that way.
 """
@@ -51,8 +52,13 @@ def word_targets(
     catalogue: Catalogue,
     fields: np.ndarray,
     logits: np.ndarray,
-) -> np.ndarray:
-    """What each soft token should resemble: fields int32[N, 4], logits float32[N, C] -> float32[N, H]."""
+    *,
+    recall: bool,
+) -> list[np.ndarray]:
+    """What soft tokens should resemble, float32[N, H]: fields int32[N, 4], logits float32[N, C].
+
+    recall: what is expected next is for a second soft token (the list's other array), else for the same.
+    """
     labels = _vectors(table, tokenizer, catalogue.behaviours)
     days = _vectors(table, tokenizer, [name[:3] for name in WEEKDAYS])
     clocks = [catalogue.clock(slot) for slot in range(catalogue.slots_per_day)]
@@ -61,9 +67,11 @@ def word_targets(
     expected = np.asarray(jax.nn.softmax(logits, axis=-1)) @ labels
     weekday, slot, place, behaviour = fields.T
     context = CONTEXT * (days[weekday] + times[slot] + places[place])
-    target = labels[behaviour] + context + EXPECTED * expected
-    scale = np.linalg.norm(table, axis=1).mean() / np.linalg.norm(target, axis=1).mean()
-    return (target * scale).astype(np.float32)
+    event = labels[behaviour] + context
+    found = [event, expected] if recall else [event + EXPECTED * expected]
+    size = np.linalg.norm(table, axis=1).mean()
+    scaled = [size / np.linalg.norm(target, axis=1).mean() * target for target in found]
+    return [target.astype(np.float32) for target in scaled]
 
 
 def warm_start(

@@ -29,6 +29,7 @@ from bua_jax.dialogue.prompts import (
     next_turn,
     num_placeholders,
     opening,
+    recalled,
 )
 from bua_jax.dialogue.text import parse_day, parse_day_lenient, parse_label
 from bua_jax.events.schema import Catalogue, History
@@ -84,7 +85,9 @@ Instruction = str | Callable[[dict[str, str], int], str]
 Rounds = Sequence[tuple[str, Instruction]]
 
 
-def _first_turn(decoder: Decoder, history: History, instruction: str) -> Turn:
+def _first_turn(
+    decoder: Decoder, history: History, instruction: str, *, final: bool = False
+) -> Turn:
     kind = decoder.model.soft_tokens
     n_soft = num_placeholders(len(history), kind)
     encoder: Any = decoder.model.encoder
@@ -95,18 +98,18 @@ def _first_turn(decoder: Decoder, history: History, instruction: str) -> Turn:
         )
     text = first_instruction(instruction, decoder.catalogue, history, kind)
     events = history.encoder_fields() if n_soft else None
-    return Turn(opening(decoder.tokenizer, n_soft, text), shown=range(n_soft), events=events)
+    shown = [*range(n_soft), *(recalled(n_soft, decoder.model.recall) if final else ())]
+    return Turn(opening(decoder.tokenizer, len(shown), text), shown=shown, events=events)
 
 
 def _final_turn(decoder: Decoder, history: History, instruction: str, *, first: bool) -> Turn:
-    """The final user turn; unless it is the first, it repeats the soft tokens of the last events."""
+    """The final user turn, which has second soft tokens of the last events."""
     if first:
-        return _first_turn(decoder, history, instruction)
+        return _first_turn(decoder, history, instruction, final=True)
     n_soft = num_placeholders(len(history), decoder.model.soft_tokens)
-    again = min(n_soft, decoder.model.recall)
-    events = history.encoder_fields() if again else None
-    tokens = next_turn(decoder.tokenizer, instruction, again)
-    return Turn(tokens, shown=range(n_soft - again, n_soft), events=events)
+    shown = recalled(n_soft, decoder.model.recall)
+    events = history.encoder_fields() if shown else None
+    return Turn(next_turn(decoder.tokenizer, instruction, len(shown)), shown=shown, events=events)
 
 
 def _joined(unread: Turn | None, turn: Turn) -> Turn:
@@ -171,7 +174,7 @@ def _slots(
         pairs = zip(histories, final, strict=True)
         total += max(len(_final_turn(decoder, h, text, first=False).tokens) for h, text in pairs)
     pairs = zip(histories, firsts, strict=True)
-    total += max(len(_first_turn(decoder, h, text).tokens) for h, text in pairs)
+    total += max(len(_first_turn(decoder, h, text, final=not rounds).tokens) for h, text in pairs)
     return -(-total // _BUCKET) * _BUCKET
 
 

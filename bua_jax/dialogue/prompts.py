@@ -1,6 +1,6 @@
 """Dialogues as tokens: ChatML, no system turn, soft-token placeholders in the first user turn.
 
-The final user turn may repeat those of the last events (`recall`), in the same brackets.
+The final user turn may have second ones of the last events (`recall`), in the same brackets.
 
     <|im_start|>user\\n<|behavior_start|><|behavior|>*L<|behavior_end|>{instruction}<|im_end|>\\n
     <|im_start|>assistant\\n{answer}<|im_end|>\\n<|im_start|>user\\n{next instruction}<|im_end|>\\n
@@ -60,7 +60,9 @@ class TokenRecord:
     tokens: np.ndarray  # int32[T]
     round_ids: np.ndarray  # int32[T], 1-based round on supervised tokens, else 0
     kinds: np.ndarray  # int32[T], round-kind id on supervised tokens, else 0
-    soft_index: np.ndarray  # int32[T], which soft token of the history a placeholder takes, else 0
+    soft_index: (
+        np.ndarray
+    )  # int32[T], of which event a placeholder is, -1 - event for its second one, else 0
     events: np.ndarray  # int32[L, 4], encoder fields; [0, 4] without soft tokens
     task: int  # 1-based task id
 
@@ -85,6 +87,11 @@ def first_instruction(
     if soft_tokens != "text":
         return instruction
     return f"{history_text(catalogue, history)}\n{instruction}"
+
+
+def recalled(n_soft: int, recall: int) -> list[int]:
+    """`soft_index` of the second soft tokens of the last `recall` of `n_soft` events: -1 - i for event i."""
+    return [-1 - i for i in range(max(0, n_soft - recall), n_soft)]
 
 
 def opening(tokenizer: Tokenizer, n_soft: int, instruction: str) -> list[int]:
@@ -127,22 +134,22 @@ def encode_dialogue(
     """Tokens of a dialogue; answers and the `<|im_end|>` that ends each are supervised.
 
     `soft_tokens` is sequence or item (a placeholder per event), pooled (one), none or text (none, and
-    the first instruction has the history already: `first_instruction`); `recall` is how many of them
-    the final user turn repeats, if it is not the first. Raises `ConfigError` for another kind.
+    the first instruction has the history already: `first_instruction`); `recall` is of how many of the
+    last events the final user turn has a second one (`models.projector`). Raises `ConfigError` for another
+    kind.
     """
     n_soft = num_placeholders(len(history), soft_tokens)
     tokens: list[int] = []
     round_ids: list[int] = []
     kinds: list[int] = []
     shown: list[int] = []
+    between = tokenizer.encode("\n")
     for number, turn in enumerate(dialogue.rounds, 1):
-        if number == 1:
-            count = n_soft
-            prompt = opening(tokenizer, count, turn.instruction)
-        else:
-            count = min(n_soft, recall) if turn.kind in FINAL else 0
-            prompt = next_turn(tokenizer, turn.instruction, count)
-        shown += range(n_soft - count, n_soft)
+        in_turn = [*range(n_soft)] if number == 1 else []
+        in_turn += recalled(n_soft, recall) if turn.kind in FINAL else []
+        prompt = opening(tokenizer, len(in_turn), turn.instruction)
+        prompt = prompt if number == 1 else [*between, *prompt]
+        shown += in_turn
         label = turn.kind == "prediction"
         said = label_tokens(tokenizer, turn.answer) if label else tokenizer.encode(turn.answer)
         answer = [*said, tokenizer.im_end]

@@ -39,11 +39,16 @@ def _to_batch(row: dict[str, Any]) -> Batch:
         "round_ids": row["round_ids"],
         "kinds": row["kinds"],
         "tasks": row["tasks"],
-        "soft_index": (row["soft_index"] + first_event).astype(np.int32),
+        "soft_index": _moved(row["soft_index"], first_event),
         "events": row["events"],
         "event_segments": events_of,
         "event_positions": row["events_positions"],
     }
+
+
+def _moved(soft_index: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Indices of events, those of second soft tokens (-1 - event) too, `by` events further, int32[T]."""
+    return np.where(soft_index < 0, soft_index - by, soft_index + by).astype(np.int32)
 
 
 def _joined(row: Batch) -> np.ndarray:

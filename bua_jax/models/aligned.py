@@ -29,10 +29,9 @@ class Aligned:
     `soft_tokens`: "sequence" = one per event from the encoder's penultimate states (Eq. 1), "item" =
     from its non-contextual embeddings (Table 4), "pooled" = one per history (its last state), "none" and
     "text" (the history in words) have none, and may have no encoder. `soft_id` is the token id whose
-    positions they fill; `recall` says for how many of the last events the final user turn of several
-    repeats them. `merge_adapter`: training multiplies the adapter into the base's kernels once per
-    step instead of beside each of them; same maths, fewer
-    skinny products.
+    positions they fill; `recall` says of how many of the last events the final user turn has a second
+    one, by a projection of its own. `merge_adapter`: training multiplies the adapter into the base's
+    kernels once per step instead of beside each of them; same maths, fewer skinny products.
     """
 
     llm: Qwen2
@@ -64,7 +63,10 @@ def soft_token_vectors(
     segments: jax.Array,
     positions: jax.Array,
 ) -> jax.Array:
-    """Projected events float32[B, S, H]; in "pooled" mode all of a segment are its last one's."""
+    """Projected events float32[B, S, H]; in "pooled" mode all of a segment are its last one's.
+
+    With `recall` their second projections follow: [B, 2 S, H].
+    """
     assert model.encoder is not None
     output = encode_events(model.encoder, variables["encoder"], events, segments, positions)
     states = output.items if model.soft_tokens == "item" else output.states
@@ -74,16 +76,21 @@ def soft_token_vectors(
         ends = jnp.where(segments != following, jnp.arange(size), size - 1)
         last = jax.lax.cummin(ends, axis=1, reverse=True)
         states = jnp.take_along_axis(states, last[:, :, None], axis=1)
-    projected: Any = model.projector.apply({"params": variables["projector"]}, states)
-    return projected
+    params = variables["projector"]
+    views = [params, params["recalled"]] if model.recall else [params]
+    return jnp.concatenate([model.projector.apply({"params": p}, states) for p in views], axis=1)
 
 
 def insert_soft_tokens(
     model: Aligned, batch: Batch, embeddings: jax.Array, soft: jax.Array
 ) -> jax.Array:
-    """Puts soft[b, soft_index[b, t]] in the place of placeholder t: [B, T, H], soft [B, S, H]."""
+    """Puts the soft token of event soft_index[b, t] in the place of placeholder t: [B, T, H].
+
+    soft: of `soft_token_vectors`; an index -1 - event means that event's second one.
+    """
     is_soft = batch["tokens"] == model.soft_id
     index = jnp.where(is_soft, batch["soft_index"], 0)
+    index = jnp.where(index < 0, soft.shape[1] // 2 - 1 - index, index)
     vectors = jnp.take_along_axis(soft, index[:, :, None], axis=1).astype(embeddings.dtype)
     return jnp.where(is_soft[:, :, None], vectors, embeddings)
 

@@ -1,4 +1,9 @@
-"""The two-layer projector of Eq. 1: encoder states to the language model's input space."""
+"""The two-layer projector of Eq. 1: encoder states to the language model's input space.
+
+A state knows what happened and what may come next. With `model.recall` a second projector, "recalled" among
+the parameters of the first, makes soft tokens of the latter for the final user turn, so that a small base
+need not tell both apart in one vector.
+"""
 
 from typing import Any
 
@@ -19,11 +24,13 @@ class Projector(nn.Module):
         return nn.Dense(self.features, name="out")(x)
 
 
-def init(key: jax.Array, width: int, embedding: jax.Array) -> dict[str, Any]:
+def init(
+    key: jax.Array, width: int, embedding: jax.Array, *, recall: bool = False
+) -> dict[str, Any]:
     """Fresh parameters whose outputs have the mean norm of the token embeddings.
 
-    width: of the encoder's states; embedding: [V, H]. Soft tokens at another scale than the words
-    around them are ignored or drown them.
+    width: of the encoder's states; embedding: [V, H]. recall: with a second projector too. Soft tokens at
+    another scale than the words around them are ignored or drown them.
     """
     sample = jax.random.normal(key, (256, width))
     projector = Projector(embedding.shape[1])
@@ -35,4 +42,7 @@ def init(key: jax.Array, width: int, embedding: jax.Array) -> dict[str, Any]:
         "kernel": params["out"]["kernel"] * (target / jnp.mean(norms)),
         "bias": params["out"]["bias"],
     }
-    return {**params, "out": out}
+    if not recall:
+        return {**params, "out": out}
+    second = init(jax.random.fold_in(key, 1), width, embedding)
+    return {**params, "out": out, "recalled": second}

@@ -105,18 +105,25 @@ def _torch() -> tuple[Any, Any, Any]:
 
 
 def _torch_projector(torch: Any, params: Mapping[str, Any], states: Any) -> tuple[Any, Any]:
-    """(projected states, parameters by our names): the projector written once more, in torch."""
+    """(projected states, parameters by our names): the projector written once more, in torch.
+
+    states [B, S, D] -> [B, S, H], or [B, 2 S, H] where there is a second projection.
+    """
     leaves = {
         name: torch.tensor(np.asarray(value), requires_grad=True)
         for name, value in huggingface.flatten(params).items()
     }
     functional = torch.nn.functional
-    x = functional.layer_norm(
-        states, states.shape[-1:], leaves["norm/scale"], leaves["norm/bias"], eps=1e-6
-    )
-    x = x @ leaves["hidden/kernel"] + leaves["hidden/bias"]
-    x = functional.gelu(x, approximate="tanh")
-    return x @ leaves["out/kernel"] + leaves["out/bias"], leaves
+
+    def project(view: str) -> Any:
+        norm = leaves[f"{view}norm/scale"], leaves[f"{view}norm/bias"]
+        x = functional.layer_norm(states, states.shape[-1:], *norm, eps=1e-6)
+        x = x @ leaves[f"{view}hidden/kernel"] + leaves[f"{view}hidden/bias"]
+        x = functional.gelu(x, approximate="tanh")
+        return x @ leaves[f"{view}out/kernel"] + leaves[f"{view}out/bias"]
+
+    views = ["", "recalled/"] if "recalled" in params else [""]
+    return torch.cat([project(view) for view in views], 1), leaves
 
 
 def _mean_losses(torch: Any, nll: Any, round_ids: np.ndarray) -> dict[str, Any]:
@@ -147,14 +154,14 @@ def theirs(parts: Parts, base: Path, batch: Arrays, states: np.ndarray | None) -
     embeddings = model.get_input_embeddings()(tokens)
     leaves: dict[str, Any] = {}
     if states is not None:
-        projected, leaves = _torch_projector(
-            torch, parts.variables["projector"], torch.tensor(states)
-        )
+        seen = torch.tensor(states)
         if parts.model.soft_tokens == "pooled":
             last = torch.tensor(batch["event_segments"]).sum(1) - 1
-            projected = projected[torch.arange(len(last)), last][:, None].expand_as(projected)
+            seen = seen[torch.arange(len(last)), last][:, None].expand_as(seen)
+        projected, leaves = _torch_projector(torch, parts.variables["projector"], seen)
         index = torch.tensor(batch["soft_index"]).long()[:, :, None]
         index = torch.where(tokens[:, :, None] == parts.model.soft_id, index, 0)
+        index = torch.where(index < 0, states.shape[1] - 1 - index, index)
         vectors = torch.gather(projected, 1, index.expand(-1, -1, projected.shape[-1]))
         embeddings = torch.where(tokens[:, :, None] == parts.model.soft_id, vectors, embeddings)
     out = model(

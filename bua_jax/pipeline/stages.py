@@ -212,17 +212,26 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
         store.catalogue,
         fields[real],
         np.asarray(output.logits)[real],
+        recall=parts.model.recall > 0,
     )
-    params, explained = warm_start(
-        parts.variables["projector"],
-        np.asarray(states)[real],
-        targets,
-        steps=settings.warm_steps,
-        batch=settings.warm_batch,
-        peak_lr=settings.warm_lr,
-    )
+    params = parts.variables["projector"]
+    fitted = [
+        warm_start(
+            view,
+            np.asarray(states)[real],
+            target,
+            steps=settings.warm_steps,
+            batch=settings.warm_batch,
+            peak_lr=settings.warm_lr,
+        )
+        for view, target in zip([params, params.get("recalled")], targets, strict=False)
+    ]
+    (first, explained), *second = fitted
     notice(f"projector: starts from words, {explained:.0%} of their variance explained")
-    return dataclasses.replace(parts, variables={**parts.variables, "projector": params})
+    for view, explained in second:
+        notice(f"second soft tokens: {explained:.0%} of what the encoder expects explained")
+        first = {**first, "recalled": view}
+    return dataclasses.replace(parts, variables={**parts.variables, "projector": first})
 
 
 def _kept(parts: Parts, trained: tuple[str, ...]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from bua_jax.alignment.parts import compose, lora_of
 from bua_jax.basics.errors import ConfigError
 from bua_jax.events.schema import Catalogue
 from bua_jax.feed.packing import PackingPlan
-from bua_jax.models import lora, quantization
+from bua_jax.models import lora, projector, quantization
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.kernels.splash import SMALLEST_BLOCK
 from bua_jax.models.presets import PRESETS
@@ -69,14 +69,14 @@ def abstract_model(
         key, ones = jax.random.key(0), jnp.ones((1, 4), jnp.int32)
         assert aligned.encoder is not None
         fields = jnp.ones((1, 4, 4), jnp.int32)
-        states = jnp.ones((1, encoder.state_dim))
         tokens = jnp.ones((1, SMALLEST_BLOCK), jnp.int32)  # a row that all attention takes
         base = aligned.llm.init(key, tokens)["params"]
+        table = base["embed_tokens"]["embedding"]
         return {
             "base": quantization.quantize(base, model.base_quantization),
             "encoder": aligned.encoder.init(key, fields, ones, ones)["params"],
-            "projector": aligned.projector.init(key, states)["params"],
-            "adapter": lora.init(key, adapter, llm, base["embed_tokens"]["embedding"]),
+            "projector": projector.init(key, encoder.state_dim, table, recall=aligned.recall > 0),
+            "adapter": lora.init(key, adapter, llm, table),
         }
 
     return aligned, jax.eval_shape(variables)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 def get_config(arg: str = "nano") -> ConfigDict:
     config = ConfigDict()
     # the prediction instruction begins with a question that nano was pretrained to answer
-    config.model = ConfigDict({"recall": 8, "drill": "What was last?"})
+    config.model = ConfigDict({"recall": 1, "drill": "What was last?"})
     config.execution = ConfigDict({"remat": "dots", "merge_adapter": True, "decode_batch": 64})
     config.encoder = ConfigDict({"dim": 32, "num_layers": 2, "num_heads": 4})
     config.encoder.update({"dropout": 0.2, "epochs": 20, "peak_lr": 2e-3})

@@ -45,7 +45,9 @@ class Bytes:
 VOCABULARY = [bytes([i]) for i in range(256)] + [None] * 6
 
 
-def decoder(batch: int, max_new_tokens: int = 12, soft_tokens: str = "sequence") -> Decoder:
+def decoder(
+    batch: int, max_new_tokens: int = 12, soft_tokens: str = "sequence", recall: int = 0
+) -> Decoder:
     """A random model of two layers whose adapter is not zero."""
     encoder_config = EncoderConfig("behavegpt", len(LABELS), 24, dim=4, num_layers=1, num_heads=2)
     encoder = build(encoder_config)
@@ -60,12 +62,16 @@ def decoder(batch: int, max_new_tokens: int = 12, soft_tokens: str = "sequence")
     base["embed_tokens"]["embedding"] = table
     adapter = lora.init(jax.random.key(1), LoraConfig(2, 4.0), CONFIG)
     adapter = jax.tree.map(lambda x: x + 0.05, adapter)
-    model = Aligned(llm, encoder, Projector(CONFIG.hidden_size), soft_tokens, Bytes().soft)
+    model = Aligned(
+        llm, encoder, Projector(CONFIG.hidden_size), soft_tokens, Bytes().soft, recall=recall
+    )
     variables = {
         "base": base,
         "adapter": adapter,
         "encoder": jax.jit(encoder.init)(jax.random.key(2), *example, positions)["params"],
-        "projector": projector.init(jax.random.key(3), encoder_config.state_dim, table),
+        "projector": projector.init(
+            jax.random.key(3), encoder_config.state_dim, table, recall=recall > 0
+        ),
     }
     return Decoder(model, variables, Bytes(), CATALOGUE, VOCABULARY, batch, max_new_tokens)
 
@@ -94,14 +100,17 @@ def whole_forward(model, variables, batch, positions):
 def recomputed(model, variables, tokens, events, shift: int = 0):
     """Logits of the whole token sequence in one forward, positions shifted after the soft tokens.
 
-    Placeholders beyond the number of events stand for the last events again. Padded at the end, which
+    Placeholders beyond the number of events are second ones of the last events. Padded at the end, which
     no earlier token attends to, so that it compiles once.
     """
     length, slots = -(-len(tokens) // 256) * 256, 64
     placeholders = np.flatnonzero(np.asarray(tokens) == model.soft_id)
     again = len(placeholders) - len(events)
     soft_index = np.zeros(length, np.int32)
-    soft_index[placeholders] = [*range(len(events)), *range(len(events) - again, len(events))]
+    soft_index[placeholders] = [
+        *range(len(events)),
+        *(-1 - i for i in range(len(events) - again, len(events))),
+    ]
     ids, fields = np.zeros(length, np.int32), np.zeros((slots, 4), np.int32)
     ids[: len(tokens)], fields[: len(events)] = tokens, events
     event = np.arange(slots)

@@ -90,10 +90,9 @@ def test_labels_scored_together_equal_each_alone():
         assert np.abs(expected - scores[row]).max() < 1e-4
 
 
-def test_the_final_turn_repeats_the_last_soft_tokens():
+def test_the_final_turn_has_second_soft_tokens():
     """Scores after two rounds equal those of one forward over the whole dialogue: 1e-4, as above."""
-    one = decoder(2)
-    one = dataclasses.replace(one, model=dataclasses.replace(one.model, recall=3))
+    one = decoder(2, recall=3)
     chosen, asked = [HISTORIES[0], HISTORIES[3]], [("key_behaviours", "Key?")]
     scores, texts = rounds.predict(one, chosen, asked, FINAL[:2])
     without, _ = rounds.predict(decoder(2), chosen, asked, FINAL[:2])

@@ -84,7 +84,7 @@ def test_decoding_sees_the_prompts_of_training(rounds):
     assert tokens == encode_dialogue(dialogue(rounds), SEEN, TOKENIZER).tokens.tolist()
 
 
-def test_the_final_turn_repeats_the_last_events():
+def test_the_final_turn_has_second_tokens_of_the_last_events():
     rounds = [Round("summary", "A?", "b"), Round("patterns", "C?", "d")]
     final = Round("prediction", "E?", "f")
     record = encode_dialogue(dialogue([*rounds, final]), SEEN, TOKENIZER, recall=3)
@@ -93,21 +93,21 @@ def test_the_final_turn_repeats_the_last_events():
     tokens += next_turn(TOKENIZER, "E?", 3) + [*TOKENIZER.encode(" f"), TOKENIZER.im_end]
     assert record.tokens.tolist() == tokens
     placeholders = record.tokens == TOKENIZER.soft
-    assert record.soft_index[placeholders].tolist() == [*range(12), 9, 10, 11]
+    assert record.soft_index[placeholders].tolist() == [*range(12), -10, -11, -12]
     assert not record.soft_index[~placeholders].any()
 
 
 @pytest.mark.parametrize(
     ("rounds", "mode", "recall", "expected"),
     [
-        ([Round("prediction", "E?", "f")], "sequence", 3, 12),  # it has all of them already
+        ([Round("prediction", "E?", "f")], "sequence", 3, 15),
         ([Round("summary", "A?", "b"), Round("patterns", "C?", "d")], "sequence", 3, 12),
         ([Round("summary", "A?", "b"), Round("generation", "E?", "f")], "sequence", 30, 24),
         ([Round("summary", "A?", "b"), Round("generation", "E?", "f")], "pooled", 3, 2),
         ([Round("summary", "A?", "b"), Round("generation", "E?", "f")], "none", 3, 0),
     ],
 )
-def test_what_is_repeated(rounds, mode, recall, expected):
+def test_how_many_there_are(rounds, mode, recall, expected):
     record = encode_dialogue(dialogue(rounds), SEEN, TOKENIZER, soft_tokens=mode, recall=recall)
     assert (record.tokens == TOKENIZER.soft).sum() == expected
 
