@@ -77,8 +77,11 @@ def soft_token_vectors(
         last = jax.lax.cummin(ends, axis=1, reverse=True)
         states = jnp.take_along_axis(states, last[:, :, None], axis=1)
     params = variables["projector"]
-    views = [params, params["recalled"]] if model.recall else [params]
-    return jnp.concatenate([model.projector.apply({"params": p}, states) for p in views], axis=1)
+    projected: Any = model.projector.apply({"params": params}, states)
+    if not model.recall:
+        return projected
+    second: Any = model.projector.apply({"params": params["recalled"]}, states)
+    return jnp.concatenate([projected, second], axis=1)
 
 
 def insert_soft_tokens(

@@ -70,6 +70,28 @@ def test_placeholders_are_the_events_of_their_index(kind):
     assert np.array_equal(embeddings[0, rest], plain[0, rest])
 
 
+@pytest.mark.parametrize("kind", ["sequence", "item", "pooled"])
+def test_second_tokens_are_of_a_projector_of_their_own(kind):
+    """Index -1 - event: the same state through the second projector; the first ones stay as they are."""
+    one, batch = decoder(1, soft_tokens=kind, recall=1), batch_of()
+    arguments = (batch["events"], batch["event_segments"], batch["event_positions"])
+    both = soft_token_vectors(one.model, one.variables, *arguments)
+    first = soft_token_vectors(
+        dataclasses.replace(one.model, recall=0), one.variables, *arguments
+    )
+    own = {**one.variables, "projector": one.variables["projector"]["recalled"]}
+    second = soft_token_vectors(dataclasses.replace(one.model, recall=0), own, *arguments)
+    count = first.shape[1]
+    assert np.array_equal(both[:, :count], first)
+    assert np.array_equal(both[:, count:], second)
+    assert np.abs(first - second).max() > 1e-2
+    index = batch["soft_index"].at[0, 16].set(-1 - 8)  # the second dialogue's last event
+    embeddings = input_embeddings(one.model, one.variables, {**batch, "soft_index": index})
+    assert batch["tokens"][0, 16] == Bytes().soft
+    assert np.allclose(embeddings[0, 16], second[0, 8], atol=1e-6)
+    assert np.allclose(embeddings[0, 15], first[0, 7], atol=1e-6)
+
+
 def test_pooled_tokens_are_the_last_states_of_the_segments():
     sequence, pooled = decoder(1), decoder(1, soft_tokens="pooled")
     batch = batch_of()
