@@ -296,7 +296,7 @@ def test_the_notebook_runs_on_the_workdir(quickstart: Path, monkeypatch) -> None
             "--config.stages=(2,)",
             "--config.model.soft_tokens=item",
             "--config.stage2.loss=token_mean",
-            "--config.stage2.task_weights=True",
+            "--config.stage2.balancer=appendix_k",
             "--config.dialogues.target_time_revealed=True",
         ),
         ("--config.stages=(1, 2)", "--config.model.soft_tokens=none"),

@@ -35,7 +35,8 @@ from bua_jax.models.lora import TARGETS
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2_config import ATTENTION, DTYPES, REMAT
 from bua_jax.parallel.sharding import make_mesh, parse_mesh
-from bua_jax.training.dialogues import UNITS
+from bua_jax.training.balancers import table
+from bua_jax.training.dialogues import UNITS, kind_weights
 from bua_jax.training.losses import LOSSES
 from bua_jax.training.stage_table import STAGE_TABLE
 
@@ -82,11 +83,10 @@ _STAGE: dict[str, Legal] = {
     "weight_decay": WEIGHT,
     "clip_norm": Real(0, above=True),
     "loss": OneOf(LOSSES),
-    "task_weights": Flag(),
-    "task_weight_unit": OneOf(UNITS),
-    "task_weight_alpha": Real(),
-    "task_weight_decay": SHARE,
-    "task_weight_floor": SHARE,
+    "length_beta": Real(-2, 2),
+    "kind_weights": Read(kind_weights, str),
+    "balancer": Read(table.check, str),
+    "balancer_unit": OneOf(UNITS),
     "evaluations": Whole(1),
     "checkpoints": Whole(1),
     "max_steps": Whole(0),
