@@ -170,9 +170,8 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     Resumes from the newest checkpoint in folder/checkpoints, which must be of the same `identity`: N steps
     equal k steps, a kill, and N - k steps, bit for bit on CPU with as many feed workers; with another
     number the epoch of the data starts anew. Metrics go to folder/metrics.jsonl and folder/tensorboard;
-    without a folder nothing is written, and a run that is cut is lost.
-    Signals to stop save and raise `Interrupted`; what `check_sane` finds raises
-    `TrainingStopped` before anything of it is saved.
+    without a folder nothing is written, and a run that is cut is lost. Signals to stop save and raise
+    `Interrupted`; what must not go on raises `TrainingStopped` before anything of it is saved.
     """
     # -- state: what is trained, and where the run stands
     trainable, frozen = partition(variables, parts)
@@ -231,8 +230,7 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
                     problem, host, rate(step - 1), time.monotonic() - begin, waiting
                 )
                 writer.write_scalars(step, scalars)
-                loss = f"loss {scalars[f'train/{problem.objective}']:.3f}"
-                display.update(task, description=f"{problem.name} {loss}")
+                display.update(task, description=_described(problem, scalars))
                 sums = sharding.place(zero_sums(problem), everywhere)
 
             if validate:
@@ -258,6 +256,10 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     # -- the best model by validation loss
     trained = best.restored(state.trainable, identity)
     return trained, {"best_step": best.step, "validation_loss": best.loss, "steps": step}
+
+
+def _described(problem: Problem, scalars: Scalars) -> str:
+    return f"{problem.name} loss {scalars[f'train/{problem.objective}']:.3f}"
 
 
 def _look_at(problem: Problem, sums: Sums, step: int, told: set[str]) -> None:
