@@ -205,7 +205,7 @@ def test_dynamic_average_by_hand() -> None:
 def test_famo_by_hand() -> None:
     method, state = losses.famo(), losses.famo().init(2)
     weights, state = method.combine(np.array([2.0, 1.0]), None, state, None, None)
-    np.testing.assert_allclose(weights, [1 / 3, 2 / 3])  # z / l, normalised
+    np.testing.assert_allclose(weights, [2 / 3, 4 / 3])  # z / l, to the sum K
     state = method.after(np.array([1.0, 1.0]), state)  # the first fell by log 2
     # Adam's first step is the rate, against the sign of z (fell - z fell).
     np.testing.assert_allclose(state.logits, [-0.025, 0.025], rtol=1e-6)

@@ -12,7 +12,7 @@ from tests.support.balancing import NAMES, OWN, UNITS, Run, gradients
 ALL = [*NAMES, *OWN]
 GRAM = [name for name in ALL if Run(name).method.gram]
 DRAWS = {"rlw", "pcgrad", "gradvac"}  # whose answer depends on an order that is drawn
-SUM = ("rlw", "dwa", "gradnorm", "mgda", "fairgrad", "nash", "imtl_g")  # weights sum to K
+SUM = ("rlw", "dwa", "famo", "gradnorm", "mgda", "fairgrad", "nash", "imtl_g")  # weights sum to K
 HARMLESS = ("dualproj", "upgrad", "mgda", "cagrad:c=1", "cagrad:c=2", "nash", "fairgrad:gamma=3")
 LOSSES = np.array([2.0, 0.5, 1.0, 3.0, 0.1])
 

@@ -167,7 +167,7 @@ class Famo(NamedTuple):
 def famo(rate: float = 0.025, decay: float = 1e-3) -> Balancer:
     """Fast adaptive multitask optimization (Liu et al., 2306.03792): all losses fall at an equal rate.
 
-    z = softmax(logits), w = z / l / sum(z / l). After the step the logits of units whose log loss fell
+    z = softmax(logits), w = K z / l / sum(z / l). After the step the logits of units whose log loss fell
     more go down, by Adam with `rate` and weight decay `decay`: one forward pass more per step.
     """
 
@@ -177,7 +177,7 @@ def famo(rate: float = 0.025, decay: float = 1e-3) -> Balancer:
     def combine(losses: Any, gram: Any, state: Famo, rng: Any, validation: Any) -> Any:
         bounded = np.maximum(losses, FLOOR)
         part = softmax(state.logits) / bounded
-        return part / part.sum(), state._replace(losses=bounded)
+        return len(part) * part / part.sum(), state._replace(losses=bounded)
 
     def after(losses: np.ndarray, state: Famo) -> Famo:
         fell = np.log(state.losses) - np.log(np.maximum(losses, FLOOR))
