@@ -17,6 +17,7 @@ from bua_jax.training.problem import Sum, Terms
 from bua_jax.training.state import TrainState, create
 from bua_jax.training.step import make_step, zero_sums
 from bua_jax.training.weighting import Balancer
+from tests.support import tiny
 
 UNITS, SIZE, ROWS = 4, 6, 8
 RATE = 0.05
@@ -71,7 +72,8 @@ class Trainer:
         start = {"projector": {"x": jnp.linspace(-1, 1, SIZE)}}
         self.state: TrainState = create(self.problem, start, optimizer)
         self.sums = zero_sums(self.problem)
-        self._step = jax.jit(make_step(self.problem, optimizer, microbatches))
+        step = make_step(self.problem, optimizer, microbatches)
+        self._step = jax.jit(step, compiler_options=tiny.FAST)
 
     def step(self, given: Mapping[str, Any]) -> TrainState:
         self.state, self.sums = self._step(self.state, {}, given, self.sums)
