@@ -17,22 +17,11 @@ from bua_jax.training.weighting import Balancer
 from tests.support import toy
 from tests.support.balancing import NAMES, method
 from tests.support.helpers import on_eight_devices
+from tests.support.readme import tagged
 
-OWN = """
-'''Units weigh by a power of the inverse norm of their gradients.'''
-
-import numpy as np
-
-from bua_jax.training.weighting import Balancer
-
-
-def balancer(power=1.0):
-    def combine(losses, gram, state, rng, validation):
-        weights = np.diag(gram) ** (-power / 2)
-        return len(weights) * weights / weights.sum(), state
-
-    return Balancer(lambda count: (), combine, gram=True)
-"""
+(OWN,) = [
+    body for body in tagged("python", "long") if "def balancer(" in body
+]  # as the docs show it
 STATEFUL = [n for n in NAMES if jax.tree.leaves(method(n).init(2))]
 
 

@@ -1,13 +1,15 @@
 """Properties that every method of weighting keeps; each has a control that shows it could fail."""
 
-import itertools
+import inspect
 
 import jax
 import numpy as np
 import pytest
 
 from bua_jax.training.balancers import table
+from bua_jax.training.losses import LOSSES as LOSSES_THERE
 from tests.support.balancing import NAMES, OWN, UNITS, Run, gradients
+from tests.support.helpers import ROOT
 
 ALL = [*NAMES, *OWN]
 GRAM = [name for name in ALL if Run(name).method.gram]
@@ -188,4 +190,15 @@ def test_every_entry_is_walked() -> None:
     traced = [name for name, entry in table.BALANCERS.items() if entry.traced]
     assert traced == ["equal", "appendix_k"]
     assert len(NAMES) + len(traced) == len(table.BALANCERS)
-    assert len(list(itertools.chain(NAMES))) == 23
+    assert len(NAMES) == 23
+
+
+def test_the_page_names_every_one_with_its_defaults() -> None:
+    page = (ROOT / "docs" / "loss-weighting.md").read_text()
+    for name, entry in table.BALANCERS.items():
+        settings = inspect.signature(entry.build).parameters.values()
+        shown = ", ".join(f"`{s.name}` {s.default:g}" for s in settings)
+        assert f"| `{name}`{f' ({shown})' if shown else ''} |" in page
+        assert set(entry.legal) == {s.name for s in settings}
+    for name in LOSSES_THERE:
+        assert f"| `{name}`" in page

@@ -44,7 +44,7 @@ def gradient_of(
 
 @pytest.mark.parametrize(
     ("dtype", "loss"),
-    [("float32", "round_balanced"), ("float64", "round_balanced"), ("float64", "token_mean")],
+    [("float32", "round_balanced"), ("float64", "round_balanced"), ("float64", "kind_mean")],
 )
 def test_packing_padding_order_and_microbatches(dtype: str, loss: str) -> None:
     tokens = sum(int((r.round_ids > 0).sum()) for r in RECORDS)
