@@ -29,7 +29,7 @@ from bua_jax.pipeline.dialogues import load_dialogues
 from bua_jax.pipeline.steps import Run, plain, recorded, result_of
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training.balancers import table
-from bua_jax.training.dialogues import Dialogues, TrainSettings
+from bua_jax.training.dialogues import Dialogues, TrainSettings, as_good_as_untrained
 from bua_jax.training.events import segments_of
 from bua_jax.training.loop import fit
 from bua_jax.training.optimizer import (
@@ -166,6 +166,10 @@ def _say_plan(
         f"{plan.rows_per_batch} rows of {plan.row_length} tokens ({plan.fill:.0%} filled), "
         f"{settings.total_steps} steps"
     )
+    for kind, weight in as_good_as_untrained(settings.kind_weights).items():
+        notice(
+            f"{stage}: {kind} weighs {weight:g} by kind_weights, so it is as good as not trained"
+        )
     if on_mesh > _PADDED * plan.rows_per_batch:
         notice(
             f"{stage}: the mesh computes {on_mesh} rows a step, {on_mesh - plan.rows_per_batch} of them "

@@ -70,6 +70,13 @@ def kind_weights(text: str) -> np.ndarray:
     return weights
 
 
+def as_good_as_untrained(text: str) -> dict[str, float]:
+    """The kinds that static weights leave less than a thousandth of the largest, with their weights."""
+    weights = kind_weights(text)[1:]
+    small = weights < weights.max() / 1000
+    return {kind: float(w) for kind, w, s in zip(ROUND_KINDS, weights, small, strict=True) if s}
+
+
 def batch_losses(
     model: Aligned, variables: Mapping[str, Any], batch: Batch, plan: PackingPlan
 ) -> tuple[jax.Array, losses.DialogueLosses]:

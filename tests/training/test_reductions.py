@@ -9,7 +9,7 @@ import pytest
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.rounds import ROUND_KINDS, kind_id
 from bua_jax.training import losses
-from bua_jax.training.dialogues import kind_weights
+from bua_jax.training.dialogues import as_good_as_untrained, kind_weights
 
 KINDS = 4  # of the cases here
 
@@ -153,6 +153,11 @@ def test_kind_weights_of_a_config() -> None:
     assert weights[kind_id("prediction")] == 2
     assert (np.delete(weights, [kind_id("summary"), kind_id("prediction")]) == 1).all()
     assert (kind_weights("") == 1).all()
+    assert as_good_as_untrained("summary=0,patterns=0.01,prediction=11") == {
+        "summary": 0,
+        "patterns": 0.01,
+    }
+    assert as_good_as_untrained("patterns=0.01") == {}
     for text, said in [
         ("sumary=1", "'sumary' is none of the round kinds reconstruction, "),
         ("summary=-1", "summary='-1': expected a finite number from 0"),
