@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from bua_jax.basics.errors import ConfigError
+from bua_jax.dialogue.rounds import kind_id, task_id
+from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, loop
 from bua_jax.training.balancers import host, table
+from bua_jax.training.dialogues import Dialogues, TrainSettings
 from bua_jax.training.problem import GramSums, UnitSums
 from bua_jax.training.weighting import Balancer
-from tests.support import toy
+from tests.support import tiny, toy
 from tests.support.balancing import NAMES, method
 from tests.support.helpers import on_eight_devices
 from tests.support.readme import tagged
@@ -82,6 +85,23 @@ def test_validation_losses_are_seen_once() -> None:
     weights = np.asarray(trainer.state.weights)
     assert weights[0] > weights[1] > weights[2]  # who converges slower weighs more
     assert weights[3] == 1  # was never validated
+
+
+def test_the_loop_tells_validation_losses_to_who_asks() -> None:
+    def told(balancer: str, unit: str) -> np.ndarray:
+        settings = TrainSettings(balancer=balancer, balancer_unit=unit)
+        problem = Dialogues(tiny.model()[0], tiny.plan(tiny.records(4)), settings)
+        state = toy.Trainer("equal").state
+        measured = {"validation/kind/summary": 1.5, "validation/task/hobbies": 2.5}
+        mesh = sharding.make_mesh("1")
+        state = loop._validated(state, problem, measured, sharding.replicated(mesh))
+        return np.asarray(state.validation)
+
+    kinds, tasks = told("coba", "round"), told("coba", "task")
+    assert kinds[kind_id("summary")] == 1.5
+    assert tasks[task_id("hobbies")] == 2.5
+    assert np.isfinite(kinds).sum() == np.isfinite(tasks).sum() == 1
+    assert np.isnan(told("dwa", "round")).all()
 
 
 @pytest.mark.parametrize("name", ["rlw", "pcgrad", *STATEFUL])

@@ -9,7 +9,14 @@ import pytest
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.rounds import ROUND_KINDS, kind_id
 from bua_jax.training import losses
-from bua_jax.training.dialogues import as_good_as_untrained, kind_weights
+from bua_jax.training.dialogues import (
+    TrainSettings,
+    as_good_as_untrained,
+    counted,
+    kind_weights,
+    named,
+    statistics,
+)
 
 KINDS = 4  # of the cases here
 
@@ -167,3 +174,26 @@ def test_kind_weights_of_a_config() -> None:
     ]:
         with pytest.raises(ConfigError, match=said):
             kind_weights(text)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_what_is_minimised_is_what_is_logged(name: str) -> None:
+    """`validation/loss` of two batches is the loss of both as one; kinds are pooled over both."""
+    settings = TrainSettings(loss=name, length_beta=0.5, kind_weights="current_scene=9")
+    static = kind_weights(settings.kind_weights)
+
+    def sums_of(given):
+        nll, round_ids, segments, kinds = given
+        nll = np.nan_to_num(nll).astype(np.float32)
+        batch = {"round_ids": round_ids, "segments": segments, "kinds": kinds, "tokens": round_ids}
+        per_dialogue = losses.dialogue_losses(nll, round_ids, segments)
+        return statistics(nll, per_dialogue, counted(settings, batch), batch)
+
+    both = [np.concatenate(parts) for parts in zip(case(5), case(6), strict=True)]
+    added = jax.tree.map(
+        lambda a, b: np.asarray(a) + np.asarray(b), *map(sums_of, (case(5), case(6)))
+    )
+    found = named(added, "validation", settings)["validation/loss"]
+    expected = loss_of(both, name, beta=0.5, static=static)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found != pytest.approx(loss_of(both, name, beta=0.5), rel=1e-4)
