@@ -349,13 +349,12 @@ def test_a_key_holds_the_balancer_of_a_file(tmp_path: Path) -> None:
     config, mine = config_of(), tmp_path / "mine.py"
     mine.write_text("one\n")
     config.stage2.balancer = f"{mine}:power=2"
-    stage = STEPS["stage2"]
-    assert stage.sources(stage.view(config))["stage2.balancer"] == str(mine)
-    before = steps.source_hashes(stage, config)["stage2.balancer"]
+    before = steps.source_hashes(STEPS["stage2"], config)["stage2.balancer"]
+    assert before == files.sha256_of(mine)
     mine.write_text("other\n")
-    assert steps.source_hashes(stage, config)["stage2.balancer"] != before
+    assert steps.source_hashes(STEPS["stage2"], config)["stage2.balancer"] != before
     config.stage2.balancer = "cagrad:c=1"
-    assert "stage2.balancer" not in steps.source_hashes(stage, config)
+    assert "stage2.balancer" not in steps.source_hashes(STEPS["stage2"], config)
 
 
 def test_runs_in_one_folder_share_the_steps_of_equal_keys(tmp_path: Path) -> None:

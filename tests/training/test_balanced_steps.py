@@ -192,6 +192,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     [
         ("losses * np.nan", "weights that are not finite"),
         ("-losses", "gave negative weights"),
+        ("0 * losses", "gave weights that are all 0"),
         ("losses[:1]", r"gave weights of shape \(1,\), expected \(\d,\)"),
         ("1 / 0", "raised ZeroDivisionError"),
         ("losses.no_such_thing", "raised AttributeError"),

@@ -27,6 +27,8 @@ def _wrong(weights: np.ndarray, count: int, signed: bool) -> str:
         )
     if not np.isfinite(weights).all():
         return f"gave weights that are not finite: {weights.tolist()}"
+    if not weights.any():
+        return "gave weights that are all 0"
     if not signed and (weights < 0).any():
         return (
             f"gave negative weights: {weights.tolist()} (a method that means it says `signed=True`)"
@@ -46,7 +48,7 @@ def asked(
 
     losses: float[K], NaN of those that are not; their weight is NaN (it stays as it is), and their state
     stays. So do all where a loss or a product is infinite, which the loop stops for. Raises `ValueError`
-    for weights of another number, that are not finite, or negative without being `signed`.
+    for weights of another number, not finite, all 0, or negative without being `signed`.
     """
     here = _here(losses, gram, validation)
     weights = np.full(len(losses), np.nan)
