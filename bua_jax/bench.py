@@ -17,12 +17,12 @@ preset's name, with random weights. What is compared takes turns, so that other 
 types: how often float32 and bfloat16 choose the same token. labels: what scoring them costs. With `--model`
 it is full predictions of a trained run instead, beside transformers on the same weights.
 
-`train` has three parts; its weights are always random. peers: a LoRA step on random tokens, one dialogue per
+`train` has four parts; its weights are always random. peers: a LoRA step on random tokens, one dialogue per
 row, beside transformers + PEFT: plain (eager), with torch.compile (compiled), and with logits at supervised
 positions only (supervised, supervised_compiled); and beside tunix, in float32 and if google-tunix is
 installed (no extra of ours does that). Each is a process of its own, and the losses of the first steps must
 agree. packing: how full rows are, and stage-2 dialogues per second, packed and padded. remat: memory and time
-of each policy.
+of each policy. balancers: what weighing 2, 5 and 11 round kinds (of as many rows) costs a step.
 
 `events` runs simulated files through anonymise, data and dialogues, each size in a process of its own; sizes
 that `--output` holds are not measured again, and a plot is written beside it.

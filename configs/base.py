@@ -25,12 +25,11 @@ def _stage(peak_lr: float) -> ConfigDict:
     config.warmup_share = 0.03  # of the steps (Appendix G)
     config.weight_decay = 0.01  # AdamW, on matrices
     config.clip_norm = 1.0  # of the global gradient norm
-    config.loss = "round_balanced"  # round_balanced (Eq. 5) or token_mean (Eq. 4)
-    config.task_weights = False  # dynamic task weights of Appendix K
-    config.task_weight_unit = "task"  # task or round: what has a weight of its own
-    config.task_weight_alpha = 1.0  # exponent; as printed; the text's meaning if negative
-    config.task_weight_decay = 0.9  # EMA decay of the task losses
-    config.task_weight_floor = 0.05  # smallest r_i (EMA loss / initial loss)
+    config.loss = "round_balanced"  # Eq. 5, or another reduction (docs/loss-weighting.md)
+    config.length_beta = 1.0  # of the loss dialogue_family or batch_family: T_i^-beta per token
+    config.kind_weights = ""  # static, by round kind: "summary=0.5,prediction=2"; others 1
+    config.balancer = "equal"  # NAME, NAME:SETTING=VALUE,... or a .py file: dynamic weights
+    config.balancer_unit = "task"  # task or round (its kind): what the balancer weighs
     config.evaluations = 10  # validation passes, evenly spread over the run
     config.checkpoints = 10  # checkpoints, evenly spread over the run
     config.max_steps = 0  # stop early after that many optimizer steps; 0 = no limit

@@ -7,7 +7,10 @@ from absl import flags
 from bua_jax.basics.errors import ConfigError
 
 TASKS = ("base", "decode", "train", "events")
-PARTS = {"train": ("peers", "packing", "remat"), "decode": ("generate", "types", "labels")}
+PARTS = {
+    "train": ("peers", "packing", "remat", "balancers"),
+    "decode": ("generate", "types", "labels"),
+}
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "base",

@@ -79,10 +79,10 @@ class OurStep:
         return float(kinds.total.sum() / kinds.count.sum())
 
 
-def synthetic_batch(tokens: np.ndarray, supervised: int) -> dict[str, np.ndarray]:
+def synthetic_batch(tokens: np.ndarray, supervised: int, kinds: int) -> dict[str, np.ndarray]:
     """A batch as the feed gives: one dialogue per row of tokens int32[B, T], no soft tokens.
 
-    Its only answer is the last `supervised` tokens of each row.
+    Its only answer is the last `supervised` tokens of each row; rows are of so many round kinds in turn.
     """
     ones = np.ones_like(tokens)
     answer = ones * (np.arange(tokens.shape[1]) >= tokens.shape[1] - supervised)
@@ -91,14 +91,19 @@ def synthetic_batch(tokens: np.ndarray, supervised: int) -> dict[str, np.ndarray
         "segments": ones,
         "positions": np.arange(tokens.shape[1], dtype=np.int32) * ones,
         "round_ids": answer,
-        "kinds": answer,
+        "kinds": answer * (1 + np.arange(len(tokens), dtype=np.int32)[:, None] % kinds),
         "tasks": ones,
         "soft_index": 0 * ones,
     }
 
 
-def synthetic_step(job: Mapping[str, Any], remat: str) -> tuple[OurStep, dict[str, jax.Array]]:
-    """The step of a job (`train.our_job`) under a remat policy, and the batch that it trains on."""
+def synthetic_step(
+    job: Mapping[str, Any], remat: str, *, balancer: str = "equal", kinds: int = 1
+) -> tuple[OurStep, dict[str, jax.Array]]:
+    """The step of a job (`train.our_job`) under a remat policy, and the batch that it trains on.
+
+    balancer: of the round kinds, of which the batch has so many.
+    """
     folder = Path(job["folder"])
     config, base = huggingface.load(folder, job["dtype"])
     config = dataclasses.replace(config, remat=remat, attention=job["attention"])
@@ -122,9 +127,14 @@ def synthetic_step(job: Mapping[str, Any], remat: str) -> tuple[OurStep, dict[st
         weight_decay=job["weight_decay"],
         clip_norm=job["clip_norm"],
     )
-    settings = TrainSettings(microbatches=job["microbatches"], optimizer=optimizer)
+    settings = TrainSettings(
+        microbatches=job["microbatches"],
+        optimizer=optimizer,
+        balancer=balancer,
+        balancer_unit="round",
+    )
     step = OurStep(model, {"base": base, "adapter": adapter}, ("adapter",), plan, settings)
-    return step, step.place(synthetic_batch(tokens, job["supervised"]))
+    return step, step.place(synthetic_batch(tokens, job["supervised"], kinds))
 
 
 def matmul_rate(dtype: str) -> float:

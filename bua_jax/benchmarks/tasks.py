@@ -11,10 +11,12 @@ from rich.table import Table
 
 from bua_jax.basics import files
 from bua_jax.basics.console import notice, out
-from bua_jax.benchmarks import decode, packing, train
+from bua_jax.basics.errors import ConfigError
+from bua_jax.benchmarks import balancers, decode, packing, train
 from bua_jax.benchmarks.base import compare_base_types
 from bua_jax.benchmarks.events import STEPS, bench_events
 from bua_jax.benchmarks.flags import check_names, parts_of, whole
+from bua_jax.dialogue.rounds import ROUND_KINDS
 from bua_jax.evaluation.plots import growth
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2_config import REMAT
@@ -119,7 +121,7 @@ def measure_decode(folder: Path) -> dict[str, Any]:
 
 
 def measure_train() -> dict[str, Any]:
-    """A training step beside its peers, packed beside padded, and by remat policy."""
+    """A training step beside its peers, packed beside padded, by remat policy and by balancer."""
     parts = parts_of("train")
     peers = FLAGS.peers or [*train.PEERS]
     check_names("peers", peers, [*train.PEERS])
@@ -133,6 +135,10 @@ def measure_train() -> dict[str, Any]:
         remat=FLAGS.remat,
         merge_adapter=FLAGS.merge_adapter,
     )
+    if "balancers" in parts and shape.rows < 2:
+        raise ConfigError(
+            "--parts=balancers weighs round kinds, of which each row has one: --rows=2"
+        )
     config = shape.config
     what = f"{FLAGS.base or 'nano'} ({config.model.dtype})"
     batch = (
@@ -160,6 +166,11 @@ def measure_train() -> dict[str, Any]:
             policies = train.compare_remat(shape, Path(folder), FLAGS.repeats)
             _print(f"{what}: remat policies, {batch}", policies)
             found["remat_policies"] = policies
+        if "balancers" in parts:
+            kinds = [n for n in (2, 5, len(ROUND_KINDS)) if n <= shape.rows]
+            weighed = balancers.compare_balancers(shape, Path(folder), kinds, FLAGS.repeats)
+            _print(f"{what}: balancers of round kinds, {batch}", weighed)
+            found["balancers"] = weighed
     return found
 
 

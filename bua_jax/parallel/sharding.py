@@ -31,8 +31,8 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"adapter/layers/\w+/(o|down)_proj/b", P(None, None, "fsdp")),
     (r"adapter/rows|projector/.*", P()),
     (r"encoder/.*", P()),
-    (r"weighting/(ema|initial)", P()),
-    (r"weights|key", P()),  # of a train state
+    (r"weighting(/.*)?", P()),  # a balancer's state, K or K x K numbers
+    (r"weights|validation|key", P()),  # of a train state
 )
 
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from bua_jax.alignment.base_files import model_sources
 from bua_jax.basics import files
+from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice, out
 from bua_jax.basics.environment import PACKAGES, command, versions
 from bua_jax.basics.errors import ConfigError
@@ -186,6 +187,13 @@ def _built_by(module: str, name: str, *args: str) -> Callable[[Run], dict[str, A
     return build
 
 
+def _stage_sources(name: str, config: Settings) -> dict[str, str]:
+    """The files of the model, and that of the balancer where it is one of the user's own."""
+    file = config[name].balancer.partition(":")[0]
+    own = {f"{name}.balancer": file} if file.endswith(".py") else {}
+    return {**model_sources(config), **own}
+
+
 def _stage(name: str, about: str) -> Step:
     return Step(
         name,
@@ -195,7 +203,7 @@ def _stage(name: str, about: str) -> Step:
         _built_by("stages", "build_stage", name),
         lambda config: _stage_minutes(config, name),
         together=True,
-        sources=model_sources,
+        sources=lambda config: _stage_sources(name, config),
         files=("trained.safetensors",),
         numbers=("attention", "remat", "merge_adapter"),
     )

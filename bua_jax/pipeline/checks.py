@@ -54,6 +54,23 @@ RATE = Real(0, 1)  # of learning, per step
 WEIGHT = Real(0)
 STAGES = tuple(STAGE_TABLE)
 
+
+def _kind_weights(text: str) -> None:
+    """Where none are given, nothing is imported: see `keys_of`."""
+    if text:
+        from bua_jax.training.dialogues import kind_weights
+
+        kind_weights(text)
+
+
+def _balancer(text: str) -> None:
+    """A balancer by its name alone is known without importing what it computes."""
+    if text not in keys_of("training.balancers.table", "BALANCERS"):
+        from bua_jax.training.balancers import table
+
+        table.check(text)
+
+
 _STAGE: dict[str, Legal] = {
     "epochs": Real(0, 1e5, above=True),
     "batch_dialogues": Whole(1),
@@ -66,11 +83,10 @@ _STAGE: dict[str, Legal] = {
     "weight_decay": WEIGHT,
     "clip_norm": Real(0, above=True),
     "loss": OneOf(keys_of("training.losses", "LOSSES")),
-    "task_weights": Flag(),
-    "task_weight_unit": OneOf(keys_of("training.dialogues", "UNITS")),
-    "task_weight_alpha": Real(),
-    "task_weight_decay": SHARE,
-    "task_weight_floor": SHARE,
+    "length_beta": Real(-2, 2),
+    "kind_weights": Read(_kind_weights, str),
+    "balancer": Read(_balancer, str),
+    "balancer_unit": OneOf(keys_of("training.dialogues", "UNITS")),
     "evaluations": Whole(1),
     "checkpoints": Whole(1),
     "max_steps": Whole(0),

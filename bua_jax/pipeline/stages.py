@@ -28,7 +28,8 @@ from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues
 from bua_jax.pipeline.steps import Run, plain, recorded, result_of
 from bua_jax.pipeline.windows import load_set
-from bua_jax.training.dialogues import Dialogues, TrainSettings
+from bua_jax.training.balancers import table
+from bua_jax.training.dialogues import Dialogues, TrainSettings, as_good_as_untrained
 from bua_jax.training.events import segments_of
 from bua_jax.training.loop import fit
 from bua_jax.training.optimizer import (
@@ -66,11 +67,10 @@ def train_settings(run_config: Settings, stage: str, plan: PackingPlan) -> Train
         total_steps=total,
         evaluate_every=max(1, total // config.evaluations),
         checkpoint_every=max(1, total // config.checkpoints),
-        task_weights=config.task_weights,
-        task_weight_unit=config.task_weight_unit,
-        task_weight_alpha=config.task_weight_alpha,
-        task_weight_decay=config.task_weight_decay,
-        task_weight_floor=config.task_weight_floor,
+        length_beta=config.length_beta,
+        kind_weights=config.kind_weights,
+        balancer=config.balancer,
+        balancer_unit=config.balancer_unit,
         profile=run_config.execution.profile,
         seed=run_config.seed,
         optimizer=OptimizerSettings(**{k: v for k, v in config.items() if k in names}),
@@ -141,7 +141,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
             settings,
             run.folder(stage),
             mesh,
-            {"stage": stage, **parts.identity, "settings": plain(config)},
+            {"stage": stage, **parts.identity, "settings": _identity(config)},
         )
     count = len(records["train"])
     return {
@@ -153,6 +153,11 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     }
 
 
+def _identity(config: Any) -> Any:
+    """A stage's settings, and the hash of its balancer where that is a file."""
+    return {**plain(config), **table.identity(config.balancer)}
+
+
 def _say_plan(
     stage: str, dialogues: int, plan: PackingPlan, settings: TrainSettings, on_mesh: int
 ) -> None:
@@ -162,6 +167,10 @@ def _say_plan(
         f"{plan.rows_per_batch} rows of {plan.row_length} tokens ({plan.fill:.0%} filled), "
         f"{settings.total_steps} steps"
     )
+    for kind, weight in as_good_as_untrained(settings.kind_weights).items():
+        notice(
+            f"{stage}: {kind} weighs {weight:g} by kind_weights, so it is as good as not trained"
+        )
     if on_mesh > _PADDED * plan.rows_per_batch:
         notice(
             f"{stage}: the mesh computes {on_mesh} rows a step, {on_mesh - plan.rows_per_batch} of them "

@@ -237,6 +237,12 @@ class Events:
     def data(self) -> EventBatches:
         return EventBatches(self.store, self.settings, self.per_epoch)
 
+    def prepared(self, batch: Batch) -> Batch:
+        return batch
+
+    def validated(self, scalars: Scalars) -> np.ndarray:
+        return np.full(len(self.units), np.nan)
+
     def numerators(
         self, variables: Mapping[str, Any], batch: Batch, rows: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Terms]:

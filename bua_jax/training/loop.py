@@ -1,13 +1,16 @@
 """The one loop: steps, validation, logs, checkpoints, exact resume, of any problem."""
 
 import contextlib
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from clu import profiler
 
 from bua_jax.basics.console import bar, first_waited, notice
@@ -22,10 +25,13 @@ from bua_jax.training.optimizer import (
     print_trained,
     schedule,
 )
-from bua_jax.training.problem import LoopSettings, Problem, Scalars, Sums
-from bua_jax.training.state import create
+from bua_jax.training.problem import LoopSettings, Problem, Scalars, Sums, UnitSums
+from bua_jax.training.state import TrainState, create
 from bua_jax.training.step import make_step, zero_sums
+from bua_jax.training.weighting import Balancer
 from bua_jax.training.writers import MetricWriter
+
+_VANISHED = 1e-3  # share of the loss below which it is said that a unit's weight made it so
 
 
 class TrainingStopped(BuaError):
@@ -36,7 +42,7 @@ class TrainingStopped(BuaError):
 
 
 def train_scalars(
-    problem: Problem, sums: Sums, rate: float, seconds: float, waiting: float
+    problem: Problem, sums: Sums, rate: Any, seconds: float, waiting: float
 ) -> Scalars:
     """What is logged of the steps since the last log, which took `seconds`.
 
@@ -47,11 +53,59 @@ def train_scalars(
     items = getattr(sums.problem, problem.items).total
     return {
         **problem.scalars(sums.problem, "train"),
-        "train/learning_rate": rate,
+        **unit_scalars(problem.units, sums.units),
+        "train/learning_rate": float(rate),
         "train/grad_norm": float(step.grad_norm.total / step.steps.total),
         f"train/{problem.items}_per_second": float(items / max(seconds, 1e-9)),
         "train/input_share": waiting / max(seconds, 1e-9),
     }
+
+
+def unit_scalars(names: Sequence[str], sums: UnitSums) -> Scalars:
+    """What each unit that was there weighed, and its effective share of the loss and of the update.
+
+    Shares add up to 1. Of the update, a unit's is the part of its weighted gradient along it, so one that
+    conflicts with the others may be negative; with it come the gradients' norms and mean cosines.
+    """
+    seen = [i for i in range(len(names)) if sums.steps[i] > 0]
+    found = {}
+    for i in seen:
+        found[f"train/weight/{names[i]}"] = sums.weight[i] / sums.steps[i]
+        found[f"train/share/{names[i]}"] = sums.loss[i] / _whole(sums.loss)
+    if sums.gram is not None:
+        norm, pull, cosine, pairs = sums.gram
+        for i in seen:
+            found[f"train/gradient_share/{names[i]}"] = pull[i] / _whole(pull)
+            found[f"train/gradient_norm/{names[i]}"] = norm[i] / sums.steps[i]
+        for i, j in itertools.combinations(seen, 2):
+            if pairs[i, j] > 0:
+                found[f"train/cosine/{names[i]}/{names[j]}"] = cosine[i, j] / pairs[i, j]
+    return {name: float(value) for name, value in found.items()}
+
+
+def _whole(parts: Any) -> float:
+    return float(np.sum(parts)) or math.nan
+
+
+def vanished(names: Sequence[str], sums: UnitSums) -> dict[str, str]:
+    """Units that weights make as good as nothing, each with what is to be said of it."""
+    found = {}
+    for i, name in enumerate(names):
+        share, plain = sums.loss[i] / _whole(sums.loss), sums.plain[i] / _whole(sums.plain)
+        if sums.steps[i] > 0 and abs(share) < _VANISHED and abs(share) < plain / 10:
+            found[name] = (
+                f"{name} has {share:.2g} of the loss, {plain:.2g} if all weighed the same (its weight is "
+                f"{sums.weight[i] / sums.steps[i]:.2g}), so it is as good as not trained"
+            )
+    return found
+
+
+def check_faults(balancer: Balancer) -> None:
+    """Raises `TrainingStopped` for the first wrong answer of a method that weighs units."""
+    if balancer.faults:
+        raise TrainingStopped(
+            f"{balancer.faults[0]} Nothing of it is saved: mend it, remove the step's folder and run again."
+        )
 
 
 def check_sane(counts: Mapping[str, Any], step: int, advice: str = "") -> None:
@@ -116,9 +170,8 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     Resumes from the newest checkpoint in folder/checkpoints, which must be of the same `identity`: N steps
     equal k steps, a kill, and N - k steps, bit for bit on CPU with as many feed workers; with another
     number the epoch of the data starts anew. Metrics go to folder/metrics.jsonl and folder/tensorboard;
-    without a folder nothing is written, and a run that is cut is lost.
-    Signals to stop save and raise `Interrupted`; what `check_sane` finds raises
-    `TrainingStopped` before anything of it is saved.
+    without a folder nothing is written, and a run that is cut is lost. Signals to stop save and raise
+    `Interrupted`; what must not go on raises `TrainingStopped` before anything of it is saved.
     """
     # -- state: what is trained, and where the run stands
     trainable, frozen = partition(variables, parts)
@@ -147,7 +200,7 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     # -- steps: the host waits for the device only to log, validate or save
     started = begin = time.monotonic()
     first, waiting, several = step, 0.0, sharding.several_processes(mesh)
-    sums = sharding.place(zero_sums(problem), everywhere)
+    sums, told = sharding.place(zero_sums(problem), everywhere), set[str]()
     with (
         MetricWriter(folder if processes.is_first() else None, start=step) as writer,
         contextlib.closing(Trace(folder, step + 3, settings.profile)) as trace,
@@ -172,16 +225,17 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
 
             if log:
                 host = jax.device_get(sums)
-                check_sane(host.step.compute(), step, problem.advice)
-                seconds = time.monotonic() - begin
-                scalars = train_scalars(problem, host, float(rate(step - 1)), seconds, waiting)
+                _look_at(problem, host, step, told)
+                scalars = train_scalars(
+                    problem, host, rate(step - 1), time.monotonic() - begin, waiting
+                )
                 writer.write_scalars(step, scalars)
-                loss = f"loss {scalars[f'train/{problem.objective}']:.3f}"
-                display.update(task, description=f"{problem.name} {loss}")
+                display.update(task, description=_described(problem, scalars))
                 sums = sharding.place(zero_sums(problem), everywhere)
 
             if validate:
                 measured = losses_of({**frozen, **state.trainable})
+                state = _validated(state, problem, measured, everywhere)
                 writer.write_scalars(step, measured)
                 total = measured[f"validation/{problem.objective}"]
                 left = (time.monotonic() - started) / (step - first) * (steps - step) / 60
@@ -208,6 +262,33 @@ def _compiled(one_step: Callable[..., Any], places: Any, name: str) -> Callable[
     """A step in one program. Its first call compiles it in seconds to minutes, which is said."""
     jitted = jax.jit(one_step, donate_argnums=(0, 3), out_shardings=places)
     return first_waited(jitted, f"{name}: compiling")
+
+
+def _described(problem: Problem, scalars: Scalars) -> str:
+    return f"{problem.name} loss {scalars[f'train/{problem.objective}']:.3f}"
+
+
+def _look_at(problem: Problem, sums: Sums, step: int, told: set[str]) -> None:
+    """Raises for what must not go on; says of units that are as good as not trained, once of each.
+
+    told: the names of those of which it was said; they are added here.
+    """
+    check_faults(problem.balancer)
+    check_sane(sums.step.compute(), step, problem.advice)
+    for name, said in vanished(problem.units, sums.units).items():
+        if name not in told:
+            notice(f"{problem.name}, step {step}: {said}.")
+        told.add(name)
+
+
+def _validated(
+    state: TrainState, problem: Problem, measured: Scalars, placement: Any
+) -> TrainState:
+    """The state with the units' validation losses, for a balancer that asks for them."""
+    if not problem.balancer.validated:
+        return state
+    own = jnp.asarray(problem.validated(measured), jnp.float32)
+    return state._replace(validation=sharding.place(own, placement))
 
 
 def _asked(folder: Path | None) -> contextlib.AbstractContextManager[list[str]]:

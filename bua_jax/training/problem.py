@@ -92,11 +92,33 @@ StepSums = metrics.Collection.create(
 """What is counted of the steps of every problem."""
 
 
+class UnitSums(NamedTuple):
+    """What K units did, summed over the steps in which each was there."""
+
+    steps: jax.Array  # float[K]: their number
+    weight: jax.Array  # float[K]
+    plain: jax.Array  # float[K]: parts of the loss as if all weighed 1
+    loss: jax.Array  # float[K]: parts of the loss as weighed; their sum is the loss's
+    gram: "GramSums | None"  # where the balancer asks for gradients
+
+
+class GramSums(NamedTuple):
+    """What K units' gradients did; they are of the units' parts of the loss."""
+
+    norm: jax.Array  # float[K]: of the gradients, before weights
+    pull: (
+        jax.Array
+    )  # float[K]: products of a weighted gradient with the update; add up to its square
+    cosine: jax.Array  # float[K, K]
+    pairs: jax.Array  # float[K, K]: steps in which both had a gradient
+
+
 class Sums(NamedTuple):
     """What is added up on the device between two logs."""
 
     step: metrics.Collection  # StepSums
     problem: metrics.Collection  # the problem's own
+    units: UnitSums
 
 
 # ---------------------------------------------------------------------------------------- problem
@@ -106,7 +128,10 @@ class Terms(NamedTuple):
     """What a problem says of a batch beside its loss; all of it adds up over microbatches."""
 
     denominator: jax.Array  # float[]: of its loss
-    units: jax.Array  # float[2, K]: numerators and denominators of the units' own losses
+    units: (
+        jax.Array
+    )  # float[2, K]: numerators and denominators of the units' own losses; the first add
+    # up to the loss's numerator where all weigh 1
     sums: metrics.Collection  # what is logged
 
 
@@ -159,6 +184,14 @@ class Problem(Protocol):
 
     def data(self) -> Data:
         """The batches, from their start."""
+        ...
+
+    def prepared(self, batch: Batch) -> Batch:
+        """The batch with what must be counted of the whole of it, before it is parted."""
+        ...
+
+    def validated(self, scalars: Scalars) -> np.ndarray:
+        """float[K]: the units' losses among what `validation` measured; NaN of those without one."""
         ...
 
     def numerators(

@@ -17,6 +17,9 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     weights: jax.Array  # float32[K]: what the units of the loss weigh in the next step
     weighting: Any  # the balancer's state
+    validation: (
+        jax.Array
+    )  # float32[K]: units' losses if it was just validated and the balancer asks; or NaN
     key: jax.Array  # uint32[2], of the next step's dropout and draws
 
 
@@ -34,5 +37,6 @@ def create(
         optimizer.init(trainable),
         jnp.ones(units),
         problem.balancer.init(units),
+        jnp.full(units, jnp.nan),
         jax.random.key_data(jax.random.key(seed)),
     )

@@ -2,13 +2,21 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from bua_jax.training.problem import Batch, Problem, StepSums, Sums, Terms
+from bua_jax.training.problem import (
+    Batch,
+    GramSums,
+    Problem,
+    StepSums,
+    Sums,
+    Terms,
+    UnitSums,
+)
 from bua_jax.training.state import TrainState
 from bua_jax.training.weighting import Balancer
 
@@ -42,12 +50,19 @@ def make_gradients(problem: Problem, microbatches: int):
         totals, pull, terms = jax.vjp(numerators, trainable, has_aux=True)
         if len(rows) == 1:
             return totals, list(pull(jnp.ones_like(totals))), terms
-        each = jax.lax.map(lambda one: pull(one)[0], jnp.eye(len(rows), dtype=totals.dtype))
+        counts = rows @ terms.units[1].astype(rows.dtype) > 0  # where not, the gradient is 0
+
+        def one(given: tuple[jax.Array, jax.Array]) -> Any:
+            row, there = given
+            zero = functools.partial(jax.tree.map, jnp.zeros_like, trainable)
+            return jax.lax.cond(there, lambda: pull(row)[0], zero)
+
+        each = jax.lax.map(one, (jnp.eye(len(rows), dtype=totals.dtype), counts))
         return totals, [jax.tree.map(lambda g, m=m: g[m], each) for m in range(len(rows))], terms
 
     def gradients(trainable, frozen, batch, rows, key) -> tuple[jax.Array, list[Any], Terms]:
         part = functools.partial(of_part, trainable, frozen, rows, key)
-        totals, grads, terms = accumulated(part, batch, microbatches)
+        totals, grads, terms = accumulated(part, problem.prepared(batch), microbatches)
         count = jnp.maximum(terms.denominator, 1)
         return totals / count, jax.tree.map(lambda g: g / count, grads), terms
 
@@ -59,9 +74,27 @@ def gram_matrix(gradients: Sequence[Any]) -> jax.Array:
 
     def of_leaf(*leaves: jax.Array) -> jax.Array:
         flat = jnp.stack([leaf.ravel() for leaf in leaves]).astype(jnp.float32)
-        return flat @ flat.T
+        return jnp.matmul(flat, flat.T, precision=jax.lax.Precision.HIGHEST)
 
     return functools.reduce(jnp.add, jax.tree.leaves(jax.tree.map(of_leaf, *gradients)))
+
+
+class Weighed(NamedTuple):
+    """A batch's gradient after its units are weighed, and what they weigh."""
+
+    loss: jax.Array  # float[]: as weighed
+    gradient: Any
+    terms: Terms
+    used: jax.Array  # float32[K]: weights of this gradient
+    weights: jax.Array  # float32[K]: those that the next step begins with
+    weighting: Any  # the balancer's state
+    gram: jax.Array | None  # float32[K, K]: products of the units' gradients, if it asks for them
+
+
+def own_losses(terms: Terms) -> jax.Array:
+    """float[K]: the units' losses, NaN of those that are not in the batch."""
+    total, number = terms.units
+    return jnp.where(number > 0, total / jnp.where(number > 0, number, 1), jnp.nan)
 
 
 def weigh(
@@ -69,8 +102,8 @@ def weigh(
     gradients: Callable[[jax.Array], tuple[jax.Array, list[Any], Terms]],
     state: TrainState,
     key: jax.Array,
-) -> tuple[jax.Array, Any, Terms, tuple[jax.Array, Any]]:
-    """(loss, gradient, terms, (weights, balancer's state)) after a batch's `gradients(rows)`.
+) -> Weighed:
+    """What a batch's `gradients(rows)` come to.
 
     Weights of losses are the next step's; those of gradients this one's, so that all units' are asked for.
     """
@@ -78,19 +111,47 @@ def weigh(
     rows = jnp.eye(count, dtype=weights.dtype) if balancer.gram else weights[None]
     losses, grads, terms = gradients(rows)
     gram = gram_matrix(grads) if balancer.gram else None
-    total, number = terms.units
-    own = jnp.where(number > 0, total / jnp.maximum(number, 1), jnp.nan)
-    weighted = balancer.combine(own, gram, state.weighting, key, None)
-    if balancer.gram:
-        weights = weighted[0].astype(losses.dtype)
-        gradient = jax.tree.map(lambda *g: jnp.tensordot(weights, jnp.stack(g), 1), *grads)
-        return losses @ weights, gradient, terms, weighted
-    return losses[0], grads[0], terms, weighted
+    given = own_losses(terms), gram, state.weighting, key, state.validation
+    new, weighting = balancer.combine(*given)
+    new = jnp.where(jnp.isnan(new), weights, new).astype(losses.dtype)
+    if gram is None:
+        return Weighed(losses[0], grads[0], terms, weights, new, weighting, None)
+    gradient = jax.tree.map(lambda *g: jnp.tensordot(new, jnp.stack(g), 1), *grads)
+    return Weighed(losses @ new, gradient, terms, new, new, weighting, gram)
+
+
+def unit_sums(found: Weighed) -> UnitSums:
+    """What the units of one batch did."""
+    there = found.terms.units[1] > 0
+    plain = found.terms.units[0] / jnp.maximum(found.terms.denominator, 1)
+    weight = jnp.where(there, found.used, 0)
+    own = jnp.where(there, plain, 0)
+    gram = None
+    if found.gram is not None:
+        norm = jnp.sqrt(jnp.diag(found.gram))
+        length = jnp.outer(norm, norm)
+        pull = weight * (found.gram @ weight)
+        cosine = jnp.where(length > 0, found.gram / jnp.where(length > 0, length, 1), 0)
+        gram = GramSums(norm, pull, cosine, (length > 0).astype(norm.dtype))
+    return UnitSums(there.astype(weight.dtype), weight, own, weight * own, gram)
 
 
 def make_step(problem: Problem, optimizer: optax.GradientTransformation, microbatches: int = 1):
     """(state, frozen, batch, sums) -> (state, sums + this step's); to be jitted once."""
     gradients_of, balancer = make_gradients(problem, microbatches), problem.balancer
+
+    def after(
+        found: Weighed, trainable: Any, frozen: Mapping[str, Any], batch: Batch, key: jax.Array
+    ) -> Any:
+        """The balancer's state, once it has seen the losses that the step left of the same batch."""
+        if balancer.after is None:
+            return found.weighting
+
+        def terms(part: Batch) -> Terms:
+            return problem.numerators({**frozen, **trainable}, part, found.used[None], key)[1]
+
+        left = accumulated(terms, problem.prepared(batch), microbatches)
+        return balancer.after(own_losses(left), found.weighting)
 
     def step(
         state: TrainState, frozen: Mapping[str, Any], batch: Batch, sums: Sums
@@ -100,22 +161,29 @@ def make_step(problem: Problem, optimizer: optax.GradientTransformation, microba
         def gradients(rows: jax.Array) -> tuple[jax.Array, list[Any], Terms]:
             return gradients_of(state.trainable, frozen, batch, rows, own)
 
-        drawn = jax.random.fold_in(own, 1)
-        loss, grads, terms, (weights, weighting) = weigh(balancer, gradients, state, drawn)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        found = weigh(balancer, gradients, state, jax.random.fold_in(own, 1))
+        updates, opt_state = optimizer.update(found.gradient, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
+        weighting = after(found, trainable, frozen, batch, own)
 
-        norm = optax.tree.norm(grads)
+        norm, terms = optax.tree.norm(found.gradient), found.terms
         counted = StepSums.single_from_model_output(
             steps=1,
             grad_norm=norm,
             unsupervised=terms.denominator == 0,
-            zero=(terms.denominator > 0) & (loss == 0),
-            not_finite=~(jnp.isfinite(loss) & jnp.isfinite(norm)),
+            zero=(terms.denominator > 0) & (found.loss == 0),
+            not_finite=~(jnp.isfinite(found.loss) & jnp.isfinite(norm)),
         )
-        sums = Sums(sums.step.merge(counted), sums.problem.merge(terms.sums))
+        units = jax.tree.map(jnp.add, sums.units, unit_sums(found))
+        sums = Sums(sums.step.merge(counted), sums.problem.merge(terms.sums), units)
         state = TrainState(
-            state.step + 1, trainable, opt_state, weights, weighting, jax.random.key_data(key)
+            state.step + 1,
+            trainable,
+            opt_state,
+            found.weights,
+            weighting,
+            jnp.full_like(state.validation, jnp.nan),
+            jax.random.key_data(key),
         )
         return state, sums
 
@@ -124,4 +192,8 @@ def make_step(problem: Problem, optimizer: optax.GradientTransformation, microba
 
 def zero_sums(problem: Problem) -> Sums:
     """What steps add to between two logs, before the first of them."""
-    return Sums(StepSums.empty(), problem.empty())
+    count = len(problem.units)
+    one, both = (count,), (count, count)
+    gram = GramSums(*map(jnp.zeros, (one, one, both, both))) if problem.balancer.gram else None
+    units = UnitSums(jnp.zeros(one), jnp.zeros(one), jnp.zeros(one), jnp.zeros(one), gram)
+    return Sums(StepSums.empty(), problem.empty(), units)

@@ -3,9 +3,12 @@
 A loss is a sum over units, linear in their weights. A balancer sees after every step the units' losses,
 and says what they weigh in the next one. One that needs the gradients' products (`gram`) sees those of
 the batch at hand, one backward pass per unit, and its weights are of that batch.
+
+Those here are traced into the step. The methods of `training.balancers` are numpy in float64, and
+`training.balancers.host` brings them into it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,15 +20,24 @@ class Balancer(NamedTuple):
 
     `combine(losses, gram, state, key, validation) -> (weights, state)`: losses float[K], NaN of units
     that are not in the batch; gram float[K, K], products of the units' gradients, or None; validation
-    float[K] where the step before was validated and the method asks for it, or None. Weights float[K]
-    multiply the units' parts of the loss: all 1 is the loss itself.
+    float[K], the units' validation losses where the step before was validated and the method is
+    `validated`, else NaN. Weights float[K] multiply the units' parts of the loss: all 1 is the loss
+    itself; NaN: that weight stays as it is.
+
+    A method on the host has the same shape, with four differences: its arrays are numpy's in float64, it
+    sees the units that are in the batch and no others, `key` is a `numpy.random.Generator`, and what is
+    not there (gram, validation) is None. Arrays of its state have the K units first; scalars are shared.
     """
 
     init: Callable[[int], Any]  # K -> the state before the first step, a pytree of arrays
-    combine: Callable[
-        [jax.Array, jax.Array | None, Any, jax.Array, jax.Array | None], tuple[jax.Array, Any]
-    ]
+    combine: Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]
     gram: bool = False
+    after: Callable[[Any, Any], Any] | None = (
+        None  # (losses of the batch after the step, state) -> state
+    )
+    validated: bool = False  # it asks for validation losses
+    signed: bool = False  # weights may be negative
+    faults: Sequence[str] = ()  # what was wrong with its answers, said by the loop
 
 
 def equal() -> Balancer:
@@ -77,7 +89,7 @@ def task_weights(
     return jnp.where(valid, share * jnp.sum(valid), 1)
 
 
-def learning_speed(alpha: float, decay: float, floor: float) -> Balancer:
+def appendix_k(alpha: float = 1.0, decay: float = 0.9, floor: float = 0.05) -> Balancer:
     """Appendix K.1: units that learn at another speed get another weight; see `task_weights`."""
 
     def combine(

@@ -23,9 +23,9 @@ def get_experiment(scale: Scale) -> Experiment:
         Row("w/o stage3", {"stages": (1, 2)}, published=(table, "w/o stage3")),
         Row(
             "w/o loss balance",
-            {f"{stage}.loss": "token_mean" for stage in ("stage1", "stage2", "stage3")},
+            {f"{stage}.loss": "dialogue_token_mean" for stage in ("stage1", "stage2", "stage3")},
             published=(table, "w/o loss balance"),
-            note="Eq. 4 over all tokens of a batch, in all stages.",
+            note="Eq. 4 of each dialogue, in all stages.",
         ),
         Row("item-emb", {"model.soft_tokens": "item"}, published=(table, "item-emb")),
         Row(

@@ -74,6 +74,11 @@ def test_the_verb(base: Path, tmp_path: Path) -> None:
     assert packed["rows"] < packed["dialogues"]
     memory = {row["remat"]: row["temporaries_mib"] for row in found["remat_policies"]}
     assert memory["none"] > memory["dots"] > memory["full"] > 0
+    weighed = {row["balancer"]: row for row in found["balancers"]}
+    assert list(weighed) == ["equal", "log_loss", "famo", "upgrad"]
+    assert weighed["upgrad"]["kinds"] == 2
+    assert 1 == weighed["equal"]["bound"] == weighed["log_loss"]["bound"]
+    assert 1 < weighed["upgrad"]["bound"] < 2
 
 
 def test_rows_of_five_mean_dialogues_are_full(base: Path) -> None:

@@ -76,9 +76,7 @@ def test_second_tokens_are_of_a_projector_of_their_own(kind):
     one, batch = decoder(1, soft_tokens=kind, recall=1), batch_of()
     arguments = (batch["events"], batch["event_segments"], batch["event_positions"])
     both = soft_token_vectors(one.model, one.variables, *arguments)
-    first = soft_token_vectors(
-        dataclasses.replace(one.model, recall=0), one.variables, *arguments
-    )
+    first = soft_token_vectors(dataclasses.replace(one.model, recall=0), one.variables, *arguments)
     own = {**one.variables, "projector": one.variables["projector"]["recalled"]}
     second = soft_token_vectors(dataclasses.replace(one.model, recall=0), own, *arguments)
     count = first.shape[1]

@@ -79,7 +79,7 @@ def final(folder: Path) -> tuple[dict[str, Any], Any]:
     records, mesh = tiny.records(60), sharding.make_mesh("1")
     plan = tiny.plan(records, rows_multiple=2)
     data = Batches(records, plan, 42)
-    problem = Dialogues(model, plan, TrainSettings(task_weights=True))
+    problem = Dialogues(model, plan, TrainSettings(balancer="appendix_k"))
     state = create(problem, trainable, optimizer)
     state = sharding.place(state, sharding.shardings(state, mesh))
     manager = checkpoint.open_manager(folder / "checkpoints")

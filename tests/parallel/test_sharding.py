@@ -78,7 +78,7 @@ def test_golden_specs() -> None:
 def test_moments_lie_with_their_parameters() -> None:
     model, variables = tiny.model()
     trainable, _ = partition(variables, ("projector", "adapter"))
-    problem = Dialogues(model, tiny.plan(tiny.records(4)), TrainSettings(task_weights=True))
+    problem = Dialogues(model, tiny.plan(tiny.records(4)), TrainSettings(balancer="appendix_k"))
     state = create(problem, trainable, make_optimizer(trainable, OptimizerSettings(), 4))
     mesh = sharding.make_mesh("1")
     placed = jax.device_put(state, sharding.shardings(state, mesh))

@@ -344,6 +344,19 @@ def test_a_key_holds_the_base_that_a_model_is_made_from(tmp_path: Path) -> None:
     assert key("dialogues", config, STEPS) == key("dialogues", config_of(), STEPS)
 
 
+def test_a_key_holds_the_balancer_of_a_file(tmp_path: Path) -> None:
+    """Another file under the same name is another stage; a name of the table is no file."""
+    config, mine = config_of(), tmp_path / "mine.py"
+    mine.write_text("one\n")
+    config.stage2.balancer = f"{mine}:power=2"
+    before = steps.source_hashes(STEPS["stage2"], config)["stage2.balancer"]
+    assert before == files.sha256_of(mine)
+    mine.write_text("other\n")
+    assert steps.source_hashes(STEPS["stage2"], config)["stage2.balancer"] != before
+    config.stage2.balancer = "cagrad:c=1"
+    assert "stage2.balancer" not in steps.source_hashes(STEPS["stage2"], config)
+
+
 def test_runs_in_one_folder_share_the_steps_of_equal_keys(tmp_path: Path) -> None:
     """As an experiment's cells do: another rate trains stages anew, and nothing before them."""
     built: list[str] = []

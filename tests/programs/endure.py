@@ -48,7 +48,7 @@ _COMMON: dict[str, Any] = {
 }
 STAGES = {
     "stage1": TrainSettings(loss="token_mean", **_COMMON),
-    "stage2": TrainSettings(microbatches=2, task_weights=True, **_COMMON),
+    "stage2": TrainSettings(microbatches=2, balancer="appendix_k", **_COMMON),
 }
 RECORDS = {stage: tiny.records(24, seed=number) for number, stage in enumerate(STAGES)}
 PLANS = {stage: tiny.plan(RECORDS[stage], rows_multiple=2) for stage in STAGES}

@@ -38,7 +38,7 @@ def main() -> None:
         evaluate_every=4,
         checkpoint_every=2,
         log_every=3,
-        task_weights=True,
+        balancer="appendix_k",
         optimizer=OptimizerSettings(peak_lr=1e-2),
     )
     sharding.shard_batch = slowly

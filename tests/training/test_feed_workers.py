@@ -42,7 +42,7 @@ def counted(sums: Sums, tokens: Any) -> Sums:
     """The sums with `tokens` more, and a step more if they are whole."""
     more = Sum(sums.problem.tokens.total + tokens)
     steps = Sum(sums.step.steps.total + jnp.floor(tokens))
-    return Sums(sums.step.replace(steps=steps), sums.problem.replace(tokens=more))
+    return Sums(sums.step.replace(steps=steps), sums.problem.replace(tokens=more), sums.units)
 
 
 def slow_step(state: Any, frozen: Any, batch: Any, sums: Any) -> Any:

@@ -44,7 +44,7 @@ def gradient_of(
 
 @pytest.mark.parametrize(
     ("dtype", "loss"),
-    [("float32", "round_balanced"), ("float64", "round_balanced"), ("float64", "token_mean")],
+    [("float32", "round_balanced"), ("float64", "round_balanced"), ("float64", "kind_mean")],
 )
 def test_packing_padding_order_and_microbatches(dtype: str, loss: str) -> None:
     tokens = sum(int((r.round_ids > 0).sum()) for r in RECORDS)
@@ -103,17 +103,17 @@ def test_a_backward_pass_for_each_unit() -> None:
     seen: list[np.ndarray] = []
 
     def weighed(microbatches: int, gram: bool) -> tuple[Any, Any]:
-        problem = Dialogues(model, plan, TrainSettings(task_weights=True))
+        problem = Dialogues(model, plan, TrainSettings(balancer="appendix_k"))
         gradients = make_gradients(problem, microbatches)
-        fixed = Balancer(lambda count: (), lambda losses, gram, *_: (weights, gram), gram)
+        fixed = Balancer(lambda count: (), lambda *_: (weights, ()), gram)
         state = create(problem, trainable, optax.identity())._replace(weights=weights)
 
         def run(trainable: Any, frozen: Any, batch: Any) -> Any:
             def of_rows(rows: Any) -> Any:
                 return gradients(trainable, frozen, batch, rows, jax.random.key(0))
 
-            loss, gradient, _, (_, products) = weigh(fixed, of_rows, state, jax.random.key(0))
-            return (loss, gradient), products
+            weighed = weigh(fixed, of_rows, state, jax.random.key(0))
+            return (weighed.loss, weighed.gradient), weighed.gram
 
         found, products = jax.jit(run, compiler_options=tiny.FAST)(trainable, frozen, batch)
         if gram:

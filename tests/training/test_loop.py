@@ -37,7 +37,7 @@ SETTINGS = TrainSettings(
     checkpoint_every=4,
     log_every=3,
     microbatches=2,
-    task_weights=True,
+    balancer="appendix_k",
     optimizer=OptimizerSettings(peak_lr=3e-2),
 )
 
@@ -81,11 +81,7 @@ def test_learns_and_keeps_the_best(trained) -> None:
     folder, variables, best, measured, _ = trained
     assert measured["steps"] == 12
     scalars = read_scalars(folder)
-    validation = {
-        s["step"]: s["validation/round_balanced"]
-        for s in scalars
-        if "validation/round_balanced" in s
-    }
+    validation = {s["step"]: s["validation/loss"] for s in scalars if "validation/loss" in s}
     assert sorted(validation) == [5, 10, 12]
     assert measured["best_step"] == min(validation, key=validation.get)
     assert measured["validation_loss"] == validation[measured["best_step"]]
@@ -217,7 +213,7 @@ def test_a_batch_without_supervision_is_counted() -> None:
     model, variables = tiny.model()
     trainable, frozen = partition(variables, ("projector",))
     optimizer = make_optimizer(trainable, OptimizerSettings(), 4)
-    settings = dataclasses.replace(SETTINGS, task_weights=True, task_weight_unit="round")
+    settings = dataclasses.replace(SETTINGS, balancer="appendix_k", balancer_unit="round")
     problem = Dialogues(model, PLAN, settings)
     step = jax.jit(make_step(problem, optimizer), compiler_options=tiny.FAST)
     state, sums = create(problem, trainable, optimizer), zero_sums(problem)

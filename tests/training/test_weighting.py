@@ -57,7 +57,7 @@ def test_update_starts_decays_and_keeps() -> None:
 
 def test_appendix_k_as_a_balancer() -> None:
     """Weights of the next step follow from all losses so far; a unit that is absent (NaN) keeps its own."""
-    balancer, key = weighting.learning_speed(1.0, 0.9, 0.05), jax.random.key(0)
+    balancer, key = weighting.appendix_k(1.0, 0.9, 0.05), jax.random.key(0)
     state, expected = balancer.init(3), weighting.init(3)
     for losses in ([4.0, 2.0, np.nan], [2.0, np.nan, 6.0], [1.0, 2.0, 3.0]):
         weights, state = balancer.combine(jnp.array(losses), None, state, key, None)
