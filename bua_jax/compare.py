@@ -25,7 +25,7 @@ flags.DEFINE_string("latex", "", "LaTeX table to write (booktabs).")
 
 
 def main() -> None:
-    from bua_jax.evaluation.plots import loss_curves
+    from bua_jax.evaluation.plots import curves
     from bua_jax.evaluation.report import Report, write_report
     from bua_jax.experiments.compare import compare, finished, sections
     from bua_jax.experiments.pages import booktabs
@@ -51,8 +51,8 @@ def main() -> None:
     if FLAGS.html:
         pictures = [
             (
-                f"Validation losses of {folder.name}",
-                loss_curves(curves_of(finished(folder).run), folder.name),
+                f"Losses of {folder.name}: validation, and training dotted",
+                curves(curves_of(finished(folder).run), "loss (nats)"),
             )
             for folder in folders
         ]

@@ -176,6 +176,7 @@ def _report() -> ConfigDict:
     """What is shown."""
     config = ConfigDict()
     config.examples = 3  # dialogues shown in report.html
+    config.trackers = ()  # mlflow (a folder beside the run), wandb (offline): copies of a finished run
     return config
 
 

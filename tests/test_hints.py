@@ -190,7 +190,11 @@ def test_a_page_of_help() -> None:
         ("train", "--nope", "Unknown command line flag 'nope'"),
         ("train", "--take_ovr", "Did you mean: take_over"),
         ("train", "--config.stage2.los=x", "Did you mean stage2.loss"),
-        ("curriculum", "--config.stage2.loss=x", "'x' is none of round_balanced, token_mean."),
+        (
+            "curriculum",
+            "--config.stage2.loss=x",
+            "'x' is none of round_balanced, dialogue_token_mean,",
+        ),
         ("pretrain", "--config.encoder.kind=x", "'x' is none of behavegpt, sasrec."),
         ("curriculum", "--config=nope.py", "There is no config file nope.py"),
         ("fit", "no.csv", "There is no file --input=no.csv"),

@@ -277,7 +277,12 @@ def test_python_blocks_of_the_readme(
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"), [("quickstart", "image/png"), ("your_own_data", "text/html")]
+    ("name", "shown"),
+    [
+        ("quickstart", "image/png"),
+        ("your_own_data", "text/html"),
+        ("loss_weighting", "image/png"),
+    ],
 )
 def test_notebooks_run_on_the_workdir(quickstart: Path, monkeypatch, name: str, shown: str) -> None:
     import nbformat

@@ -29,15 +29,46 @@ def _names(labels: Sequence[str]) -> list[str]:
     return [visible(label).replace("$", r"\$") for label in labels]
 
 
-def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> bytes:
-    """Validation losses over steps; names that begin with "joint" are dashed (Appendix S)."""
-    figure, axes = plt.subplots(figsize=(7, 3.6))
-    for name, points in curves.items():
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, "--" if name.startswith("joint") else "-", marker=".", label=name)
-    axes.set(xlabel="optimizer step", ylabel="validation loss (nats)", title=title)
-    if curves:
-        axes.legend(fontsize=7)
+Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+"""Panel -> line -> its points (step, value)."""
+
+
+def curves(panels: Curves, about: str) -> bytes:
+    """A panel for each step of a run, over optimizer steps; lines of training are dotted."""
+    figure, every = plt.subplots(
+        1, max(1, len(panels)), figsize=(max(4, 3.2 * len(panels)), 3.4), squeeze=False
+    )
+    for axes, (title, lines) in zip(every[0], panels.items(), strict=False):
+        names = list(dict.fromkeys(name.partition(" ")[2] for name in lines))
+        for name, points in lines.items():
+            split, _, what = name.partition(" ")
+            steps, values = zip(*points, strict=True)
+            look = {"color": f"C{names.index(what)}", "label": visible(what)}
+            if split == "training":
+                look |= {"linestyle": ":", "linewidth": 1, "label": "_" + what}
+            axes.plot(steps, values, marker=".", markersize=3, **look)
+        axes.set(xlabel="optimizer step", title=title)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7)
+    every[0][0].set_ylabel(about)
+    return png(figure)
+
+
+def cosines(pairs: Mapping[tuple[str, str], float], title: str) -> bytes:
+    """Mean cosines of units' gradients as a heat map, with their values."""
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    table = np.eye(len(names))
+    for (a, b), value in pairs.items():
+        i, j = names.index(a), names.index(b)
+        table[i, j] = table[j, i] = value
+    side = max(3.0, 0.7 * len(names))
+    figure, axes = plt.subplots(figsize=(side, side))
+    axes.imshow(table, cmap="coolwarm", vmin=-1, vmax=1)
+    axes.set_xticks(range(len(names)), _names(names), rotation=90, fontsize=7)
+    axes.set_yticks(range(len(names)), _names(names), fontsize=7)
+    for (i, j), value in np.ndenumerate(table):
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7)
+    axes.set(title=title)
     return png(figure)
 
 

@@ -17,6 +17,7 @@ from bua_jax.basics.legal import Flag, Legal, OneOf, Read, Real, SomeOf, Text, W
 from bua_jax.dialogue.prompts import SOFT_TOKENS, Tokenizer
 from bua_jax.dialogue.rounds import STAGE1_TASKS
 from bua_jax.dialogue.tasks import stage1_tasks
+from bua_jax.evaluation import trackers
 from bua_jax.events.schema import SLOTS_PER_DAY, Catalogue
 from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
 from bua_jax.methods.table import METHODS
@@ -188,6 +189,7 @@ LEGAL: dict[str, Legal] = {
     "decoding.constrained": Flag(),
     "evaluation.bootstrap": Whole(1),
     "evaluation.methods": SomeOf(METHODS),
+    "report.trackers": Read(trackers.check, tuple),
     "report.examples": Whole(0),
     # -- a file that is to be shown to others
     "anonymise.date_shift": Flag(),

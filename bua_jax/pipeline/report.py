@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from bua_jax.basics import files
 from bua_jax.basics.config import settings
 from bua_jax.basics.console import out
-from bua_jax.evaluation import plots, tables
+from bua_jax.evaluation import plots, tables, trackers
 from bua_jax.evaluation.prediction import calibration
 from bua_jax.evaluation.report import Conversation, Report, sections, write_report
 from bua_jax.evaluation.results import Result
@@ -31,16 +31,50 @@ from bua_jax.training.writers import read_scalars, write_run
 _UNCALIBRATED = ("zero_shot",)  # whose reliability is not drawn
 
 
-def curves_of(run: Run) -> dict[str, list[tuple[int, float]]]:
-    """Validation loss per task and stage; staged and joint in one picture (Appendix S)."""
-    curves: dict[str, list[tuple[int, float]]] = {}
+_LOSSES = {
+    "validation/log_loss": "validation events",
+    "train/log_loss": "training events",
+    "validation/task/": "validation ",
+    "train/task/": "training ",
+}
+"""Scalars of metrics.jsonl that are losses, or how they begin, and their lines."""
+_SHARES = {"train/share/": "logged "}
+
+
+def curves_of(run: Run, scalars: Mapping[str, str] = _LOSSES) -> plots.Curves:
+    """What encoder and stages logged at each step: a panel for each, by default of their losses."""
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for step in ("encoder", *STAGE_TABLE):
+        for record in read_scalars(run.folder(step)):
+            for name, value in record.items():
+                for begin, line in scalars.items():
+                    if name == begin or (begin.endswith("/") and name.startswith(begin)):
+                        line += name.removeprefix(begin)
+                        points = panels.setdefault(step, {}).setdefault(line, [])
+                        points.append((int(record["step"]), value))
+    return panels
+
+
+def _of_weights(run: Run) -> list[tuple[str, bytes]]:
+    """What units weighed in each stage; and, where the balancer asked for gradients, how they agree."""
+    pictures = [
+        (
+            "Each unit's share of the loss",
+            plots.curves(curves_of(run, _SHARES), "share of the loss"),
+        )
+    ]
     for stage in STAGE_TABLE:
+        pairs: dict[tuple[str, str], list[float]] = {}
         for record in read_scalars(run.folder(stage)):
             for name, value in record.items():
-                if name.startswith("validation/task/"):
-                    key = f"{stage} {name.rsplit('/', 1)[1]}"
-                    curves.setdefault(key, []).append((int(record["step"]), value))
-    return curves
+                if name.startswith("train/cosine/"):
+                    one, other = name.split("/")[2:]
+                    pairs.setdefault((one, other), []).append(value)
+        if pairs:
+            means = {pair: float(np.mean(values)) for pair, values in pairs.items()}
+            drawn = plots.cosines(means, f"{stage}: mean cosine of gradients")
+            pictures.append((f"How gradients of units agree in {stage}", drawn))
+    return pictures
 
 
 def _pictures_of_days(run: Run, store: EventStore) -> list[tuple[str, bytes]]:
@@ -95,7 +129,11 @@ def report_results(run: Run) -> None:
         for title, texts, found, true in samples(said[shown], targets, labels)
     ][: run.config.report.examples]
     pictures = [
-        ("Validation losses", plots.loss_curves(curves_of(run), "per stage and task")),
+        (
+            "Losses: validation, and training dotted",
+            plots.curves(curves_of(run), "loss (nats)"),
+        ),
+        *_of_weights(run),
         ("Reliability of confidences", plots.reliability(drawn)),
         ("Confusion", plots.confusion(targets, said[shown].label, labels)),
         *_pictures_of_days(run, store),
@@ -105,8 +143,8 @@ def report_results(run: Run) -> None:
     if not run.places:
         files.write_json(run.workdir / METRICS, scored)
     assert isinstance(run.config, ConfigDict)
-    flat = settings(run.config, sorted(run.config))
-    write_run(_shown(run) / "tensorboard", flat, final_metrics(scored))
+    flat, found = settings(run.config, sorted(run.config)), final_metrics(scored)
+    write_run(_shown(run) / "tensorboard", flat, found)
     write_report(
         _shown(run) / "report.html",
         Report(
@@ -118,6 +156,8 @@ def report_results(run: Run) -> None:
             scored["signature"],
         ),
     )
+    page = _shown(run) / "report.html"
+    trackers.track(_shown(run), run.config.report.trackers, flat, found, [page])
 
 
 def final_metrics(scored: Mapping[str, Any]) -> dict[str, float]:

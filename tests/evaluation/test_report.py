@@ -38,8 +38,10 @@ def test_plots_are_png():
     day = Day(0, (1, 2), (1, 1), (0, 1))
     for picture in (
         plots.timeline({"real": day, "generated": Day(0, (), (), ())}, catalogue),
-        plots.loss_curves({"stage2 prediction": [(1, 2.0), (2, 1.0)], "joint x": [(1, 1.0)]}, "t"),
-        plots.loss_curves({}, "empty"),
+        plots.curves({"stage2": {"validation x": [(1, 2.0), (2, 1.0)]}, "joint": {}}, "nats"),
+        plots.curves({"stage1": {"training $x": [(1, 2.0)]}}, "nats"),
+        plots.curves({}, "empty"),
+        plots.cosines({("a", "$b"): -0.5, ("a", "c"): 1.0}, "t"),
     ):
         assert picture.startswith(b"\x89PNG")
 
