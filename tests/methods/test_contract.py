@@ -247,5 +247,5 @@ def test_a_site_gives_what_was_needed_alone(run: Run) -> None:
     own = STEPS["predict/bua/test"].run(run)
     site: Site = asked_site(own, METHODS["bua"], "predict")
     assert set(site.inputs) == {"data", "windows/test", "encoder", "stage3"}
-    assert site.inputs["stage3"].settings.model.recall == 8
+    assert site.inputs["stage3"].settings.model.recall == 1
     assert site.config.execution.decode_batch == 16
