@@ -115,7 +115,7 @@ def test_a_cleaned_run_is_finished_and_answers_as_before(quickstart: Path, tmp_p
         _, histories = read_histories(
             tmp_path / "h.jsonl", bua.catalogue, bua.windows.prediction_history
         )
-        return json.dumps(bua.predict(histories))
+        return json.dumps([one.record for one in bua.predict(histories)])
 
     before, done = answers(), verb("clean", str(run), "--yes")
     assert done.returncode == 0, done.stderr

@@ -99,6 +99,7 @@ def table_of(store: EventStore, built: list[str]) -> dict[str, Any]:
             built.append(name)
             if name == "data":
                 store.save(run.folder("data") / "events.parquet")
+                return {"fingerprint": store.fingerprint}
             return {}
 
         return builder
