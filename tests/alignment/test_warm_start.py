@@ -32,4 +32,4 @@ def test_what_happened_and_what_is_expected_are_one_target_or_two() -> None:
     assert cosines(expected, labels).argmax(1).tolist() == [2, 2]
     assert cosines(event, labels).argmax(1).tolist() == [0, 1]
     assert np.abs(cosines(event, labels)[:, 2]).max() < 0.15  # by chance: 256 dimensions
-    assert cosines(mixed, labels)[:, 2].min() > 0.2
+    assert (cosines(mixed, labels)[:, 2] > cosines(event, labels)[:, 2] + 0.1).all()

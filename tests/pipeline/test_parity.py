@@ -28,7 +28,7 @@ def test_the_verb(quickstart: Path, tmp_path: Path) -> None:
     assert {f"layer {i}" for i in range(1, layers)} <= found.keys()
     assert {"logits", "kl", "top1", "loss round_balanced", "loss token_mean"} <= found.keys()
     gradients = [name for name in found if name.startswith("gradient")]
-    assert len(gradients) == 6 + 2 * len(lora.TARGETS)
+    assert len(gradients) == 2 * 6 + 2 * len(lora.TARGETS)  # two projectors
     assert max(found.values()) <= TOLERANCE
     batch, _ = load_tree(tmp_path / "batch.safetensors")
     reference, _ = load_tree(tmp_path / "reference.safetensors")
