@@ -148,7 +148,7 @@ class Bua:
         )
 
     def first_turn(self, history: History, instruction: str) -> np.ndarray:
-        """Embeddings float32[T, H] of the first user turn, soft tokens included.
+        """Embeddings float32[T, H] of the first user turn of an understanding round, soft tokens included.
 
         What `inputs_embeds` of another framework takes, with the base and the exported adapter.
         """

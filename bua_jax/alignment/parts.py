@@ -168,7 +168,7 @@ def _imported(
         return {"adapter": adapter}
     tree, metadata = huggingface.load_tree(path)
     said = {name: identity[name] for name in ("base_config", "tokenizer")} | metadata
-    for name in ("base_config", "tokenizer", "encoder", "catalogue", "soft_tokens"):
+    for name in ("base_config", "tokenizer", "encoder", "catalogue", "soft_tokens", "recall"):
         if said.get(name) != identity[name]:
             raise MismatchError(
                 f"{path} was trained with {name} {said.get(name)!r}, but here it is "

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 def get_config(arg: str = "nano") -> ConfigDict:
     config = ConfigDict()
+    # what the encoder expects next has a soft token of its own, which the history's need not say too;
     # the prediction instruction begins with a question that nano was pretrained to answer
     config.model = ConfigDict({"recall": 1, "drill": "What was last?"})
     config.execution = ConfigDict({"remat": "dots", "merge_adapter": True, "decode_batch": 64})
