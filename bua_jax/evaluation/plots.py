@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -33,8 +34,11 @@ Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 """Panel -> line -> its points (step, value)."""
 
 
-def curves(panels: Curves, about: str) -> bytes:
-    """A panel for each step of a run, over optimizer steps; lines of training are dotted."""
+_SOLID = ("validation", "logged")
+
+
+def curves(panels: Curves, about: str, along: str = "optimizer step") -> bytes:
+    """A panel for each step of a run; lines but those of validation are dotted, and named as those are."""
     figure, every = plt.subplots(
         1, max(1, len(panels)), figsize=(max(4, 3.2 * len(panels)), 3.4), squeeze=False
     )
@@ -43,11 +47,11 @@ def curves(panels: Curves, about: str) -> bytes:
         for name, points in lines.items():
             split, _, what = name.partition(" ")
             steps, values = zip(*points, strict=True)
-            look = {"color": f"C{names.index(what)}", "label": visible(what)}
-            if split == "training":
+            look: dict[str, Any] = {"color": f"C{names.index(what)}", "label": visible(what)}
+            if split not in _SOLID:
                 look |= {"linestyle": ":", "linewidth": 1, "label": "_" + what}
             axes.plot(steps, values, marker=".", markersize=3, **look)
-        axes.set(xlabel="optimizer step", title=title)
+        axes.set(xlabel=along, title=title)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=7)
     every[0][0].set_ylabel(about)

@@ -52,10 +52,13 @@ def to_wandb(
     """An offline run of the project bua_jax; the folder's name is wandb's own choice."""
     import wandb
 
-    where = {"dir": str(folder.parent), "mode": "offline"}
-    settings = wandb.Settings(silent=True)
     run: Any = wandb.init(
-        project="bua_jax", name=name, config=dict(config), settings=settings, **where
+        project="bua_jax",
+        name=name,
+        config=dict(config),
+        dir=str(folder.parent),
+        mode="offline",
+        settings=wandb.Settings(silent=True),
     )
     run.log(dict(metrics))
     for page in pages:

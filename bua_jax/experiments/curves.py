@@ -144,17 +144,18 @@ def header(said: Mapping[str, Any]) -> list[str]:
 
 
 def picture(said: Mapping[str, Any]) -> bytes:
-    """PNG: means over seeds by task; the rows but the reference are dashed."""
+    """PNG: means over seeds by task; the rows but the reference are dotted."""
     drawn = {}
     for row, by_seed in said["losses"].items():
         for task in TASKS:
             lines = [by_task[task] for by_task in by_seed.values() if task in by_task]
             if not lines or len({len(line) for line in lines}) > 1:
                 continue
-            dashed = "" if row == said["reference"] else "joint "
+            split = "validation" if row == said["reference"] else "other"
             means = np.mean(lines, axis=0).tolist()
-            drawn[f"{dashed}{task}"] = [(100 * share, value) for share, value in means]
-    return plots.loss_curves(drawn, f"{said['title']} (dashed: not {said['reference']})")
+            drawn[f"{split} {task}"] = [(100 * share, value) for share, value in means]
+    title = f"{said['title']} (dotted: not {said['reference']})"
+    return plots.curves({title: drawn}, "validation loss (nats)", "% of the steps")
 
 
 def page(said: Mapping[str, Any]) -> str:
