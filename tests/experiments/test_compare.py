@@ -51,7 +51,7 @@ def test_a_run_beside_its_equal(folder: Path, tmp_path: Path) -> None:
     for one in found["differences"]["b"].values():
         assert one == {"difference": 0.0, "low": 0.0, "high": 0.0}
     assert "stage2.peak_lr" in done.stdout
-    assert "Validation losses of a" in (tmp_path / "html").read_text()
+    assert "Losses of a" in (tmp_path / "html").read_text()
     assert r"rec\_w" in (tmp_path / "latex").read_text()
 
 
