@@ -3,8 +3,8 @@
 #
 #   docker build --tag bua-jax .
 #   docker build --tag bua-jax:cuda --build-arg EXTRAS=cuda12 .
-#   docker run --rm --volume "$PWD/runs:/work/runs" bua-jax curriculum --config=configs/quickstart.py
-#   docker run --rm --gpus all --volume "$PWD/runs:/work/runs" bua-jax:cuda fit runs/events.csv
+#   docker run --rm --volume "$PWD/runs:/home/bua/runs" bua-jax curriculum --config=configs/quickstart.py
+#   docker run --rm --gpus all --volume "$PWD/runs:/home/bua/runs" bua-jax:cuda fit runs/events.csv
 #
 # The mounted folder must be one that the user of the container can write: --build-arg USER_ID="$(id -u)".
 FROM python:3.12-slim-bookworm
@@ -25,8 +25,7 @@ COPY bua_jax ./bua_jax
 COPY configs ./configs
 RUN pip install --no-cache-dir ".${EXTRAS:+[${EXTRAS}]}"
 
-WORKDIR /work
-RUN chown bua /work
+WORKDIR /home/bua
 USER bua
 ENTRYPOINT ["bua"]
 CMD ["--help"]

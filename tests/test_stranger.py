@@ -75,13 +75,18 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
     return Stranger(base / "work", python)
 
 
-def write(path: Path, header: Sequence[str], labels: Sequence[str], **dialect: str) -> None:
+def write(
+    path: Path,
+    header: Sequence[str],
+    labels: Sequence[str],
+    delimiter: str = ",",
+    encoding: str = "utf-8",
+) -> None:
     """A log of 16 people over 14 days; a label is less frequent than the one before it."""
     rng = Random(path.name)
-    encoding = dialect.pop("encoding", "utf-8")
     weights = [0.8**i for i in range(len(labels))]
     with path.open("w", encoding=encoding, newline="") as file:
-        out = csv.writer(file, **dialect)  # type: ignore[arg-type]
+        out = csv.writer(file, delimiter=delimiter)
         out.writerow(header)
         for number in range(16 * 14 * 6):
             person, day, turn = number // 84, number // 6 % 14, number % 6

@@ -12,10 +12,7 @@ from bua_jax.benchmarks.timing import alternate, ratios
 from bua_jax.benchmarks.train import Shape, our_job
 from bua_jax.training.step import accumulated
 
-FROM_LOSSES = (
-    "log_loss",
-    "famo",
-)  # one that costs nothing of its own; one with another forward pass
+FROM_LOSSES = ("log_loss", "famo")  # the second takes another forward pass
 FROM_GRADIENTS = "upgrad"
 
 

@@ -143,12 +143,13 @@ def encode_dialogue(
     round_ids: list[int] = []
     kinds: list[int] = []
     shown: list[int] = []
-    between = tokenizer.encode("\n")
     for number, turn in enumerate(dialogue.rounds, 1):
         in_turn = [*range(n_soft)] if number == 1 else []
         in_turn += recalled(n_soft, recall) if turn.kind in FINAL else []
-        prompt = opening(tokenizer, len(in_turn), turn.instruction)
-        prompt = prompt if number == 1 else [*between, *prompt]
+        if number == 1:
+            prompt = opening(tokenizer, len(in_turn), turn.instruction)
+        else:
+            prompt = next_turn(tokenizer, turn.instruction, len(in_turn))
         shown += in_turn
         label = turn.kind == "prediction"
         said = label_tokens(tokenizer, turn.answer) if label else tokenizer.encode(turn.answer)

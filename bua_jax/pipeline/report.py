@@ -156,8 +156,9 @@ def report_results(run: Run) -> None:
             scored["signature"],
         ),
     )
-    page = _shown(run) / "report.html"
-    trackers.track(_shown(run), run.config.report.trackers, flat, found, [page])
+    texts = {key: str(value) for key, value in flat.items()}
+    one = trackers.Finished(run.workdir.name, texts, found, [_shown(run) / "report.html"])
+    trackers.track(run.workdir, run.config.report.trackers, one)
 
 
 def final_metrics(scored: Mapping[str, Any]) -> dict[str, float]:

@@ -223,24 +223,22 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
         np.asarray(output.logits)[real],
         recall=parts.model.recall > 0,
     )
-    params = parts.variables["projector"]
-    fitted = [
-        warm_start(
-            view,
-            np.asarray(states)[real],
-            target,
-            steps=settings.warm_steps,
-            batch=settings.warm_batch,
-            peak_lr=settings.warm_lr,
-        )
-        for view, target in zip([params, params.get("recalled")], targets, strict=False)
-    ]
-    (first, explained), *second = fitted
+    fitted = functools.partial(
+        warm_start,
+        states=np.asarray(states)[real],
+        steps=settings.warm_steps,
+        batch=settings.warm_batch,
+        peak_lr=settings.warm_lr,
+    )
+    params = dict(parts.variables["projector"])
+    second = params.pop("recalled", None)
+    params, explained = fitted(params, targets=targets[0])
     notice(f"projector: starts from words, {explained:.0%} of their variance explained")
-    for view, explained in second:
+    if second is not None:
+        second, explained = fitted(second, targets=targets[1])
         notice(f"second soft tokens: {explained:.0%} of what the encoder expects explained")
-        first = {**first, "recalled": view}
-    return dataclasses.replace(parts, variables={**parts.variables, "projector": first})
+        params["recalled"] = second
+    return dataclasses.replace(parts, variables={**parts.variables, "projector": params})
 
 
 def _kept(parts: Parts, trained: tuple[str, ...]) -> dict[str, Any]:

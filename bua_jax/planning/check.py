@@ -309,7 +309,7 @@ def sections(found: Mapping[str, Any]) -> list[Section]:
         (
             "Memory of arrays",
             ("stage", "GiB"),
-            [(n, f"{gib:.2f}") for n, gib in found["gib"].items()],
+            [(n, "not known" if gib is None else f"{gib:.2f}") for n, gib in found["gib"].items()],
         ),
     ]
     return [

@@ -23,9 +23,10 @@ def on_the_papers_machine(config: ConfigDict, stage: str) -> dict[str, float]:
     return {"hours": hours, "gib": (found["memory"]["total"] or float("inf")) / 2**30}
 
 
-def memory_of(config: ConfigDict, stage: str) -> float:
+def memory_of(config: ConfigDict, stage: str) -> float | None:
     """GiB of a stage's arrays on one device: weights, optimizer, and what its compiled step holds.
 
-    The process itself takes some hundred MiB besides.
+    The process itself takes some hundred MiB besides. None where the compiler does not say.
     """
-    return (_plan(config, stage, "a100-40g:1")["memory"]["total"] or float("inf")) / 2**30
+    total = _plan(config, stage, "a100-40g:1")["memory"]["total"]
+    return None if total is None else total / 2**30

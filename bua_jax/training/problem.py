@@ -106,9 +106,7 @@ class GramSums(NamedTuple):
     """What K units' gradients did; they are of the units' parts of the loss."""
 
     norm: jax.Array  # float[K]: of the gradients, before weights
-    pull: (
-        jax.Array
-    )  # float[K]: products of a weighted gradient with the update; add up to its square
+    pull: jax.Array  # float[K]: products of weighted gradients with the update; sum to its square
     cosine: jax.Array  # float[K, K]
     pairs: jax.Array  # float[K, K]: steps in which both had a gradient
 
@@ -128,10 +126,9 @@ class Terms(NamedTuple):
     """What a problem says of a batch beside its loss; all of it adds up over microbatches."""
 
     denominator: jax.Array  # float[]: of its loss
-    units: (
-        jax.Array
-    )  # float[2, K]: numerators and denominators of the units' own losses; the first add
-    # up to the loss's numerator where all weigh 1
+    # float[2, K]: numerators and denominators of the units' own losses; where all weigh 1 the first add up
+    # to the loss's numerator
+    units: jax.Array
     sums: metrics.Collection  # what is logged
 
 

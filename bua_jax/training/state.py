@@ -17,9 +17,8 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     weights: jax.Array  # float32[K]: what the units of the loss weigh in the next step
     weighting: Any  # the balancer's state
-    validation: (
-        jax.Array
-    )  # float32[K]: units' losses if it was just validated and the balancer asks; or NaN
+    # float32[K]: units' validation losses where the step before was validated and the balancer asks, else NaN
+    validation: jax.Array
     key: jax.Array  # uint32[2], of the next step's dropout and draws
 
 

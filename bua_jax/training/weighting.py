@@ -32,9 +32,8 @@ class Balancer(NamedTuple):
     init: Callable[[int], Any]  # K -> the state before the first step, a pytree of arrays
     combine: Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]
     gram: bool = False
-    after: Callable[[Any, Any], Any] | None = (
-        None  # (losses of the batch after the step, state) -> state
-    )
+    # (losses of the batch after the step, state) -> state
+    after: Callable[[Any, Any], Any] | None = None
     validated: bool = False  # it asks for validation losses
     signed: bool = False  # weights may be negative
     faults: Sequence[str] = ()  # what was wrong with its answers, said by the loop

@@ -4,18 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import ConfigError, WriteError
 from bua_jax.evaluation import trackers
 from tests.support.helpers import require
 
-CONFIG = {f"part.field{i}": i for i in range(150)} | {"model.name": "nano", "stages": (1, 2)}
+CONFIG = {f"part.field{i}": str(i) for i in range(150)} | {"stages": "(1, 2)"}
 METRICS = {"prediction/bua/rec_w": 35.5, "prediction/log_loss": 2.25}
 
 
 def track(workdir: Path, name: str, **changes: float) -> None:
     workdir.mkdir(exist_ok=True)
     (workdir / "report.html").write_text("<p>page</p>")
-    trackers.track(workdir, (name,), CONFIG, METRICS | changes, [workdir / "report.html"])
+    pages = [workdir / "report.html"]
+    one = trackers.Finished(workdir.name, CONFIG, METRICS | changes, pages)
+    trackers.track(workdir, (name,), one)
 
 
 def test_mlflow_has_the_run_once_until_something_changes(tmp_path: Path) -> None:
@@ -40,6 +42,18 @@ def test_wandb_is_offline(tmp_path: Path) -> None:
     (log,) = run.glob("*.wandb")
     assert b"prediction/bua/rec_w" in log.read_bytes()
     assert (run / "files" / "report.html").read_text() == "<p>page</p>"
+
+
+def test_what_a_tracker_raises_is_one_error_and_not_taken_for_logged(
+    tmp_path: Path, monkeypatch
+) -> None:
+    def broken(folder: Path, one: trackers.Finished) -> None:
+        raise RuntimeError("no space")
+
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", broken)
+    with pytest.raises(WriteError, match=r"mlflow could not log .*no space"):
+        track(tmp_path / "quickstart", "mlflow")
+    assert not (tmp_path / "quickstart" / trackers.TRACKED).exists()
 
 
 def test_what_is_not_there_is_said_before_anything_runs(monkeypatch) -> None:

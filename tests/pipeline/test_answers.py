@@ -221,7 +221,7 @@ def test_a_day_is_a_row_for_each_event() -> None:
 
 def test_a_day_on_the_terminal_is_in_the_words_of_the_file(capsys) -> None:
     """Dates and places of the person's file; brackets in names are no markup."""
-    people = People(["anna"], [None], [{1: "[red]home"}], [datetime.date(2024, 2, 28)])  # type: ignore[list-item]
+    people = People(["anna"], [], [{1: "[red]home"}], [datetime.date(2024, 2, 28)])
     events = ({"time": "08:00", "behaviour": "x [b]", "place": "L1"},)
     after = NextBehaviour("pay", {"pay": 0.8, "read": 0.2}, {}, "s")
     day = NextDay("Thursday", events, 0, {"summary": "calm [/b]"}, "g", after)

@@ -181,7 +181,7 @@ def test_memory_is_that_of_each_stage_on_this_data(tmp_path: Path, monkeypatch) 
     found = check(path, {}, configs.load("configs/quickstart.py"), memory=True)
     assert asked == [(stage, str(path), "a100-40g:1", 0) for stage in ("stage1", "stage2")]
     (shown,) = [s for s in sections(found) if s.title == "Memory of arrays"]
-    assert shown.rows == [["stage1", "inf"], ["stage2", "1.50"]]
+    assert shown.rows == [["stage1", "not known"], ["stage2", "1.50"]]
 
 
 def test_no_name_of_a_file_or_column_is_code(tmp_path: Path) -> None:
