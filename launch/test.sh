@@ -13,4 +13,4 @@ export JAX_PLATFORMS=cpu
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest -n 2 --dist loadfile "$@"
+exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

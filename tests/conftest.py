@@ -13,8 +13,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("MPLBACKEND", "agg")
 # Two workers on two cores: threads that wait for each other at every tree would take seconds a tree.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Programs are compiled for one or two steps: less optimised, in three quarters of the time.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+from tests.support.compiler import quick_flags
+
+os.environ.setdefault("XLA_FLAGS", quick_flags())
 
 import pytest
 
@@ -22,6 +23,23 @@ from tests.support.runs import curriculum
 
 # A job in the background begins with Ctrl-C ignored, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LONGEST = (
+    "test_stranger.py",
+    "methods/test_contract.py",
+    "test_quickstart.py",
+    "training/test_invariance.py",
+)
+"""Files that are begun first, lest a worker be left alone with one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        return LONGEST.index(path) if path in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import importlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,21 @@ def show_outline(config: ConfigDict, workdir: Path, name: str, *, several: bool 
     mesh = config.execution.mesh
     base = config.model.path or "built in"
     out.print(f"{config.model.name} ({base}) on {config.data.name}, mesh {mesh}, {workdir}:")
-    for step, done in outline(Run(config, workdir), name, STEPS).items():
+    steps = outline(Run(config, workdir), name, STEPS)
+    for step, done in steps.items():
         out.print(f"{'done' if done else 'to build':8} {step}: {STEPS[step].about}")
+    if left := [step for step, done in steps.items() if not done]:
+        out.print(f"{len(left)} of {len(steps)} steps to build, {_about(left, config, STEPS)}")
     if config.data.name != "simulated" and not Path(config.data.path).is_file():
         notice(f"config.data.path={config.data.path!r} is no file here; the run needs one.")
+
+
+def _about(left: Sequence[str], config: ConfigDict, table: Mapping[str, Step]) -> str:
+    """The expected time of the steps `left`."""
+    minutes = sum(table[step].minutes(config) for step in left)
+    return (f"about {minutes / 60:.1f} h" if minutes >= 90 else f"about {minutes:.0f} min") + (
+        " on 2 CPU cores"
+    )
 
 
 STAGES = tuple(STAGE_TABLE)
@@ -86,7 +97,12 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
     table = table or STEPS
     _check_name(name)
     assert isinstance(run.config, ConfigDict)
-    left = [step for step, done in outline(run, name, table).items() if not done]
+    steps = outline(run, name, table)
+    left = [step for step, done in steps.items() if not done]
+    if (
+        left and not run.places and processes.is_first()
+    ):  # where runs share steps, their runner says it
+        notice(f"{len(left)} of {len(steps)} steps to build, {_about(left, run.config, table)}")
     asks = any(_asks_model(table[step], run.config) for step in left)
     if asks or any(table[step].together for step in left):
         checks.check_machine(run.config)

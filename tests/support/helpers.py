@@ -17,6 +17,7 @@ from bua_jax.interop import huggingface
 from bua_jax.models.kernels import cpu
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.models.qwen2_config import Qwen2Config
+from tests.support.compiler import quick_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +62,7 @@ def shared_data(name: str) -> Path:
 
 def on_eight_devices(program: str, *arguments: str, timeout: float = 500) -> str:
     """What a module of tests/programs prints in a process with eight fake CPU devices; it must succeed."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"--xla_force_host_platform_device_count=8 {quick_flags()}"
     environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     done = subprocess.run(
         [sys.executable, "-m", f"tests.programs.{program}", *arguments],

@@ -18,7 +18,6 @@ from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.models.qwen2_config import Qwen2Config
 
-FAST = {"xla_backend_optimization_level": 0}  # compiler options: half the time to compile
 SOFT = 3
 QWEN = Qwen2Config(
     vocab_size=48,

@@ -16,7 +16,6 @@ from bua_jax.training.problem import Sum, Terms
 from bua_jax.training.state import TrainState, create
 from bua_jax.training.step import make_step, zero_sums
 from bua_jax.training.weighting import Balancer
-from tests.support import tiny
 
 UNITS, SIZE, ROWS = 4, 6, 8
 RATE = 0.05
@@ -70,7 +69,7 @@ class Trainer:
         self.state: TrainState = create(self.problem, start, optimizer)
         self.sums = zero_sums(self.problem)
         step = make_step(self.problem, optimizer, microbatches)
-        self._step = jax.jit(step, compiler_options=tiny.FAST)
+        self._step = jax.jit(step)
 
     def step(self, given: Mapping[str, Any]) -> TrainState:
         self.state, self.sums = self._step(self.state, {}, given, self.sums)

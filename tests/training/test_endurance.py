@@ -115,7 +115,6 @@ def kill(folder: Path, kills: int, *flags: str) -> list[dict[str, Any]]:
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles in half the time
         },
         capture_output=True,
         text=True,

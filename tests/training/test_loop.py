@@ -144,11 +144,7 @@ def test_frozen_leaves_stay_bit_for_bit(stage: str) -> None:
     before = jax.device_get(frozen)
     optimizer = make_optimizer(trainable, OptimizerSettings(peak_lr=1e-2), 4)
     problem = Dialogues(model, PLAN, TrainSettings())
-    step = jax.jit(
-        make_step(problem, optimizer),
-        donate_argnums=(0,),
-        compiler_options=tiny.FAST,
-    )
+    step = jax.jit(make_step(problem, optimizer), donate_argnums=(0,))
     state, sums = create(problem, trainable, optimizer), zero_sums(problem)
     data = Batches(RECORDS, PLAN, 0)
     for _ in range(2):
@@ -215,7 +211,7 @@ def test_a_batch_without_supervision_is_counted() -> None:
     optimizer = make_optimizer(trainable, OptimizerSettings(), 4)
     settings = dataclasses.replace(SETTINGS, balancer="appendix_k", balancer_unit="round")
     problem = Dialogues(model, PLAN, settings)
-    step = jax.jit(make_step(problem, optimizer), compiler_options=tiny.FAST)
+    step = jax.jit(make_step(problem, optimizer))
     state, sums = create(problem, trainable, optimizer), zero_sums(problem)
     batch = next(Batches(RECORDS, PLAN, 0))
     state, sums = step(state, frozen, batch, sums)

@@ -24,7 +24,6 @@ def start(folder: Path, cache: Path, pause: float) -> subprocess.Popen[str]:
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles in half the time
         },
         stderr=subprocess.PIPE,
         text=True,
