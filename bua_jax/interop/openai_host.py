@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.legal import Legal, Real, Whole
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -39,6 +40,19 @@ class Limits:
     timeout: float = 120.0  # seconds for a whole answer
     tries: int = 6  # of a call, with those that are asked again
     backoff: float = 1.0  # seconds before the second try, doubled with each
+
+
+LEGAL: dict[str, Legal] = {
+    "concurrency": Whole(1, 1000),
+    "requests_per_minute": Whole(1),
+    "tokens_per_minute": Whole(0),
+    "tokens": Whole(1),
+    "cost": Real(0),
+    "price_in": Real(0),
+    "price_out": Real(0),
+    "timeout": Real(0, above=True),
+}
+"""What the fields of `execution.api_limits` may be."""
 
 
 def canonical(url: str) -> str:
@@ -105,3 +119,12 @@ def secret(host: Host) -> str:
             "key there, and nowhere else; or leave the field empty for a host that takes none."
         )
     return key
+
+
+def check_limits(limits: Limits) -> None:
+    """Raises `ConfigError` for a ceiling of cost that nothing could be held against."""
+    if limits.cost and not (limits.price_in or limits.price_out):
+        raise ConfigError(
+            f"config.execution.api_limits.cost={limits.cost:g} is a ceiling, but price_in and price_out beside "
+            "it are 0: give the prices of a million tokens."
+        )

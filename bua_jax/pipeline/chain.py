@@ -21,7 +21,7 @@ from bua_jax.methods import behavegpt, neural
 from bua_jax.parallel import processes
 from bua_jax.pipeline import dialogues, evaluate
 from bua_jax.pipeline.data import EVENTS, check_events, data_sources, load_store
-from bua_jax.pipeline.methods import method_steps, result_steps
+from bua_jax.pipeline.methods import check_methods, method_steps, result_steps
 from bua_jax.pipeline.steps import Run, Step, ensure, outline, read_record
 from bua_jax.pipeline.windows import FILE, SETS, draw_set, fields_of, step_of
 from bua_jax.training.stage_table import STAGE_TABLE
@@ -87,6 +87,7 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
     _check_name(name)
     assert isinstance(run.config, ConfigDict)
     left = [step for step, done in outline(run, name, table).items() if not done]
+    check_methods(run.config, left)
     asks = any(_asks_model(table[step], run.config) for step in left)
     if asks or any(table[step].together for step in left):
         checks.check_machine(run.config)

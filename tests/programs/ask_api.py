@@ -1,6 +1,6 @@
 """Asks a host of tests.support.api, and prints what it said.
 
-  python -m tests.programs.ask_api URL CACHE COUNT
+python -m tests.programs.ask_api URL CACHE COUNT
 """
 
 import json

@@ -1,5 +1,4 @@
-"""A host that speaks OpenAI's protocol on this machine, charges for every call that it answers, and misbehaves
-as a plan says."""
+"""A host that speaks OpenAI's protocol on this machine, charges for what it answers, and misbehaves by plan."""
 
 import contextlib
 import json
