@@ -256,10 +256,27 @@ def _short(text: str) -> str:
 
 
 def _calls_of(job: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """(key, call) of each question, sent by a process that goes on with what is under way if this one ends.
+    """(key, call) of each question of a job, behind a progress bar. Raises what `ask` does."""
+    failed: dict[str, Any] = {}
+    with bar() as shown:
+        task = shown.add_task(f"asking {Host(**job['host']).name}", total=len(job["bodies"]))
+        for said in _said(job):
+            if "call" in said:
+                shown.advance(task)
+                yield said["key"], said["call"]
+            elif "failed" in said:
+                failed = failed or said
+            else:
+                notice(said["notice"])
+    if failed:
+        error = ERRORS[failed["kind"]](failed["failed"])
+        if isinstance(error, ApiError):
+            error.status = failed["status"]
+        raise error
 
-    Raises what `ask` does.
-    """
+
+def _said(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the sending process says, which goes on with what is under way if this one ends."""
     package = Path(__file__).resolve().parents[2]
     paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
@@ -273,30 +290,19 @@ def _calls_of(job: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    failed, rest = None, []
-    with process.stdin, process.stdout, bar() as shown:
-        task = shown.add_task(f"asking {Host(**job['host']).name}", total=len(job["bodies"]))
+    rest = []
+    with process.stdin, process.stdout:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps(job) + "\n")
             process.stdin.flush()
         for line in process.stdout:
             try:
-                said = json.loads(line)
+                yield json.loads(line)
             except ValueError:  # of Python itself
                 rest.append(line)
-                continue
-            if "call" in said:
-                shown.advance(task)
-                yield said["key"], said["call"]
-            elif "failed" in said:
-                failed = failed or said
-            else:
-                notice(said["notice"])
-    code = process.wait()
-    if failed:
-        error = ERRORS.get(failed["kind"], ApiError)(failed["failed"])
-        if isinstance(error, ApiError):
-            error.status = failed["status"]
-        raise error
-    if code:
-        raise ApiError(f"The process that asks ended with {code}: {_short(' '.join(rest[-5:]))}")
+    if code := process.wait():
+        yield {
+            "failed": f"The process that asks ended with {code}. {_short(' '.join(rest[-5:]))}",
+            "kind": ApiError.__name__,
+            "status": 0,
+        }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bua_jax.basics.errors import ConfigError
-from bua_jax.basics.legal import Legal, Real, Whole
+from bua_jax.basics.legal import Legal, Real, Text, Whole
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -43,16 +43,18 @@ class Limits:
 
 
 LEGAL: dict[str, Legal] = {
-    "concurrency": Whole(1, 1000),
-    "requests_per_minute": Whole(1),
-    "tokens_per_minute": Whole(0),
-    "tokens": Whole(1),
-    "cost": Real(0),
-    "price_in": Real(0),
-    "price_out": Real(0),
-    "timeout": Real(0, above=True),
+    "api_cache": Text(empty=False),
+    "api_consent": Text(),
+    "api_limits.concurrency": Whole(1, 1000),
+    "api_limits.requests_per_minute": Whole(1),
+    "api_limits.tokens_per_minute": Whole(0),
+    "api_limits.tokens": Whole(1),
+    "api_limits.cost": Real(0),
+    "api_limits.price_in": Real(0),
+    "api_limits.price_out": Real(0),
+    "api_limits.timeout": Real(0, above=True),
 }
-"""What the fields of `execution.api_limits` may be."""
+"""What these fields of `execution` may be."""
 
 
 def canonical(url: str) -> str:
@@ -125,6 +127,6 @@ def check_limits(limits: Limits) -> None:
     """Raises `ConfigError` for a ceiling of cost that nothing could be held against."""
     if limits.cost and not (limits.price_in or limits.price_out):
         raise ConfigError(
-            f"config.execution.api_limits.cost={limits.cost:g} is a ceiling, but price_in and price_out beside "
-            "it are 0: give the prices of a million tokens."
+            f"config.execution.api_limits.cost={limits.cost:g} is a ceiling, but price_in and price_out "
+            "beside it are 0: give the prices of a million tokens."
         )

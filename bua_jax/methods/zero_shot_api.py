@@ -45,7 +45,8 @@ def question(case: Case, catalogue: Catalogue, seed: int) -> str:
     labels = json.dumps(_shuffled(catalogue.behaviours, f"{seed}|{text}"), ensure_ascii=False)
     return (
         f"{text}\nAbove are events of one person, oldest first: {fields} and behaviour; a line of dots "
-        f"stands for a time of which nothing is known. Which behaviour comes next{when}? It is one of: {labels}."
+        f"stands for a time of which nothing is known. Which behaviour comes next{when}? It is one "
+        f"of: {labels}."
     )
 
 
@@ -113,19 +114,19 @@ def check(config: Settings) -> None:
     config: with the method's page and `execution`.
     """
     _asked(config.methods.zero_shot_api, config.execution)
+
+
+def _asked(page: Settings, how: Settings) -> tuple[Host, Limits]:
+    """Who is asked, within which limits. Raises `ConfigError` where that may not or cannot be."""
+    host = Host(page.url, page.model, page.key_variable, f"methods.{NAME}")
+    limits = Limits(**how.api_limits.to_dict())
+    check_host(host, how.api_consent)
+    check_limits(limits)
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise ConfigError(
             f"The method {NAME} needs the packages {', '.join(missing)}, the extra api: pip install "
             f"{' '.join(missing)}"
         )
-
-
-def _asked(page: Settings, how: Settings) -> tuple[Host, Limits]:
-    """Who is asked, within which limits. Raises `ConfigError` where that may not be."""
-    host = Host(page.url, page.model, page.key_variable, f"methods.{NAME}")
-    limits = Limits(**how.api_limits.to_dict())
-    check_host(host, how.api_consent)
-    check_limits(limits)
     return host, limits
 
 

@@ -1,9 +1,11 @@
-"""A host that speaks OpenAI's protocol on this machine, charges for what it answers, and misbehaves by plan."""
+"""A host that speaks OpenAI's protocol on this machine, charges for answers, and misbehaves by plan."""
 
 import contextlib
 import json
+import re
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,6 +100,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(raw[:cut])
         self.close_connection = self.close_connection or cut is not None
+
+
+def pick(question: str) -> str:
+    """One of the labels that a question lists, by its hash."""
+    labels = json.loads(re.findall(r"one of: (\[.*?\])\.", question)[0])
+    return json.dumps({"behaviour": labels[zlib.crc32(question.encode()) % len(labels)]})
 
 
 def completion(text: str, finish: str = "stop") -> bytes:
