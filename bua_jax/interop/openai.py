@@ -55,7 +55,7 @@ class Answer(Generic[T]):
     finish: str
     model: str  # that answered, as the host names it
     fingerprint: str  # the host's system_fingerprint
-    created: int  # seconds since 1970, by the host's clock
+    created: int  # seconds since 1970, by the host's clock; 0 = it does not say
 
 
 # ---------------------------------------------------------------------------------- questions and answers
@@ -99,8 +99,8 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Completion(BaseModel):
@@ -108,7 +108,7 @@ class Completion(BaseModel):
 
     choices: list[_Choice]
     model: str | None = None
-    created: int | None = None
+    created: float | None = None
     system_fingerprint: str | None = None
     usage: _Usage | None = None
 
@@ -132,9 +132,8 @@ def read_answer(raw: bytes, shape: type[T]) -> Answer[T]:
         inside = _FENCE.fullmatch(text)
         with contextlib.suppress(ValueError, ValidationError):
             value = shape.model_validate(strict_json(inside[1] if inside else text), strict=True)
-    return Answer(
-        text, value, finish, said.model or "", said.system_fingerprint or "", said.created or 0
-    )
+    named = (said.model or "", said.system_fingerprint or "")
+    return Answer(text, value, finish, *named, int(min(max(said.created or 0, 0), 2**32)))
 
 
 def body_of(

@@ -189,7 +189,8 @@ class Sender:
         """Tokens and cost of an answer as the host counts them; as estimated where it does not."""
         with contextlib.suppress(ValueError):
             if usage := completion(raw).usage:
-                asked, most = usage.prompt_tokens, usage.completion_tokens
+                asked = max(usage.prompt_tokens or 0, 0)
+                most = max(usage.completion_tokens or 0, 0)
         return asked + most, self._cost(asked, most)
 
     def _check_budget(self, tokens: int, cost: float) -> None:

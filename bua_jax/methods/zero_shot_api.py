@@ -54,6 +54,13 @@ def _shuffled(labels: Sequence[str], seed: str) -> list[str]:
     return sorted(labels, key=lambda label: hashlib.sha256(f"{seed}|{label}".encode()).digest())
 
 
+def answer_form() -> Any:
+    """`{"behaviour": "..."}`; without the labels, whose order there would be the same for all."""
+    from pydantic import create_model
+
+    return create_model("NextBehaviour", behaviour=(str, ...))
+
+
 def read_label(answer: "Answer[Any]", catalogue: Catalogue) -> int:
     """The behaviour that an answer names; -1 where it names none, or was cut or filtered."""
     from bua_jax.interop.openai import NO_ANSWER
@@ -82,10 +89,8 @@ class ZeroShotApi:
 
     def predict(self, cases: Cases) -> Prediction:
         """Labels without probabilities; beside each what was written, by which model and when."""
-        from pydantic import create_model
-
-        shape: Any = create_model("NextBehaviour", behaviour=(str, ...))
-        said = self.chat.ask([question(one, self.catalogue, self.seed) for one in cases], shape)
+        asked = [question(one, self.catalogue, self.seed) for one in cases]
+        said = self.chat.ask(asked, answer_form())
         if said and not any(one.text.strip() for one in said):
             why = ", ".join(sorted({one.finish or "for no reason" for one in said}))
             raise ApiError(
@@ -98,11 +103,15 @@ class ZeroShotApi:
                 "prediction": one.text,
                 "model": one.model,
                 "system_fingerprint": one.fingerprint,
-                "answered": datetime.fromtimestamp(one.created, UTC).date().isoformat(),
+                "answered": _day(one.created),
             }
             for one in said
         ]
         return Prediction(labels, text=texts, cut=[int(one.finish == "length") for one in said])
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat() if seconds else ""
 
 
 # --------------------------------------------------------------------------------- the row of the table

@@ -146,6 +146,20 @@ def test_what_is_no_completion(raw: bytes) -> None:
         read_answer(raw, Said)
 
 
+def test_what_a_host_need_not_say() -> None:
+    least = b'{"choices": [{"message": {"content": null}}], "created": null, "usage": null}'
+    found = read_answer(least, Said)
+    assert (found.text, found.value, found.finish, found.model, found.created) == (
+        "",
+        None,
+        "",
+        "",
+        0,
+    )
+    odd = b'{"choices": [{"message": {}}], "created": 1e300, "usage": {"prompt_tokens": null}}'
+    assert read_answer(odd, Said).created == 2**32
+
+
 def test_json_is_read_strictly() -> None:
     assert strict_json(b' {"a": [1, {"b": null}]} ') == {"a": [1, {"b": None}]}
     for wrong in ('{"a": {"b": 1, "b": 2}}', "[Infinity]", "1 2"):

@@ -88,9 +88,8 @@ def test_an_answer_is_paid_for_once_however_often_who_asks_is_killed(
     assert said.count('"yes"') == count
     assert len(api.paid) == count
     assert set(api.paid.values()) == {1}
-    first = [FIRST.get(i % EVERY, Do()).what for i in range(count)]
-    for what in ("refuse", "cut", "stall"):  # each once, so that no kill led to another call
-        assert api.done().count(what) == first.count(what)
+    bad = sum(i % EVERY in FIRST for i in range(count))
+    assert len(api.calls) == count + bad  # no kill led to another call of any kind
 
 
 def test_two_processes_pay_for_no_answer_twice(tmp_path: Path) -> None:
