@@ -20,7 +20,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.max_tokens = 256  # of an answer; more where a model reasons first
     config.temperature = 0.0  # of an answer
     config.extra = ""  # more of the request's body, as a JSON object; null takes a field out
-    config.order_seed = (
-        42  # of the labels' orders; apart from `seed`, so that other seeds pay nothing
-    )
+    # Apart from `seed`, so that runs with other seeds ask the same and pay nothing.
+    config.order_seed = 42  # of the order in which each question lists the labels
     return config
