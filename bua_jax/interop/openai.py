@@ -257,11 +257,13 @@ def _short(text: str) -> str:
 def _calls_of(job: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """(key, call) of each question of a job, behind a progress bar. Raises what `ask` does."""
     failed: dict[str, Any] = {}
+    left = len(job["bodies"])
     with bar() as shown:
-        task = shown.add_task(f"asking {Host(**job['host']).name}", total=len(job["bodies"]))
+        task = shown.add_task(f"asking {Host(**job['host']).name}", total=left)
         for said in _said(job):
             if "call" in said:
                 shown.advance(task)
+                left -= 1
                 yield said["key"], said["call"]
             elif "failed" in said:
                 failed = failed or said
@@ -272,6 +274,11 @@ def _calls_of(job: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         if isinstance(error, ApiError):
             error.status = failed["status"]
         raise error
+    if left:  # it had a signal of its own, as when a whole job is ended
+        raise ApiError(
+            f"The process that asks was told to stop before {left} questions were sent. Run the same command "
+            "again to go on; all answers so far are kept."
+        )
 
 
 def _said(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

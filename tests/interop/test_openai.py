@@ -17,7 +17,7 @@ from bua_jax.basics.errors import ApiError, ConfigError, DataError
 from bua_jax.interop import openai, openai_calls
 from bua_jax.interop.openai import body_of
 from bua_jax.interop.openai_host import Host, Limits
-from bua_jax.interop.openai_store import opened
+from bua_jax.interop.openai_store import Store, opened
 from tests.programs.ask_api import KEY, LIMITS, Said, chat
 from tests.support.api import Do, completion, serving
 
@@ -148,12 +148,14 @@ def test_a_broken_connection_is_not_asked_again_before_the_next_run(
 
 
 def test_a_host_is_left_alone_as_long_as_it_says(here: None, tmp_path: Path) -> None:
+    """By all questions, also those that it has not refused."""
+
     def plan(body: dict[str, Any], n: int) -> Do:
         return Do("refuse", status=429, retry_after="0.6") if len(api.calls) < 1 else Do()
 
     with serving(plan, always) as api:
-        chat(api.url, tmp_path / "c", limits=within(concurrency=1)).ask(["q", "p"], Said)
-        assert api.times[1] - api.times[0] >= 0.6
+        chat(api.url, tmp_path / "c", limits=within(requests_per_minute=300)).ask([*"qp"], Said)
+        assert [at - api.times[0] >= 0.6 for at in api.times] == [False, True, True]
         api.plan = lambda body, n: Do("refuse", status=503, retry_after="3600")
         with pytest.raises(ApiError, match="left alone for 3600 s"):
             chat(api.url, tmp_path / "c").ask(["r"], Said)
@@ -314,6 +316,18 @@ def test_an_altered_answer_is_paid_for_anew(here: None, tmp_path: Path, capsys) 
             found.execute("UPDATE calls SET raw=?", (completion('{"word": "no"}'),))
         assert one.ask(["q"], Said)[0].value == Said(word="yes")
     assert "answer of call 1 was altered or damaged" in capsys.readouterr().err
+
+
+def test_an_answer_that_cannot_be_kept_is_an_error(here: None, tmp_path: Path, monkeypatch) -> None:
+    def full(*args: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Store, "received", full)
+    with serving(lambda body, n: Do(), always) as api:
+        one = chat(api.url, tmp_path / "c", limits=within(concurrency=1))
+        with pytest.raises(DataError, match=r"api_cache=.*disk is full"):
+            one.ask(["q", "p"], Said)
+    assert len(api.calls) == 1  # nothing more is paid for
 
 
 def test_a_file_that_is_no_cache(tmp_path: Path) -> None:

@@ -120,6 +120,21 @@ def test_what_a_kill_of_the_sending_process_leaves(tmp_path: Path) -> None:
     assert ledger.tokens > 2 * 18  # the lost one counts as the most that it may have taken
 
 
+def test_who_sends_ends_what_is_under_way_when_a_job_is_ended(tmp_path: Path) -> None:
+    with serving(lambda body, before: Do(after=0.3), word) as api:
+        process = begin(api, tmp_path / "c", 6)
+        assert wait_for_call(api, process, 0)
+        os.kill(*children(process.pid), signal.SIGTERM)
+        said, _ = process.communicate()
+        assert "was told to stop before" in said
+        sent = len(api.calls)
+        assert 1 <= sent <= 4
+        with opened(tmp_path / "c") as store:
+            assert store.ledger()[:3] == (sent, sent, 0)
+        assert begin(api, tmp_path / "c", 6).communicate()[0].count('"yes"') == 6
+    assert len(api.calls) == len(api.paid) == 6
+
+
 def children(pid: int) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
