@@ -50,6 +50,23 @@ def _execution(mesh: str) -> ConfigDict:
     config.decode_batch = 32  # histories decoded together
     config.profile = 0  # training steps traced by jax.profiler, beside the metrics; 0 = none
     config.mix = False  # go on with a half-built step that was started otherwise
+    config.api_cache = "~/.cache/bua_jax/api.sqlite"  # answers of APIs, each paid for once
+    config.api_consent = ""  # host that histories of people may be sent to; empty: to nobody
+    config.api_limits = _api_limits()  # of what is sent there
+    return config
+
+
+def _api_limits() -> ConfigDict:
+    """How fast an API is asked, and what may be spent on it in all."""
+    config = ConfigDict()
+    config.concurrency = 8  # questions under way at once
+    config.requests_per_minute = 300  # calls, evenly spread
+    config.tokens_per_minute = 0  # of questions and answers, as estimated; 0 = no limit
+    config.tokens = 1_000_000  # of all calls in api_cache, those asked again too
+    config.cost = 0.0  # of all calls in api_cache, in the prices' currency; 0 = no limit
+    config.price_in = 0.0  # of a million tokens of questions
+    config.price_out = 0.0  # of a million tokens of answers
+    config.timeout = 120.0  # seconds until an answer must be whole
     return config
 
 

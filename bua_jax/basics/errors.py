@@ -29,6 +29,12 @@ class ClaimedError(BuaError):
     """Another process writes the same step or file; names it."""
 
 
+class ApiError(BuaError):
+    """A host that is asked over HTTP refuses, breaks off or does not answer; `status`: of HTTP, 0 = none."""
+
+    status = 0
+
+
 class Interrupted(BuaError):
     """A signal asked to stop: what was done is saved, and the same command goes on from there."""
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,6 +96,12 @@ class Result:
     def texts(self) -> list[dict[str, str]]:
         """What was written about each history, by round; empty where nothing was."""
         return [{} if said is None else json.loads(said) for said in self.table["text"].to_pylist()]
+
+    @cached_property
+    def answered_by(self) -> dict[str, int]:
+        """Cases by model and fingerprint, as a host that was asked names them; of no other method."""
+        told = (text for text in self.texts if "system_fingerprint" in text)
+        return dict(Counter(f"{one['model']} {one['system_fingerprint']}".strip() for one in told))
 
     @cached_property
     def days(self) -> list[Day]:

@@ -284,6 +284,10 @@ def no_needs(config: Settings) -> tuple[str, ...]:
     return ()
 
 
+def no_check(config: Settings) -> None:
+    """The check of a method that needs nothing but what the chain builds."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A row of the tables: a record of functions.
@@ -300,6 +304,7 @@ class Method:
     fit_sets: tuple[Literal["fit_train", "fit_validation"], ...] = ()  # of `Data`, that `fit` draws
     files: tuple[str, ...] = ()  # of site.folder: what `fit` leaves for `load`
     needs: Callable[[Settings], tuple[str, ...]] = no_needs  # steps: "encoder", "stage3"
+    check: Callable[[Settings], None] = no_check  # before anything is built for it; a `ConfigError`
     about_set: str = ""  # the method whose descriptions of the same set its cases carry as notes
     legal: Mapping[str, Legal] = field(default_factory=dict)  # values of its page's fields
     fit_reads: tuple[str, ...] = ()  # other fields that `fit` and `needs` read

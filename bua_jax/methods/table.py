@@ -16,6 +16,7 @@ from bua_jax.methods import (
     sasrec,
     window_majority,
     zero_shot,
+    zero_shot_api,
 )
 from bua_jax.methods.protocol import Method
 
@@ -31,6 +32,7 @@ METHODS: dict[str, Method] = {
         behavegpt.METHOD,
         encoder_adjusted.METHOD,
         zero_shot.METHOD,
+        zero_shot_api.METHOD,
         last_day.METHOD,
         *bua.METHODS,
         reference.METHOD,

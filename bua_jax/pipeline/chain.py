@@ -21,7 +21,7 @@ from bua_jax.methods import behavegpt, neural
 from bua_jax.parallel import processes
 from bua_jax.pipeline import dialogues, evaluate
 from bua_jax.pipeline.data import EVENTS, check_events, data_sources, load_store
-from bua_jax.pipeline.methods import method_steps, result_steps
+from bua_jax.pipeline.methods import check_methods, method_steps, result_steps
 from bua_jax.pipeline.steps import Run, Step, ensure, outline, read_record
 from bua_jax.pipeline.windows import FILE, SETS, draw_set, fields_of, step_of
 from bua_jax.training.stage_table import STAGE_TABLE
@@ -99,10 +99,10 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
     assert isinstance(run.config, ConfigDict)
     steps = outline(run, name, table)
     left = [step for step, done in steps.items() if not done]
-    if (
-        left and not run.places and processes.is_first()
-    ):  # where runs share steps, their runner says it
+    # Where runs share their steps, what runs them says how long all of them take.
+    if left and not run.places and processes.is_first():
         notice(f"{len(left)} of {len(steps)} steps to build, {_about(left, run.config, table)}")
+    check_methods(run.config, left)
     asks = any(_asks_model(table[step], run.config) for step in left)
     if asks or any(table[step].together for step in left):
         checks.check_machine(run.config)

@@ -20,6 +20,7 @@ from bua_jax.dialogue.tasks import stage1_tasks
 from bua_jax.evaluation import trackers
 from bua_jax.events.schema import SLOTS_PER_DAY, Catalogue
 from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
+from bua_jax.interop.openai_host import LEGAL as API
 from bua_jax.methods.table import METHODS
 from bua_jax.parallel.shape import parse_mesh
 from bua_jax.training.stage_table import STAGE_TABLE
@@ -107,6 +108,7 @@ LEGAL: dict[str, Legal] = {
     "execution.decode_batch": Whole(1),
     "execution.profile": Whole(0),
     "execution.mix": Flag(),
+    **{f"execution.{name}": legal for name, legal in API.items()},
     # -- events
     "data.name": Text(empty=False),
     "data.path": Text(),

@@ -72,6 +72,7 @@ def score_predictions(
             "people": number,
             "fields": one.about["fields"],
             **one.about["facts"],
+            **({"answered_by": one.answered_by} if one.answered_by else {}),
         }
     if "bua" in found:
         found["bua"]["against"] = {

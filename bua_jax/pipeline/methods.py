@@ -4,6 +4,7 @@ What they say lies in a result file each (evaluation/results.py), which `evaluat
 """
 
 import functools
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,13 @@ def method_steps() -> list[Step]:
                 sets += ("match",)
             found += [_result_step(method, kind, name) for name in sets]
     return found
+
+
+def check_methods(config: Settings, steps: Collection[str]) -> None:
+    """Raises `ConfigError` for a method that one of the steps fits or asks, and that cannot be asked."""
+    for name, method in METHODS.items():
+        if any(step.split("/")[1:2] == [name] for step in steps):
+            method.check(config)
 
 
 # ----------------------------------------------------------------------------------------- fitting
@@ -187,7 +195,9 @@ def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, 
         ready = Ready(asked.facts, asked.rows, functools.partial(rows_of_slice, asked, kind, cases))
     results.write(path, kind, about, _identity(run, frozen), cases.sample_id, ready)
     notice(f"{run.step}: {len(cases)} cases")
-    return {"cases": len(cases), "content": results.read(path).digest}
+    said = results.read(path)
+    by = {"answered_by": said.answered_by} if said.answered_by else {}
+    return {"cases": len(cases), "content": said.digest, **by}
 
 
 def asked_site(run: Run, method: Method, kind: Kind) -> Site:

@@ -94,10 +94,11 @@ def _pictures_of_days(run: Run, store: EventStore) -> list[tuple[str, bytes]]:
 
 
 def _executed(run: Run) -> str:
-    """How the evaluation was computed, which is no part of what it is."""
+    """How the evaluation was computed, which is no part of what it is; it asks no API."""
     record = read_record(run, "evaluation")
     assert record is not None
-    return "Executed with " + ", ".join(f"{k} {v}" for k, v in record[EXECUTION].items()) + "."
+    how = {k: v for k, v in record[EXECUTION].items() if not k.startswith("api_")}
+    return "Executed with " + ", ".join(f"{k} {v}" for k, v in how.items()) + "."
 
 
 def _metrics(run: Run) -> dict[str, Any]:

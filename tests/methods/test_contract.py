@@ -2,7 +2,7 @@
 
 import functools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,17 @@ import pytest
 from bua_jax.alignment import bases
 from bua_jax.basics import config as configs
 from bua_jax.basics import files
-from bua_jax.basics.errors import UndeclaredError
+from bua_jax.basics.errors import ConfigError, UndeclaredError
 from bua_jax.evaluation import results
 from bua_jax.events.schema import EventStore
 from bua_jax.methods.protocol import Cases, Histories, Kind, Method, Site
 from bua_jax.methods.table import METHODS
+from bua_jax.pipeline import chain
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.methods import ASKED, asked_site, cases_about, rows_of_slice
 from bua_jax.pipeline.steps import Run, ensure
+from tests.support.api import Api, Do, pick, serving
 from tests.support.runs import REDUCED
 
 FEW = 8
@@ -30,13 +32,24 @@ COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
 
 
 @pytest.fixture(scope="module")
-def run(quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def host() -> Iterator[Api]:
+    """Where methods send logs to: this machine."""
+    with serving(lambda body, before: Do(), pick) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def run(quickstart: Path, host: Api, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The reduced quickstart, to which steps may be added."""
     workdir = tmp_path_factory.mktemp("contract") / "run"
     shutil.copytree(quickstart, workdir)
     config = configs.load("configs/quickstart.py")
     flat = dict(flag.removeprefix("--config.").split("=", 1) for flag in REDUCED)
     config.update_from_flattened_dict({name: int(value) for name, value in flat.items()})
+    config.methods.zero_shot_api.update(url=host.url, key_variable="")
+    how = config.execution
+    how.update(api_consent="127.0.0.1", api_cache=str(workdir.parent / "api.sqlite"))
+    how.api_limits.requests_per_minute = 60_000
     return Run(config, workdir)
 
 
@@ -128,10 +141,14 @@ def test_cut_and_asked_again_it_says_the_same(ready: Ready, tmp_path: Path) -> N
     assert slices == [*range(size, len(cases), size)]
 
 
-def test_probabilities_are_distributions(ready: Ready) -> None:
+def test_probabilities_are_distributions(ready: Ready, run: Run) -> None:
     if ready.kind != "predict":
         pytest.skip("it predicts nothing")
     said = ready.ask(ready.cases[:FEW])
+    if said.probability is None:  # it names labels alone, or none
+        classes = len(load_store(run).catalogue.behaviours)
+        assert set(said.label.tolist()) <= {-1, *range(classes)}
+        return
     np.testing.assert_allclose(np.sum(said.probability, axis=1), 1, atol=1e-5)
     assert np.min(said.probability) >= 0
     np.testing.assert_array_equal(said.label, np.argmax(said.probability, axis=1))
@@ -193,7 +210,24 @@ def test_what_it_says_names_no_person(ready: Ready, run: Run) -> None:
     store = EventStore.load(run.workdir / "data" / "events.parquet")
     assert not set(ready.cases.sample_id) & set(store.users.tolist())
     assert not set(ready.cases.user) & set(store.users.tolist())
-    assert not ready.method.about.sends_logs  # none does; one that did would need consent
+
+
+def test_logs_are_sent_nowhere_without_consent(run: Run, host: Api) -> None:
+    """Nor is a method that sends some asked unless it is named."""
+    sending = {name for name, method in METHODS.items() if method.about.sends_logs}
+    assert sending
+    assert not sending & set(configs.load("configs/base.py").evaluation.methods)
+    config = run.config.copy_and_resolve_references()
+    config.execution.api_consent = ""
+    refusing = Run(config, run.workdir.parent / "refused")
+    sent = len(host.calls)
+    for name in sending:
+        for kind in METHODS[name].says:
+            step = f"{kind}/{name}/{ASKED[kind][0]}"
+            for build in (chain.build, functools.partial(ensure, table=STEPS)):
+                with pytest.raises(ConfigError, match="api_consent='' is not '127"):
+                    build(refusing, step)
+    assert len(host.calls) == sent
 
 
 def test_a_fit_comes_out_the_same_and_writes_into_its_folder_alone(

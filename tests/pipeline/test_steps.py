@@ -142,9 +142,8 @@ def test_one_more_row_is_added_and_how_it_is_shown_is_nobodys_business(tmp_path:
 
 def test_how_it_is_executed_is_never_refused(tmp_path: Path) -> None:
     ask(tmp_path, "evaluation")
-    how = config_of().execution
-    for name in how:
-        assert ask(tmp_path, "evaluation", **{f"execution__{name}": other(how[name])}) == []
+    for name, value in settings(config_of(), ["execution"]).items():
+        assert ask(tmp_path, "evaluation", **{name: other(value)}) == []
 
 
 def test_a_step_that_came_out_otherwise_is_refused(tmp_path: Path) -> None:
