@@ -119,7 +119,7 @@ def _dialogues() -> ConfigDict:
     config.generation_share = 0.25  # of stage-2 dialogues that end in a generated day
     config.nothing_share = 0.2  # cap on "nothing recorded" scene answers, training only
     config.rounds = True  # understanding rounds before the final one (off: ablation)
-    config.shortened_share = 0.0  # of stage-2 training dialogues lacking the first ones
+    config.shortened_share = 0.0  # of stage-2 training dialogues: the final round alone
     config.target_time_revealed = False  # give the target's weekday and time
     config.reflect_train = 2_000  # training windows whose summaries are drafted
     config.reflect_validation = 100  # validation windows, likewise

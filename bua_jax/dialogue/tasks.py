@@ -49,9 +49,8 @@ class Writer:
     """Writes dialogues about windows of one store.
 
     `shares` come from training users alone; they are fixed when the writer is made. `rounds=False`
-    leaves only the final round of stage 2; `shortened_share` of the training dialogues lack one or
-    more of the first rounds (a small model then sees more final answers per token, at growing
-    distances from the history); `target_time_revealed` gives the target's weekday and time in the
+    leaves only the final round of stage 2; `shortened_share` of the training dialogues are that round
+    alone (a small model then sees more final answers per token); `target_time_revealed` gives the target's weekday and time in the
     prediction instruction; `drill` is a question that it begins with. `seed` draws tasks and wordings.
     """
 
@@ -194,7 +193,7 @@ def stage2_dialogue(
     name = sample_id(store, windows, row)
     rounds = understanding_rounds(writer.window(start, end, name)) if writer.rounds else ()
     if split == "train" and writer.draw(name, "shortened") < writer.shortened_share:
-        rounds = rounds[1 + int(writer.draw(name, "rounds left out") * len(rounds)) :]
+        rounds = ()
     if task == "prediction":
         label = store.catalogue.behaviours[int(store.behaviour[end])]
         final = Round("prediction", revealed_instruction(writer, end), label)
