@@ -7,6 +7,7 @@ from bua_jax.methods import (
     behavegpt,
     bua,
     encoder_adjusted,
+    fused,
     last_day,
     lightgbm,
     majority,
@@ -33,6 +34,7 @@ METHODS: dict[str, Method] = {
         zero_shot.METHOD,
         last_day.METHOD,
         *bua.METHODS,
+        fused.METHOD,
         reference.METHOD,
     )
 }
