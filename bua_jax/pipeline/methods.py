@@ -143,8 +143,8 @@ def _asked_fields(method: Method, kind: Kind) -> tuple[str, ...]:
 def _result_step(method: Method, kind: Kind, name: str) -> Step:
     fields = _asked_fields(method, kind)
     fitted = (f"fit/{method.name}",) if method.fit else ()
-    about = (f"describe/{method.about_set}/{name}",) if method.about_set else ()
-    about += tuple(f"predict/{other}/{name}" for other in method.predicted_by)
+    about = [f"describe/{method.about_set}/{name}"] if method.about_set else []
+    about += [f"predict/{other}/{name}" for other in method.predicted_by]
 
     def needs(config: ConfigDict) -> tuple[str, ...]:
         own = (step_of(name), *fitted, *method.needs(config), *about)

@@ -8,8 +8,6 @@ from ml_collections import ConfigDict
 
 def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
-    config.prior_events = (
-        1.0  # weight of the training shares in the counts' distribution, in events
-    )
+    config.prior_events = 1.0  # weight of the training shares in the history's own, in events
     config.penalty = 0.01  # nats per squared weight, in the mean over windows: keeps few ones calm
     return config
