@@ -1,7 +1,7 @@
 """An encoder as a predictor: its own head at the last event. SASRec and BehaveGPT share this."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from bua_jax.methods.protocol import Counted, Data, Histories, Site
 
 if TYPE_CHECKING:
     from bua_jax.models.encoders import EncoderConfig
+    from bua_jax.training.networks import Network
 
+Predicted = Callable[[Histories], np.ndarray]
 
 FILE = "encoder.safetensors"
 """Absent where the run's own encoder is meant."""
@@ -56,12 +58,19 @@ def of_folder(folder: Path, facts: Mapping[str, Any]) -> Counted:
     return Counted(predictor(config, params), facts)
 
 
-def predictor(config: "EncoderConfig", params: Any):
+def predictor(config: "EncoderConfig", params: Any) -> Predicted:
     """histories -> float64[n, C], of a trained encoder."""
-    from bua_jax.training.events import predict_last
+    from bua_jax.training.networks import Encoder
+
+    return predictor_of(Encoder(config), {"encoder": params})
+
+
+def predictor_of(network: "Network", variables: Mapping[str, Any]) -> Predicted:
+    """histories -> float64[n, C], of a trained network."""
+    from bua_jax.training.networks import predict_last
 
     def probabilities(histories: Histories) -> np.ndarray:
-        log_p = predict_last(config, params, histories.fields, histories.n_events)
+        log_p = predict_last(network, variables, histories.fields, histories.n_events)
         found = np.exp(log_p.astype(np.float64))
         return found / found.sum(1, keepdims=True)
 
