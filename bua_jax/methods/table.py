@@ -4,6 +4,7 @@ Adding one is a file here, a page in configs/methods where it has settings, and 
 """
 
 from bua_jax.methods import (
+    alphafuse,
     behavegpt,
     bua,
     encoder_adjusted,
@@ -30,6 +31,7 @@ METHODS: dict[str, Method] = {
         lightgbm.METHOD,
         sasrec.METHOD,
         behavegpt.METHOD,
+        alphafuse.METHOD,
         encoder_adjusted.METHOD,
         zero_shot.METHOD,
         last_day.METHOD,

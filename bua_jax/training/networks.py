@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.models.encoders import EncoderConfig, build, encode_events
+from bua_jax.models.encoders import EncoderConfig, build, dropout, encode_events
 
 
 class Network(Protocol):
@@ -74,11 +74,6 @@ class Encoder:
         positions = jnp.broadcast_to(jnp.arange(fields.shape[1]), fields.shape[:2])
         given = build(self.config), variables["encoder"], fields, segments, positions
         return encode_events(*given, **dropout(key)).logits
-
-
-def dropout(key: jax.Array | None) -> dict[str, Any]:
-    """How a module is applied with dropout drawn from `key`, or without."""
-    return {} if key is None else {"deterministic": False, "rngs": {"dropout": key}}
 
 
 @functools.partial(jax.jit, static_argnames=("network",))
