@@ -12,27 +12,33 @@ from bua_jax.methods.protocol import histories_of
 from bua_jax.training.events import EncoderSettings
 from tests.events.stores import store_of
 
-LENGTH, WINDOWS, PEOPLE = 8, 64, 4
+LENGTH, WINDOWS, LIVES, COPIES = 8, 64, 4, 8
 SETTINGS = EncoderSettings(
-    history_length=LENGTH, min_history=LENGTH, epochs=120, batch=4, patience=0, weight_decay=0.0
+    history_length=LENGTH, min_history=LENGTH, epochs=40, batch=8, patience=0, weight_decay=0.0
 )
 
 
 def memory_store() -> EventStore:
-    """Training people of drawn events, `WINDOWS` windows in all; validation people live the same lives."""
+    """Drawn lives with `WINDOWS` windows in all, lived by training people, and once by validation people."""
     rng = np.random.default_rng(0)
     catalogue = simulated_store(6, 2, 0).catalogue
+    labels = tuple(f"{one}{more}" for one in catalogue.behaviours for more in ("", " twice"))
+    catalogue = dataclasses.replace(catalogue, behaviours=labels)
     lives = [
-        [(i // 8, i % 8, int(rng.integers(3)), int(rng.integers(37))) for i in range(events)]
-        for events in [LENGTH + WINDOWS // PEOPLE] * PEOPLE
+        [
+            (i // 8, i % 8, int(rng.integers(3)), int(rng.integers(len(labels))))
+            for i in range(events)
+        ]
+        for events in [LENGTH + WINDOWS // LIVES] * LIVES
     ]
-    made = store_of(lives * 2, split=[0] * PEOPLE + [1] * PEOPLE)
-    return dataclasses.replace(made, catalogue=catalogue).with_fingerprint()
+    people, split = lives * (COPIES + 1), [0] * LIVES * COPIES + [1] * LIVES
+    made = dataclasses.replace(store_of(people, split=split), catalogue=catalogue)
+    return made.with_fingerprint()
 
 
 def remembered(probabilities: Predicted, store: EventStore) -> float:
     """The share of the windows whose next behaviour is the likeliest."""
-    windows = prediction_windows(store, "train", history_length=LENGTH, min_history=LENGTH)
+    windows = prediction_windows(store, "validation", history_length=LENGTH, min_history=LENGTH)
     assert len(windows) == WINDOWS
     histories, targets = histories_of(store, windows, LENGTH)
     return float(np.mean(probabilities(histories).argmax(1) == targets))
