@@ -32,7 +32,7 @@ class PITuning:
     scale: float  # standard deviation of fresh embeddings
     num_places: int = 11
 
-    name, parts, rows = "pituning", ("encoder", "base"), 128
+    name, parts, rows = "pituning", ("encoder", "base"), 64
 
     def init(self, base: Mapping[str, Any], labels: jax.Array, seed: int) -> dict[str, Any]:
         """Variables before training; labels float32[C, H]: what behaviours and intents begin as."""

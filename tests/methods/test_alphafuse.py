@@ -96,7 +96,7 @@ def test_it_learns_64_windows_by_heart_and_leaves_language_alone() -> None:
     store = memory_store()
     base = neural.base_of(CONFIG)
     language = language_part(neural.label_vectors(base, store.catalogue.behaviours), 0.99, 64)
-    network = AlphaFuse(74, language.shape[1], 64, LENGTH, 0.0, 0.07)
+    network = AlphaFuse(37, language.shape[1], 64, LENGTH, 0.0, 0.07)
     settings = dataclasses.replace(SETTINGS, peak_lr=3e-3)
     variables = network.init(language, 0)
     before = neural.predictor_of(network, variables)

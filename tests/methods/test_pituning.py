@@ -22,7 +22,7 @@ from bua_jax.models.pituning import IntentHead, PITuning
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.training.pituning import Population, unlearning_loss
-from tests.methods.memory import LENGTH, SETTINGS, memory_store, remembered
+from tests.methods.memory import FIRST, LENGTH, SETTINGS, memory_store, remembered
 from tests.support.helpers import require
 
 BLOCKS = Qwen2Config(8, 16, 32, 1, 2, 1, 8, rope_theta=1e4, dtype="float64")
@@ -138,30 +138,50 @@ def blocks_params() -> Any:
 
 
 def labelled(store: EventStore) -> Labelled:
-    windows = prediction_windows(store, "validation", history_length=LENGTH, min_history=LENGTH)
+    windows = prediction_windows(store, "validation", history_length=LENGTH, min_history=FIRST)
     return Labelled(cases_of(store, windows, LENGTH), store.behaviour[windows.end].astype(int))
 
 
-def test_it_learns_64_windows_by_heart_and_goes_on_after_a_cut(tmp_path: Path) -> None:
-    """Without its last stage a fit comes out the same: the first two are not trained again."""
-    config, store = configs.load("configs/base.py"), memory_store()
-    config.windows.prediction_history = config.windows.min_history = LENGTH
-    config.encoder.epochs, config.encoder.batch = 14, 8
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """Where it is fitted to the lives of `memory_store`."""
+    config = configs.load("configs/base.py")
+    config.windows.prediction_history, config.windows.min_history = LENGTH, FIRST
+    config.encoder.epochs, config.encoder.batch = 8, 4
     page = config.methods.pituning
-    page.layers, page.masked, page.weight_decay = 1, 0.05, 0.0
-    page.peak_lr, page.block_lr = 5e-3, 1e-3
-    site = Site(config, tmp_path, {"fit/pituning": Built(tmp_path, config, {"blocks": 1})})
-    data = Data(store, lambda name: labelled(store))
-    facts = pituning.METHOD.fit(site, data)
+    page.layers, page.hidden, page.masked, page.weight_decay = 1, 16, 0.05, 0.0
+    page.peak_lr, page.block_lr = 5e-3, 4e-3
+    return Site(config, tmp_path, {"fit/pituning": Built(tmp_path, config, {"blocks": 1})})
+
+
+def fitted(site: Site, store: EventStore) -> Mapping[str, Any]:
+    return pituning.METHOD.fit(site, Data(store, lambda name: labelled(store)))
+
+
+def test_it_learns_64_windows_by_heart(site: Site) -> None:
+    """Through all stages, what the last of them leaves."""
+    store = memory_store()
+    facts = fitted(site, store)
     assert facts["blocks"] == 1
+    assert {folder.name for folder in site.folder.iterdir() if folder.is_dir()} == STAGES
     assert remembered(pituning.METHOD.load(site).probabilities, store) >= 0.95
-    file = tmp_path / pituning.FILE
-    before = file.read_bytes()
-    file.unlink()
-    shutil.rmtree(tmp_path / STAGES[2])
-    assert pituning.METHOD.fit(site, data) == facts
-    assert file.read_bytes() == before
     assert "pituning" not in configs.load("configs/quickstart.py").evaluation.methods
 
 
-STAGES = ("population", "unlearning", "tuning")
+@pytest.mark.long
+def test_cut_before_its_last_stage_it_comes_out_the_same(site: Site) -> None:
+    """The stages before are not trained again: nothing is written into their folders."""
+    store, file = memory_store(), site.folder / pituning.FILE
+    site.config.encoder.epochs = 1
+    facts = fitted(site, store)
+    before = file.read_bytes()
+    file.unlink()
+    shutil.rmtree(site.folder / "tuning")
+    logs = [site.folder / stage / "metrics.jsonl" for stage in ("population", "unlearning")]
+    said = [log.read_bytes() for log in logs]
+    assert fitted(site, store) == facts
+    assert file.read_bytes() == before
+    assert [log.read_bytes() for log in logs] == said
+
+
+STAGES = {"population", "unlearning", "tuning"}
