@@ -104,6 +104,7 @@ class IntentHead(nn.Module):
         self.of_both = self.param("of_both", matrix, (width, c.hidden))
         self.slope = self.param("slope", nn.initializers.constant(0.25), (1,))  # of PReLU
         self.score = nn.Dense(1, use_bias=False)
+        self.recency = self.param("recency", nn.initializers.constant(0.5), (1,))
         self.step_value = self.param("step_value", matrix, (width, 1))
         self.both_value = self.param("both_value", matrix, (width, 1))
         self.intent_value = nn.Dense(1, use_bias=False)
@@ -119,17 +120,20 @@ class IntentHead(nn.Module):
     def intended(self, states: jax.Array, segments: jax.Array) -> jax.Array:
         """states h float32[B, S, H], segments int32[B, S] -> float32[B, S, C].
 
-        Of intent c with vector e, s_ci = MLP([e; e * h_i; h_i]) weighs the steps i up to each t, by
-        softmax; v is the weighted mean of the steps, and the score w [v; e * v; e] + b_c. Both are linear
-        in v, so that v itself, [B, S, C, H], is never made.
+        Of intent c with vector e, s_ci = MLP([e; e * h_i; h_i]) - r (t - i) weighs the steps i up to each
+        t, by softmax; v is the weighted mean of the steps, and the score w [v; e * v; e] + b_c. That is
+        linear in v, so that v itself, [B, S, C, H], is never made. Rotations leave no trace of a step's
+        place in its state, as GPT-2's positions do: r, which is learnt, says what is near.
         """
         both = jnp.einsum("bsd,cd,dk->bsck", states, self.intents, self.of_both)
         step, intent = self.of_step(states)[:, :, None], self.of_intent(self.intents)
         joined = step + both + intent
         active = jnp.where(joined >= 0, joined, self.slope * joined)
         scores = self.score(active)[..., 0]  # [B, S, C]
+        index = jnp.arange(segments.shape[1])
+        near = self.recency * (index[None, :] - index[:, None])[..., None]  # [S, S, 1]
         seen = causal_mask(segments)[..., None]
-        weights = jax.nn.softmax(jnp.where(seen, scores[:, None], _MASKED), axis=2)
+        weights = jax.nn.softmax(jnp.where(seen, scores[:, None] + near, _MASKED), axis=2)
         values = states @ (self.step_value + self.both_value * self.intents.T)
         own = self.intent_value(self.intents)[:, 0] + self.bias
         return jnp.einsum("btsc,bsc->btc", weights, values) + own

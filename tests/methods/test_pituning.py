@@ -57,7 +57,9 @@ def test_the_intent_attention_equals_torch() -> None:
     first = torch.cat([p["of_intent"]["kernel"], p["of_both"], p["of_step"]["kernel"]])
     hidden = joined @ first + p["of_step"]["bias"]
     hidden = torch.nn.functional.prelu(hidden, p["slope"])
-    weights = torch.softmax((hidden @ p["score"]["kernel"])[..., 0], dim=1)  # [C, steps]
+    ago = torch.arange(4, -1, -1)  # steps before the last
+    scores = (hidden @ p["score"]["kernel"])[..., 0] - p["recency"] * ago
+    weights = torch.softmax(scores, dim=1)  # [C, steps]
     v = weights @ h
     last = torch.cat([p["step_value"], p["both_value"], p["intent_value"]["kernel"]])[:, 0]
     expected = torch.cat([v, e * v, e], dim=-1) @ last + p["bias"]
