@@ -22,7 +22,7 @@ import pyarrow as pa
 from bua_jax.basics import files
 from bua_jax.basics.begun import PARTIAL
 from bua_jax.basics.console import notice
-from bua_jax.basics.errors import DataError, Interrupted, MismatchError
+from bua_jax.basics.errors import ConfigError, DataError, Interrupted, MismatchError
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.events.windows import Day
 
@@ -91,6 +91,16 @@ class Result:
         if column.null_count or not len(column):
             return None
         return np.asarray(column.to_pylist(), np.float32)
+
+    @property
+    def distributions(self) -> np.ndarray:
+        """float32[n, C]: the probabilities. Raises `ConfigError` of a method that only names labels."""
+        if self.probability is None:
+            raise ConfigError(
+                f"{self.path} names labels without their probabilities, which another method is to read: set "
+                "--config.decoding.decode=labels and build it anew."
+            )
+        return self.probability
 
     @cached_property
     def texts(self) -> list[dict[str, str]]:

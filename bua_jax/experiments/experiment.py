@@ -58,6 +58,7 @@ TINY = {
     "execution.decode_batch": 16,
     "methods.lightgbm.rounds": 5,
     "methods.bua.warm_steps": 20,
+    "methods.pituning.layers": 1,
     "evaluation.bootstrap": 200,
 }
 """The quickstart in seconds, which learns nothing."""

@@ -47,15 +47,13 @@ def match_tau(
 
 def _fit(site: Site, data: Data) -> Mapping[str, Any]:
     said = results.read(site.inputs[_BUA].folder / results.FILE)
-    row_of = {name: row for row, name in enumerate(data.validation.cases.sample_id)}
-    rows = np.asarray([row_of[name] for name in said.sample_id])
-    cases, targets = data.validation.cases.take(rows), data.validation.target[rows]
+    cases, targets = data.validation.named(said.sample_id)
     shares, settings = training_shares(data.store), site.config.methods.encoder_adjusted
     rec_w = float(np.mean(said.label == targets))
     encoder = neural.of_folder(site.inputs["encoder"].folder, {})
     probabilities = encoder.probabilities(cases.arrays)
     tau = match_tau(probabilities, targets, shares, rec_w, settings)
-    values = {"tau": tau, "matched_rec_w": rec_w, "matched_windows": len(rows)}
+    values = {"tau": tau, "matched_rec_w": rec_w, "matched_windows": len(targets)}
     files.write_json(site.folder / "adjustment.json", {**values, "shares": shares.tolist()})
     return {**values, "training_windows": int(training_mask(data.store).sum())}
 

@@ -1,19 +1,27 @@
-"""An encoder as a predictor: its own head at the last event. SASRec and BehaveGPT share this."""
+"""Networks as predictors: an encoder by its own head at the last event (SASRec, BehaveGPT), or another.
+
+What is shared by methods that read the base: the base, its vectors of labels, how they are trained.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from bua_jax.basics.config import Settings
 from bua_jax.events.groups import training_mask
 from bua_jax.methods.protocol import Counted, Data, Histories, Site
 
 if TYPE_CHECKING:
+    from bua_jax.alignment.bases import Base
     from bua_jax.models.encoders import EncoderConfig
+    from bua_jax.training.events import EncoderSettings
+    from bua_jax.training.networks import Network
 
+Predicted = Callable[[Histories], np.ndarray]
 
 FILE = "encoder.safetensors"
 """Absent where the run's own encoder is meant."""
@@ -56,13 +64,47 @@ def of_folder(folder: Path, facts: Mapping[str, Any]) -> Counted:
     return Counted(predictor(config, params), facts)
 
 
-def predictor(config: "EncoderConfig", params: Any):
+def predictor(config: "EncoderConfig", params: Any) -> Predicted:
     """histories -> float64[n, C], of a trained encoder."""
-    from bua_jax.training.events import predict_last
+    from bua_jax.training.networks import Encoder
+
+    return predictor_of(Encoder(config), {"encoder": params})
+
+
+def predictor_of(network: "Network", variables: Mapping[str, Any]) -> Predicted:
+    """histories -> float64[n, C], of a trained network."""
+    from bua_jax.training.networks import predict_last
 
     def probabilities(histories: Histories) -> np.ndarray:
-        log_p = predict_last(config, params, histories.fields, histories.n_events)
+        log_p = predict_last(network, variables, histories.fields, histories.n_events)
         found = np.exp(log_p.astype(np.float64))
         return found / found.sum(1, keepdims=True)
 
     return probabilities
+
+
+# ------------------------------------------------------------------------------- the base that is read
+
+
+def base_of(config: Settings) -> "Base":
+    """The run's base, its kernels plain: they are cut, or not looked at."""
+    from bua_jax.alignment.bases import load_base
+    from bua_jax.parallel.sharding import own_mesh
+
+    model = ConfigDict({**config.model.to_dict(), "base_quantization": "none"})
+    return load_base(model, own_mesh(config.execution.mesh))
+
+
+def label_vectors(base: "Base", labels: Sequence[str]) -> np.ndarray:
+    """float32[C, H]: of each label the mean of the base's embeddings of its tokens."""
+    table, encode = base.params["embed_tokens"]["embedding"], base.tokenizer.encode
+    rows = [np.asarray(table[np.asarray(encode(label))], np.float32) for label in labels]
+    return np.stack([row.mean(0) for row in rows])
+
+
+def settings_of(config: Settings, page: Settings) -> "EncoderSettings":
+    """As the encoder is trained, but for the page's `peak_lr` and `weight_decay`, by cross-entropy."""
+    from bua_jax.alignment.encoder import encoder_settings
+
+    own = {"peak_lr": page.peak_lr, "weight_decay": page.weight_decay, "dro_lambda": 0.0}
+    return dataclasses.replace(encoder_settings(config), **own)

@@ -48,6 +48,7 @@ class Case:
     weekday: int | None = None  # of the target, where it is told
     slot: int | None = None  # likewise
     notes: Mapping[str, str] = field(default_factory=dict)  # another method's texts, by round
+    predicted: Mapping[str, np.ndarray] = field(default_factory=dict)  # as `Cases.predicted`
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class Cases(Sequence[Case]):
     weekday: np.ndarray  # int8[n], -1 = not told
     slot: np.ndarray  # int16[n], -1 = not told
     notes: tuple[Mapping[str, str], ...] = ()  # of every case, or of none
+    predicted: Mapping[str, np.ndarray] = field(
+        default_factory=dict
+    )  # float[n, C] by other methods
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -80,6 +84,7 @@ class Cases(Sequence[Case]):
             None if weekday < 0 else weekday,
             None if slot < 0 else slot,
             self.notes[row] if self.notes else {},
+            {name: p[row] for name, p in self.predicted.items()},
         )
 
     def take(self, rows: np.ndarray) -> "Cases":
@@ -95,6 +100,7 @@ class Cases(Sequence[Case]):
             self.weekday[rows],
             self.slot[rows],
             tuple(self.notes[i] for i in rows) if self.notes else (),
+            {name: p[rows] for name, p in self.predicted.items()},
         )
 
     def with_notes(self, notes: Sequence[Mapping[str, str]]) -> "Cases":
@@ -158,6 +164,12 @@ class Labelled(NamedTuple):
 
     cases: Cases
     target: np.ndarray  # int32[n]
+
+    def named(self, names: Sequence[str]) -> "Labelled":
+        """Those of these names (`sample_id`), in that order."""
+        row_of = {name: row for row, name in enumerate(self.cases.sample_id)}
+        rows = np.asarray([row_of[name] for name in names], int)
+        return Labelled(self.cases.take(rows), self.target[rows])
 
 
 @dataclass(frozen=True)
@@ -306,6 +318,7 @@ class Method:
     needs: Callable[[Settings], tuple[str, ...]] = no_needs  # steps: "encoder", "stage3"
     check: Callable[[Settings], None] = no_check  # before anything is built for it; a `ConfigError`
     about_set: str = ""  # the method whose descriptions of the same set its cases carry as notes
+    predicted_by: tuple[str, ...] = ()  # methods whose predictions about it they carry: `predicted`
     legal: Mapping[str, Legal] = field(default_factory=dict)  # values of its page's fields
     fit_reads: tuple[str, ...] = ()  # other fields that `fit` and `needs` read
     reads: tuple[str, ...] = ()  # other fields that are read when it is asked

@@ -4,14 +4,17 @@ Adding one is a file here, a page in configs/methods where it has settings, and 
 """
 
 from bua_jax.methods import (
+    alphafuse,
     behavegpt,
     bua,
     encoder_adjusted,
+    fused,
     last_day,
     lightgbm,
     majority,
     markov,
     markov_counts,
+    pituning,
     reference,
     sasrec,
     window_majority,
@@ -30,11 +33,14 @@ METHODS: dict[str, Method] = {
         lightgbm.METHOD,
         sasrec.METHOD,
         behavegpt.METHOD,
+        pituning.METHOD,
+        alphafuse.METHOD,
         encoder_adjusted.METHOD,
         zero_shot.METHOD,
         zero_shot_api.METHOD,
         last_day.METHOD,
         *bua.METHODS,
+        fused.METHOD,
         reference.METHOD,
     )
 }

@@ -25,6 +25,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"base/layers/\w+/(q|k|v)_proj/bias", P(None, "tensor")),
     (r"base/layers/\w+/(o|down)_proj/kernel(/qvalue|/scale)?", P(None, "tensor", "fsdp")),
     (r"base/(layers/\w+|norm)/scale", P()),
+    (r"base/labels", P()),  # vectors of labels, of methods that read them alone
     (r"adapter/layers/\w+/(q|k|v|gate|up)_proj/a", P(None, "fsdp", None)),
     (r"adapter/layers/\w+/(q|k|v|gate|up)_proj/b", P(None, None, "tensor")),
     (r"adapter/layers/\w+/(o|down)_proj/a", P(None, "tensor", None)),

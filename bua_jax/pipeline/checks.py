@@ -247,6 +247,12 @@ def check(config: ConfigDict, steps: Collection[str]) -> None:
             f"config.evaluation.methods names {given[0]}, which gives reference answers to the understanding "
             "rounds that config.dialogues.rounds=False leaves out; set one of them back."
         )
+    mixed = [name for name in config.evaluation.methods if METHODS[name].predicted_by]
+    if mixed and config.decoding.decode != "labels":
+        raise ConfigError(
+            f"config.evaluation.methods names {mixed[0]}, which reads probabilities of a row "
+            f"that names labels alone with config.decoding.decode={config.decoding.decode!r}; set one back."
+        )
 
 
 def check_fields(config: ConfigDict, prefix: str = "") -> None:
@@ -284,11 +290,7 @@ def _check_encoders(config: ConfigDict) -> None:
     encoder = config.encoder
     sizes = (
         ("encoder.dim", encoder.kind, encoder.dim),
-        (
-            "methods.sasrec.dim",
-            "sasrec",
-            config.methods.sasrec.dim,
-        ),
+        ("methods.sasrec.dim", "sasrec", config.methods.sasrec.dim),
     )
     for name, kind, dim in sizes:
         width = EncoderConfig(kind, 2, SLOTS_PER_DAY[0], dim=dim).state_dim

@@ -3,6 +3,7 @@
 What they say lies in a result file each (evaluation/results.py), which `evaluation` scores without them.
 """
 
+import dataclasses
 import functools
 from collections.abc import Collection
 from typing import Any
@@ -150,7 +151,8 @@ def _asked_fields(method: Method, kind: Kind) -> tuple[str, ...]:
 def _result_step(method: Method, kind: Kind, name: str) -> Step:
     fields = _asked_fields(method, kind)
     fitted = (f"fit/{method.name}",) if method.fit else ()
-    about = (f"describe/{method.about_set}/{name}",) if method.about_set else ()
+    about = [f"describe/{method.about_set}/{name}"] if method.about_set else []
+    about += [f"predict/{other}/{name}" for other in method.predicted_by]
 
     def needs(config: ConfigDict) -> tuple[str, ...]:
         own = (step_of(name), *fitted, *method.needs(config), *about)
@@ -213,11 +215,17 @@ def cases_about(run: Run, method: Method, kind: Kind, name: str, store: EventSto
     if kind == "predict" and run.config.dialogues.target_time_revealed:
         told = "time"
     cases = cases_of(store, frozen.windows, _length(run, name), told=told)
-    if not method.about_set:
-        return cases
-    said = results.read(run.folder(f"describe/{method.about_set}/{name}") / results.FILE)
-    rows = results.rows_of(said, frozen.fingerprint, cases.sample_id)
-    return cases.with_notes([said.texts[row] for row in rows])
+
+    def said_of(step: str) -> results.Result:
+        said = results.read(run.folder(step) / results.FILE)
+        return said.take(results.rows_of(said, frozen.fingerprint, cases.sample_id))
+
+    if method.about_set:
+        cases = cases.with_notes(said_of(f"describe/{method.about_set}/{name}").texts)
+    others = {other: said_of(f"predict/{other}/{name}") for other in method.predicted_by}
+    return dataclasses.replace(
+        cases, predicted={other: said.distributions for other, said in others.items()}
+    )
 
 
 def _written_with_predictions(config: Settings, method: Method, kind: Kind, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Event sequences as a problem of the loop: encoders learn the next behaviour at every position."""
+"""Event sequences as a problem of the loop: networks learn the next behaviour at every position."""
 
 import dataclasses
 import functools
@@ -21,9 +21,10 @@ from bua_jax.events.windows import (
     sample_windows,
     window_arrays,
 )
-from bua_jax.models.encoders import EncoderConfig, build, encode_events
+from bua_jax.models.encoders import EncoderConfig, build
 from bua_jax.parallel import sharding
 from bua_jax.training.loop import fit
+from bua_jax.training.networks import Encoder, Network, predict_last
 from bua_jax.training.optimizer import OptimizerSettings
 from bua_jax.training.problem import Batch, LoopSettings, Scalars, Sum, Terms
 from bua_jax.training.weighting import Balancer, equal
@@ -33,7 +34,6 @@ EventSums = metrics.Collection.create(
     log_loss=metrics.Average.from_output("log_loss"),  # of batches
     events=Sum.from_output("events"),
 )
-_PARTS = ("encoder",)
 _VALIDATION_WINDOWS = 4000
 
 
@@ -120,33 +120,6 @@ def robust(shares: jax.Array, dro_lambda: float, after: int) -> Balancer:
     return Balancer(lambda count: ClassLosses(jnp.zeros(count), jnp.zeros((), jnp.int32)), combine)
 
 
-@functools.partial(jax.jit, static_argnames=("config",))
-def _last_log_probabilities(config: EncoderConfig, params, fields, n_events):
-    length = fields.shape[1]
-    segments = (jnp.arange(length) < n_events[:, None]).astype(jnp.int32)
-    positions = jnp.broadcast_to(jnp.arange(length), segments.shape)
-    output = encode_events(build(config), params, fields, segments, positions)
-    last = jnp.take_along_axis(output.logits, (n_events - 1)[:, None, None], axis=1)[:, 0]
-    return jax.nn.log_softmax(last)
-
-
-def predict_last(
-    config: EncoderConfig, params: Any, fields: np.ndarray, n_events: np.ndarray, batch: int = 512
-) -> np.ndarray:
-    """log p of the behaviour after each history: int32[n, L, 4], int32[n] -> float32[n, C]."""
-    n = len(fields)
-    padded = -(-n // batch) * batch
-    pad = ((0, padded - n), (0, 0), (0, 0))
-    fields, counts = np.pad(fields, pad), np.pad(n_events, (0, padded - n), constant_values=1)
-    parts = [
-        np.asarray(
-            _last_log_probabilities(config, params, fields[i : i + batch], counts[i : i + batch])
-        )
-        for i in range(0, padded, batch)
-    ]
-    return np.concatenate(parts)[:n] if parts else np.zeros((0, config.num_behaviours), np.float32)
-
-
 class EventBatches(Iterator[dict[str, np.ndarray]]):
     """Endless batches of the training users' chunks: an offset and an order are drawn for every epoch.
 
@@ -200,9 +173,9 @@ class EventBatches(Iterator[dict[str, np.ndarray]]):
 
 @dataclass(frozen=True)
 class Events:
-    """The problem of an encoder (`training.problem.Problem`)."""
+    """The problem of a network (`training.problem.Problem`)."""
 
-    config: EncoderConfig
+    network: Network
     store: EventStore
     settings: EncoderSettings
 
@@ -215,7 +188,7 @@ class Events:
 
     @property
     def name(self) -> str:
-        return f"encoder {self.config.kind}"
+        return self.network.name
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -246,20 +219,15 @@ class Events:
     def numerators(
         self, variables: Mapping[str, Any], batch: Batch, rows: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Terms]:
-        fields, mask, targets = batch["fields"], batch["mask"], batch["targets"]
-        positions = jnp.broadcast_to(jnp.arange(fields.shape[1]), fields.shape[:2])
-        logits = encode_events(
-            build(self.config),
-            variables["encoder"],
-            fields,
-            mask,
-            positions,
-            deterministic=False,
-            rngs={"dropout": key},
-        ).logits
+        logits = self.network.logits(variables, batch["fields"], batch["mask"], key)
+        return self.scored(logits, batch, rows)
+
+    def scored(self, logits: jax.Array, batch: Batch, rows: jax.Array) -> tuple[jax.Array, Terms]:
+        """The cross-entropy of logits float[B, L, C] with each row of weights, and what is logged of it."""
+        mask, targets = batch["mask"], batch["targets"]
         means = jnp.stack([encoder_loss(logits, targets, mask, weights) for weights in rows])
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        one_hot = jax.nn.one_hot(targets, self.config.num_behaviours) * mask[..., None]
+        one_hot = jax.nn.one_hot(targets, self.network.classes) * mask[..., None]
         classes = jnp.stack([(one_hot * nll[..., None]).sum((0, 1)), one_hot.sum((0, 1))])
         sums = EventSums.single_from_model_output(log_loss=means[0], events=mask.sum())
         return means, Terms(jnp.ones(()), classes, sums)
@@ -283,8 +251,8 @@ class Events:
         target = arrays["target_behaviour"]
 
         def measure(variables: Mapping[str, Any]) -> Scalars:
-            params = sharding.to_host(variables["encoder"])
-            log_p = predict_last(self.config, params, arrays["fields"], arrays["n_events"])
+            read = {part: sharding.to_host(variables[part]) for part in self.network.parts}
+            log_p = predict_last(self.network, read, arrays["fields"], arrays["n_events"])
             return {
                 "validation/log_loss": -float(np.mean(log_p[np.arange(len(target)), target])),
                 "validation/accuracy": float(np.mean(log_p.argmax(1) == target)),
@@ -317,13 +285,40 @@ def loop_settings(problem: Events, profile: int = 0) -> LoopSettings:
     )
 
 
-def fresh(problem: Events) -> Any:
+def fresh(config: EncoderConfig, settings: EncoderSettings) -> Any:
     """The encoder's parameters before training."""
-    length = problem.settings.history_length
+    length = settings.history_length
     example = jnp.zeros((1, length, 4), jnp.int32), jnp.ones((1, length), jnp.int32)
-    key = jax.random.key(problem.settings.seed)
-    init = jax.jit(build(problem.config).init)  # op by op it would take twice as long to compile
+    key = jax.random.key(settings.seed)
+    init = jax.jit(build(config).init)  # op by op it would take twice as long to compile
     return init(key, *example, jnp.arange(length)[None])["params"]
+
+
+def train(
+    problem: Events,
+    variables: Mapping[str, Any],
+    rates: Mapping[str, float],
+    folder: Path | None,
+    config: Mapping[str, Any],
+    mesh: jax.sharding.Mesh | None = None,
+    profile: int = 0,
+) -> dict[str, Any]:
+    """Trains the parts that `rates` names, each at that multiple of the problem's rate; returns their best.
+
+    config: of the network, which what is in `folder` must be of. See `train_encoder`.
+    """
+    mesh = mesh or sharding.make_mesh("1", jax.local_devices()[:1])
+    identity = {
+        "config": config,
+        "settings": dataclasses.asdict(problem.settings),
+        "data": problem.store.fingerprint,
+    }
+    how = loop_settings(problem, profile)
+    optimizer = dataclasses.replace(how.optimizer, rates=rates)
+    how = dataclasses.replace(how, optimizer=optimizer)
+    with jax.set_mesh(mesh):
+        best, _ = fit(problem, variables, tuple(rates), how, folder, mesh, identity)
+    return sharding.to_host(best)
 
 
 def train_encoder(
@@ -341,18 +336,12 @@ def train_encoder(
     `training.loop.fit`; without one nothing is kept and there are no records. `mesh`: by default one
     device of this process, which then trains alone.
     """
-    problem = Events(config, store, settings)
-    mesh = mesh or sharding.make_mesh("1", jax.local_devices()[:1])
-    identity = {
-        "config": dataclasses.asdict(config),
-        "settings": dataclasses.asdict(settings),
-        "data": store.fingerprint,
-    }
-    variables, how = {"encoder": fresh(problem)}, loop_settings(problem, profile)
-    with jax.set_mesh(mesh):
-        best, _ = fit(problem, variables, _PARTS, how, folder, mesh, identity)
+    problem = Events(Encoder(config), store, settings)
+    variables = {"encoder": fresh(config, settings)}
+    said = dataclasses.asdict(config)
+    best = train(problem, variables, {"encoder": 1.0}, folder, said, mesh, profile)
     records = epochs(read_scalars(folder), problem.per_epoch) if folder else []
-    return sharding.to_host(best["encoder"]), records
+    return best["encoder"], records
 
 
 def epochs(scalars: list[Scalars], per_epoch: int) -> list[Scalars]:

@@ -1,7 +1,7 @@
 """What each stage trains, and how: the stage table is data, and every leaf must be covered."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from bua_jax.basics.console import err
 from bua_jax.basics.errors import ConfigError
 from bua_jax.training.stage_table import STAGE_TABLE
 
-PARTS = ("encoder", "projector", "base", "adapter")
+PARTS = ("encoder", "projector", "base", "adapter", "teacher")
 _LINES = 40  # of the table of trained arrays, at most
 MATRICES = ("kernel", "embedding", "a", "b")  # leaves that decay; biases and norm scales do not
 
@@ -29,6 +29,7 @@ class OptimizerSettings:
     warmup_share: float = 0.03
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    rates: Mapping[str, float] = field(default_factory=dict)  # multiples of the rate, by part
 
 
 def trained_parts(stage: str, *, full_finetuning: bool = False) -> tuple[str, ...]:
@@ -88,15 +89,15 @@ def make_optimizer(
     decays: of a part's tree, True on the leaves that weight decay applies to.
     """
 
-    def adamw() -> optax.GradientTransformation:
-        return optax.adamw(
-            schedule(settings, steps), weight_decay=settings.weight_decay, mask=decays
-        )
+    def adamw(part: str) -> optax.GradientTransformation:
+        rate, multiple = schedule(settings, steps), settings.rates.get(part, 1.0)
+        scaled = rate if multiple == 1 else lambda step: multiple * rate(step)
+        return optax.adamw(scaled, weight_decay=settings.weight_decay, mask=decays)
 
     labels = {part: jax.tree.map(lambda _, g=part: g, tree) for part, tree in trainable.items()}
     return optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),
-        optax.multi_transform({part: adamw() for part in trainable}, labels),
+        optax.multi_transform({part: adamw(part) for part in trainable}, labels),
     )
 
 

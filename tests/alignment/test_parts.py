@@ -12,7 +12,7 @@ from bua_jax.basics import config as configs
 from bua_jax.basics.errors import MismatchError
 from bua_jax.interop.huggingface import save_tree, tree_hash
 from bua_jax.models.encoders import EncoderConfig
-from bua_jax.training.events import EncoderSettings, Events, fresh
+from bua_jax.training.events import EncoderSettings, fresh
 from tests.dialogue.stores import make_store
 
 
@@ -21,7 +21,7 @@ def assembled(folder: Path) -> parts.Parts:
     store = make_store([[(0, i, 1, 0, False) for i in range(12)]])
     slots, labels = store.catalogue.slots_per_day, len(store.catalogue.behaviours)
     sizes = EncoderConfig("behavegpt", labels, slots, dim=2, num_layers=1, num_heads=2)
-    params = fresh(Events(sizes, store, EncoderSettings()))
+    params = fresh(sizes, EncoderSettings())
     metadata = {"config": sizes.to_json(), "catalogue": store.catalogue.to_json(), "data": "x"}
     save_tree(folder / "encoder.safetensors", params, {**metadata, "hash": tree_hash(params)})
     config = configs.load("configs/base.py")

@@ -1,5 +1,6 @@
 """What every method of the table keeps to (design, section 5), on a tiny run."""
 
+import dataclasses
 import functools
 import shutil
 from collections.abc import Iterator, Mapping
@@ -173,10 +174,7 @@ def with_others(cases: Cases, sees: tuple[str, ...]) -> Cases:
     if "place" not in sees:
         fields[:, :, 2] = np.where(inside, (fields[:, :, 2] + 1) % 10, 0)
         place = np.where(inside, (place + 1) % 10, 0)
-    arrays = Histories(fields, place, seen.day, seen.n_events)
-    return Cases(
-        cases.sample_id, cases.user, arrays, cases.gap, cases.weekday, cases.slot, cases.notes
-    )
+    return dataclasses.replace(cases, arrays=Histories(fields, place, seen.day, seen.n_events))
 
 
 def stamps(workdir: Path) -> Mapping[Path, int]:

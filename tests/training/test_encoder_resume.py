@@ -17,6 +17,7 @@ from bua_jax.events.simulate import simulated_store
 from bua_jax.models.encoders import EncoderConfig
 from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, events, loop
+from bua_jax.training.networks import Encoder
 from bua_jax.training.writers import read_scalars
 
 STORE = simulated_store(12, 8, 2)
@@ -24,8 +25,8 @@ CONFIG = EncoderConfig("behavegpt", 37, 48, dim=4, num_layers=1, num_heads=2)
 SETTINGS = events.EncoderSettings(
     history_length=12, epochs=9, batch=40, peak_lr=0.2, dro_lambda=0.5, patience=2
 )
-PROBLEM = events.Events(CONFIG, STORE, SETTINGS)
-VARIABLES = {"encoder": events.fresh(PROBLEM)}
+PROBLEM = events.Events(Encoder(CONFIG), STORE, SETTINGS)
+VARIABLES = {"encoder": events.fresh(CONFIG, SETTINGS)}
 PUT, MAKE_STEP, RESTORE = sharding.shard_batch, loop.make_step, checkpoint.restore
 
 

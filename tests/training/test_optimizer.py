@@ -1,5 +1,8 @@
 """The stage table, what it refuses, the schedule, and the update against torch's AdamW."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +105,21 @@ def test_updates_equal_torch_adamw_with_clipping() -> None:
         adamw.step()
     for name, parameter in theirs.items():  # five float32 updates of up to 1e-2
         np.testing.assert_allclose(tree["projector"]["out"][name], parameter.detach(), atol=1e-6)
+
+
+def test_parts_may_have_rates_of_their_own() -> None:
+    parts = {name: VARIABLES[name] for name in ("projector", "base")}
+    ones = jax.tree.map(jnp.ones_like, parts)
+
+    def moved(**rates: float) -> Any:
+        settings = OptimizerSettings(weight_decay=0.0, rates=rates)
+        transform = optimizer.make_optimizer(parts, settings, 10)
+        return transform.update(ones, transform.init(parts), parts)[0]
+
+    plain, own = moved(), moved(base=0.1)
+    expected = {**plain, "base": jax.tree.map(lambda x: 0.1 * x, plain["base"])}
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), own, expected)
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(own["base"])) > 0
 
 
 def test_table_shows_counts(capsys: pytest.CaptureFixture[str]) -> None:

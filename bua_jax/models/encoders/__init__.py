@@ -2,11 +2,19 @@
 
 import flax.linen as nn
 
-from bua_jax.models.encoders.base import EncoderConfig, EncoderOutput, encode_events
+from bua_jax.models.encoders.base import EncoderConfig, EncoderOutput, dropout, encode_events
 from bua_jax.models.encoders.behavegpt import BehaveGPT
 from bua_jax.models.encoders.sasrec import SASRec
 
-__all__ = ["BehaveGPT", "EncoderConfig", "EncoderOutput", "SASRec", "build", "encode_events"]
+__all__ = [
+    "BehaveGPT",
+    "EncoderConfig",
+    "EncoderOutput",
+    "SASRec",
+    "build",
+    "dropout",
+    "encode_events",
+]
 
 KINDS: dict[str, type[nn.Module]] = {"behavegpt": BehaveGPT, "sasrec": SASRec}
 

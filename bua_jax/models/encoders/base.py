@@ -64,3 +64,8 @@ def attention_mask(segments: jax.Array) -> jax.Array:
     """bool[B, 1, S, S]; every row keeps itself, so that padding stays finite."""
     s = segments.shape[1]
     return (causal_mask(segments) | jnp.eye(s, dtype=bool))[:, None]
+
+
+def dropout(key: jax.Array | None) -> dict[str, Any]:
+    """How a module is applied with dropout drawn from `key`, or without."""
+    return {} if key is None else {"deterministic": False, "rngs": {"dropout": key}}
