@@ -50,8 +50,9 @@ class Writer:
 
     `shares` come from training users alone; they are fixed when the writer is made. `rounds=False`
     leaves only the final round of stage 2; `shortened_share` of the training dialogues are that round
-    alone (a small model then sees more final answers per token); `target_time_revealed` gives the target's weekday and time in the
-    prediction instruction; `drill` is a question that it begins with. `seed` draws tasks and wordings.
+    alone (a small model then sees more final answers per token); `target_time_revealed` gives the
+    target's weekday and time in the prediction instruction; `drill` is a question that it begins with.
+    `seed` draws tasks and wordings.
     """
 
     store: EventStore
