@@ -49,12 +49,13 @@ def test_a_dry_run_prints_the_command_and_checks_the_config(script: str, tmp_pat
     )
     done = run(script, *arguments, tmp_path=tmp_path)
     assert done.returncode == 0, done.stderr
-    command, about, *steps = done.stdout.splitlines()
+    command, about, *steps, left = done.stdout.splitlines()
     assert "configs/curriculum.py:model=qwen2.5-7b,data=simulated,mesh=8" in command
     assert about.startswith("qwen2.5-7b (checkpoints/Qwen2.5-7B) on simulated, mesh 1x4x2")
     named = [line.split(":")[0].removeprefix("to build ") for line in steps]
     chain = ("data", "encoder", "dialogues", "stage1", "stage2", "reflect", "stage3")
     assert [step for step in named if "/" not in step] == [*chain, "evaluation"]
+    assert left == f"{len(steps)} of {len(steps)} steps are left"  # how fast a GPU is, nobody knows
     assert {"windows/test", "fit/lightgbm", "predict/bua/test", "generate/bua/days"} < set(named)
     assert not (tmp_path / "run").exists()
 

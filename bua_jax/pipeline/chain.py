@@ -67,17 +67,18 @@ def show_outline(config: ConfigDict, workdir: Path, name: str, *, several: bool 
     for step, done in steps.items():
         out.print(f"{'done' if done else 'to build':8} {step}: {STEPS[step].about}")
     if left := [step for step, done in steps.items() if not done]:
-        out.print(f"{len(left)} of {len(steps)} steps to build, {_about(left, config, STEPS)}")
+        out.print(f"{len(left)} of {len(steps)} steps are left{_time(left, config, STEPS)}")
     if config.data.name != "simulated" and not Path(config.data.path).is_file():
         notice(f"config.data.path={config.data.path!r} is no file here; the run needs one.")
 
 
-def _about(left: Sequence[str], config: ConfigDict, table: Mapping[str, Step]) -> str:
-    """The expected time of the steps `left`."""
+def _time(left: Sequence[str], config: ConfigDict, table: Mapping[str, Step]) -> str:
+    """What the steps `left` are expected to take; nothing for a model of which no rate is known."""
     minutes = sum(table[step].minutes(config) for step in left)
-    return (f"about {minutes / 60:.1f} h" if minutes >= 90 else f"about {minutes:.0f} min") + (
-        " on 2 CPU cores"
-    )
+    if config.model.name != "nano":
+        return ""
+    time = f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min"
+    return f", about {time} on 2 CPU cores"
 
 
 STAGES = tuple(STAGE_TABLE)
@@ -101,7 +102,7 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
     left = [step for step, done in steps.items() if not done]
     # Where runs share their steps, what runs them says how long all of them take.
     if left and not run.places and processes.is_first():
-        notice(f"{len(left)} of {len(steps)} steps to build, {_about(left, run.config, table)}")
+        notice(f"{len(left)} of {len(steps)} steps are left{_time(left, run.config, table)}")
     check_methods(run.config, left)
     asks = any(_asks_model(table[step], run.config) for step in left)
     if asks or any(table[step].together for step in left):

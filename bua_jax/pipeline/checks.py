@@ -250,8 +250,8 @@ def check(config: ConfigDict, steps: Collection[str]) -> None:
     mixed = [name for name in config.evaluation.methods if METHODS[name].predicted_by]
     if mixed and config.decoding.decode != "labels":
         raise ConfigError(
-            f"config.evaluation.methods names {mixed[0]}, which reads probabilities of a row "
-            f"that names labels alone with config.decoding.decode={config.decoding.decode!r}; set one back."
+            f"config.evaluation.methods names {mixed[0]}, which reads probabilities; there are none with "
+            f"config.decoding.decode={config.decoding.decode!r}. Set one of them back."
         )
 
 
@@ -288,11 +288,8 @@ def _check_encoders(config: ConfigDict) -> None:
     from bua_jax.models.encoders import EncoderConfig
 
     encoder = config.encoder
-    sizes = (
-        ("encoder.dim", encoder.kind, encoder.dim),
-        ("methods.sasrec.dim", "sasrec", config.methods.sasrec.dim),
-    )
-    for name, kind, dim in sizes:
+    other = ("methods.sasrec.dim", "sasrec", config.methods.sasrec.dim)
+    for name, kind, dim in (("encoder.dim", encoder.kind, encoder.dim), other):
         width = EncoderConfig(kind, 2, SLOTS_PER_DAY[0], dim=dim).state_dim
         if width % encoder.num_heads:
             raise ConfigError(
