@@ -163,7 +163,7 @@ def test_labels_given_as_text_are_no_set_of_letters() -> None:
         ),
         (
             {"evaluation__methods": ("bua", "fused"), "decoding__decode": "free"},
-            "names fused, which reads probabilities of a row that names labels alone with config.dec",
+            "names fused, which reads probabilities; there are none with config.dec",
         ),
         ({"model__base_quantization": "int8"}, "add --config.execution.merge_adapter=False"),
         ({"evaluation__methods": ("last_day",)}, "names none that predicts"),
