@@ -38,7 +38,6 @@ from ml_collections import ConfigDict
 
 from bua_jax import cli
 from bua_jax.basics import files
-from bua_jax.basics.environment import versions
 from bua_jax.basics.errors import ConfigError
 from bua_jax.benchmarks import flags as bench_flags
 
@@ -54,10 +53,12 @@ def main(task: str) -> None:
     from bua_jax.alignment.bases import base_folder
     from bua_jax.benchmarks import tasks
     from bua_jax.benchmarks.decode import write_random
+    from bua_jax.benchmarks.timing import provenance
     from bua_jax.models.presets import PRESETS
 
+    load = os.getloadavg()[0]
     if task == "events":
-        tasks.measure_events()
+        tasks.measure_events(provenance(task, load))
         return
     if task == "train":
         found = tasks.measure_train()
@@ -70,7 +71,7 @@ def main(task: str) -> None:
             found = (tasks.measure_base if task == "base" else tasks.measure_decode)(folder)
     if FLAGS.output:
         base = {"base": FLAGS.base or "nano"}
-        files.write_json(FLAGS.output, base | found | {"versions": versions()})
+        files.write_json(FLAGS.output, base | found | provenance(task, load))
 
 
 if __name__ == "__main__":
