@@ -19,7 +19,7 @@ LEAD = """# Results: speeds
 
 What `python -m bua_jax.bench` measured, file by file. A command wrote this page from the files in
 `docs/results/speeds`; do not edit it. [Benchmarks](../benchmarks.md) says what is compared and what the
-columns are. The load is the number of processes that were running or waiting as a measurement began.
+columns are. The load is how many processes ran or waited in the minute before a measurement began.
 """
 _OF_THE_RUN = {"command", "date", "load", "cores", "versions", "settings"}
 

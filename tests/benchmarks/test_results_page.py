@@ -26,6 +26,7 @@ def test_a_measurement_names_command_and_commit(name: str) -> None:
 def test_tables_of_what_was_found() -> None:
     """Rows, rows by name and one row; numbers to three digits; what is no table stands among the facts."""
     said = provenance("train", 1.25) | {
+        "command": "python -m bua_jax.bench train",
         "base": "nano",
         "left_out": {},
         "peers": [{"step": "ours", "seconds": 0.12345, "losses": [1.5, 2.0]}],
@@ -33,7 +34,7 @@ def test_tables_of_what_was_found() -> None:
         "sizes": {"rows": {"data": 1000000}},
     }
     shown = results_page.page({"one": said})
-    assert "python -m bua_jax.bench train" in results_page.page({"one": said | {"command": "python -m bua_jax.bench train"}})
+    assert "```bash long\npython -m bua_jax.bench train\n```" in shown
     assert "| base | nano |" in shown
     assert "load 1.2" in shown
     assert "| step | seconds | losses |\n| --- | --- | --- |\n| ours | 0.123 | 1.5 2 |" in shown
