@@ -38,7 +38,6 @@ from ml_collections import ConfigDict
 
 from bua_jax import cli
 from bua_jax.basics import files
-from bua_jax.basics.environment import versions
 from bua_jax.basics.errors import ConfigError
 from bua_jax.benchmarks import flags as bench_flags
 
@@ -52,12 +51,13 @@ def main(task: str) -> None:
         raise ConfigError(f"There is no benchmark {task!r}; there are: {known}.")
     files.check_output(FLAGS.output)
     from bua_jax.alignment.bases import base_folder
-    from bua_jax.benchmarks import tasks
+    from bua_jax.benchmarks import tasks, timing
     from bua_jax.benchmarks.decode import write_random
     from bua_jax.models.presets import PRESETS
 
+    load = os.getloadavg()[0]
     if task == "events":
-        tasks.measure_events()
+        tasks.measure_events(timing.provenance(task, load))
         return
     if task == "train":
         found = tasks.measure_train()
@@ -70,7 +70,7 @@ def main(task: str) -> None:
             found = (tasks.measure_base if task == "base" else tasks.measure_decode)(folder)
     if FLAGS.output:
         base = {"base": FLAGS.base or "nano"}
-        files.write_json(FLAGS.output, base | found | {"versions": versions()})
+        files.write_json(FLAGS.output, base | found | timing.provenance(task, load))
 
 
 if __name__ == "__main__":

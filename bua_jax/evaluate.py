@@ -27,21 +27,23 @@ def main() -> None:
     from bua_jax.basics import files
     from bua_jax.basics.errors import MismatchError
     from bua_jax.basics.hints import nearest_run
+
+    workdir = cli.workdir()
+    command = f"bua_jax.curriculum --config={cli.config_argument()} --workdir={workdir}"
+    remedy = f" Build it with: python -m {command}"
+    if not workdir.is_dir():  # asked before the imports, which take seconds
+        raise MismatchError(f"There is no folder {workdir}.{nearest_run(workdir) or remedy}")
     from bua_jax.pipeline.chain import STAGES, STEPS, build, start
     from bua_jax.pipeline.report import print_results, print_samples, report_results
     from bua_jax.pipeline.steps import Run, ensure, outline
 
-    workdir = cli.workdir()
     config = cli.config_of(workdir)
     run = Run(config, workdir, take_over=FLAGS.take_over)
     needed = outline(run, "evaluation", STEPS)
     missing = [step for step, finished in needed.items() if not finished and step != "evaluation"]
     if untrained := [step for step in missing if step in STAGES]:
-        if not workdir.is_dir() and (hint := nearest_run(workdir)):
-            raise MismatchError(f"There is no folder {workdir}.{hint}")
         raise MismatchError(
-            f"{workdir} lacks {', '.join(untrained)}, so there is nothing to score yet. Build it with: "
-            f"python -m bua_jax.curriculum --config={cli.config_argument()} --workdir={workdir}"
+            f"{workdir} lacks {', '.join(untrained)}, so there is nothing to score yet.{remedy}"
         )
     if missing:
         build(start(config, workdir, take_over=FLAGS.take_over), "evaluation")

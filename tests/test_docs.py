@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import bua_jax
 from bua_jax.basics import files
 from bua_jax.evaluation import results_page, tables
 from bua_jax.methods.table import METHODS
@@ -129,6 +130,21 @@ def test_results_are_what_the_command_makes_of_the_json(name: str) -> None:
     assert results_page.with_results(README, name, table) == README
 
 
+# Decimals with a unit. Limits that a test holds are named with it; evidence has one page, and its date.
+FIGURE = re.compile(r"\d\.\d+ ?(?:%|s\b|ms\b|seconds|minutes|times as|nats|points|[KMG]iB|tokens)")
+DATED = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_measured_figures_are_written_by_commands(page: Path) -> None:
+    if page.parent.name == "results":
+        return
+    written = re.sub(r"<!-- results:.*?<!-- /results:\w+ -->", "", prose(page), flags=re.DOTALL)
+    for paragraph in re.split(r"\n\n|\n(?=[|-])", written):
+        evidence = page.name == "reproduction.md" and DATED.search(paragraph)
+        assert "`tests/" in paragraph or evidence or not FIGURE.search(paragraph), paragraph
+
+
 # ---------------------------------------------------------------------------------- public names
 
 
@@ -157,6 +173,13 @@ def _undocumented(node: ast.AST, prefix: str) -> Iterator[str]:
             yield f"{prefix}.{one.name}"
         if isinstance(one, ast.ClassDef):
             yield from _undocumented(one, f"{prefix}.{one.name}")
+
+
+def test_the_page_shows_all_that_the_package_exports() -> None:
+    (shown,) = re.findall(
+        r"^::: bua_jax\n.*\n +members: \[(.*)\]", (DOCS / "api.md").read_text(), re.M
+    )
+    assert {*shown.split(", "), "__version__"} == set(bua_jax.__all__)
 
 
 @pytest.mark.parametrize(("module", "name"), _public())

@@ -202,6 +202,11 @@ def test_a_page_of_help() -> None:
         ("predict", "no.csv", "There is no folder runs/curriculum"),
         ("compare", "no", "There is no folder no."),
         ("runs", "no", "There is no folder no."),
+        (
+            "evaluate",
+            "--workdir=no",
+            "There is no folder no. Build it with: python -m bua_jax.curric",
+        ),
     ],
 )
 def test_a_usage_error_takes_no_large_library(

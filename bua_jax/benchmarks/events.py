@@ -114,14 +114,20 @@ def _in_a_process(events: Path, workdir: Path, windows: int) -> dict[str, Any]:
 
 
 def bench_events(
-    sizes: Sequence[int], output: Path, scratch: Path, *, windows: int
+    sizes: Sequence[int],
+    output: Path,
+    scratch: Path,
+    *,
+    windows: int,
+    provenance: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """Measures every size that `output` (JSON) does not hold yet; returns all, by rows.
 
     A size is measured anew if the settings or the versions are others than those of `output`. What is
-    generated lies in `scratch` until the size is measured. Raises `ConfigError` where that fails.
+    generated lies in `scratch` until the size is measured. provenance: written beside the sizes.
+    Raises `ConfigError` where that fails.
     """
-    settings = {"windows": windows, "days": DAYS, "seed": SEED, "versions": environment.versions()}
+    settings = {"windows": windows, "days": DAYS, "seed": SEED, "versions": provenance["versions"]}
     known = files.read_json(output) if output.is_file() else {}
     found = known["sizes"] if known.get("settings") == settings else []
     for number, rows in enumerate(sizes, 1):
@@ -137,7 +143,7 @@ def bench_events(
         notice(f"{title}: measuring")
         shutil.rmtree(workdir, ignore_errors=True)  # of a measurement that was cut
         found = sorted([*found, _in_a_process(events, workdir, windows)], key=_rows)
-        files.write_json(output, {"settings": settings, "sizes": found})
+        files.write_json(output, {**provenance, "settings": settings, "sizes": found})
         shutil.rmtree(workdir)
         events.unlink()
     return [size for size in found if size["rows"] in sizes]

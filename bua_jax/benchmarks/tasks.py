@@ -190,11 +190,15 @@ def _peers(shape: train.Shape, folder: Path, peers: Sequence[str], title: str) -
     return {"peers": rows, "left_out": left_out, **facts}
 
 
-def measure_events() -> None:
-    """The steps that read events, in a process per size; writes its own file and plot."""
+def measure_events(provenance: Mapping[str, Any]) -> None:
+    """The steps that read events, in a process per size; writes its own file and plot.
+
+    provenance: of this command, which stands in the file.
+    """
     output = Path(FLAGS.output or "runs/bench/events.json")
     sizes = [whole("events", size) for size in FLAGS.events]
-    found = bench_events(sizes, output, Path(FLAGS.scratch), windows=FLAGS.windows)
+    scratch = Path(FLAGS.scratch)
+    found = bench_events(sizes, output, scratch, windows=FLAGS.windows, provenance=provenance)
     rows = [
         {
             "events": f"{size['rows']:,}",

@@ -1,12 +1,30 @@
-"""What the benchmarks share: runs that take turns, ratios of their seconds, and peak memory."""
+"""What the benchmarks share: runs that take turns, ratios of their seconds, peak memory, where they ran."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from bua_jax.basics.environment import peak_gib
+from bua_jax.basics.environment import command, peak_gib, versions
+
+
+def provenance(task: str, load: float) -> dict[str, Any]:
+    """Where a measurement comes from: `command`, `date`, `load`, `cores`, `versions`.
+
+    task: the benchmark, which is no longer among the arguments. load: what `os.getloadavg` said of the last
+    minute before it began.
+    """
+    module = "bua_jax.bench"
+    return {
+        "command": command().replace(module, f"{module} {task}", 1),
+        "date": datetime.now(UTC).date().isoformat(),
+        "load": round(load, 1),
+        "cores": os.cpu_count(),
+        "versions": versions(),
+    }
 
 
 def alternate(repeats: int, *runs: Callable[[], Any]) -> list[list[float]]:

@@ -115,7 +115,7 @@ def page(name: str, said: Mapping[str, Any]) -> str:
     scored = metrics["prediction"][tables.main_row(metrics["prediction"])]
     parts = [
         f"# Results: {name}\n\nWhat one run measured on `{said['data']}`. A command wrote this page from "
-        f"[{name}.json]({name}.json); do not edit it. [Benchmarks](../benchmarks.md) has speeds, "
+        f"[{name}.json]({name}.json); do not edit it. [Speeds](speeds.md) are another page, "
         "[reproduction](../reproduction.md) what the paper reports.\n",
         f"```bash long\n{said['command']}\n```\n",
         tables.markdown(("of the run", ""), _facts(said)),

@@ -1,4 +1,4 @@
-"""Data at scale, at a toy size: the figures of docs/scale.md are measured by hand."""
+"""Data at scale, at a toy size: what docs/results/speeds.md shows is measured by hand."""
 
 import json
 from pathlib import Path

@@ -59,6 +59,15 @@ def test_qwen_ids_equal_hugging_face(qwen):
     assert qwen.encode("a<|im_end|>b").ids == [64, 151645, 65]
 
 
+def test_nano_ids_equal_hugging_face() -> None:
+    """As docs/language-models.md says to read them; AutoTokenizer splits as Qwen2 does."""
+    transformers = require("transformers")
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(NANO, local_files_only=True)
+    ours = load_tokenizer(NANO, PRESETS["nano"].vocab_size)
+    for text in (TEXT, "Monday 18:30, at L3: eat", "  12  "):
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text)
+
+
 def test_qwen_merges_equal_tiktoken(qwen, ranks):
     """tiktoken merges by rank, without a list of merges: it checks that ours were found again."""
     tiktoken = require("tiktoken")
