@@ -15,7 +15,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 from tests.support.compiler import quick_flags
 
-os.environ.setdefault("XLA_FLAGS", quick_flags())
+if "XLA_FLAGS" not in os.environ:  # asked once: workers, and what tests start, inherit it
+    os.environ["XLA_FLAGS"] = quick_flags()
 
 import pytest
 

@@ -220,7 +220,7 @@ class Bua:
     def _next(self, log_p: np.ndarray, said: Understanding) -> NextBehaviour:
         labels = self.catalogue.behaviours
         shares = {b: float(p) for b, p in zip(labels, np.exp(log_p), strict=True)}
-        best = labels[int(log_p.argmax())]
+        best = labels[int(np.argmax(log_p))]
         return NextBehaviour(best, shares, said.texts, self.signature("labels"))
 
     def _event(self, slot: int, place: int, behaviour: int) -> dict[str, str]:

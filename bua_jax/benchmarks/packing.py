@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -69,7 +69,7 @@ def _padded(
         event_length=rows["events"].shape[1],
         rows_per_batch=count,
         dialogues_per_row=1.0,
-        max_supervised=int((rows["round_ids"] > 0).sum(1).max()),
+        max_supervised=int(np.max(np.sum(rows["round_ids"] > 0, axis=1))),
         fill=float(np.mean([len(record.tokens) for record in records])) / longest,
     )
     chosen = np.random.default_rng(seed).permutation(len(records))[:count]
@@ -101,7 +101,8 @@ def compare_packing(
     settings = dataclasses.replace(
         train_settings(config, "stage2", plan), microbatches=shape.microbatches
     )
-    rows, runs = [], []
+    runs: list[Callable[[], Any]] = []
+    rows: list[dict[str, Any]] = []
     for name, one, batch in (
         ("packed", plan, packed),
         ("padded", padded_plan, padded),

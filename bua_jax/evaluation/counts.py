@@ -53,7 +53,7 @@ def count(
     float[n, C].
     """
     owner = np.unique(people, return_inverse=True)[1].astype(np.int64)
-    size, hit = int(owner.max()) + 1, label == target
+    size, hit = int(np.max(owner)) + 1, label == target
 
     def table(values: np.ndarray, mask: Any = True, width: int = classes, by: Any = None):
         kept = np.flatnonzero(np.broadcast_to(mask, owner.shape))

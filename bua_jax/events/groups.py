@@ -18,7 +18,7 @@ def training_shares(store: EventStore) -> np.ndarray:
     counts = np.bincount(
         store.behaviour[training_mask(store)], minlength=len(store.catalogue.behaviours)
     )
-    return counts / max(1, counts.sum())
+    return counts / max(1, int(np.sum(counts)))
 
 
 def behaviour_groups(store: EventStore) -> dict[str, list[int]]:

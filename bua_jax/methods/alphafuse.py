@@ -29,7 +29,7 @@ def language_part(vectors: np.ndarray, share: float, most: int) -> np.ndarray:
     wide = vectors.astype(np.float64)
     left, sizes, _ = np.linalg.svd(wide - wide.mean(0), full_matrices=False)
     variance = sizes**2
-    there = int(np.sum(variance > _SMALLEST * variance.max()))
+    there = int(np.sum(variance > _SMALLEST * np.max(variance)))
     enough = 1 + int(np.searchsorted(np.cumsum(variance), share * variance.sum()))
     kept = left[:, : min(there, enough, most)]
     return (np.sqrt(max(1, len(vectors) - 1)) * kept).astype(np.float32)

@@ -76,7 +76,7 @@ def ours(parts: Parts, batch: Arrays) -> Arrays:
         part = aligned.hidden(shallow, some, embeddings, rows["positions"], rows["segments"])
         found[f"layer {depth}"] = np.asarray(part)
     trained = {g: variables[g] for g in ("projector", "adapter")}
-    room = int((batch["round_ids"] > 0).sum(1).max())
+    room = int(np.max(np.sum(batch["round_ids"] > 0, axis=1)))
 
     def loss(trained: Mapping[str, Any], name: str) -> jax.Array:
         nll = aligned.supervised_nll(model, {**variables, **trained}, rows, room=room, chunk=room)

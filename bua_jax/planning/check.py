@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import io
 import itertools
+import math
 import re
 import tempfile
 import unicodedata
@@ -74,7 +75,7 @@ def _times(sample: pl.DataFrame, column: str) -> dict[str, Any]:
     texts = sample[column].drop_nulls()
     clocks = texts.str.extract(r"[T ](\d{2}:\d{2})").drop_nulls()
     minutes = clocks.str.slice(3).cast(pl.Int32, strict=False)
-    step = int(np.gcd.reduce(minutes.to_numpy())) if len(minutes) else None
+    step = math.gcd(*minutes.unique().to_list()) if len(minutes) else None
     return {
         "column": column,
         "with_offset": round(share_of(texts, r"(Z|[+-]\d{2}:?\d{2})$"), 3),

@@ -1,6 +1,7 @@
 """The decoding benchmark compares the same work: its peer writes the same tokens."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 from bua_jax.benchmarks import decode
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2_config import Qwen2Config
-from tests.support.compiler import quick_flags
 from tests.support.helpers import random_base, require
 from tests.support.runs import verb
 
@@ -42,7 +42,7 @@ def test_a_step_is_what_it_adds_to_the_prefill() -> None:
 @pytest.mark.long
 def test_a_preset_on_a_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights, spread over eight fake devices; transformers reads the same."""
-    eight = f"--xla_force_host_platform_device_count=8 {quick_flags()}"
+    eight = f"--xla_force_host_platform_device_count=8 {os.environ['XLA_FLAGS']}"
     monkeypatch.setenv("XLA_FLAGS", eight)
     flags = ("--base=nano", "--mesh=2x2x2", "--batches=4", "--length=20", "--new=6", "--repeats=1")
     output = tmp_path / "bench.json"

@@ -23,7 +23,6 @@ from bua_jax.training.dialogues import Dialogues, TrainSettings
 from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partition
 from bua_jax.training.state import create
 from tests.support import tiny
-from tests.support.compiler import quick_flags
 from tests.support.helpers import ROOT
 from tests.support.runs import REDUCED, verb, wait_for_step
 
@@ -41,7 +40,7 @@ def start(
 ) -> list[subprocess.Popen[str]]:
     """`count` processes with `devices` fake devices each."""
     port = free_port()
-    flags = f"--xla_force_host_platform_device_count={devices} {quick_flags()}"
+    flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
     environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     arguments = [str(x) for x in (folder, cache, mesh, pause, count)]
     return [
@@ -174,7 +173,7 @@ def slurm(workdir: Path, *, count: int, devices: int) -> list[subprocess.Popen[s
     """Stage 2 of nano by `count` processes in the environment that srun gives to its tasks."""
     flags = ["--config=configs/stage2.py", "--config.execution.mesh=1x2x2", "--config.stages=(2,)"]
     flags += [*REDUCED, "--config.stage2.max_steps=8", "--distributed", f"--workdir={workdir}"]
-    xla = f"--xla_force_host_platform_device_count={devices} {quick_flags()}"
+    xla = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
     environment = {
         **{"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla},
         **{"JAX_COORDINATOR_PORT": str(free_port()), "SLURM_JOB_ID": "1"},

@@ -17,7 +17,6 @@ from bua_jax.interop import huggingface
 from bua_jax.models.kernels import cpu
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.models.qwen2_config import Qwen2Config
-from tests.support.compiler import quick_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,7 +61,7 @@ def shared_data(name: str) -> Path:
 
 def on_eight_devices(program: str, *arguments: str, timeout: float = 500) -> str:
     """What a module of tests/programs prints in a process with eight fake CPU devices; it must succeed."""
-    flags = f"--xla_force_host_platform_device_count=8 {quick_flags()}"
+    flags = f"--xla_force_host_platform_device_count=8 {os.environ['XLA_FLAGS']}"
     environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     done = subprocess.run(
         [sys.executable, "-m", f"tests.programs.{program}", *arguments],

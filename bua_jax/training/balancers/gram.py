@@ -183,10 +183,10 @@ def fair(gram: np.ndarray, gamma: float) -> np.ndarray:
     y = np.ones(len(gram))
     for _ in range(200):
         now = slope(y)
-        if np.abs(y * now).max() <= 1e-13 * max(np.abs(y * (matrix @ y)).max(), 1):
+        if np.max(np.abs(y * now)) <= 1e-13 * max(float(np.max(np.abs(y * (matrix @ y)))), 1):
             break
         move = -np.linalg.solve(matrix + np.diag(power * scale * y ** (-power - 1)), now)
-        size = min(1.0, 0.9 / max(float((-move / y).max()), 1e-300))
+        size = min(1.0, 0.9 / max(float(np.max(-move / y)), 1e-300))
         # Convex: along a descent direction a step is short enough if it does not pass the minimum much.
         while size > 1e-12 and move @ slope(y + size * move) > 0.5 * abs(move @ now):
             size /= 2
