@@ -228,14 +228,14 @@ def _stage(name: str, about: str) -> Step:
 
 def _stage_minutes(config: ConfigDict, name: str) -> float:
     """A guess for nano from its measured rate; other models are far from 2 CPU cores anyway."""
-    share = {
-        "stage1": config.dialogues.stage1_share,
-        "stage2": 1.0,
-        "stage3": 0.02,
-        "joint": 1.0 + config.dialogues.stage1_share,
-    }[name]
-    dialogues = share * min(config.windows.train or 1e5, 1e5) * config[name].epochs
-    return dialogues / 28 / 60 + 0.3
+    tokens = {  # per training window, of which a final round alone is about a quarter of a dialogue
+        "stage1": 120 * config.dialogues.stage1_share,
+        "stage2": 300 - 230 * config.dialogues.shortened_share,
+        "stage3": 6,
+    }
+    tokens["joint"] = sum(tokens.values())
+    windows = min(config.windows.train or 1e5, 1e5) * config[name].epochs
+    return windows * tokens[name] / 6_000 / 60 + 0.3
 
 
 def _windows(name: str) -> Step:
