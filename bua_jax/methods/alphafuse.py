@@ -1,7 +1,6 @@
 """AlphaFuse (Hu et al., 2025): ids are learned in the directions that language leaves empty."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +13,8 @@ from bua_jax.methods.behavegpt import FIELDS
 from bua_jax.methods.protocol import About, Counted, Data, Method, Site
 
 NAME, FILE = "alphafuse", "alphafuse.safetensors"
-_SMALLEST = (
-    1e-6  # of the largest variance: below it a direction is of rounding, which whitening blows up
-)
+_SMALLEST = 1e-6
+"""Of the largest variance: below it a direction is of rounding, which whitening would blow up."""
 
 
 def language_part(vectors: np.ndarray, share: float, most: int) -> np.ndarray:
@@ -36,7 +34,6 @@ def language_part(vectors: np.ndarray, share: float, most: int) -> np.ndarray:
 
 
 def _fit(site: Site, data: Data) -> Mapping[str, Any]:
-    from bua_jax.interop.huggingface import save_tree
     from bua_jax.models.alphafuse import AlphaFuse
     from bua_jax.training.events import Events, train
 
@@ -56,18 +53,16 @@ def _fit(site: Site, data: Data) -> Mapping[str, Any]:
     problem = Events(network, data.store, settings)
     best = train(problem, variables, {"encoder": 1.0}, site.folder, sizes)
     trained = {**variables, **best}
-    save_tree(site.folder / FILE, trained, {"sizes": json.dumps(sizes)})
+    neural.save(site.folder / FILE, network, trained)
     said = {"language_dims": language.shape[1], "id_dims": page.id_dims}
     return {**said, "training_windows": int(training_mask(data.store).sum())}
 
 
 def _load(site: Site) -> Counted:
-    from bua_jax.interop.huggingface import load_tree
     from bua_jax.models.alphafuse import AlphaFuse
 
-    variables, said = load_tree(site.folder / FILE)
-    network = AlphaFuse(**json.loads(said["sizes"]))
-    return Counted(neural.predictor_of(network, variables), site.inputs[f"fit/{NAME}"].result)
+    predicted = neural.saved(site.folder / FILE, lambda sizes: AlphaFuse(**sizes))
+    return Counted(predicted, site.inputs[f"fit/{NAME}"].result)
 
 
 METHOD = Method(

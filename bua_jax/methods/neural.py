@@ -4,6 +4,7 @@ What is shared by methods that read the base: the base, its vectors of labels, h
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,21 @@ def predictor_of(network: "Network", variables: Mapping[str, Any]) -> Predicted:
         return found / found.sum(1, keepdims=True)
 
     return probabilities
+
+
+def save(path: Path, network: Any, variables: Mapping[str, Any]) -> None:
+    """Writes a trained network, a dataclass of sizes, for `saved`."""
+    from bua_jax.interop.huggingface import save_tree
+
+    save_tree(path, variables, {"sizes": json.dumps(dataclasses.asdict(network))})
+
+
+def saved(path: Path, build: Callable[[dict[str, Any]], "Network"]) -> Predicted:
+    """As `predictor_of`, of a file of `save`; build: the network of its sizes. Raises `CheckpointError`."""
+    from bua_jax.interop.huggingface import load_tree
+
+    variables, said = load_tree(path)
+    return predictor_of(build(json.loads(said["sizes"])), variables)
 
 
 # ------------------------------------------------------------------------------- the base that is read

@@ -5,7 +5,6 @@ the population's model on the training people once more.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,6 @@ def _begun(config: Settings, catalogue: Catalogue) -> tuple["PITuning", dict[str
 
 
 def _fit(site: Site, data: Data) -> Mapping[str, Any]:
-    from bua_jax.interop.huggingface import save_tree
     from bua_jax.training.events import train
     from bua_jax.training.pituning import Population, Tuning, Unlearning
 
@@ -75,7 +73,7 @@ def _fit(site: Site, data: Data) -> Mapping[str, Any]:
     student, said = {**teacher, "teacher": teacher}, {**sizes, "forgotten": forgotten}
     student = train(unlearning, student, rates, site.folder / "unlearning", said)
     trained = train(Tuning(*given), student, rates, site.folder / "tuning", said)
-    save_tree(site.folder / FILE, trained, {"sizes": json.dumps(sizes)})
+    neural.save(site.folder / FILE, network, trained)
     facts = {"blocks": network.blocks.num_layers, "forgotten_behaviours": sum(forgotten)}
     return {**facts, "training_windows": int(training_mask(store).sum())}
 
@@ -89,14 +87,13 @@ def _overlearnt(
 
 
 def _load(site: Site) -> Counted:
-    from bua_jax.interop.huggingface import load_tree
     from bua_jax.models.pituning import PITuning
     from bua_jax.models.qwen2_config import Qwen2Config
 
-    variables, said = load_tree(site.folder / FILE)
-    sizes = json.loads(said["sizes"])
-    network = PITuning(**{**sizes, "blocks": Qwen2Config(**sizes["blocks"])})
-    return Counted(neural.predictor_of(network, variables), site.inputs[f"fit/{NAME}"].result)
+    def build(sizes: dict[str, Any]) -> PITuning:
+        return PITuning(**{**sizes, "blocks": Qwen2Config(**sizes["blocks"])})
+
+    return Counted(neural.saved(site.folder / FILE, build), site.inputs[f"fit/{NAME}"].result)
 
 
 METHOD = Method(
