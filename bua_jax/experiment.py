@@ -2,10 +2,10 @@
 
 Examples:
   python -m bua_jax.experiment --experiment=configs/experiments/table14.py:scale=tiny --workdir=runs/tiny
-  python -m bua_jax.experiment --experiment=configs/experiments/table4.py --dry_run
-  python -m bua_jax.experiment --experiment=configs/experiments/table4.py --rows='Ours,item-emb' --seeds=1,2
+  python -m bua_jax.experiment --experiment=configs/experiments/table4.py --rows=Ours --seeds=1,2 --dry_run
   python -m bua_jax.experiment --experiment=configs/experiments/table4.py --show=Ours/3
   python -m bua_jax.experiment --experiment=configs/experiments/table4.py --publish=docs/results
+  python -m bua_jax.experiment --replay=runs/mine   # what other balancers would have done
 
 scale= is tiny, laptop (the default) or paper, which is planned only. Cells share the steps that they have in
 common; the same command goes on after any interruption; several processes may run it on one disk. A cell
@@ -29,10 +29,16 @@ flags.DEFINE_list("rows", [], "Only these rows.")
 flags.DEFINE_list("seeds", [], "Only these seeds.")
 flags.DEFINE_string("show", "", "Say what a cell (ROW/SEED) was built from, and stop.")
 flags.DEFINE_string("publish", "", "Folder for the page and its json, of a whole table.")
+flags.DEFINE_string("replay", "", "Ask balancers about this run's gradients, and stop.")
 cli.define_take_over()
 
 
 def main() -> None:
+    if FLAGS.replay:
+        from bua_jax.experiments.replay import write_pages
+
+        print(write_pages(cli.as_workdir(FLAGS.replay), FLAGS.experiment), end="")
+        return
     if not FLAGS.experiment:
         raise ConfigError(
             "Name the experiment: --experiment=configs/experiments/table4.py (and :scale=tiny to try it)."

@@ -1,6 +1,7 @@
 """Pictures for people who would rather look than read, as PNG bytes."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,15 +35,20 @@ Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 """Panel -> line -> its points (step, value)."""
 
 
+_WIDE = 5  # panels in a row
 _SOLID = ("validation", "logged")
 
 
 def curves(panels: Curves, about: str, along: str = "optimizer step") -> bytes:
     """A panel for each step of a run; lines but those of validation are dotted, and named as those are."""
+    wide = min(_WIDE, max(1, len(panels)))
+    high = max(1, math.ceil(len(panels) / wide))
     figure, every = plt.subplots(
-        1, max(1, len(panels)), figsize=(max(4, 3.2 * len(panels)), 3.4), squeeze=False
+        high, wide, figsize=(max(4, 3.2 * wide), 3.4 * high), squeeze=False, layout="constrained"
     )
-    for axes, (title, lines) in zip(every[0], panels.items(), strict=False):
+    for axes in every.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, lines) in zip(every.flat, panels.items(), strict=False):
         names = list(dict.fromkeys(name.partition(" ")[2] for name in lines))
         for name, points in lines.items():
             split, _, what = name.partition(" ")
@@ -54,7 +60,8 @@ def curves(panels: Curves, about: str, along: str = "optimizer step") -> bytes:
         axes.set(xlabel=along, title=title)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=7)
-    every[0][0].set_ylabel(about)
+    for axes in every[:, 0]:
+        axes.set_ylabel(about)
     return png(figure)
 
 

@@ -56,7 +56,7 @@ def curves_of(run: Run, scalars: Mapping[str, str] = _LOSSES) -> plots.Curves:
 
 
 def _of_weights(run: Run) -> list[tuple[str, bytes]]:
-    """What units weighed in each stage; and, where the balancer asked for gradients, how they agree."""
+    """What units weighed in each stage; and, where gradients were looked at, how they agree."""
     pictures = [
         (
             "Each unit's share of the loss",
@@ -67,7 +67,7 @@ def _of_weights(run: Run) -> list[tuple[str, bytes]]:
         pairs: dict[tuple[str, str], list[float]] = {}
         for record in read_scalars(run.folder(stage)):
             for name, value in record.items():
-                if name.startswith("train/cosine/"):
+                if name.startswith(("train/cosine/", "look/cosine/")):
                     one, other = name.split("/")[2:]
                     pairs.setdefault((one, other), []).append(value)
         if pairs:

@@ -37,6 +37,7 @@ from bua_jax.training.optimizer import (
     trained_parts,
 )
 from bua_jax.training.stage_table import STAGE_TABLE
+from bua_jax.training.weighting import SCALES
 
 _PADDED = 1.2  # rows on the mesh over those with dialogues, from which on it is said
 
@@ -71,9 +72,14 @@ def train_settings(run_config: Settings, stage: str, plan: PackingPlan) -> Train
         kind_weights=config.kind_weights,
         balancer=config.balancer,
         balancer_unit=config.balancer_unit,
+        balancer_scale=config.balancer_scale,
         profile=run_config.execution.profile,
+        gradients_every=run_config.execution.gradients_every,
         seed=run_config.seed,
-        optimizer=OptimizerSettings(**{k: v for k, v in config.items() if k in names}),
+        optimizer=OptimizerSettings(
+            **{k: v for k, v in config.items() if k in names},
+            unit_gradient=SCALES[config.balancer_scale].unit_gradient,
+        ),
     )
 
 

@@ -23,7 +23,7 @@ from bua_jax.parallel.rows import row_shards
 from bua_jax.training import losses, optimizer
 from bua_jax.training.balancers import table
 from bua_jax.training.problem import Batch, LoopSettings, Scalars, Sum, Terms, means
-from bua_jax.training.weighting import Balancer
+from bua_jax.training.weighting import SCALES, Balancer
 
 _CHUNK = 1024  # supervised tokens per vocabulary projection of a device, about
 UNITS = {"task": ("none", *TASKS), "round": ("none", *ROUND_KINDS)}
@@ -49,6 +49,7 @@ class TrainSettings(LoopSettings):
     kind_weights: str = ""
     balancer: str = "equal"
     balancer_unit: str = "task"  # task or round (its kind): what has a loss and a weight of its own
+    balancer_scale: str = "own"  # key of `weighting.SCALES`
 
 
 def kind_weights(text: str) -> np.ndarray:
@@ -181,7 +182,7 @@ class Dialogues:
 
     @functools.cached_property
     def balancer(self) -> Balancer:
-        return table.balancer(self.settings.balancer)
+        return SCALES[self.settings.balancer_scale].of(table.balancer(self.settings.balancer))
 
     @property
     def feed(self) -> Mapping[str, int]:

@@ -18,6 +18,7 @@ from bua_jax.basics.errors import BuaError, CheckpointError, Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.parallel import processes, sharding
 from bua_jax.training import checkpoint
+from bua_jax.training.looks import look_scalars, make_look
 from bua_jax.training.optimizer import (
     make_optimizer,
     partition,
@@ -168,10 +169,10 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     """Trains `parts` of the variables; returns (the best by validation, what was measured).
 
     Resumes from the newest checkpoint in folder/checkpoints, which must be of the same `identity`: N steps
-    equal k steps, a kill, and N - k steps, bit for bit on CPU with as many feed workers; with another
-    number the epoch of the data starts anew. Metrics go to folder/metrics.jsonl and folder/tensorboard;
-    without a folder nothing is written, and a run that is cut is lost. Signals to stop save and raise
-    `Interrupted`; what must not go on raises `TrainingStopped` before anything of it is saved.
+    equal k steps, a kill, and N - k steps, bit for bit on CPU with as many feed workers; with another number
+    the epoch of the data starts anew. Metrics go to metrics.jsonl and tensorboard/ in folder; without one
+    nothing is written. Signals to stop save and raise `Interrupted`; what must not go on raises
+    `TrainingStopped` before anything of it is saved.
     """
     # -- state: what is trained, and where the run stands
     trainable, frozen = partition(variables, parts)
@@ -193,9 +194,9 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
 
     # -- compiled functions, each for one shape: the first call compiles, all others run
     everywhere = sharding.replicated(mesh)
-    one_step = make_step(problem, optimizer, settings.microbatches)
-    run_step = _compiled(one_step, (placement, everywhere), problem.name)
+    run_step = _compiled(problem, optimizer, settings, (placement, everywhere))
     losses_of, rate = problem.validation(mesh), schedule(settings.optimizer, steps)
+    look = _looking(problem, settings, everywhere)
 
     # -- steps: the host waits for the device only to log, validate or save
     started = begin = time.monotonic()
@@ -214,6 +215,7 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
             batch = sharding.shard_batch(next(data), mesh, settings.microbatches)
             if all(leaf.is_ready() for leaf in jax.tree.leaves(sums)):  # no step is under way
                 waiting += time.monotonic() - wanted
+            look(step, state, frozen, batch, writer)
             trace.before(step + 1, sums)
             state, sums = run_step(state, frozen, batch, sums)
             step += 1
@@ -226,9 +228,8 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
             if log:
                 host = jax.device_get(sums)
                 _look_at(problem, host, step, told)
-                scalars = train_scalars(
-                    problem, host, rate(step - 1), time.monotonic() - begin, waiting
-                )
+                seconds = time.monotonic() - begin
+                scalars = train_scalars(problem, host, rate(step - 1), seconds, waiting)
                 writer.write_scalars(step, scalars)
                 display.update(task, description=_described(problem, scalars))
                 sums = sharding.place(zero_sums(problem), everywhere)
@@ -258,10 +259,25 @@ def fit(  # noqa: PLR0915 (the loop, in sections)
     return trained, {"best_step": best.step, "validation_loss": best.loss, "steps": step}
 
 
-def _compiled(one_step: Callable[..., Any], places: Any, name: str) -> Callable[..., Any]:
+def _compiled(
+    problem: Problem, optimizer: Any, settings: LoopSettings, places: Any
+) -> Callable[..., Any]:
     """A step in one program. Its first call compiles it in seconds to minutes, which is said."""
+    one_step = make_step(problem, optimizer, settings.microbatches)
     jitted = jax.jit(one_step, donate_argnums=(0, 3), out_shardings=places)
-    return first_waited(jitted, f"{name}: compiling")
+    return first_waited(jitted, f"{problem.name}: compiling")
+
+
+def _looking(problem: Problem, settings: LoopSettings, placement: Any) -> Callable[..., None]:
+    """(step, state, frozen, batch, writer): logs the units' gradients of the next step, where it is due."""
+    of_batch = jax.jit(make_look(problem, settings.microbatches), out_shardings=placement)
+
+    def look(step: int, state: TrainState, frozen: Any, batch: Any, writer: MetricWriter) -> None:
+        if settings.gradients_every and step % settings.gradients_every == 0:
+            found = jax.device_get(of_batch(state, frozen, batch))
+            writer.write_scalars(step + 1, look_scalars(problem.units, *found))
+
+    return look
 
 
 def _described(problem: Problem, scalars: Scalars) -> str:

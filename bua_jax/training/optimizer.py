@@ -29,6 +29,7 @@ class OptimizerSettings:
     warmup_share: float = 0.03
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    unit_gradient: bool = False  # its norm is always clip_norm, not at most
     rates: Mapping[str, float] = field(default_factory=dict)  # multiples of the rate, by part
 
 
@@ -95,8 +96,11 @@ def make_optimizer(
         return optax.adamw(scaled, weight_decay=settings.weight_decay, mask=decays)
 
     labels = {part: jax.tree.map(lambda _, g=part: g, tree) for part, tree in trainable.items()}
+    bounded = optax.clip_by_global_norm(settings.clip_norm)
+    if settings.unit_gradient:
+        bounded = optax.normalize_by_update_norm(settings.clip_norm, eps=1e-20)
     return optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm),
+        bounded,
         optax.multi_transform({part: adamw(part) for part in trainable}, labels),
     )
 

@@ -33,6 +33,7 @@ class LoopSettings:
     log_every: int = 10
     patience: int = 0  # validations without a better one before it stops; 0 = never early
     profile: int = 0  # steps to trace, once all is compiled
+    gradients_every: int = 0  # steps between looks at single units' gradients; 0 = none
     seed: int = 42
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
 

@@ -44,6 +44,29 @@ def equal() -> Balancer:
     return Balancer(lambda count: (), lambda losses, *rest: (jnp.ones_like(losses), rest[1]))
 
 
+def _summing(balancer: Balancer) -> Balancer:
+    """Its weights, scaled so that those of the units in a batch sum to their number, signs aside."""
+
+    def combine(losses: jax.Array, *rest: Any) -> tuple[jax.Array, Any]:
+        weights, state = balancer.combine(losses, *rest)
+        there = ~(jnp.isnan(losses) | jnp.isnan(weights))
+        total = jnp.sum(jnp.abs(weights), where=there)
+        return jnp.where(there, weights * jnp.sum(there) / total, weights), state
+
+    return balancer._replace(combine=combine)
+
+
+class Scale(NamedTuple):
+    """What weights say of a step's length."""
+
+    of: Callable[[Balancer], Balancer] = lambda balancer: balancer
+    unit_gradient: bool = False  # the optimizer sees a gradient of one length, whatever the weights
+
+
+SCALES = {"own": Scale(), "sum": Scale(_summing), "direction": Scale(unit_gradient=True)}
+"""Methods differ in the sum of their weights: as they are; equal sums; by their direction alone."""
+
+
 # -------------------------------------------------------------------------------------- Appendix K
 
 

@@ -15,8 +15,9 @@ from bua_jax.parallel import sharding
 from bua_jax.training import checkpoint, loop
 from bua_jax.training.balancers import host, table
 from bua_jax.training.dialogues import Dialogues, TrainSettings
+from bua_jax.training.optimizer import OptimizerSettings, make_optimizer
 from bua_jax.training.problem import GramSums, UnitSums
-from bua_jax.training.weighting import Balancer
+from bua_jax.training.weighting import SCALES, Balancer
 from tests.support import tiny, toy
 from tests.support.balancing import NAMES, method
 from tests.support.helpers import on_eight_devices
@@ -71,6 +72,44 @@ def test_famo_sees_what_the_step_left() -> None:
         state = host.afterwards(own, toy.by_hand(trainer.x, given)[0], state)
         np.testing.assert_allclose(trainer.state.weighting.logits, state.logits, rtol=1e-3)
     assert np.ptp(state.logits) > 0.01
+
+
+@pytest.mark.parametrize("name", ["equal", "log_loss", "rlw", "imtl_g", "upgrad"])
+def test_weights_of_equal_sums(name: str) -> None:
+    """Of the units that are there; the one that is away keeps its weight."""
+    balancer = SCALES["sum"].of(table.balancer(name))
+    rows = jnp.asarray(np.random.default_rng(3).normal(size=(4, 6)), jnp.float32).at[2].set(0)
+    losses = jnp.array([0.2, 1.0, jnp.nan, 5.0])
+    gram = rows @ rows.T if balancer.gram else None
+    given = losses, gram, balancer.init(4), jax.random.key(0), jnp.full(4, jnp.nan)
+    weights, _ = balancer.combine(*given)
+    own, _ = table.balancer(name).combine(*given)
+    there = np.array([0, 1, 3])
+    np.testing.assert_allclose(np.abs(weights[there]).sum(), 3, rtol=1e-5)
+    ratio = weights[there] / own[there]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)  # shares and signs are the method's
+    np.testing.assert_array_equal(weights[2], own[2])
+
+
+def test_by_direction_alone_a_common_factor_says_nothing() -> None:
+    """Also from step to step, which AdamW by itself would remember; zero stays zero."""
+    params = {"projector": {"kernel": jnp.ones((2, 3))}}
+    gradient = {"projector": {"kernel": jnp.arange(6.0).reshape(2, 3) / 100}}
+
+    def updates(unit_gradient: bool, *factors: float) -> np.ndarray:
+        settings = OptimizerSettings(peak_lr=1e-2, unit_gradient=unit_gradient)
+        optimizer, found = make_optimizer(params, settings, 10), []
+        state = optimizer.init(params)
+        for factor in factors:
+            scaled = jax.tree.map(lambda g, f=factor: f * g, gradient)
+            update, state = optimizer.update(scaled, state, params)
+            found.append(np.asarray(update["projector"]["kernel"]))
+        return np.array(found)
+
+    np.testing.assert_allclose(updates(True, 1, 50, 0.1), updates(True, 1, 1, 1), rtol=1e-4)
+    own = updates(False, 1, 50, 0.1), updates(False, 1, 1, 1)
+    assert not np.allclose(*own, rtol=1e-2)
+    assert np.isfinite(updates(True, 0)).all()
 
 
 def test_validation_losses_are_seen_once() -> None:
