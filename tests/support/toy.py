@@ -51,6 +51,34 @@ class Toy:
         return ToySums.empty()
 
 
+@dataclass(frozen=True)
+class Conflict(Toy):
+    """After one and the same history 3 of 4 do A, 1 does B, and nobody does C: what A gains B loses.
+
+    With p = softmax(x) the losses are -log p_A and -log p_B; their Pareto front is p_C = 0.
+    """
+
+    units = ("A", "B")
+
+    def numerators(self, variables: Any, batch: Any, rows: Any, key: Any) -> tuple[Any, Terms]:
+        nll = -jax.nn.log_softmax(variables["projector"]["x"])[:2]
+        counts = batch["counts"][0]
+        units = jnp.stack([counts * nll, counts])
+        sums = ToySums.single_from_model_output(items=counts.sum())
+        return rows @ (counts * nll), Terms(counts.sum(), units, sums)
+
+
+def end_of_conflict(text: str, steps: int = 1200) -> np.ndarray:
+    """p float64[3] where gradient descent by a method ends."""
+    problem = Conflict(text)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5))
+    state = create(problem, {"projector": {"x": jnp.zeros(3)}}, optimizer)
+    step, sums = jax.jit(make_step(problem, optimizer, 1)), zero_sums(problem)
+    for _ in range(steps):
+        state, sums = step(state, {}, {"counts": jnp.array([[3.0, 1.0]])}, sums)
+    return np.asarray(jax.nn.softmax(state.trainable["projector"]["x"]), np.float64)
+
+
 def batch(seed: int, absent: int | None = None) -> Mapping[str, np.ndarray]:
     """Two rows of each unit; none of the absent one."""
     rng = np.random.default_rng(seed)

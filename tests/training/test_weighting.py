@@ -1,4 +1,4 @@
-"""Task weights against the formula as printed (Appendix K.1)."""
+"""Task weights by the formula as printed (Appendix K.1); where every method ends a planted conflict."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from bua_jax.training import weighting
+from bua_jax.training.balancers import table
+from tests.support import toy
 
 
 def printed(ema, initial, alpha):
@@ -76,3 +78,33 @@ def test_equal_weights() -> None:
     weights, state = balancer.combine(losses, None, balancer.init(2), jax.random.key(0), None)
     np.testing.assert_array_equal(weights, [1, 1])
     assert jax.tree.leaves(state) == []
+
+
+# ------------------------------------------------------------------------------- a planted conflict
+
+ENDS = {
+    "equal": 0.75,  # as often as it happens
+    **dict.fromkeys(("imtl_g", "conflict_free", "encodec", "nash"), 0.5),  # parts of equal norms
+    **dict.fromkeys(("log_loss", "gls", "uncertainty", "imtl_l", "famo"), 1.0),  # B is given up
+    "stch": 0.75,  # with mu = 1 it is a function of the plain sum
+    "cagrad:c=0": 0.75,
+}
+"""p_A by hand; of the others it is asked that they end on the front, neither unit given up."""
+QUICK = ("equal", "conflict_free", "log_loss")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
+        for name in ("cagrad:c=0", *table.BALANCERS)
+    ],
+)
+def test_where_a_conflict_ends(name: str) -> None:
+    """Three in four do A after what one in four does B after: a front of which every point is known."""
+    a, b, c = toy.end_of_conflict(name)
+    assert c < 0.002
+    if name in ENDS:
+        assert a == pytest.approx(ENDS[name], abs=0.01)
+    elif name != "appendix_k":  # as printed, the slower unit weighs less, and less again
+        assert min(a, b) > 0.1
