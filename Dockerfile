@@ -23,9 +23,11 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY bua_jax ./bua_jax
 COPY configs ./configs
+# Versions are those that pyproject.toml allows.
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir ".${EXTRAS:+[${EXTRAS}]}"
 
 WORKDIR /home/bua
-USER bua
+USER ${USER_ID}
 ENTRYPOINT ["bua"]
 CMD ["--help"]

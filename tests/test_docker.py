@@ -59,8 +59,8 @@ def test_the_dockerfile_is_sound() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("USER bua", "", "it runs as root"),
-        ("USER bua", "USER 0:0", "it runs as root"),
+        ("USER ${USER_ID}", "", "it runs as root"),
+        ("USER ${USER_ID}", "USER 0:0", "it runs as root"),
         ("python:3.12-slim-bookworm", "python:latest", "not pinned"),
         ("COPY configs", "COPY confgs", "confgs ./configs: not there"),
         ("COPY configs", "COPY docs", "docs ./configs: ignored"),
