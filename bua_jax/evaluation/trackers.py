@@ -5,6 +5,7 @@ Nothing is sent anywhere: `mlflow ui` reads the folder, and `wandb sync` is the 
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,10 +40,17 @@ def to_mlflow(folder: Path, one: Finished) -> None:
     params = [Param(key, value) for key, value in one.config.items()]
     for begin in range(0, len(params), 100):  # it takes a hundred at a time
         client.log_batch(run, params=params[begin : begin + 100])
-    client.log_batch(run, metrics=[Metric(k, v, 0, 0) for k, v in one.metrics.items()])
+    metrics = [Metric(_allowed(name), value, 0, 0) for name, value in one.metrics.items()]
+    for begin in range(0, len(metrics), 1000):
+        client.log_batch(run, metrics=metrics[begin : begin + 1000])
     for page in one.pages:
         client.log_artifact(run, str(page))
     client.set_terminated(run)
+
+
+def _allowed(name: str) -> str:
+    """A name as MLflow takes it: hr@3 as hr_at_3."""
+    return re.sub(r"[^\w\-. /:]", "_", name.replace("@", "_at_"), flags=re.ASCII)
 
 
 def to_wandb(folder: Path, one: Finished) -> None:

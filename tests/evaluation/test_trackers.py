@@ -5,11 +5,15 @@ from pathlib import Path
 import pytest
 
 from bua_jax.basics.errors import ConfigError, WriteError
-from bua_jax.evaluation import trackers
+from bua_jax.evaluation import tables, trackers
 from tests.support.helpers import require
 
 CONFIG = {f"part.field{i}": str(i) for i in range(150)} | {"stages": "(1, 2)"}
-METRICS = {"prediction/bua/rec_w": 35.5, "prediction/log_loss": 2.25}
+METRICS = {f"prediction/bua/{name}": 35.5 for name in tables.METRICS} | {
+    "prediction/log_loss": 2.25,
+    "prediction/bua/behaviours/看电视 (1+1)": 0.5,
+    **{f"prediction/many/{i}": float(i) for i in range(1200)},
+}
 
 
 def track(workdir: Path, name: str, **changes: float) -> None:
@@ -28,6 +32,8 @@ def test_mlflow_has_the_run_once_until_something_changes(tmp_path: Path) -> None
     experiment = found.get_experiment_by_name("bua_jax")
     runs = found.search_runs([experiment.experiment_id])
     assert sorted(run.data.metrics["prediction/log_loss"] for run in runs) == [2.0, 2.25]
+    assert all(run.data.metrics["prediction/bua/hr_at_3"] == 35.5 for run in runs)
+    assert all(len(run.data.metrics) == len(METRICS) for run in runs)
     assert all(run.data.params["part.field149"] == "149" for run in runs)
     assert all(run.data.params["stages"] == "(1, 2)" for run in runs)
     assert {run.info.run_name for run in runs} == {"quickstart"}
