@@ -13,7 +13,7 @@ from bua_jax import cli
 from bua_jax.basics import config as configs
 from bua_jax.basics import files, help
 from bua_jax.basics.errors import ConfigError, DataError, MismatchError
-from bua_jax.basics.hints import nearest_run
+from bua_jax.basics.hints import nearest_run, unfinished_near
 from bua_jax.events.readers import read_events
 from bua_jax.events.spec import DataSpec
 from bua_jax.experiments.compare import finished
@@ -82,6 +82,29 @@ def test_a_misspelt_folder_names_the_nearest_run(tmp_path: Path, monkeypatch) ->
     assert nearest_run(Path("rusn"), "*/run.json") == " Did you mean runs?"
     with pytest.raises(MismatchError, match=r"no folder runs/quikstart. Did you mean runs/quick"):
         finished(Path("runs/quikstart"))
+
+
+def test_a_new_run_that_is_called_nearly_as_an_unfinished_one(tmp_path: Path) -> None:
+    """It may be a new one, so it is only said; finished ones and other numbers are no slips."""
+    for name in ("quickstart", "seed1", "done"):
+        (tmp_path / "runs" / name / "evaluation").mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").touch()
+    (tmp_path / "runs" / "done" / "evaluation" / "record.json").touch()
+    for given, near in {
+        "runs/quikstart": "runs/quickstart",
+        "runs/quickstart": "",
+        "runs/seed2": "",
+        "runs/seed": "",
+        "runs/dune": "",
+        "runs/another": "",
+        "elsewhere/quikstart": "",
+    }.items():
+        found = unfinished_near(tmp_path / given)
+        assert found == (str(tmp_path / near) if near else ""), given
+    flags = ("--config=configs/quickstart.py", f"--workdir={tmp_path}/runs/quikstart", "--dry_run")
+    done = verb("curriculum", *flags)
+    assert done.returncode == 0, done.stderr
+    assert f"to go on with it, --workdir={tmp_path}/runs/quickstart." in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What somebody may have meant: the nearest folder of a run."""
 
 import difflib
+import re
 from pathlib import Path
 
 from bua_jax.basics.errors import MismatchError
@@ -23,6 +24,28 @@ def nearest_run(folder: Path, kind: str = "") -> str:
     }
     near = difflib.get_close_matches(folder.name, there, n=1, cutoff=0.5)
     return f" Did you mean {there[near[0]]}?" if near else ""
+
+
+def unfinished_near(folder: Path) -> str:
+    """The run beside a folder that is new whose name is nearly the same and which is not finished; or "".
+
+    Names that differ in digits alone (seed1, seed2) are meant.
+    """
+    if folder.exists() or not folder.parent.is_dir():
+        return ""
+
+    def letters(name: str) -> str:
+        return re.sub(r"\d", "", name)
+
+    there = [
+        path.name
+        for path in sorted(folder.parent.glob("*/"))
+        if letters(path.name) != letters(folder.name)
+        and any(any(path.glob(pattern)) for pattern in (_RUN, _STEP))
+        and not (path / "evaluation" / "record.json").is_file()
+    ]
+    near = difflib.get_close_matches(folder.name, there, n=1, cutoff=0.8)
+    return str(folder.parent / near[0]) if near else ""
 
 
 def no_run(folder: Path) -> MismatchError:

@@ -15,6 +15,7 @@ from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice, out
 from bua_jax.basics.environment import PACKAGES, command, versions
 from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.hints import unfinished_near
 from bua_jax.evaluation import run_page
 from bua_jax.events.schema import Catalogue
 from bua_jax.methods import behavegpt, neural
@@ -44,7 +45,17 @@ def start(
 
     checks.check(config, PURPOSES)
     checks.check_workdir(workdir)
+    if processes.is_first():
+        _say_near(workdir)
     return Run(config, workdir, take_over=take_over)
+
+
+def _say_near(workdir: Path) -> None:
+    """Says so where a new run's name may be a misspelt one of an unfinished run."""
+    if near := unfinished_near(workdir):
+        notice(
+            f"{workdir} is a new run. {near} is not finished: to go on with it, --workdir={near}."
+        )
 
 
 def show_outline(config: ConfigDict, workdir: Path, name: str, *, several: bool = False) -> None:
@@ -60,6 +71,7 @@ def show_outline(config: ConfigDict, workdir: Path, name: str, *, several: bool 
     _check_name(name)
     if not several:
         checks.check_devices(config)
+    _say_near(workdir)
     mesh = config.execution.mesh
     base = config.model.path or "built in"
     out.print(f"{config.model.name} ({base}) on {config.data.name}, mesh {mesh}, {workdir}:")
