@@ -56,9 +56,9 @@ def main() -> None:
     if FLAGS.json:
         files.write_json(Path(FLAGS.json), found)
     if FLAGS.html:
-        pictures = [("Events by weekday and hour", picture(found))]
         title = f"Check of {Path(FLAGS.input).name}"
-        write_report(Path(FLAGS.html), Report(title, said, tables, pictures, [], ""))
+        page = Report(title, verdict=said, tables=tables, pictures=[picture(found)])
+        write_report(Path(FLAGS.html), page)
     if FLAGS.save:
         for path in save(found, Path(FLAGS.save), merge=FLAGS.merge):
             out.print(f"wrote {path}")

@@ -25,8 +25,9 @@ flags.DEFINE_string("latex", "", "LaTeX table to write (booktabs).")
 
 
 def main() -> None:
+    from bua_jax.evaluation.findings import of_curves
     from bua_jax.evaluation.plots import curves
-    from bua_jax.evaluation.report import Report, write_report
+    from bua_jax.evaluation.report import Picture, Report, write_report
     from bua_jax.experiments.compare import compare, finished, sections
     from bua_jax.experiments.pages import booktabs
     from bua_jax.pipeline.report import curves_of
@@ -49,15 +50,14 @@ def main() -> None:
     if FLAGS.latex:
         files.write_text(Path(FLAGS.latex), booktabs(shown[0].header, shown[0].rows))
     if FLAGS.html:
+        losses = {folder.name: curves_of(finished(folder).run) for folder in folders}
         pictures = [
-            (
-                f"Losses of {folder.name}: validation, and training dotted",
-                curves(curves_of(finished(folder).run), "loss (nats)"),
-            )
-            for folder in folders
+            Picture(f"Losses of {name}", curves(one, "loss (nats)"), of_curves(one))
+            for name, one in losses.items()
         ]
         title = " and ".join(found["runs"])
-        write_report(Path(FLAGS.html), Report(title, notes, shown, pictures, [], ""))
+        page = Report(title, warnings=notes, tables=shown, pictures=pictures)
+        write_report(Path(FLAGS.html), page)
 
 
 if __name__ == "__main__":

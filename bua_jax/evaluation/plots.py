@@ -36,6 +36,7 @@ Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
 
 
 _WIDE = 5  # panels in a row
+_NAMED = 10  # lines of a panel that have a colour and a name
 _SOLID = ("validation", "logged")
 
 
@@ -49,11 +50,13 @@ def curves(panels: Curves, about: str, along: str = "optimizer step") -> bytes:
     for axes in every.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, (title, lines) in zip(every.flat, panels.items(), strict=False):
-        names = list(dict.fromkeys(name.partition(" ")[2] for name in lines))
+        names = _largest_last(lines)
         for name, points in lines.items():
             split, _, what = name.partition(" ")
             steps, values = zip(*points, strict=True)
             look: dict[str, Any] = {"color": f"C{names.index(what)}", "label": visible(what)}
+            if names.index(what) >= _NAMED:
+                look |= {"color": "0.75", "label": "_" + what}
             if split not in _SOLID:
                 look |= {"linestyle": ":", "linewidth": 1, "label": "_" + what}
             axes.plot(steps, values, marker=".", markersize=3, **look)
@@ -63,6 +66,15 @@ def curves(panels: Curves, about: str, along: str = "optimizer step") -> bytes:
     for axes in every[:, 0]:
         axes.set_ylabel(about)
     return png(figure)
+
+
+def _largest_last(lines: Mapping[str, Sequence[tuple[int, float]]]) -> list[str]:
+    """What lines are of: in their order, or where they are many those that end highest first."""
+    names = list(dict.fromkeys(name.partition(" ")[2] for name in lines))
+    if len(names) <= _NAMED:
+        return names
+    end = {name.partition(" ")[2]: points[-1][1] for name, points in lines.items() if points}
+    return sorted(names, key=lambda name: -end.get(name, 0.0))
 
 
 def cosines(pairs: Mapping[tuple[str, str], float], title: str) -> bytes:
@@ -83,33 +95,72 @@ def cosines(pairs: Mapping[tuple[str, str], float], title: str) -> bytes:
     return png(figure)
 
 
-def confusion(true: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> bytes:
-    """Row-normalised confusion matrix; invalid outputs are left out of the columns."""
-    size = len(labels)
-    counts = np.zeros((size, size))
+def confusion(
+    true: np.ndarray,
+    predicted: np.ndarray,
+    labels: Sequence[str],
+    groups: Mapping[str, Sequence[int]],
+) -> bytes:
+    """Row-normalised confusion matrix, its classes grouped and by how often they are true.
+
+    groups: head, medium, tail -> classes. Behaviours that never occur and are never predicted are left out,
+    and so is what could not be read.
+    """
+    counts = np.zeros((len(labels), len(labels)), int)
     valid = predicted >= 0
     np.add.at(counts, (true[valid], predicted[valid]), 1)
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = max(4.0, 0.24 * size)
+    often = np.bincount(true, minlength=len(labels))
+    seen = often + counts.sum(0) > 0
+    order = [c for of in groups.values() for c in sorted(of, key=lambda c: -often[c]) if seen[c]]
+    shown = counts[np.ix_(order, order)]
+    share = shown / np.maximum(shown.sum(1, keepdims=True), 1)
+    size = len(order)
+    side = max(4.0, min(0.24 * size, 24.0))
+    font = min(6.0, 0.6 * 72 * side / max(size, 1))  # of a cell's height
     figure, axes = plt.subplots(figsize=(side, side))
-    axes.imshow(share, cmap="viridis", vmin=0, vmax=1)
-    names = _names(labels)
-    axes.set_xticks(range(size), names, rotation=90, fontsize=6)
-    axes.set_yticks(range(size), names, fontsize=6)
-    axes.set(xlabel="predicted", ylabel="true", title="BUA: share of each true behaviour")
+    image = axes.imshow(share, cmap="viridis", vmin=0, vmax=1)
+    names = _names([labels[c] for c in order])
+    own = [f"{name} ({often[c]})" for name, c in zip(names, order, strict=True)]
+    axes.set_xticks(range(size), names, rotation=90, fontsize=font)
+    axes.set_yticks(range(size), own, fontsize=font)
+    end = -0.5
+    for name, of in groups.items():
+        begin, end = end, end + sum(c in set(of) for c in order)
+        if end > begin:
+            axes.axhline(end, color="white", linewidth=1)
+            axes.axvline(end, color="white", linewidth=1)
+            axes.text(size - 0.3, (begin + end) / 2, name, rotation=270, va="center", fontsize=8)
+    axes.set(xlabel="predicted", ylabel="true (windows)")
+    axes.set_title("share of each true behaviour", fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.08)
     return png(figure)
 
 
-def reliability(methods: Mapping[str, Calibration]) -> bytes:
-    """Accuracy over confidence, one line per method; marks are as large as a bin's share."""
-    figure, axes = plt.subplots(figsize=(4.5, 4.5))
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    for name, found in methods.items():
-        label = f"{name}: ECE {100 * found.error:.1f} %"
-        (line,) = axes.plot(found.confidence, found.accuracy, linewidth=1, label=label)
-        axes.scatter(found.confidence, found.accuracy, 300 * found.share, color=line.get_color())
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(fontsize=7)
+_LEAST = 10  # windows of a bin that is drawn
+
+
+def reliability(methods: Mapping[str, Calibration], windows: int) -> bytes:
+    """Accuracy over confidence, a panel per method; marks are as large as a bin's share of the windows.
+
+    Bins of fewer than 10 windows are left out, as their accuracy means nothing.
+    """
+    wide = min(_WIDE, max(1, len(methods)))
+    high = max(1, math.ceil(len(methods) / wide))
+    figure, every = plt.subplots(
+        high, wide, figsize=(2.3 * wide, 2.5 * high), squeeze=False, sharex=True, sharey=True
+    )
+    for axes in every.flat[len(methods) :]:
+        axes.set_axis_off()
+    for axes, (name, found) in zip(every.flat, methods.items(), strict=False):
+        enough = found.share * windows >= _LEAST
+        axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+        axes.plot(found.confidence[enough], found.accuracy[enough], linewidth=1)
+        axes.scatter(found.confidence[enough], found.accuracy[enough], 200 * found.share[enough])
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.set_title(f"{visible(name)}\nECE {100 * found.error:.1f} %", fontsize=8)
+    figure.supxlabel("confidence", fontsize=9)
+    figure.supylabel("accuracy", fontsize=9)
+    figure.tight_layout()
     return png(figure)
 
 
@@ -123,26 +174,6 @@ def growth(rows: Sequence[int], panels: Mapping[str, Mapping[str, Sequence[float
             panel.loglog(rows, values[-1] * np.asarray(rows) / rows[-1], ":", color="grey", lw=0.7)
         panel.set(xlabel="events", ylabel=quantity)
         panel.legend(fontsize=7)
-    return png(figure)
-
-
-def timeline(days: Mapping[str, Day], catalogue: Catalogue) -> bytes:
-    """Days as rows of marks over the clock, one row per name (real, generated)."""
-    figure, axes = plt.subplots(figsize=(9, 0.9 + 1.1 * len(days)))
-    hours, names = 24 / catalogue.slots_per_day, _names(catalogue.behaviours)
-    for row, (_, day) in enumerate(days.items()):
-        for i, (slot, behaviour) in enumerate(zip(day.slot, day.behaviour, strict=True)):
-            axes.plot(slot * hours, row, "o", color=f"C{behaviour % 10}")
-            axes.annotate(
-                names[behaviour],
-                (slot * hours, row),
-                xytext=(0, 6 + 8 * (i % 3)),
-                textcoords="offset points",
-                rotation=30,
-                fontsize=6,
-            )
-    axes.set_yticks(range(len(days)), list(days))
-    axes.set(xlim=(0, 24), ylim=(-0.5, len(days)), xlabel="hour of the day")
     return png(figure)
 
 

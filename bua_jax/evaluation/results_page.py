@@ -128,7 +128,10 @@ def page(name: str, said: Mapping[str, Any]) -> str:
     if against := scored.get("against"):
         body = [[other, _difference(pair)] for other, pair in against.items()]
         parts += ["BUA's rec_w minus that of another method, in points:\n"]
-        parts += [tables.markdown(("method", "BUA minus it (95 %)"), body), verdict(against)]
+        parts += [
+            tables.markdown(("method", "BUA minus it (95 %)"), body),
+            tables.verdict(against) + "\n",
+        ]
     if oracle := metrics.get("oracle"):
         parts += ["## Reference answers given\n"]
         parts += [tables.markdown(tables.ORACLE_HEADER, tables.oracle_rows(oracle))]
@@ -167,18 +170,6 @@ def _difference(pair: Mapping[str, float]) -> str:
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def verdict(against: Mapping[str, Mapping[str, float]]) -> str:
-    """Which methods BUA is above, level with and below, by the intervals of the differences."""
-    sides: dict[str, list[str]] = {"above": [], "not told apart from": [], "below": []}
-    for name, pair in against.items():
-        side = (
-            "above" if pair["low"] > 0 else "below" if pair["high"] < 0 else "not told apart from"
-        )
-        sides[side].append(f"`{name}`")
-    said = (f"{side} {', '.join(names)}" for side, names in sides.items() if names)
-    return f"By these intervals BUA is {'; '.join(said)}.\n" if against else ""
-
-
 def short_table(prediction: Mapping[str, Mapping[str, Any]]) -> str:
     """The README's rows of a run, as Markdown, and what they say of BUA."""
     against = prediction.get("bua", {}).get("against", {})
@@ -191,8 +182,8 @@ def short_table(prediction: Mapping[str, Mapping[str, Any]]) -> str:
         body.append(
             [name, f"{100 * row['rec_w']:.1f} ({low:.1f} to {high:.1f})", *shown, difference]
         )
-    said = verdict({name: pair for name, pair in against.items() if name in SHORT})
-    return tables.markdown(SHORT_HEADER, body) + "\n" * bool(said) + said
+    said = tables.verdict({name: pair for name, pair in against.items() if name in SHORT})
+    return tables.markdown(SHORT_HEADER, body) + "\n" * bool(said) + said + "\n" * bool(said)
 
 
 def with_results(text: str, name: str, table: str) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -15,6 +15,47 @@ PAPER = {
     "behavegpt": (0.567, 0.551, 0.206, 0.442, 0.354, 0.027),
     "bua": (0.644, 0.642, 0.471, 0.538, 0.489, 0.446),
 }
+
+
+class Meaning(NamedTuple):
+    """Of a column: what it is, and an arrow to where better is; empty where neither is."""
+
+    text: str
+    arrow: str = ""
+
+
+_UP, _DOWN = " ↑", " ↓"
+MEANING = {
+    "rec_w": Meaning("share of windows whose next behaviour was predicted right", _UP),
+    "prec_w": Meaning("precision per behaviour, weighted by how often it occurs", _UP),
+    "overall": Meaning("recall per behaviour, averaged: every behaviour counts alike", _UP),
+    "head": Meaning("the same over behaviours of more than 5 % of the training events", _UP),
+    "medium": Meaning("the same over behaviours of 1 to 5 % of the training events", _UP),
+    "tail": Meaning("the same over behaviours of less than 1 % of the training events", _UP),
+    "log_loss": Meaning("mean negative log-probability of the true behaviour, nats", _DOWN),
+    "hr@3": Meaning("share of windows whose true behaviour is among the three likeliest", _UP),
+    "ece": Meaning("expected calibration error: how far confidence and accuracy lie apart", _DOWN),
+    "rec_w 95 %": Meaning("the middle 95 % of rec_w over resampled test people"),
+    "BLEU": Meaning("how far generated days repeat the runs of events of real ones, 0 to 1", _UP),
+    "TVD": Meaning("total variation between generated and real distributions; 0: equal", _DOWN),
+    "JSD (nats)": Meaning("Jensen-Shannon divergence of them in nats; 0: equal", _DOWN),
+    "JS distance": Meaning("the root of that divergence", _DOWN),
+    "copied from training": Meaning("share of generated days that are a training day"),
+    "distinct": Meaning("share of generated days that are different from each other"),
+    "self-BLEU": Meaning("BLEU of each day against the others: high where they repeat"),
+    "last event right, %": Meaning("answers that name the window's last event", _UP),
+    "top behaviour right, %": Meaning("answers that name a most frequent behaviour first", _UP),
+    "counts exact, %": Meaning("counts of the reference that the answer gives exactly", _UP),
+    "a behaviour twice, %": Meaning("answers that list a behaviour twice", _DOWN),
+    "McNemar p": Meaning("probability of so uneven flips by chance (exact McNemar test)"),
+}
+"""What columns are (docs/experiments.md says more)."""
+
+
+def metric_of(header: str) -> str:
+    """The key of `MEANING` that a column's header begins with; empty where there is none."""
+    found = (name for name in MEANING if header == name or header.startswith(f"{name} "))
+    return max(found, key=len, default="")
 
 
 FEW_PEOPLE = 20
@@ -71,6 +112,18 @@ def unread(prediction: Mapping[str, Mapping[str, Any]], classes: int, encoder: s
                 "knows, or a larger base (docs/nano.md)."
             )
     return found
+
+
+def verdict(against: Mapping[str, Mapping[str, float]], ours: str = "BUA") -> str:
+    """Which methods `ours` is above, level with and below, by the intervals of the differences."""
+    sides: dict[str, list[str]] = {"above": [], "not told apart from": [], "below": []}
+    for name, pair in against.items():
+        side = (
+            "above" if pair["low"] > 0 else "below" if pair["high"] < 0 else "not told apart from"
+        )
+        sides[side].append(f"`{name}`")
+    said = (f"{side} {', '.join(names)}" for side, names in sides.items() if names)
+    return f"By these intervals {ours} is {'; '.join(said)}." if against else ""
 
 
 def cell(value: float | None, metric: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from bua_jax.basics import files
 from bua_jax.evaluation import tables
 from bua_jax.evaluation.differences import LEAST_SEEDS
-from bua_jax.experiments.curves import facts
+from bua_jax.experiments import curves
 from bua_jax.experiments.experiment import MAIN
 from bua_jax.experiments.paper import FROM
 
@@ -160,7 +160,7 @@ def page(said: Mapping[str, Any]) -> str:
             for one in published
             if one["footnote"]
         ]
-    parts += ["## Where it comes from\n", _table(("of its cells", ""), _facts(said))]
+    parts += ["## Where it comes from\n", _table(("of its cells", ""), facts(said))]
     if notes := [f"- {n}: {row['note']}" for n, row in said["rows"].items() if row["note"]]:
         parts.append("\n".join(notes) + "\n")
     return "\n".join(parts)
@@ -175,10 +175,10 @@ def _intervals(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _facts(said: Mapping[str, Any]) -> list[list[str]]:
+def facts(said: Mapping[str, Any]) -> list[list[str]]:
     minutes = sum(cell["minutes"] for cell in said["cells"].values())
     return [
-        *facts(said),
+        *curves.facts(said),
         ["test windows", said["windows"]],
         ["minutes, shared steps counted in each cell", f"{minutes:.0f}"],
     ]

@@ -9,7 +9,8 @@ from typing import Any
 
 from bua_jax.basics.console import out
 from bua_jax.basics.errors import DataError
-from bua_jax.experiments import curves, pages, report
+from bua_jax.evaluation.report import write_report
+from bua_jax.experiments import curves, pages, report, report_page
 from bua_jax.experiments.experiment import Cell, Experiment
 from bua_jax.experiments.run import folder_of
 
@@ -35,6 +36,10 @@ def show(
     write = curves.write if experiment.curves else pages.write
     for path in write(said, folder_of(experiment, workdir)):
         out.print(str(path), markup=False)
+    shown = report_page.of_curves if experiment.curves else report_page.of_table
+    own = folder_of(experiment, workdir) / f"{experiment.name}.html"
+    write_report(own, shown(said))
+    out.print(str(own), markup=False)
     if folder is not None:
         check_whole(said, [cell.name for cell in every])
         for path in write(said, folder):

@@ -6,29 +6,47 @@ Nothing is predicted or scored here, so that how results are shown is no part of
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from bua_jax.basics import config as configs
 from bua_jax.basics import files
-from bua_jax.basics.config import settings
+from bua_jax.basics.config import Settings, settings
 from bua_jax.basics.console import out
-from bua_jax.evaluation import plots, tables, trackers
+from bua_jax.dialogue.facts import Window
+from bua_jax.dialogue.rounds import UNDERSTANDING
+from bua_jax.dialogue.rules import ANNOTATORS
+from bua_jax.dialogue.text import history_text
+from bua_jax.evaluation import findings, plots, tables, trackers
 from bua_jax.evaluation.prediction import calibration
-from bua_jax.evaluation.report import Conversation, Report, sections, write_report
+from bua_jax.evaluation.report import (
+    Conversation,
+    Entry,
+    Picture,
+    Report,
+    Timeline,
+    forest,
+    papers,
+    sections,
+    write_report,
+)
 from bua_jax.evaluation.results import Result
 from bua_jax.evaluation.tables import main_row
+from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore
+from bua_jax.events.windows import Day, WindowSet, history
 from bua_jax.parallel import processes
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.evaluate import METRICS, days_of, said_of
-from bua_jax.pipeline.steps import EXECUTION, Run, read_record, recorded
+from bua_jax.pipeline.steps import EXECUTION, Run, inputs_of, read_record, recorded
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training.stage_table import STAGE_TABLE
 from bua_jax.training.writers import read_scalars, write_run
 
 _UNCALIBRATED = ("zero_shot",)  # whose reliability is not drawn
+_DAYS = 4  # of a history that are shown before a dialogue
 
 
 _LOSSES = {
@@ -55,14 +73,20 @@ def curves_of(run: Run, scalars: Mapping[str, str] = _LOSSES) -> plots.Curves:
     return panels
 
 
-def _of_weights(run: Run) -> list[tuple[str, bytes]]:
+def _of_losses(run: Run) -> Picture:
+    found = curves_of(run)
+    return Picture(
+        "Losses: validation, and training dotted",
+        plots.curves(found, "loss (nats)"),
+        findings.of_curves(found),
+    )
+
+
+def _of_weights(run: Run) -> list[Picture]:
     """What units weighed in each stage; and, where gradients were looked at, how they agree."""
-    pictures = [
-        (
-            "Each unit's share of the loss",
-            plots.curves(curves_of(run, _SHARES), "share of the loss"),
-        )
-    ]
+    shares = curves_of(run, _SHARES)
+    drawn = plots.curves(shares, "share of the loss")
+    pictures = [Picture("Each unit's share of the loss", drawn, findings.of_shares(shares))]
     for stage in STAGE_TABLE:
         pairs: dict[tuple[str, str], list[float]] = {}
         for record in read_scalars(run.folder(stage)):
@@ -73,24 +97,73 @@ def _of_weights(run: Run) -> list[tuple[str, bytes]]:
         if pairs:
             means = {pair: float(np.mean(values)) for pair, values in pairs.items()}
             drawn = plots.cosines(means, f"{stage}: mean cosine of gradients")
-            pictures.append((f"How gradients of units agree in {stage}", drawn))
+            title = f"How gradients of units agree in {stage}"
+            pictures.append(Picture(title, drawn, findings.of_cosines(means)))
     return pictures
 
 
-def _pictures_of_days(run: Run, store: EventStore) -> list[tuple[str, bytes]]:
+class _Days(NamedTuple):
+    """Generated days beside the real ones: some as lists of events, all as a picture."""
+
+    shown: list[Timeline]
+    pictures: list[Picture]
+
+
+def _of_days(run: Run, store: EventStore, groups: Mapping[str, Sequence[int]]) -> _Days:
     frozen = load_set(run, "days", store)
     said = said_of(run, "generate", "days", store, frozen)
     if not said or not len(frozen):
-        return []
+        return _Days([], [])
+    catalogue = store.catalogue
     sides = {"generated": said[main_row(said)].days, "real": days_of(store, frozen)}
-    first = {name: days[0] for name, days in sides.items()}
-    return [
-        ("A generated day beside the real one", plots.timeline(first, store.catalogue)),
-        (
-            "When behaviours happen: share of all events",
-            plots.hours_by_behaviour(sides, store.catalogue),
-        ),
+    of = {behaviour: group for group, members in groups.items() for behaviour in members}
+
+    def entries(day: Day) -> list[Entry]:
+        return [
+            Entry(s / catalogue.slots_per_day, catalogue.clock(s), catalogue.behaviours[b], of[b])
+            for s, b in zip(day.slot, day.behaviour, strict=True)
+        ]
+
+    first = _of_different_people(frozen.windows.user)[: run.config.report.examples]
+    shown = [
+        Timeline(
+            f"Day {number}: generated beside real",
+            {name: entries(days[row]) for name, days in sides.items()},
+        )
+        for number, row in enumerate(first, 1)
     ]
+    drawn = plots.hours_by_behaviour(sides, catalogue)
+    finding = findings.of_hours(sides, catalogue.slots_per_day)
+    title = "When behaviours happen: share of all events"
+    return _Days(shown, [Picture(title, drawn, finding)])
+
+
+def _of_different_people(people: np.ndarray) -> list[int]:
+    """The first row of each person, in order."""
+    _, first = np.unique(people, return_index=True)
+    return sorted(first.tolist())
+
+
+def _conversations(
+    run: Run, store: EventStore, frozen: WindowSet, said: Result
+) -> list[Conversation]:
+    """What was said about windows of different people, beside their last days and the rules' answers."""
+    targets, catalogue = store.behaviour[frozen.windows.end], store.catalogue
+    shares, cases = training_shares(store), list(samples(said, targets, catalogue.behaviours))
+    found = []
+    for row in _of_different_people(frozen.windows.user)[: run.config.report.examples]:
+        title, texts, predicted, true = cases[row]
+        start, end = int(frozen.windows.start[row]), int(frozen.windows.end[row])
+        window = Window(history(store, start, end), catalogue, shares, str(start))
+        turns = [
+            (kind, text, ANNOTATORS[kind](window) if kind in UNDERSTANDING else "")
+            for kind, text in texts.items()
+        ]
+        days = history_text(catalogue, window.history).splitlines()[-_DAYS:]
+        found.append(
+            Conversation(f"{title}: {predicted} predicted, {true} true", turns, "\n".join(days))
+        )
+    return found
 
 
 def _executed(run: Run) -> str:
@@ -111,55 +184,95 @@ def _shown(run: Run) -> Path:
     return run.folder("evaluation") if run.places else run.workdir
 
 
+def _facts(run: Run, scored: Mapping[str, Any]) -> dict[str, str]:
+    """Where the numbers come from."""
+    records = {need: read_record(run, need) for need in inputs_of(run, "evaluation")}
+    own, data = read_record(run, "evaluation"), recorded(run, "data").data
+    assert own is not None
+    seconds = sum(record["seconds"] for record in records.values() if record)
+    row, days = scored["prediction"][main_row(scored["prediction"])], scored["generation"]
+    return {
+        "tested on": tables.scope(row) + (f"; days of {', '.join(days)}" if days else ""),
+        "data": data.name,
+        "seed": str(run.config.seed),
+        "commit": str(own["versions"]["git"]),
+        "minutes": f"{seconds / 60:.1f} in the steps that the evaluation reads",
+        "folder": run.workdir.name,
+        "built by": "the command in the folder's README.md",
+    }
+
+
+def _changed(config: Settings) -> dict[str, str]:
+    """Fields that are not as in configs/base.py, and their values."""
+    usual = configs.load("configs/base.py")
+    flat = settings(config, sorted(config))
+    known = settings(usual, sorted(usual))
+    return {
+        name: str(value)
+        for name, value in flat.items()
+        if str(known.get(name)) != str(value) and not name.startswith("execution.")
+    }
+
+
 def report_results(run: Run) -> None:
     """Writes report.html of a finished evaluation, and its metrics.json beside it, by one process."""
     if not processes.is_first():
         return
     store, scored = load_store(run), _metrics(run)
-    frozen, labels = load_set(run, "test", store), store.catalogue.behaviours
-    targets, prediction = store.behaviour[frozen.windows.end], scored["prediction"]
-    said = said_of(run, "predict", "test", store, frozen)
-    shown = main_row(prediction)
-    drawn = {
-        name: calibration(one.probability.max(1), one.label == targets)
-        for name, one in said.items()
-        if name not in _UNCALIBRATED and one.probability is not None
-    }
-    dialogues = [
-        Conversation(title, [*texts.items(), ("predicted", found), ("true", true)])
-        for title, texts, found, true in samples(said[shown], targets, labels)
-    ][: run.config.report.examples]
-    pictures = [
-        (
-            "Losses: validation, and training dotted",
-            plots.curves(curves_of(run), "loss (nats)"),
-        ),
-        *_of_weights(run),
-        ("Reliability of confidences", plots.reliability(drawn)),
-        ("Confusion", plots.confusion(targets, said[shown].label, labels)),
-        *_pictures_of_days(run, store),
-    ]
-    row, days = prediction[shown], len(load_set(run, "days", store))
-    counted = f"{tables.scope(row)}, {days} generated days. Percent; log-loss in nats."
     if not run.places:
         files.write_json(run.workdir / METRICS, scored)
     assert isinstance(run.config, ConfigDict)
     flat, found = settings(run.config, sorted(run.config)), final_metrics(scored)
     write_run(_shown(run) / "tensorboard", flat, found)
-    write_report(
-        _shown(run) / "report.html",
-        Report(
-            f"BUA on {recorded(run, 'data').data.name}",
-            [counted, _executed(run), *filter(None, [tables.caution(row)]), *scored["warnings"]],
-            sections(scored),
-            pictures,
-            dialogues,
-            scored["signature"],
-        ),
-    )
+    write_report(_shown(run) / "report.html", _report(run, store, scored))
     texts = {key: str(value) for key, value in flat.items()}
     one = trackers.Finished(run.workdir.name, texts, found, [_shown(run) / "report.html"])
     trackers.track(run.workdir, run.config.report.trackers, one)
+
+
+def _report(run: Run, store: EventStore, scored: Mapping[str, Any]) -> Report:
+    """The page of a finished evaluation."""
+    frozen, labels = load_set(run, "test", store), store.catalogue.behaviours
+    targets, prediction = store.behaviour[frozen.windows.end], scored["prediction"]
+    groups, said = behaviour_groups(store), said_of(run, "predict", "test", store, frozen)
+    shown = main_row(prediction)
+    row, guessed = prediction[shown], said[shown].label
+    drawn = {
+        name: calibration(one.probability.max(1), one.label == targets)
+        for name, one in said.items()
+        if name not in _UNCALIBRATED and one.probability is not None
+    }
+    days, against = _of_days(run, store, groups), row.get("against", {})
+    counted = f"{tables.scope(row)}. Percent; log-loss in nats; intervals over people."
+    return Report(
+        title=f"BUA on {recorded(run, 'data').data.name}",
+        verdict=[tables.verdict(against).replace("`", "")] if against else [],
+        forests=forest(against),
+        notes=[counted, _executed(run)],
+        warnings=[*filter(None, [tables.caution(row)]), *scored["warnings"]],
+        tables=sections(scored),
+        pictures=[
+            _of_losses(run),
+            *_of_weights(run),
+            Picture(
+                "Reliability of confidences",
+                plots.reliability(drawn, len(frozen)),
+                findings.of_reliability(drawn),
+            ),
+            Picture(
+                f"Confusion of {shown}",
+                plots.confusion(targets, guessed, labels, groups),
+                findings.of_confusion(targets, guessed, labels),
+            ),
+            *days.pictures,
+        ],
+        days=days.shown,
+        dialogues=_conversations(run, store, frozen, said[shown]),
+        elsewhere=[papers()],
+        facts=_facts(run, scored),
+        config=_changed(run.config),
+        signature=scored["signature"],
+    )
 
 
 def final_metrics(scored: Mapping[str, Any]) -> dict[str, float]:

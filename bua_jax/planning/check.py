@@ -5,7 +5,6 @@ Everything is found through the readers that a run uses, so that what is said he
 
 import dataclasses
 import difflib
-import io
 import itertools
 import math
 import re
@@ -22,12 +21,12 @@ from ml_collections import ConfigDict
 from bua_jax.basics import config as configs
 from bua_jax.basics import files
 from bua_jax.basics.errors import BuaError, ConfigError, DataError
-from bua_jax.evaluation.report import Section
+from bua_jax.evaluation.report import Picture, Section
 from bua_jax.events.card import data_card, heat_map
 from bua_jax.events.groups import training_shares
 from bua_jax.events.readers import anonymised_mark, read_events
 from bua_jax.events.rows import BadRows
-from bua_jax.events.schema import EventStore
+from bua_jax.events.schema import WEEKDAYS, EventStore
 from bua_jax.events.spec import ROLES, DataSpec
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import check_events
@@ -324,12 +323,17 @@ def sections(found: Mapping[str, Any]) -> list[Section]:
     ]
 
 
-def picture(found: Mapping[str, Any]) -> bytes:
-    """Events by weekday and hour, PNG."""
-    image = io.BytesIO()
+def picture(found: Mapping[str, Any]) -> Picture:
+    """Events by weekday and hour."""
+    from bua_jax.evaluation.plots import png  # matplotlib, which only the page needs
+
     counts = np.asarray(found["card"]["hour_by_weekday"])
-    heat_map(counts).savefig(image, format="png", dpi=120)
-    return image.getvalue()
+    day, hour = np.unravel_index(counts.argmax(), counts.shape)
+    quiet = np.flatnonzero(counts.sum(0) == 0)
+    finding = (
+        f"Most events are on {WEEKDAYS[day]} from {hour}:00; {len(quiet)} hours of a day have none."
+    )
+    return Picture("Events by weekday and hour", png(heat_map(counts)), finding)
 
 
 def _spread(values: Mapping[str, float] | None) -> str:

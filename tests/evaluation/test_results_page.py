@@ -121,14 +121,3 @@ def test_page_picture_and_readme(run: Path, tmp_path: Path) -> None:
     places = [float(dot.attrib["cx"]) for dot in dots]
     assert places[2] > places[0] > places[1]
     assert [dot.attrib["class"] for dot in dots] == ["dot", "dot", "dot main"]
-
-
-def test_a_verdict_is_by_intervals() -> None:
-    pairs = {"a": (0.1, 0.2), "b": (-0.1, 0.2), "c": (-0.2, -0.1), "d": (0.0, 0.3)}
-    against = {
-        name: {"difference": 0.0, "low": low, "high": high} for name, (low, high) in pairs.items()
-    }
-    assert results_page.verdict(against) == (
-        "By these intervals BUA is above `a`; not told apart from `b`, `d`; below `c`.\n"
-    )
-    assert results_page.verdict({}) == ""

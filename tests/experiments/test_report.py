@@ -15,8 +15,9 @@ import pytest
 from bua_jax.basics.errors import DataError
 from bua_jax.evaluation import results
 from bua_jax.evaluation.prediction import prediction_metrics
+from bua_jax.evaluation.report import render
 from bua_jax.events.groups import behaviour_groups
-from bua_jax.experiments import curves, pages, publish, report, run
+from bua_jax.experiments import curves, pages, publish, report, report_page, run
 from bua_jax.experiments.experiment import Cell, Claim, cells
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.windows import load_set
@@ -225,6 +226,24 @@ def test_names_may_hold_any_signs(said, tmp_path: Path) -> None:
     )
 
 
+def test_the_page_of_an_experiment(said) -> None:
+    """The reference against each row: what it is above lies right of the line, as the table says."""
+    page = report_page.of_table(said)
+    (picture,) = page.forests
+    assert {line.name for line in picture.lines} == {*said["rows"]} - {PLAIN}
+    pair = said["rows"]["majority"]["against"]["rec_w"]
+    (line,) = (line for line in picture.lines if line.name == "majority")
+    assert line[1:] == pytest.approx([-100 * pair[k] for k in ("value", "high", "low")])
+    assert line.low > 0
+    assert f"{PLAIN} is above majority" in page.verdict[0]
+    assert page.verdict[1].startswith("Of the paper's 3 claims ")
+    assert [table.title for table in page.elsewhere] == ["The paper's numbers"]
+    shown = render(page)
+    assert shown.count('class="ours"') == 2  # the reference in both tables
+    assert shown.index("<aside") > shown.index("By seed")
+    assert said["command"] in page.facts["command"]
+
+
 def stale(folder: Path) -> list[str]:
     """Pages of experiments that are not what their JSON gives."""
     found = []
@@ -289,3 +308,10 @@ def test_curves_are_held_against_each_other_by_seed() -> None:
         assert curves.claims(said)[0][2] == verdict
     assert "| prediction | lowest | joint |" in curves.page(said)
     assert curves.picture(said)[:4] == b"\x89PNG"
+    page = report_page.of_curves(said)
+    assert page.verdict == [
+        "Of the paper's 1 claims 0 hold here, 0 do not, and 1 cannot be told at this size."
+    ]
+    assert page.claims == [("staged below joint, lowest prediction", "undecided", "0.50")]
+    assert "joint: validation loss from 2.00 to 2.00" in page.pictures[0].finding
+    assert render(page).count("<figure>") == 1

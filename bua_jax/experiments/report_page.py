@@ -1,0 +1,102 @@
+"""NAME.html of an experiment: the page that a run's report has, from what NAME.json holds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bua_jax.evaluation import findings, tables
+from bua_jax.evaluation.report import Forest, Interval, Picture, Report, Section
+from bua_jax.experiments import curves, pages
+from bua_jax.experiments.experiment import MAIN
+from bua_jax.experiments.paper import FROM
+
+
+def of_table(said: Mapping[str, Any]) -> Report:
+    """The page of rows held against a reference."""
+    ours, against = said["reference"], _against(said)
+    seeds = sorted({seed for row in said["rows"].values() for seed in row["seeds"]})
+    by_seed = ("row", f"{MAIN} (95 %)", "sd of seeds", "seed: value")
+    published = pages.published_rows(said)
+    few = said["people"] < tables.FEW_PEOPLE
+    return Report(
+        title=said["title"],
+        verdict=_verdict(said, against),
+        forests=[_forest(ours, against)] if against else [],
+        claims=[(f"{claim}, {metric}", *rest) for claim, metric, *rest in pages.claims(said)],
+        notes=[
+            f"{tables.scope(said)}, {len(seeds)} seeds. Means over seeds, in percent, log-loss in nats; 95 % "
+            "intervals over seeds and people."
+        ],
+        warnings=[f"{said['people']} test people are few: differences between rows mean little."]
+        * few,
+        tables=[
+            Section("Rows", tuple(pages.header(said)), pages.body(said), frozenset({ours})),
+            Section("By seed", by_seed, pages.spread(said), frozenset({ours})),
+        ],
+        elsewhere=[
+            Section("The paper's numbers", ("row", "is", *said["columns"]), published, said=FROM)
+        ]
+        if published
+        else [],
+        facts={"command": said["command"], **{name: str(text) for name, text in pages.facts(said)}},
+    )
+
+
+def of_curves(said: Mapping[str, Any]) -> Report:
+    """The page of validation losses by row."""
+    claims = curves.claims(said)
+    table = Section("Losses", tuple(curves.header(said)), curves.body(said))
+    drawn = {row: _mean_of(by_seed) for row, by_seed in said["losses"].items()}
+    return Report(
+        title=said["title"],
+        verdict=_of_claims([held for _, _, held, _ in claims]),
+        claims=[(f"{claim}, {which}", held, p) for claim, which, held, p in claims],
+        tables=[table],
+        pictures=[
+            Picture("Validation losses", curves.picture(said), findings.of_curves(drawn)),
+        ],
+        facts={
+            "command": said["command"],
+            **{name: str(text) for name, text in curves.facts(said)},
+        },
+    )
+
+
+def _against(said: Mapping[str, Any]) -> list[Interval]:
+    """The reference minus each row, in points; the largest first."""
+    found = []
+    for name, row in said["rows"].items():
+        pair = row.get("against", {}).get(MAIN)
+        if pair is not None and pair["low"] is not None:
+            value, low, high = (-100 * pair[key] for key in ("value", "high", "low"))
+            found.append(Interval(name, value, low, high))
+    return sorted(found, key=lambda line: -line.value)
+
+
+def _forest(ours: str, against: list[Interval]) -> Forest:
+    return Forest(f"{ours} minus each row, {MAIN}", "points", against)
+
+
+def _verdict(said: Mapping[str, Any], against: list[Interval]) -> list[str]:
+    """What the reference is above and below of, and what became of the paper's claims."""
+    pairs = {line.name: {"low": line.low, "high": line.high} for line in against}
+    text = tables.verdict(pairs, said["reference"]).replace("`", "")
+    return [*filter(None, [text]), *_of_claims([claim["verdict"] for claim in said["claims"]])]
+
+
+def _of_claims(verdicts: list[str]) -> list[str]:
+    if not verdicts:
+        return []
+    count = {name: verdicts.count(name) for name in ("held", "not held", "undecided")}
+    return [
+        f"Of the paper's {len(verdicts)} claims {count['held']} hold here, {count['not held']} do not, and "
+        f"{count['undecided']} cannot be told at this size."
+    ]
+
+
+def _mean_of(by_seed: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
+    """Lines of all seeds, as `findings.of_curves` reads them."""
+    return {
+        f"validation {task} {seed}": [(round(100 * share), value) for share, value in points]
+        for seed, by_task in by_seed.items()
+        for task, points in by_task.items()
+    }
