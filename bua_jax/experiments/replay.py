@@ -143,11 +143,14 @@ def write_pages(run: Path, experiment: str = "") -> str:
 
 
 def _as_json(looks: Looks, replayed: Mapping[str, Replayed]) -> dict[str, Any]:
+    def listed(values: np.ndarray) -> Any:
+        """Nested lists; null for what is not finite."""
+        shown = values.astype(object)
+        shown[~np.isfinite(values)] = None
+        return shown.tolist()
+
     methods = {
-        name: {
-            field: np.where(np.isfinite(value), value, None).tolist()
-            for field, value in one._asdict().items()
-        }
+        name: {field: listed(value) for field, value in one._asdict().items()}
         for name, one in replayed.items()
     }
     return {"units": looks.units, "steps": looks.steps.tolist(), "methods": methods}

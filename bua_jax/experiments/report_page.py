@@ -21,7 +21,7 @@ def of_table(said: Mapping[str, Any]) -> Report:
         title=said["title"],
         verdict=_verdict(said, against),
         forests=[_forest(ours, against)] if against else [],
-        claims=[(f"{claim}, {metric}", *rest) for claim, metric, *rest in pages.claims(said)],
+        claims=[(f"{claim}, {metric}", held, p) for claim, metric, held, p in pages.claims(said)],
         notes=[
             f"{tables.scope(said)}, {len(seeds)} seeds. Means over seeds, in percent, log-loss in nats; 95 % "
             "intervals over seeds and people."

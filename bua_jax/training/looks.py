@@ -48,7 +48,7 @@ def look_scalars(names: Sequence[str], losses: Any, gram: Any) -> Scalars:
     """What is logged of a look: `look/loss/UNIT`, `look/norm/UNIT` and `look/cosine/UNIT/UNIT`."""
     losses, gram = np.asarray(losses, float), np.asarray(gram, float)
     norm = np.sqrt(np.diag(gram))
-    seen = np.flatnonzero(np.isfinite(losses) & (norm > 0))
+    seen = np.flatnonzero(np.isfinite(losses) & (norm > 0)).tolist()
     found = {}
     for i in seen:
         found[_LOSS + names[i]], found[_NORM + names[i]] = losses[i], norm[i]
