@@ -135,6 +135,8 @@ def test_published_numbers_are_those_of_the_paper() -> None:
     assert all(len(row.values) == len(COLUMNS) for row in PUBLISHED.values())
     for key, row in PUBLISHED.items():
         overall, *groups = row.values[2:]
-        if overall > max(groups) or (row.row == "BehaveGPT" and row.values[0] != 0.567):
+        if overall > max(groups) or (
+            row.row == "BehaveGPT" and row.values[0] != 0.567 and row.table != "Table 13"
+        ):
             assert key in FOOTNOTES
     assert FOOTNOTES.keys() <= PUBLISHED.keys()
