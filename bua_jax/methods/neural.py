@@ -28,15 +28,16 @@ FILE = "encoder.safetensors"
 """Absent where the run's own encoder is meant."""
 
 
-def is_the_runs(config: Settings, kind: str) -> bool:
-    """Whether the run's own encoder is of this kind, so that nothing has to be trained."""
-    return config.encoder.kind == kind
+def is_the_runs(config: Settings, kind: str, **sizes: Any) -> bool:
+    """Whether the run's own encoder is of this kind and these sizes, so that nothing has to be trained."""
+    own = config.encoder
+    return own.kind == kind and all(own[name] == size for name, size in sizes.items())
 
 
 def fit(site: Site, data: Data, kind: str, **sizes: Any) -> Mapping[str, Any]:
     """Trains an encoder of `kind` and other `sizes` than the run's as the run's was; goes on after a cut."""
     facts = {"training_windows": int(training_mask(data.store).sum())}
-    if is_the_runs(site.config, kind):
+    if is_the_runs(site.config, kind, **sizes):
         return facts
     from bua_jax.alignment.encoder import encoder_config, encoder_metadata, encoder_settings
     from bua_jax.interop.huggingface import save_tree, tree_hash
