@@ -28,12 +28,7 @@ from bua_jax.basics.claims import claimed
 from bua_jax.basics.config import Settings, View, nested, plain, settings
 from bua_jax.basics.console import LATE, notice, waiting
 from bua_jax.basics.environment import hardware, versions
-from bua_jax.basics.errors import (
-    ConfigError,
-    DataError,
-    MismatchError,
-    UndeclaredError,
-)
+from bua_jax.basics.errors import ConfigError, DataError, MismatchError, UndeclaredError
 from bua_jax.parallel import processes
 
 RECORD = "record.json"
@@ -259,29 +254,28 @@ def _of_another_version(folder: Path, record: Mapping[str, Any], lacking: list[s
     )
 
 
+def order(name: str, config: ConfigDict, table: Mapping[str, Step]) -> list[str]:
+    """The steps up to `name`, in the order in which they are built."""
+    before = (one for need in table[name].needs(config) for one in order(need, config, table))
+    return [*dict.fromkeys([*before, name])]
+
+
 def outline(run: Run, name: str, table: Mapping[str, Step]) -> dict[str, bool]:
-    """The steps up to `name` in the order in which they are built, and whether each is finished.
+    """The steps of `order`, and whether each is finished.
 
     Raises `MismatchError` for a finished one that is not what the config asks for, and for a half-built
     one that was begun otherwise.
     """
+    assert isinstance(run.config, ConfigDict)
     found: dict[str, bool] = {}
-
-    def visit(name: str) -> None:
-        step = table[name]
-        assert isinstance(run.config, ConfigDict)
-        for need in step.needs(run.config):
-            if need not in found:
-                visit(need)
-        record = read_record(run, name)
+    for step in map(table.__getitem__, order(name, run.config, table)):
+        record = read_record(run, step.name)
         other = difference(run, step, record) if record is not None else ""
         if other and not step.renew:
             raise MismatchError(other)
-        found[name] = record is not None and not other
-        if not found[name]:
-            begun.check(run.folder(name), _go(run, step, here=False))
-
-    visit(name)
+        found[step.name] = record is not None and not other
+        if not found[step.name]:
+            begun.check(run.folder(step.name), _go(run, step, here=False))
     return found
 
 

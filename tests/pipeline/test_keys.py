@@ -9,7 +9,7 @@ from bua_jax.events.simulate import simulated_store
 from bua_jax.methods import sasrec
 from bua_jax.methods.protocol import Data, Site
 from bua_jax.pipeline.chain import STEPS
-from bua_jax.pipeline.steps import key
+from bua_jax.pipeline.steps import Run, key, order, outline
 from bua_jax.training import events
 from tests.support.steps import config_of
 
@@ -44,3 +44,13 @@ def test_a_rows_page_is_in_the_key_of_no_encoder(kind: str) -> None:
     wider = config_of(encoder__kind=kind, methods__sasrec__dim=80)
     changed = {name for name in STEPS if key(name, one, STEPS) != key(name, wider, STEPS)}
     assert changed == {"fit/sasrec", "predict/sasrec/test", "evaluation"}
+
+
+def test_the_order_of_steps_needs_no_folder() -> None:
+    """It is that in which an empty workdir is filled."""
+    config = config_of()
+    found = order("evaluation", config, STEPS)
+    assert found == [*outline(Run(config, Path("none")), "evaluation", STEPS)]
+    assert len(found) == len({*found}) > 30
+    places = {name: place for place, name in enumerate(found)}
+    assert all(places[n] < places[name] for name in found for n in STEPS[name].needs(config))
