@@ -119,9 +119,25 @@ def label_vectors(base: "Base", labels: Sequence[str]) -> np.ndarray:
     return np.stack([row.mean(0) for row in rows])
 
 
+TRAINING = (
+    "encoder.epochs",
+    "encoder.batch",
+    "windows.prediction_history",
+    "windows.min_history",
+)
+"""What `settings_of` reads of the config beside `seed` and a page."""
+
+
 def settings_of(config: Settings, page: Settings) -> "EncoderSettings":
     """As the encoder is trained, but for the page's `peak_lr` and `weight_decay`, by cross-entropy."""
-    from bua_jax.alignment.encoder import encoder_settings
+    from bua_jax.training.events import EncoderSettings
 
-    own = {"peak_lr": page.peak_lr, "weight_decay": page.weight_decay, "dro_lambda": 0.0}
-    return dataclasses.replace(encoder_settings(config), **own)
+    return EncoderSettings(
+        history_length=config.windows.prediction_history,
+        min_history=config.windows.min_history,
+        epochs=config.encoder.epochs,
+        batch=config.encoder.batch,
+        peak_lr=page.peak_lr,
+        weight_decay=page.weight_decay,
+        seed=config.seed,
+    )

@@ -54,3 +54,13 @@ def test_the_order_of_steps_needs_no_folder() -> None:
     assert len(found) == len({*found}) > 30
     places = {name: place for place, name in enumerate(found)}
     assert all(places[n] < places[name] for name in found for n in STEPS[name].needs(config))
+
+
+def test_rows_that_read_no_encoder_outlive_another_one() -> None:
+    """They are trained as often and in the batches that it is, and read nothing else of its part."""
+    one = config_of()
+    for field, value in (("kind", "sasrec"), ("dim", 24), ("dropout", 0.5), ("dro_lambda", 0.5)):
+        other = config_of(**{f"encoder__{field}": value})
+        for row in ("fit/alphafuse", "fit/pituning"):
+            assert key(row, one, STEPS) == key(row, other, STEPS), (row, field)
+            assert key(row, one, STEPS) != key(row, config_of(encoder__batch=7), STEPS)
