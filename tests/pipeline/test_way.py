@@ -19,7 +19,7 @@ from bua_jax.pipeline.steps import Run, ensure
 from tests.support.imports import LINE, PACKAGE
 from tests.support.steps import config_of
 
-MOST = 25
+MOST, STAGE = 25, "stage1"
 HANDED_IN = {  # called from below, where a protocol or an argument from above says so
     "HFTokenizer.encode",  # the protocol Tokenizer of dialogue/
     "to_host",  # an argument of files.sha256_arrays
@@ -81,12 +81,12 @@ class Trace:
         return name.removeprefix(self._package) if name.startswith(self._package) else ""
 
     def _is_given(self, value: Any) -> bool:
-        """The run, its config and any part of that; its folder and what lies there; in containers too."""
+        """Stage, run, config and any part of it, folder and what lies there; in containers too."""
         if isinstance(value, Path):
             return value.is_relative_to(self._workdir)
         if isinstance(value, tuple | list | dict) and len(value) < 20:
             return any(map(self._is_given, value.values() if isinstance(value, dict) else value))
-        return isinstance(value, Run | View)
+        return isinstance(value, Run | View) or value is STAGE
 
 
 def _height(file: str) -> int:
@@ -103,28 +103,29 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Trace:
 
     def build(run: Run) -> dict[str, Any]:
         with trace.on():
-            return stages.build_stage(run, "stage1")
+            return stages.build_stage(run, STAGE)
 
     def begun(self: Batches) -> Any:
         raise Begun
 
-    table = {**STEPS, "stage1": dataclasses.replace(STEPS["stage1"], build=build)}
+    table = {**STEPS, STAGE: dataclasses.replace(STEPS[STAGE], build=build)}
     for step in ("encoder", "dialogues", "windows/train"):
         ensure(run, step, table)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Batches, "__next__", begun)
         with pytest.raises(Begun):
-            ensure(run, "stage1", table)
+            ensure(run, STAGE, table)
     return trace
 
 
 def test_what_a_stage_is_given_passes_few_files_on_its_way_to_the_loop(traced: Trace) -> None:
     """A file is passed if one of its functions is called with what `build_stage` was given as an argument.
 
-    Given are: the run, its view of the config and every part of that (a view too, such as `execution`),
-    its folder and the paths in it; in a tuple, list or dict too. A value that was read from a config, and
-    what is made of it (settings, records, arrays), is no longer what was given. Counted are the project's
-    files alone, from the entry to `build_stage` until the loop of `fit` asks for its first batch.
+    Given are: the stage's name, the run, its view of the config and every part of that (a view too, such as
+    `execution`), its folder and the paths in it; in a tuple, list or dict too. A value that was read from a
+    config, and what is made of it (settings, records, arrays), is no longer what was given.
+    Counted are the package's files alone, from the entry to `build_stage` until the loop of `fit` asks for
+    its first batch.
     """
     assert {"pipeline/stages.py", "alignment/parts.py", "training/loop.py"} <= {*traced.passed}
     assert len(traced.passed) <= MOST, traced.passed
@@ -150,7 +151,7 @@ def test_the_trace_can_fail(tmp_path: Path) -> None:
         exec(compile(path.read_text(), str(path), "exec"), found)
     trace, view = Trace(tmp_path / "run", tmp_path), View(config_of(), ("seed", "model"), "x")
     with trace.on():
-        found["nothing"](tmp_path, "stage1", 3)
+        found["nothing"](tmp_path, "stage2", 3)
         found["below"](found["above"], path=tmp_path / "run" / "data")
     assert trace.passed == {"basics/a.py": {"below"}}
     assert trace.climbs == {("below", "above")}
