@@ -13,8 +13,8 @@ import pytest
 from bua_jax import __main__ as bua
 from bua_jax import cli
 from tests.support.helpers import ROOT
+from tests.support.readme import check_flags
 from tests.support.runs import verb
-from tests.test_readme import check_flags
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

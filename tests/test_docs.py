@@ -4,6 +4,7 @@ What the site's own build would say too, and that takes seconds more, is not ask
 """
 
 import ast
+import importlib
 import json
 import re
 import tomllib
@@ -18,8 +19,8 @@ from bua_jax.basics import files
 from bua_jax.evaluation import results_page, tables
 from bua_jax.methods.table import METHODS
 from tests.support.helpers import ROOT
+from tests.support.imports import LINE
 from tests.support.readme import PAGES
-from tests.test_imports import LINE
 
 DOCS = ROOT / "docs"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -160,6 +161,26 @@ def _public() -> list[tuple[str, str | None]]:
 def _file(module: str) -> Path:
     path = ROOT / module.replace(".", "/")
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+# Papers' code imports these by their full names: they neither move nor change what they take.
+IMPORTED = (
+    "bua_jax.load",
+    "bua_jax.interop.huggingface.load",
+    "bua_jax.models.qwen2.Qwen2",
+    "bua_jax.training.losses.round_balanced_loss",
+    "bua_jax.training.losses.token_mean_loss",
+    "bua_jax.training.weighting.task_weights",
+    "bua_jax.evaluation.prediction.prediction_metrics",
+    *(f"bua_jax.evaluation.sequences.{name}" for name in ("bleu", "tvd", "jsd", "js_distance")),
+)
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_names_that_researchers_import_are_there_and_on_the_page(name: str) -> None:
+    module, _, last = name.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), last))
+    assert {(module, last), (module, None)} & {*_public()}
 
 
 def _undocumented(node: ast.AST, prefix: str) -> Iterator[str]:

@@ -1,57 +1,19 @@
 """Imports point down the strict line of rooms (design, section 3) and make no circles."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
 from tests.support.helpers import ROOT
+from tests.support.imports import BUILDER, FILES, LINE, PACKAGE, imports_of, room_of
 
-PACKAGE = ROOT / "bua_jax"
-LINE = [
-    *("basics", "events", "parallel", "dialogue", "models", "feed", "training", "interop"),
-    *("decoding", "alignment", "evaluation", "methods", "pipeline", "experiments", "planning"),
-    *("benchmarks", "nano", "serving"),
-]
 HEAVY = {"orbax": "training/checkpoint.py", "safetensors": "interop/"}  # their only homes
 WITHOUT_JAX = {"events", "dialogue", "evaluation"}
 
 
-def _module_of(path: Path) -> str:
-    """`bua_jax/events/schema.py` -> `bua_jax.events.schema`; a package is its `__init__`."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-FILES = {_module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-def _imports(path: Path) -> set[str]:
-    """Dotted names; of `from a import b` the module `a.b` where there is one, else `a`."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module is not None, path  # absolute imports only
-            assert node.level == 0, path
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in FILES else node.module for name in names}
-    return found
-
-
-def _room(module: str) -> str | None:
-    """The room of a module of the package; None for a verb and for the package itself."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 2 or module in ROOMS else None
-
-
-ROOMS = {f"bua_jax.{room}" for room in LINE}
-
-
 def violations(module: str, imports: set[str]) -> list[str]:
     """Broken rules of a module (`bua_jax.events.schema`) that imports the given modules."""
-    room, problems = _room(module), []
+    room, problems = room_of(module), []
     path = module.removeprefix("bua_jax.").replace(".", "/") + ".py"
     for name in sorted(imports):
         package = name.split(".")[0]
@@ -59,7 +21,7 @@ def violations(module: str, imports: set[str]) -> list[str]:
             problems.append(f"{module} imports {package}; only {HEAVY[package]} may")
         if room in WITHOUT_JAX and package in {"jax", "flax", "optax"}:
             problems.append(f"{module} imports {name}; {room}/ is free of jax")
-        if room == "evaluation" and _room(name) == "models":
+        if room == "evaluation" and room_of(name) == "models":
             problems.append(f"{module} imports {name}; evaluation/ knows no model")
         if room == "models" and package in {"optax", "ml_collections", "polars"}:
             problems.append(f"{module} imports {name}; models/ knows no optimizer, config or data")
@@ -67,7 +29,7 @@ def violations(module: str, imports: set[str]) -> list[str]:
             continue
         if name not in FILES:
             problems.append(f"{module} imports {name}, which is not there")
-        target = _room(name)
+        target = room_of(name)
         if target is None and (room is not None or name not in {"bua_jax", "bua_jax.cli"}):
             problems.append(f"{module} imports the verb or command line {name}")
         elif room is not None and target is not None and LINE.index(target) > LINE.index(room):
@@ -96,7 +58,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 @pytest.mark.parametrize("module", FILES)
 def test_imports_point_down(module: str) -> None:
-    assert violations(module, _imports(FILES[module])) == []
+    assert violations(module, imports_of(FILES[module].read_text())) == []
 
 
 def test_every_folder_is_a_room() -> None:
@@ -106,8 +68,50 @@ def test_every_folder_is_a_room() -> None:
 
 
 def test_no_circles() -> None:
-    graph = {module: _imports(path) & FILES.keys() for module, path in FILES.items()}
+    graph = {module: imports_of(path.read_text()) & FILES.keys() for module, path in FILES.items()}
     assert circle(graph) == []
+
+
+def by_name(source: str) -> list[str]:
+    """Functions that import a module by a name that no import statement shows."""
+    functions = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef))
+    found = (node.name for node in functions if "import_module(" in ast.unparse(node))
+    return sorted({*found, *(["__import__"] if "__import__" in source else [])})
+
+
+def test_no_import_is_hidden_in_a_text() -> None:
+    """Or neither the line nor circles would see it; the table of steps names modules of its own room."""
+    found = {
+        module: names for module, path in FILES.items() if (names := by_name(path.read_text()))
+    }
+    assert found == {"bua_jax.pipeline.chain": sorted([BUILDER, "build"])}
+    assert "bua_jax.pipeline.stages" in imports_of(FILES["bua_jax.pipeline.chain"].read_text())
+
+
+def test_imports_are_seen_wherever_they_stand() -> None:
+    lazy = "def f():\n    from bua_jax.training import loop\n    import bua_jax.cli\n"
+    typed = "if TYPE_CHECKING:\n    from bua_jax.alignment.bases import Base\n"
+    built = "step = _built_by('stages', 'build_stage', name)\n"
+    assert imports_of(lazy + typed + built) == {
+        "bua_jax.training.loop",
+        "bua_jax.cli",
+        "bua_jax.alignment.bases",
+        "bua_jax.pipeline.stages",
+    }
+    assert by_name("def f(x):\n    return importlib.import_module(x)\n") == ["f"]
+
+
+def imported_tests(source: str) -> list[str]:
+    """The tests that a file of tests/ imports; what they share lies in tests/support and beside them."""
+    return sorted(
+        name for name in imports_of(source) if name.rpartition(".")[2].startswith("test_")
+    )
+
+
+def test_no_test_imports_a_test() -> None:
+    assert imported_tests("from tests.methods.test_baselines import of\n")
+    found = {str(p): imported_tests(p.read_text()) for p in (ROOT / "tests").rglob("*.py")}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 """The code blocks of README and docs: `ci` run as they are, `smoke` elsewhere, `long` are parsed."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bua_jax.basics import config as configs
 from tests.support.helpers import ROOT
-from tests.support.readme import BLOCKS, TAGS, commands, tagged
+from tests.support.readme import BLOCKS, TAGS, check_flags, commands, tagged
 
 LANGUAGES = {"bash", "python", "text", "json", "csv"}
 
@@ -30,7 +28,6 @@ def test_ci_blocks_run(body: str, tmp_path: Path) -> None:
         assert done.returncode == 0, f"{words}: {done.stderr}"
 
 
-FLAG = re.compile(r'DEFINE_\w+\(\s*"(\w+)"')
 OTHERS = {
     "export",
     "sbatch",
@@ -39,32 +36,6 @@ OTHERS = {
     "cp",
     "mkdir",
 }  # what pages use beside our own scripts and modules
-
-
-def flags_of(module: str) -> set[str]:
-    """Names of the flags that a verb, or what it shares with others, defines."""
-    own = (ROOT / f"{module.replace('.', '/')}.py").read_text()
-    shared = [ROOT / "bua_jax" / name for name in ("cli.py", "benchmarks/flags.py")]
-    found = {
-        name for text in (own, *(p.read_text() for p in shared)) for name in FLAG.findall(text)
-    }
-    return {"config", "workdir", "help", *found, *re.findall(r'add_argument\(\s*"--(\w+)"', own)}
-
-
-def check_flags(module: str, words: list[str]) -> None:
-    """Flags are those of the module; fields are those of the config that the command names."""
-    config = configs.load("configs/stage2.py")
-    for word in (word for word in words if word.startswith("--")):
-        name, _, value = word[2:].partition("=")
-        if name.startswith("config."):
-            field = config
-            for key in name.split(".")[1:]:
-                field = field[key]
-            continue
-        assert name.replace("-", "_") in flags_of(module), word
-        if name == "config":
-            path, _, arg = value.partition(":")
-            config = configs.load(path, arg)
 
 
 @pytest.mark.parametrize("body", tagged("bash", "long"))

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from bua_jax.alignment.base_files import NANO
 from bua_jax.basics.config import Settings
-from bua_jax.basics.console import waiting
+from bua_jax.basics.console import notice, waiting
 from bua_jax.basics.errors import ConfigError
 from bua_jax.interop import gguf, hub, huggingface
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
@@ -42,7 +42,7 @@ def base_folder(config: Settings) -> Path:
     if path.suffix == ".gguf" and path.is_file():
         return gguf.directory(path)
     if "@" in config.path:
-        return hub.snapshot(config.path)
+        return _of_hub(config.path)
     said = f"There is no {path}. " if config.path else ""
     script = " launch/fetch_smollm2.sh fetches it." if config.name == "smollm2-135m" else ""
     raise ConfigError(
@@ -50,6 +50,18 @@ def base_folder(config: Settings) -> Path:
         "(config.json, tokenizer.json, *.safetensors), a .gguf file or a hub id NAME@REVISION with "
         f"--config.model.path=...{script}"
     )
+
+
+@functools.cache
+def _of_hub(name: str) -> Path:
+    """The local copy of NAME@REVISION; once, a notice where that is no commit and may become another base."""
+    folder, (repository, _, revision) = hub.snapshot(name), name.rpartition("@")
+    if revision != folder.name:
+        notice(
+            f"config.model.path={name!r} names a branch or tag, which may come to hold other weights. What "
+            f"it holds now is --config.model.path={repository}@{folder.name}"
+        )
+    return folder
 
 
 def load_base(config: Settings, mesh: Mesh | None = None) -> Base:

@@ -178,11 +178,6 @@ def _imported(
     return {"adapter": adapter, "projector": tree["projector"]}
 
 
-def save_trained(path: Path, trained: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Writes what stages trained (projector and adapter together), with what it belongs to."""
-    huggingface.save_tree(path, trained, identity)
-
-
 def with_trained(parts: Parts, path: Path) -> Parts:
     """`parts` with the projector and adapter of a finished stage.
 

@@ -34,6 +34,15 @@ PACKAGES = (
     "peft",
 )
 
+VARIABLES = (
+    "XLA_FLAGS",
+    "JAX_ENABLE_X64",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_DEFAULT_PRNG_IMPL",
+    "JAX_THREEFRY_PARTITIONABLE",
+)
+"""Variables by which jax computes other numbers."""
+
 
 def git_revision() -> str | None:
     """Commit of the checkout that the package runs from (`+` if modified); None outside one."""
@@ -83,10 +92,12 @@ def hardware() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Package versions, Python, platform, git revision, a hash of the source; jax's devices if it is used."""
+    """Package versions, Python, platform, git revision, a hash of the source, those of `VARIABLES` that are
+    set; jax's devices if it is used."""
     jax = sys.modules.get("jax")
     devices = ", ".join(str(device) for device in jax.devices()) if jax else None
-    return {**_versions(), "devices": devices}
+    variables = [f"{name}={os.environ[name]}" for name in VARIABLES if os.environ.get(name)]
+    return {**_versions(), "devices": devices, "variables": " ".join(variables) or None}
 
 
 @functools.cache

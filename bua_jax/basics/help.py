@@ -1,4 +1,4 @@
-"""What `--help` of a verb prints: what the verb says of itself, then its own flags by group."""
+"""What `--help` of a verb prints: what the verb says of itself, then its own flags by title."""
 
 import itertools
 import textwrap
@@ -11,7 +11,7 @@ WIDTH = 100  # columns of a terminal
 _NAMES = 26  # columns of the flags' names
 
 FILES, WORK, EXECUTION = "Input and output", "What it does", "Execution"
-GROUPS = {
+TITLES = {
     FILES: (
         *("config", "workdir", "model", "input", "columns", "output", "folder", "runs"),
         *("experiment", "json", "html", "latex", "save", "publish", "key_file", "scratch"),
@@ -76,7 +76,7 @@ def grouped(defined: Iterable[flags.Flag[Any]]) -> dict[str, list[flags.Flag[Any
     names = {flag.name: flag for flag in defined}
     found = {
         title: [names.pop(name) for name in there if name in names]
-        for title, there in GROUPS.items()
+        for title, there in TITLES.items()
     }
     order = {FILES: found[FILES], WORK: list(names.values()), EXECUTION: found[EXECUTION]}
     return {title: some for title, some in order.items() if some}

@@ -13,6 +13,7 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.benchmarks.timing import alternate, ratio
 from bua_jax.dialogue.prompts import encode_dialogue
 from bua_jax.dialogue.tasks import Writer, stage2_dialogue
+from bua_jax.events.groups import training_shares
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import history, prediction_windows
 from bua_jax.interop import huggingface
@@ -28,7 +29,7 @@ KINDS = ("float32", "bfloat16", "int8", "nf4")  # the quantised ones compute in 
 def dialogue_tokens(tokenizer: HFTokenizer, rows: int, length: int) -> np.ndarray:
     """int32[rows, length]: stage-2 dialogues of a small simulated population, one after another."""
     store = simulated_store(12, 20, 5)
-    windows, writer = prediction_windows(store, "train"), Writer.of(store)
+    windows, writer = prediction_windows(store, "train"), Writer(store, training_shares(store))
     tokens: list[int] = []
     for row in range(len(windows)):
         dialogue = stage2_dialogue(writer, "prediction", windows, row, "train")

@@ -19,7 +19,6 @@ from bua_jax.dialogue.facts import SCENE_HOURS, Window
 from bua_jax.dialogue.rounds import STAGE1_TASKS, UNDERSTANDING, Dialogue, Round
 from bua_jax.dialogue.rules import ANNOTATORS, NOTHING
 from bua_jax.dialogue.text import day_text
-from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore, History
 from bua_jax.events.windows import (
     WindowIndex,
@@ -48,7 +47,7 @@ PLACE_TASKS = ("home_work",)
 class Writer:
     """Writes dialogues about windows of one store.
 
-    `shares` come from training users alone; they are fixed when the writer is made. `rounds=False`
+    `shares` float64[C] are those of training users alone (`events.groups.training_shares`). `rounds=False`
     leaves only the final round of stage 2; `shortened_share` of the training dialogues are that round
     alone (a small model then sees more final answers per token); `target_time_revealed` gives the
     target's weekday and time in the prediction instruction; `drill` is a question that it begins with.
@@ -62,20 +61,6 @@ class Writer:
     seed: int = 0
     shortened_share: float = 0.0
     drill: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        store: EventStore,
-        *,
-        rounds: bool = True,
-        target_time_revealed: bool = False,
-        seed: int = 0,
-        shortened_share: float = 0.0,
-        drill: str = "",
-    ) -> "Writer":
-        shares = training_shares(store)
-        return cls(store, shares, rounds, target_time_revealed, seed, shortened_share, drill)
 
     def window(self, start: int, end: int, name: str) -> Window:
         """All that an annotator may see of events[start:end]."""

@@ -68,19 +68,18 @@ def prediction_windows(
     *,
     history_length: int = 40,
     min_history: int = 10,
-    stride: int = 1,
 ) -> WindowIndex:
-    """Every `stride`-th position with `min_history` events before it; the target is one event.
+    """Every position with `min_history` events before it; the target is one event.
 
     The history is up to `history_length` events; it and the step to the target may cross a gap.
     """
     _check(history_length, min_history)
     users = store.users_of_split(split)
     first, last = store.offsets[users] + min_history, store.offsets[users + 1]
-    counts = np.maximum(0, -(-(last - first) // stride))
+    counts = np.maximum(0, last - first)
     user = np.repeat(users, counts)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    end = np.repeat(first, counts) + within * stride
+    end = np.repeat(first, counts) + within
     return _index(store, user, end, end + 1, history_length)
 
 

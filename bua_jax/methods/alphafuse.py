@@ -9,7 +9,6 @@ import numpy as np
 from bua_jax.basics.legal import Real, Whole
 from bua_jax.events.groups import training_mask
 from bua_jax.methods import neural
-from bua_jax.methods.behavegpt import FIELDS
 from bua_jax.methods.protocol import About, Counted, Data, Method, Site
 
 NAME, FILE = "alphafuse", "alphafuse.safetensors"
@@ -76,7 +75,7 @@ METHOD = Method(
     load=_load,
     fit=_fit,
     files=(FILE,),
-    fit_reads=(*FIELDS, "model"),
+    fit_reads=(*neural.TRAINING, "model"),
     legal={
         "language_dims": Whole(1),
         "variance_share": Real(0, 1, above=True),

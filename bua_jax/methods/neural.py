@@ -28,15 +28,16 @@ FILE = "encoder.safetensors"
 """Absent where the run's own encoder is meant."""
 
 
-def is_the_runs(config: Settings, kind: str) -> bool:
-    """Whether the run's own encoder is of this kind, so that nothing has to be trained."""
-    return config.encoder.kind == kind
+def is_the_runs(config: Settings, kind: str, **sizes: Any) -> bool:
+    """Whether the run's own encoder is of this kind and these sizes, so that nothing has to be trained."""
+    own = config.encoder
+    return own.kind == kind and all(own[name] == size for name, size in sizes.items())
 
 
 def fit(site: Site, data: Data, kind: str, **sizes: Any) -> Mapping[str, Any]:
     """Trains an encoder of `kind` and other `sizes` than the run's as the run's was; goes on after a cut."""
     facts = {"training_windows": int(training_mask(data.store).sum())}
-    if is_the_runs(site.config, kind):
+    if is_the_runs(site.config, kind, **sizes):
         return facts
     from bua_jax.alignment.encoder import encoder_config, encoder_metadata, encoder_settings
     from bua_jax.interop.huggingface import save_tree, tree_hash
@@ -118,9 +119,25 @@ def label_vectors(base: "Base", labels: Sequence[str]) -> np.ndarray:
     return np.stack([row.mean(0) for row in rows])
 
 
+TRAINING = (
+    "encoder.epochs",
+    "encoder.batch",
+    "windows.prediction_history",
+    "windows.min_history",
+)
+"""What `settings_of` reads of the config beside `seed` and a page."""
+
+
 def settings_of(config: Settings, page: Settings) -> "EncoderSettings":
     """As the encoder is trained, but for the page's `peak_lr` and `weight_decay`, by cross-entropy."""
-    from bua_jax.alignment.encoder import encoder_settings
+    from bua_jax.training.events import EncoderSettings
 
-    own = {"peak_lr": page.peak_lr, "weight_decay": page.weight_decay, "dro_lambda": 0.0}
-    return dataclasses.replace(encoder_settings(config), **own)
+    return EncoderSettings(
+        history_length=config.windows.prediction_history,
+        min_history=config.windows.min_history,
+        epochs=config.encoder.epochs,
+        batch=config.encoder.batch,
+        peak_lr=page.peak_lr,
+        weight_decay=page.weight_decay,
+        seed=config.seed,
+    )

@@ -15,7 +15,6 @@ from bua_jax.basics.legal import Real, Whole
 from bua_jax.events.groups import training_mask
 from bua_jax.events.schema import Catalogue
 from bua_jax.methods import neural
-from bua_jax.methods.behavegpt import FIELDS
 from bua_jax.methods.protocol import About, Counted, Data, Labelled, Method, Site
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ METHOD = Method(
     fit=_fit,
     fit_sets=("fit_validation",),
     files=(FILE,),
-    fit_reads=(*FIELDS, "model"),
+    fit_reads=(*neural.TRAINING, "model"),
     legal={
         "layers": Whole(0),
         "hidden": Whole(1),

@@ -142,15 +142,6 @@ def cases_of(
     )
 
 
-def histories_of(
-    store: EventStore, windows: WindowIndex, length: int
-) -> tuple[Histories, np.ndarray]:
-    """(histories, target behaviour int32[n])."""
-    arrays = window_arrays(store, windows, length=length)
-    seen = Histories(arrays["fields"], arrays["place_rank"], arrays["day"], arrays["n_events"])
-    return seen, arrays["target_behaviour"]
-
-
 def window_counts(histories: Histories, classes: int) -> np.ndarray:
     """float64[n, C]: events of each behaviour in each history."""
     n, length = histories.fields.shape[:2]

@@ -120,9 +120,9 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
     if asks or any(table[step].together for step in left):
         checks.check_machine(run.config)
     base = checks.check_model(run.config.model) if asks and processes.is_first() else None
-    describe = bool(left) or not (run.workdir / run_page.NAME).exists()
-    if describe:
-        describe_run(run, name, table)
+    shown = bool(left) or not (run.workdir / run_page.NAME).exists()
+    if shown:
+        write_page_of(run, name, table)
     ensure(run, "data", table)
     if left and processes.is_first():
         store = load_store(run)
@@ -134,11 +134,11 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
             if not processes.several() and any(step in STAGES for step in left):
                 _say_what_is_unread(run.config, store.catalogue)
     ensure(run, name, table)
-    if describe:
-        describe_run(run, name, table)
+    if shown:
+        write_page_of(run, name, table)
 
 
-def describe_run(run: Run, name: str, table: Mapping[str, Step]) -> None:
+def write_page_of(run: Run, name: str, table: Mapping[str, Step]) -> None:
     """Writes the README.md of a run's folder, by one process; several runs share a folder without one."""
     if run.places or not processes.is_first():
         return

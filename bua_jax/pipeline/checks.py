@@ -288,8 +288,9 @@ def _check_encoders(config: ConfigDict) -> None:
     from bua_jax.models.encoders import EncoderConfig
 
     encoder = config.encoder
-    other = ("methods.sasrec.dim", "sasrec", config.methods.sasrec.dim)
-    for name, kind, dim in (("encoder.dim", encoder.kind, encoder.dim), other):
+    row = [("methods.sasrec.dim", "sasrec", config.methods.sasrec.dim)]
+    row = row if "sasrec" in config.evaluation.methods else []
+    for name, kind, dim in (("encoder.dim", encoder.kind, encoder.dim), *row):
         width = EncoderConfig(kind, 2, SLOTS_PER_DAY[0], dim=dim).state_dim
         if width % encoder.num_heads:
             raise ConfigError(

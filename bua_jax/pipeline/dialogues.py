@@ -18,6 +18,7 @@ from bua_jax.basics.console import notice, progress
 from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.dialogue.store import provenance, read_dialogues, write_dialogues
 from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, write_stage1
+from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import WindowIndex, WindowSet, sample_windows
 from bua_jax.parallel import ray_shards
@@ -44,8 +45,9 @@ SHARDS = 64  # blocks of people, at most, that workers share
 def writer_of(config: Settings, store: EventStore) -> Writer:
     """The dialogue writer with the config's switches; statistics from training users only."""
     switches = config.dialogues
-    return Writer.of(
+    return Writer(
         store,
+        training_shares(store),
         rounds=switches.rounds,
         shortened_share=switches.shortened_share,
         target_time_revealed=switches.target_time_revealed,

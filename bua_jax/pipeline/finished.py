@@ -18,7 +18,7 @@ from bua_jax.events.schema import Catalogue, EventStore
 from bua_jax.events.spec import DataSpec
 from bua_jax.parallel.sharding import make_mesh
 from bua_jax.pipeline.data import EVENTS
-from bua_jax.pipeline.steps import check_files, record_in
+from bua_jax.pipeline.steps import check_files, check_version, record_in
 from bua_jax.training.stage_table import STAGE_TABLE
 
 
@@ -54,12 +54,12 @@ def _stage_of(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     record = record_in(folder) if folder.is_dir() else None
     if record is None:
         stage, record = finished_stage(folder)
-        return folder / stage, record
+        return folder / stage, check_version(folder / stage, record)
     if record["step"] not in STAGE_TABLE:
         raise MismatchError(
             f"{folder} is the step {record['step']}, expected a trained stage or the folder of a run."
         )
-    return folder, record
+    return folder, check_version(folder, record)
 
 
 def _need(stage: Path, record: dict[str, Any], step: str) -> tuple[Path, dict[str, Any]]:
@@ -71,7 +71,7 @@ def _need(stage: Path, record: dict[str, Any], step: str) -> tuple[Path, dict[st
             f"{folder} has no record, but {stage} was built from the step {step}. Bring it back, or build "
             "both anew."
         )
-    check_files(folder, found)
+    check_files(folder, check_version(folder, found))
     return folder, found
 
 

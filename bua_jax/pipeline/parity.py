@@ -31,10 +31,10 @@ from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues
 from bua_jax.pipeline.finished import finished_stage, load
 from bua_jax.pipeline.steps import Run
-from bua_jax.training import losses as reductions
+from bua_jax.training.losses import round_balanced_loss, token_mean_loss
 
 Arrays = dict[str, np.ndarray]
-LOSSES = ("round_balanced", "token_mean")
+LOSSES = {"round_balanced": round_balanced_loss, "token_mean": token_mean_loss}
 
 
 def batch_of(run: Path, parts: Parts, dialogues: int) -> Arrays:
@@ -80,7 +80,7 @@ def ours(parts: Parts, batch: Arrays) -> Arrays:
 
     def loss(trained: Mapping[str, Any], name: str) -> jax.Array:
         nll = aligned.supervised_nll(model, {**variables, **trained}, rows, room=room, chunk=room)
-        total, count = reductions.value(name, nll, rows["round_ids"], rows["segments"])
+        total, count = LOSSES[name](nll, rows["round_ids"], rows["segments"])
         return total / count
 
     for name in LOSSES:

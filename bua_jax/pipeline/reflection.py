@@ -32,7 +32,7 @@ def build_reflection(run: Run) -> dict[str, Any]:
         seed=config.seed,
         batch=config.execution.decode_batch,
     )
-    writer = Writer.of(store, seed=config.seed)
+    writer = Writer(store, shares, seed=config.seed)
     counts = {
         "train": config.dialogues.reflect_train,
         "validation": config.dialogues.reflect_validation,

@@ -3,14 +3,13 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from bua_jax.alignment.parts import TRAINED, Parts, assemble, save_trained, with_trained
+from bua_jax.alignment.parts import TRAINED, Parts, assemble, with_trained
 from bua_jax.alignment.warm_start import warm_start, word_targets
 from bua_jax.basics import begun
 from bua_jax.basics.config import Settings
@@ -21,7 +20,7 @@ from bua_jax.events.windows import sample_windows, window_arrays
 from bua_jax.feed.packing import PackingPlan, plan_packing
 from bua_jax.feed.records import Encoding, check_positions, kept_records
 from bua_jax.feed.token_file import TokenFile
-from bua_jax.interop.huggingface import tree_hash
+from bua_jax.interop.huggingface import save_tree, tree_hash
 from bua_jax.models.encoders.base import encode_events
 from bua_jax.parallel import processes, sharding
 from bua_jax.pipeline.data import load_store
@@ -48,11 +47,6 @@ def load_stage(run: Run, stage: str) -> Parts:
     mesh = sharding.own_mesh(how.mesh)
     parts = assemble(had.model, how, run.folder("encoder"), had.seed, mesh)
     return with_trained(parts, run.file(stage, TRAINED))
-
-
-def previous_stage(needs: Iterable[str]) -> str | None:
-    """The stage among the steps that a stage needs: the one whose result it starts from."""
-    return next((need for need in needs if need in STAGE_TABLE), None)
 
 
 def train_settings(run_config: Settings, stage: str, plan: PackingPlan) -> TrainSettings:
@@ -107,7 +101,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     attention = parts.model.llm.config.attention  # what "auto" is here
     if processes.is_first():
         begun.found_out(run.folder(stage), "attention", attention, mix=how.mix)
-    before, earlier = previous_stage(run.needs), 0
+    before, earlier = next((need for need in run.needs if need in STAGE_TABLE), None), 0
     if before is not None:
         parts = with_trained(parts, run.file(before, TRAINED))
         earlier = result_of(run, before)["all_dialogues"]
@@ -204,7 +198,7 @@ def _save(run: Run, stage: str, trained: dict[str, Any], parts: Parts) -> str:
     """Writes trained.safetensors, by one process; returns the hash of what is in it."""
     trained = sharding.to_host(trained)
     if processes.is_first():
-        save_trained(run.folder(stage) / TRAINED, trained, parts.identity)
+        save_tree(run.folder(stage) / TRAINED, trained, parts.identity)
     return tree_hash(trained)
 
 

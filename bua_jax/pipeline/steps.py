@@ -6,10 +6,7 @@ how it was executed, versions and seconds, and a hash over all this. It reads th
 of those fields, and finds the folders of the steps that it needs and no others. A step without a record
 is unfinished and is built (or resumed), by one process at a time; one whose record says something else
 than the config is an error that names both values, or is built again where that is cheap (`Step.renew`).
-`train`, `curriculum` and the other verbs share this.
-
-Several processes train a stage together; the other steps are built by the first of them, and the rest
-wait for the record in their shared storage.
+Several processes train a stage together; the others wait for what the first one builds alone.
 """
 
 import contextlib
@@ -28,17 +25,13 @@ from bua_jax.basics.claims import claimed
 from bua_jax.basics.config import Settings, View, nested, plain, settings
 from bua_jax.basics.console import LATE, notice, waiting
 from bua_jax.basics.environment import hardware, versions
-from bua_jax.basics.errors import (
-    ConfigError,
-    DataError,
-    MismatchError,
-    UndeclaredError,
-)
+from bua_jax.basics.errors import ConfigError, DataError, MismatchError, UndeclaredError
 from bua_jax.parallel import processes
 
 RECORD = "record.json"
 COMMAND = "run.json"
 EXECUTION = "execution"  # the part of the config that says how and not what: recorded, not compared
+_PARTS = ("settings", "inputs", "sources", EXECUTION, "folders", "files", "result", "config")
 
 
 @dataclass(frozen=True)
@@ -200,14 +193,15 @@ def inputs_of(run: Run, step: str) -> tuple[str, ...]:
     return tuple(_record(run, step)["inputs"])
 
 
-def difference(run: Run, step: Step, record: Mapping[str, Any]) -> str:
+def difference(run: Run, step: Step, record: dict[str, Any]) -> str:
     """How a finished step differs from what the config asks for, and what to do; empty if it does not.
 
     A step that it needs and that is not there is no difference yet: it may come out the same again.
     Raises `MismatchError` for a record of an older version, which does not say enough.
     """
     assert isinstance(run.config, ConfigDict)
-    folder, had = run.folder(step.name), record["settings"]
+    folder = run.folder(step.name)
+    had = check_version(folder, record)["settings"]
     anew = f"build it anew after: rm -r {folder} (and the steps that follow from it)."
     wanted = settings(run.config, step.fields)
     for name in (name for name in wanted if name in had):
@@ -217,9 +211,8 @@ def difference(run: Run, step: Step, record: Mapping[str, Any]) -> str:
                 f"Keep it with --config.{name}={had[name]!r}, start another run with "
                 f"--workdir=runs/NAME, or {anew}"
             )
-    lacking = sorted(wanted.keys() - had.keys())
-    if lacking or EXECUTION not in record or "files" not in record:
-        raise MismatchError(_of_another_version(folder, record, [f"config.{n}" for n in lacking]))
+    if lacking := sorted(wanted.keys() - had.keys()):
+        raise _of_another_version(folder, record, f"config.{lacking[0]}")
     for name in sorted(had.keys() - wanted.keys()):
         return (
             f"{folder} was built with {name}={had[name]!r}, which the config does not have; {anew}"
@@ -250,39 +243,50 @@ def difference(run: Run, step: Step, record: Mapping[str, Any]) -> str:
     return next(filter(None, (*lost, *(_altered(folder, record, n) for n in record["files"]))), "")
 
 
-def _of_another_version(folder: Path, record: Mapping[str, Any], lacking: list[str]) -> str:
-    made_by, what = record.get("versions", {}), (*lacking, "what shaped it and what did not")[0]
-    return (
+def check_version(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a finished step. Raises `MismatchError` for one that lacks parts which are read."""
+    if not {*_PARTS} <= record.keys():
+        raise _of_another_version(folder, record, "what shaped it and what did not")
+    return record
+
+
+def _of_another_version(folder: Path, record: dict[str, Any], what: str) -> MismatchError:
+    made_by = record.get("versions", {})
+    return MismatchError(
         f"{folder} was built by version {made_by.get('bua_jax')} (git {made_by.get('git')}), whose "
         f"records do not say {what}. Use that version with it, or start another run with "
         "--workdir=runs/NAME."
     )
 
 
+def order(name: str, config: ConfigDict, table: Mapping[str, Step]) -> list[str]:
+    """The steps up to `name`, in the order in which they are built."""
+    before = (one for need in table[name].needs(config) for one in order(need, config, table))
+    return [*dict.fromkeys([*before, name])]
+
+
 def outline(run: Run, name: str, table: Mapping[str, Step]) -> dict[str, bool]:
-    """The steps up to `name` in the order in which they are built, and whether each is finished.
+    """The steps of `order`, and whether each is finished.
 
     Raises `MismatchError` for a finished one that is not what the config asks for, and for a half-built
     one that was begun otherwise.
     """
+    assert isinstance(run.config, ConfigDict)
     found: dict[str, bool] = {}
-
-    def visit(name: str) -> None:
-        step = table[name]
-        assert isinstance(run.config, ConfigDict)
-        for need in step.needs(run.config):
-            if need not in found:
-                visit(need)
-        record = read_record(run, name)
-        other = difference(run, step, record) if record is not None else ""
-        if other and not step.renew:
-            raise MismatchError(other)
-        found[name] = record is not None and not other
-        if not found[name]:
-            begun.check(run.folder(name), _go(run, step, here=False))
-
-    visit(name)
+    for step in map(table.__getitem__, order(name, run.config, table)):
+        found[step.name] = _is_finished(run, step)
+        if not found[step.name]:
+            begun.check(run.folder(step.name), _go(run, step, here=False))
     return found
+
+
+def _is_finished(run: Run, step: Step) -> bool:
+    """Whether it is, as the config asks for it. Raises `MismatchError` if otherwise, unless it is renewed."""
+    record = read_record(run, step.name)
+    other = difference(run, step, record) if record is not None else ""
+    if other and not step.renew:
+        raise MismatchError(other)
+    return record is not None and not other
 
 
 # --------------------------------------------------------------------------------------- building
@@ -297,12 +301,8 @@ def ensure(run: Run, name: str, table: Mapping[str, Step]) -> None:
     if name not in table:
         raise ConfigError(f"There is no step {name!r}; there are: {', '.join(table)}.")
     for one, finished in outline(run, name, table).items():
-        step, record = table[one], read_record(run, one)
-        other = difference(run, step, record) if record is not None else ""
-        if other and not step.renew:
-            raise MismatchError(other)
-        if other or not finished:
-            _build(run, step)
+        if not (_is_finished(run, table[one]) and finished):
+            _build(run, table[one])
     if processes.is_first():
         with files.where_writable():
             note_command(run)
@@ -312,10 +312,8 @@ def _build(run: Run, step: Step) -> None:
     if not step.together and not processes.is_first():
         _wait_for(run, step)
         return
-    claim: Any = contextlib.nullcontext()
-    if processes.is_first():
-        claim = claimed(run.folder(step.name), take_over=run.take_over)
-    with claim:
+    claim = claimed(run.folder(step.name), take_over=run.take_over)
+    with claim if processes.is_first() else contextlib.nullcontext():
         record = read_record(run, step.name)
         if processes.several() or record is None or difference(run, step, record):
             _build_claimed(run, step)  # or else who had claimed it before has built it

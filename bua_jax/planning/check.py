@@ -30,7 +30,7 @@ from bua_jax.events.schema import WEEKDAYS, EventStore
 from bua_jax.events.spec import ROLES, DataSpec
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import check_events
-from bua_jax.pipeline.steps import Run, outline
+from bua_jax.pipeline.steps import order
 from bua_jax.planning.columns import (
     Layout,
     guess_columns,
@@ -151,8 +151,7 @@ def _minutes(config: ConfigDict, windows: int) -> dict[str, float]:
     """Minutes of each step on two cores, by the same guess that a run prints."""
     own = config.copy_and_resolve_references()
     own.windows.train = min(own.windows.train or windows, windows)
-    with tempfile.TemporaryDirectory() as empty:
-        steps = outline(Run(own, Path(empty)), "evaluation", STEPS)
+    steps = order("evaluation", own, STEPS)
     return {name: round(STEPS[name].minutes(own), 1) for name in steps}
 
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from bua_jax.alignment.encoder import encoder_config
 from bua_jax.alignment.parts import compose, lora_of
 from bua_jax.basics.errors import ConfigError
 from bua_jax.events.schema import Catalogue
@@ -22,7 +23,6 @@ from bua_jax.models.kernels.splash import SMALLEST_BLOCK
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel import sharding
-from bua_jax.pipeline.encoder import encoder_config
 from bua_jax.pipeline.stages import stage_parts, train_settings
 from bua_jax.training.dialogues import Dialogues
 from bua_jax.training.optimizer import make_optimizer, partition

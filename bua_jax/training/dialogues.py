@@ -108,7 +108,7 @@ def statistics(
     own = losses.numerator(nll, counts), jnp.sum(counts.denominators)
     return DialogueSums.single_from_model_output(
         loss=jnp.stack(own)[:, None],
-        kind=losses.by_group(nll, batch["kinds"], len(ROUND_KINDS)),
+        kind=losses.by_id(nll, batch["kinds"], len(ROUND_KINDS)),
         task=losses.by_task(per_dialogue, len(TASKS)),
         tokens=jnp.sum(batch["segments"] > 0),
         supervised=jnp.sum(batch["round_ids"] > 0),

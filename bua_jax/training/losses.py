@@ -184,27 +184,57 @@ def numerator(nll: jax.Array, counted: Counted, weights: jax.Array | None = None
     return _total(nll * jnp.where(counted.shares > 0, shares, 0).astype(nll.dtype))
 
 
-def value(
-    name: str, nll: jax.Array, round_ids: jax.Array, dialogue_ids: jax.Array
+def round_balanced_loss(
+    nll: jax.Array,
+    round_ids: jax.Array,
+    dialogue_ids: jax.Array,
+    weights: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """(numerator, denominator) of a loss of `LOSSES` without static weights; arguments as in `count`."""
-    counted = count(name, round_ids, dialogue_ids)
-    return numerator(jnp.asarray(nll), counted), jnp.sum(counted.denominators)
+    """Eq. 5: (sum over dialogues of the mean over rounds of the mean nll, number of dialogues).
+
+    nll: float[B, T]; round_ids (0 = not supervised) and dialogue_ids (0 = padding): int32[B, T], aligned by
+    target token; a dialogue lies within one row. A batch without a supervised token gives (0, 0). weights:
+    float[B, T], the same on all tokens of a dialogue or of a round; they multiply its part of the numerator
+    alone.
+    """
+    return _pair("round_balanced", nll, round_ids, dialogue_ids, weights)
 
 
-# -------------------------------------------------------------------------------------- sums by group
+def token_mean_loss(
+    nll: jax.Array,
+    round_ids: jax.Array,
+    dialogue_ids: jax.Array,
+    weights: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Eq. 4 over the whole batch: (sum of nll, number of supervised tokens); see `round_balanced_loss`."""
+    return _pair("token_mean", nll, round_ids, dialogue_ids, weights)
 
 
-def _add_up(values: jax.Array, present: jax.Array, groups: jax.Array, count: int) -> jax.Array:
-    """float[2, count + 1]: sum of values and number of them, per group id 0..count."""
+def _pair(
+    name: str,
+    nll: jax.Array,
+    round_ids: jax.Array,
+    dialogue_ids: jax.Array,
+    weights: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """(numerator, denominator) of a loss of `LOSSES` without static weights."""
+    counted, nll = count(name, round_ids, dialogue_ids), jnp.asarray(nll)
+    return numerator(nll, counted, weights), jnp.sum(counted.denominators)
+
+
+# ----------------------------------------------------------------------------------------- sums by id
+
+
+def _add_up(values: jax.Array, present: jax.Array, ids: jax.Array, count: int) -> jax.Array:
+    """float[2, count + 1]: sum of values and number of them, per id 0..count."""
     pairs = jnp.stack([jnp.where(present, values, 0), present.astype(values.dtype)])
     flat = pairs.reshape(2, -1)
-    return jnp.zeros((2, count + 1), flat.dtype).at[:, groups.reshape(-1)].add(flat, mode="drop")
+    return jnp.zeros((2, count + 1), flat.dtype).at[:, ids.reshape(-1)].add(flat, mode="drop")
 
 
-def by_group(nll: jax.Array, groups: jax.Array, count: int) -> jax.Array:
-    """float[2, count + 1]: (sum of nll, tokens) per group; groups int32[B, T], 0 = none."""
-    return _add_up(nll, groups > 0, groups, count)
+def by_id(nll: jax.Array, ids: jax.Array, count: int) -> jax.Array:
+    """float[2, count + 1]: (sum of nll, tokens) per id; ids int32[B, T], 0 = none."""
+    return _add_up(nll, ids > 0, ids, count)
 
 
 def by_task(losses: DialogueLosses, count: int) -> jax.Array:
@@ -212,12 +242,12 @@ def by_task(losses: DialogueLosses, count: int) -> jax.Array:
     return _add_up(losses.value, losses.present, losses.task, count)
 
 
-def by_unit(nll: jax.Array, counted: Counted, groups: jax.Array, count: int) -> jax.Array:
-    """float[2, count]: (sum of shares x nll, sum of shares) per unit id; groups: int32[B, T].
+def by_unit(nll: jax.Array, counted: Counted, ids: jax.Array, count: int) -> jax.Array:
+    """float[2, count]: (sum of shares x nll, sum of shares) per unit id; ids: int32[B, T].
 
     Units' losses, the quotients, weighed by the second sum over the loss's denominator, add up to the
     loss: Eq. 5 is sum_k p_k l_k with p_k the mean over dialogues of the share of rounds of kind k.
     """
     shares = counted.shares.astype(nll.dtype)
     pairs = jnp.stack([jnp.where(shares > 0, nll, 0) * shares, shares]).reshape(2, -1)
-    return jnp.zeros((2, count), pairs.dtype).at[:, groups.reshape(-1)].add(pairs, mode="drop")
+    return jnp.zeros((2, count), pairs.dtype).at[:, ids.reshape(-1)].add(pairs, mode="drop")

@@ -13,7 +13,7 @@ class TrainState(NamedTuple):
     """A pytree of all that a step depends on beside its batch, and of all that a checkpoint holds of it."""
 
     step: jax.Array  # int32[]
-    trainable: dict[str, Any]  # by group
+    trainable: dict[str, Any]  # by part
     opt_state: optax.OptState
     weights: jax.Array  # float32[K]: what the units of the loss weigh in the next step
     weighting: Any  # the balancer's state

@@ -150,7 +150,7 @@ def _full(path: str, error: OSError) -> WriteError:
     )
 
 
-def read_scalars(folder: Path, *, up_to: int | None = None) -> list[dict[str, float]]:
+def read_scalars(folder: Path) -> list[dict[str, float]]:
     """The records of metrics.jsonl, one per step (the last written wins), in step order.
 
     Lines that a killed process left half and such as were altered are left out, which is said.
@@ -165,8 +165,7 @@ def read_scalars(folder: Path, *, up_to: int | None = None) -> list[dict[str, fl
         except (DataError, ValueError, RecursionError):
             damaged.append(str(number))
             continue
-        if up_to is None or record["step"] <= up_to:
-            records.setdefault(int(record["step"]), {}).update(record)
+        records.setdefault(int(record["step"]), {}).update(record)
     if damaged:
         notice(f"{path}: cut or altered, and left out: line {', '.join(damaged)}")
     return [records[step] for step in sorted(records)]

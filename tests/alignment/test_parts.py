@@ -56,7 +56,7 @@ def test_an_adapter_belongs_to_all_of_its_base(
     trained = tmp_path / "trained.safetensors"
     before = assembled(tmp_path)
     own = {name: before.variables[name] for name in ("adapter", "projector")}
-    parts.save_trained(trained, own, before.identity)
+    save_tree(trained, own, before.identity)
     parts.with_trained(before, trained)
     base = Path(shutil.copytree(NANO, tmp_path / "base"))
     monkeypatch.setattr(bases, "NANO", base)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,21 +15,13 @@ from bua_jax.basics.claims import claim_of, claimed
 from bua_jax.basics.errors import ClaimedError, WriteError
 from tests.support.helpers import ROOT
 
-HOLD = """
-import sys
-from pathlib import Path
-from bua_jax.basics.claims import claimed
-with claimed(Path(sys.argv[1])):
-    print("mine", flush=True)
-    sys.stdin.read()
-"""
+HOLD = [sys.executable, "-m", "tests.programs.hold_claim"]
 
 
 def holder(path: Path) -> subprocess.Popen[str]:
     """A process that claims `path` until its input ends."""
     pipe = subprocess.PIPE
-    command = [sys.executable, "-c", HOLD, str(path)]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+    process = subprocess.Popen([*HOLD, str(path)], cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "mine\n"
     return process
@@ -88,10 +81,14 @@ def test_a_number_that_was_given_again_is_another_process(tmp_path: Path) -> Non
 
 def test_of_many_one_gets_it(tmp_path: Path) -> None:
     write(tmp_path / "a", start="1")
-    code = HOLD.replace("sys.stdin.read()", "import time; time.sleep(3)")
-    command = [sys.executable, "-c", code, str(tmp_path / "a")]
-    pipe = subprocess.PIPE
-    many = [subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe) for _ in range(4)]
+    pipe, command = subprocess.PIPE, [*HOLD, str(tmp_path / "a")]
+    many = [
+        subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe) for _ in range(4)
+    ]
+    for _ in range(600):  # until all others have ended; the one ends when its input does
+        if sum(process.poll() is None for process in many) == 1:
+            break
+        time.sleep(0.1)
     ends = [process.communicate() for process in many]
     assert sorted(out for out, _ in ends) == [b"", b"", b"", b"mine\n"]
     assert sum(b"ClaimedError" in err for _, err in ends) == 3

@@ -1,12 +1,13 @@
 """What a step sees of a config: what it declared, and nothing else."""
 
 import copy
+import json
 import pickle
 
 import pytest
 from ml_collections import ConfigDict
 
-from bua_jax.basics.config import View
+from bua_jax.basics.config import View, plain, settings
 from bua_jax.basics.errors import UndeclaredError
 
 CONFIG = ConfigDict({"seed": 1, "seeds": 2, "a": {"b": {"c": 3, "d": 4}, "e": (5, 6)}})
@@ -47,6 +48,18 @@ def test_a_whole_part_can_be_listed() -> None:
         (("seed", "a.b"), lambda v: v.get_ref("seed"), "get_ref"),
         (("seed", "a.b"), lambda v: v.a.copy_and_resolve_references(), "a.copy_and"),
         ((), lambda v: v.seed, "seed"),
+        (("a.b.c",), lambda v: v["a.b.d"], "a.b.d"),
+        (("a.b.c",), lambda v: v.a["b.d"], "a.b.d"),
+        (("a.b.c",), lambda v: v.a.b.values(), "a.b.values"),
+        (("a.b.c",), lambda v: hasattr(v, "seed"), "seed"),
+        (("a.b.c",), lambda v: getattr(v, "seed", 7), "seed"),
+        (("a.b.c",), lambda v: ConfigDict(v), "the whole config"),
+        (("a.b.c",), lambda v: dict(**v.a), "a"),
+        (("a.b.c",), lambda v: copy.copy(v).a.e, "a.e"),
+        (("a.b.c",), lambda v: json.dumps(v.a, default=lambda one: one.to_dict()), "a"),
+        (("a.b.c",), lambda v: plain(v), "the whole config"),
+        (("a.b.c",), lambda v: settings(v, ["a.b.c", "seed"]), "seed"),
+        (("seed", "a"), lambda v: v.narrowed(["seed", "a.b"], "The step x").a.e, "a.e"),
     ],
 )
 def test_what_was_not_declared_is_an_error(fields, read, named: str) -> None:

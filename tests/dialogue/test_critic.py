@@ -9,6 +9,7 @@ from bua_jax.dialogue.critic import CRITERIA, build_refinement, critique, mentio
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rules import refined_summary, summary
 from bua_jax.dialogue.tasks import Writer
+from bua_jax.events.groups import training_shares
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import history, prediction_windows, sample_windows
 from tests.dialogue.stores import LABELS, make_store, stores
@@ -18,7 +19,7 @@ from tests.dialogue.stores import LABELS, make_store, stores
 def windows():
     store = simulated_store(20, 20, 5)
     index = sample_windows(prediction_windows(store, "train"), 120, 0)
-    writer = Writer.of(store)
+    writer = Writer(store, training_shares(store))
     rows = range(len(index))
     return [writer.window(int(index.start[i]), int(index.end[i]), str(i)) for i in rows]
 
@@ -49,7 +50,9 @@ def test_reference_answers_pass_and_other_peoples_do_not(windows):
 def test_claims_of_reference_summaries_are_true_of_any_window(store, pick):
     index = prediction_windows(store, "train")
     row = pick % len(index)
-    window = Writer.of(store).window(int(index.start[row]), int(index.end[row]), "x")
+    window = Writer(store, training_shares(store)).window(
+        int(index.start[row]), int(index.end[row]), "x"
+    )
     for text in (summary(window), refined_summary(window)):
         aspects = critique(window, text).aspects
         for name in ("abstraction", "association", "structure", "hierarchy", "temporal"):

@@ -16,6 +16,7 @@ from bua_jax.dialogue.facts import Window, distinctive, traits
 from bua_jax.dialogue.rules import ANNOTATORS
 from bua_jax.dialogue.tasks import Writer
 from bua_jax.dialogue.traits import kind_of
+from bua_jax.events.groups import training_shares
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import history, prediction_windows, sample_windows
 from tests.dialogue.stores import LABELS, make_store, stores
@@ -30,7 +31,9 @@ def windows(draw):
     index = prediction_windows(store, "train")
     row = draw(st.integers(0, 10_000)) % len(index)
     name = f"s{draw(st.integers(0, 20))}"
-    return Writer.of(store).window(int(index.start[row]), int(index.end[row]), name)
+    return Writer(store, training_shares(store)).window(
+        int(index.start[row]), int(index.end[row]), name
+    )
 
 
 def ids(window, *labels):
@@ -190,7 +193,7 @@ def test_every_answer_exists_and_repeats(window):
 def test_wording_varies_with_the_sample_and_facts_do_not():
     store = simulated_store(4, 10, 1)
     index = prediction_windows(store, "train")
-    writer = Writer.of(store)
+    writer = Writer(store, training_shares(store))
     start, end = int(index.start[30]), int(index.end[30])
     for kind in ("key_behaviours", "patterns", "summary", "home_work", "current_scene"):
         texts = {ANNOTATORS[kind](writer.window(start, end, f"s{i}")) for i in range(30)}
@@ -201,7 +204,7 @@ def test_wording_varies_with_the_sample_and_facts_do_not():
 def test_answers_stay_within_their_length():
     store = simulated_store(20, 20, 2)
     index = sample_windows(prediction_windows(store, "train"), 200, 0)
-    writer = Writer.of(store)
+    writer = Writer(store, training_shares(store))
     made = [writer.window(int(index.start[i]), int(index.end[i]), str(i)) for i in range(200)]
     for kind in ("key_behaviours", "patterns", "summary"):
         words = [len(ANNOTATORS[kind](w).split()) for w in made]

@@ -24,6 +24,7 @@ from bua_jax.dialogue.tasks import (
     write_stage1,
 )
 from bua_jax.dialogue.text import parse_day
+from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import WEEKDAYS
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import (
@@ -71,8 +72,8 @@ def leaks(store, task, windows, row, split):
     a training user's own events are part of them, so there they are held fixed.
     """
     other = changed_from(store, int(windows.end[row]), seed=row)
-    mine = Writer.of(store).shares
-    theirs = mine if split == "train" else Writer.of(other).shares
+    mine = Writer(store, training_shares(store)).shares
+    theirs = mine if split == "train" else Writer(other, training_shares(other)).shares
     before = seen_before_the_answer(store, mine, task, windows, row, split)
     return before != seen_before_the_answer(other, theirs, task, windows, row, split)
 
@@ -134,7 +135,9 @@ def test_random_stores_do_not_leak(store, pick):
 
 def test_stage2_ends_in_the_true_target(simulated):
     windows = prediction_windows(simulated, "test")
-    for row, made in enumerate(build_stage2(Writer.of(simulated), "prediction", windows, "test")):
+    for row, made in enumerate(
+        build_stage2(Writer(simulated, training_shares(simulated)), "prediction", windows, "test")
+    ):
         label = simulated.catalogue.behaviours[simulated.behaviour[windows.end[row]]]
         assert made.rounds[-1].answer == label
         if row == 0:
@@ -146,7 +149,10 @@ def test_stage2_ends_in_the_true_target(simulated):
 
 def test_shortened_training_dialogues_end_alike_and_validation_is_whole(simulated):
     windows = prediction_windows(simulated, "train")
-    whole, shortened = Writer.of(simulated), Writer.of(simulated, shortened_share=0.5)
+    whole, shortened = (
+        Writer(simulated, training_shares(simulated)),
+        Writer(simulated, training_shares(simulated), shortened_share=0.5),
+    )
     lengths = []
     for row in range(60):
         full = stage2_dialogue(whole, "prediction", windows, row, "train").rounds
@@ -161,7 +167,9 @@ def test_shortened_training_dialogues_end_alike_and_validation_is_whole(simulate
 
 def test_generation_names_the_weekday_and_only_that(simulated):
     windows = generation_windows(simulated, "test", history_length=40)
-    made = stage2_dialogue(Writer.of(simulated), "generation", windows, 0, "test")
+    made = stage2_dialogue(
+        Writer(simulated, training_shares(simulated)), "generation", windows, 0, "test"
+    )
     weekday = WEEKDAYS[simulated.weekday[windows.end[0]]]
     instruction, answer = made.rounds[-1].instruction, made.rounds[-1].answer
     assert instruction == f"Write the events of the next day, {weekday}."
@@ -170,16 +178,29 @@ def test_generation_names_the_weekday_and_only_that(simulated):
 
 def test_switches(simulated):
     windows = prediction_windows(simulated, "test")
-    plain = stage2_dialogue(Writer.of(simulated), "prediction", windows, 3, "test")
-    short = stage2_dialogue(Writer.of(simulated, rounds=False), "prediction", windows, 3, "test")
+    plain = stage2_dialogue(
+        Writer(simulated, training_shares(simulated)), "prediction", windows, 3, "test"
+    )
+    short = stage2_dialogue(
+        Writer(simulated, training_shares(simulated), rounds=False),
+        "prediction",
+        windows,
+        3,
+        "test",
+    )
     assert short.rounds == plain.rounds[-1:]
-    writer = Writer.of(simulated, target_time_revealed=True)
+    writer = Writer(simulated, training_shares(simulated), target_time_revealed=True)
     told = stage2_dialogue(writer, "prediction", windows, 3, "test").rounds[-1].instruction
     assert simulated.catalogue.clock(int(simulated.slot[windows.end[3]])) in told
     assert not any(c.isdigit() for c in plain.rounds[-1].instruction)
     assert plain.rounds[-1].instruction == "Which behaviour comes next?"
     for revealed, without in ((False, plain.rounds[-1].instruction), (True, told)):
-        writer = Writer.of(simulated, target_time_revealed=revealed, drill="What was last?")
+        writer = Writer(
+            simulated,
+            training_shares(simulated),
+            target_time_revealed=revealed,
+            drill="What was last?",
+        )
         drilled = stage2_dialogue(writer, "prediction", windows, 3, "test").rounds[-1]
         assert drilled.instruction == f"What was last? {without}"
 
@@ -192,7 +213,9 @@ def test_future_scene_is_the_true_next_two_hours_and_stands_alone():
     rows += [(0, 11, 2, 1, False), (0, 13, 1, 3, False), (0, 14, 1, 2, False)]
     store = make_store([rows])
     windows = prediction_windows(store, "train")
-    made = stage1_dialogue(Writer.of(store), "future_scene", windows, 0, "train")
+    made = stage1_dialogue(
+        Writer(store, training_shares(store)), "future_scene", windows, 0, "train"
+    )
     assert made is not None
     assert len(made.rounds) == 1
     # the last event is in slot 9 (04:30): 05:30 and 06:30 are within two hours, 07:00 is not;
@@ -208,7 +231,9 @@ def test_current_scene_is_skipped_where_its_two_hours_touch_a_gap(gap_at, known)
     rows = [(0, 2 * i, 1, 0, i == gap_at) for i in range(12)]  # an event per hour
     store = make_store([rows])
     windows = prediction_windows(store, "train")  # first window: events 0..9, the last in slot 18
-    made = stage1_dialogue(Writer.of(store), "current_scene", windows, 0, "train")
+    made = stage1_dialogue(
+        Writer(store, training_shares(store)), "current_scene", windows, 0, "train"
+    )
     # two hours back from slot 18 reach slot 14, event 7: what came right before it counts
     assert (made is not None) is known
 
@@ -219,15 +244,23 @@ def test_future_scene_is_skipped_at_a_gap_and_at_the_end_of_the_record():
     ends = make_store([[*rows, (0, 11, 1, 1, False)]])
     for store in (cut, ends):
         windows = prediction_windows(store, "train")
-        assert stage1_dialogue(Writer.of(store), "future_scene", windows, 0, "train") is None
+        assert (
+            stage1_dialogue(
+                Writer(store, training_shares(store)), "future_scene", windows, 0, "train"
+            )
+            is None
+        )
 
 
 def test_places_tasks_are_left_out_where_there_are_none():
     store = make_store([[(0, i, 1, 0, False) for i in range(12)]], has_places=False)
     windows = prediction_windows(store, "train")
     assert "home_work" not in stage1_tasks(store.catalogue)
-    assert stage1_dialogue(Writer.of(store), "home_work", windows, 0, "train") is None
-    made, _ = write_stage1(Writer.of(store), windows, "train")
+    assert (
+        stage1_dialogue(Writer(store, training_shares(store)), "home_work", windows, 0, "train")
+        is None
+    )
+    made, _ = write_stage1(Writer(store, training_shares(store)), windows, "train")
     answers = [turn.answer for d in made for turn in d.rounds]
     assert not any("L1" in answer or "other" in answer for answer in answers)
     with pytest.raises(ConfigError, match="no places"):
@@ -238,7 +271,7 @@ def test_places_tasks_are_left_out_where_there_are_none():
 
 def test_proportions_are_kept_and_draws_depend_on_the_sample_alone(simulated):
     windows = prediction_windows(simulated, "train")
-    writer = Writer.of(simulated)
+    writer = Writer(simulated, training_shares(simulated))
     weights = {"reconstruction": 3.0, "hobbies": 1.0, "home_work": 0.0}
     made, skipped = write_stage1(writer, windows, "train", tasks=weights)
     share = np.mean([d.task == "reconstruction" for d in made])
@@ -248,7 +281,12 @@ def test_proportions_are_kept_and_draws_depend_on_the_sample_alone(simulated):
     assert {d.task for d in made} == {"reconstruction", "hobbies"}
     half = windows.take(np.arange(0, len(windows), 2))
     assert write_stage1(writer, half, "train", tasks=weights)[0] == made[::2]
-    assert write_stage1(Writer.of(simulated, seed=1), half, "train", tasks=weights)[0] != made[::2]
+    assert (
+        write_stage1(
+            Writer(simulated, training_shares(simulated), seed=1), half, "train", tasks=weights
+        )[0]
+        != made[::2]
+    )
     with pytest.raises(ConfigError, match="proportions"):
         write_stage1(writer, half, "train", tasks={"hobbies": -1.0})
 
@@ -278,7 +316,9 @@ def test_the_cap_is_for_training_alone():
     counts = {}
     for split in ("train", "validation"):
         windows = prediction_windows(store, split)
-        made, skipped = write_stage1(Writer.of(store), windows, split, ("future_scene",))
+        made, skipped = write_stage1(
+            Writer(store, training_shares(store)), windows, split, ("future_scene",)
+        )
         made, left_out = cap_stage1(made, split, 0.2, 42)
         skipped += left_out
         counts[split] = len(made)

@@ -24,10 +24,10 @@ from bua_jax.events.spec import DataSpec
 from bua_jax.events.windows import prediction_windows
 from bua_jax.methods import neural
 from bua_jax.methods.markov_counts import fit_markov_counts
-from bua_jax.methods.protocol import histories_of
 from bua_jax.methods.window_majority import fit_window_majority
 from bua_jax.models.encoders import EncoderConfig
 from bua_jax.training.events import EncoderSettings, train_encoder
+from tests.support.histories import histories_of
 
 NAMES = {name: i for i, name in enumerate(BEHAVIOURS)}
 

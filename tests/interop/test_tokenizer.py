@@ -15,6 +15,7 @@ from bua_jax.dialogue.critic import refinement_dialogue
 from bua_jax.dialogue.prompts import encode_dialogue
 from bua_jax.dialogue.rounds import STAGE1_TASKS, TASKS
 from bua_jax.dialogue.tasks import Writer, stage1_dialogue, stage2_dialogue
+from bua_jax.events.groups import training_shares
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import generation_windows, history, prediction_windows
 from bua_jax.interop.tokenizer import from_tiktoken, load_tokenizer
@@ -96,7 +97,7 @@ def test_spans_of_all_tasks_are_exact(name, ranks, tmp_path):
     rows = PRESETS["nano"].vocab_size if nano else 151936
     tokenizer = load_tokenizer(NANO if nano else tmp_path, rows)
     store = simulated_store(12, 20, 5)
-    writer = Writer.of(store)
+    writer = Writer(store, training_shares(store))
     prediction = prediction_windows(store, "train").take(list(range(0, 200, 40)))
     generation = generation_windows(store, "train").take(list(range(3)))
     made = [

@@ -8,9 +8,9 @@ from bua_jax.events.schema import EventStore
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import prediction_windows
 from bua_jax.methods.neural import Predicted
-from bua_jax.methods.protocol import histories_of
 from bua_jax.training.events import EncoderSettings
 from tests.events.stores import store_of
+from tests.support.histories import histories_of
 
 LENGTH, FIRST, WINDOWS, LIVES, COPIES = 48, 8, 64, 4, 16
 SETTINGS = EncoderSettings(

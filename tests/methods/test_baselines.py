@@ -13,23 +13,14 @@ from bua_jax.methods import encoder_adjusted, lightgbm, neural
 from bua_jax.methods.majority import fit_majority
 from bua_jax.methods.markov import fit_markov
 from bua_jax.methods.markov_counts import fit_markov_counts
-from bua_jax.methods.protocol import Histories, histories_of, window_counts
+from bua_jax.methods.protocol import window_counts
 from bua_jax.methods.window_majority import WindowMajority, fit_window_majority
 from bua_jax.models.encoders import EncoderConfig
 from bua_jax.training.events import EncoderSettings, train_encoder
 from tests.events.stores import store_of
+from tests.support.histories import histories_of, of
 
 METHODS = configs.load("configs/base.py").methods
-
-
-def of(rows: list[list[int]]) -> Histories:
-    """Histories of behaviours alone."""
-    length = max(map(len, rows))
-    fields = np.zeros((len(rows), length, 4), np.int32)
-    for i, row in enumerate(rows):
-        fields[i, : len(row), 3] = row
-    zeros = np.zeros((len(rows), length), np.int32)
-    return Histories(fields, zeros, zeros, np.asarray([len(r) for r in rows], np.int32))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError
 from bua_jax.evaluation import results
 from bua_jax.methods.fused import counted, fit_weights, log_experts, product
-from tests.methods.test_baselines import of
+from tests.support.histories import of
 
 
 def drawn(rng: np.random.Generator, n: int, classes: int) -> np.ndarray:

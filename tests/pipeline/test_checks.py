@@ -174,6 +174,10 @@ def test_fields_that_do_not_fit_each_other(values: dict[str, Any], message: str)
     assert message in said(**values)
 
 
+def test_a_row_that_is_not_asked_fits_anything() -> None:
+    checks.check(changed(methods__sasrec__dim=50, evaluation__methods=("majority",)), PURPOSES)
+
+
 def test_data_of_another_config() -> None:
     assert "config.data.name='mine' is of a file, but" in said(data__name="mine")
 

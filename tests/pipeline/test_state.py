@@ -10,7 +10,7 @@ import pytest
 from bua_jax.basics import begun, files
 from bua_jax.basics.claims import claimed
 from bua_jax.basics.errors import ClaimedError, DataError, MismatchError
-from bua_jax.pipeline import steps
+from bua_jax.pipeline import finished, steps
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.steps import Run, Step, ensure, keyed, outline, read_record
 from tests.support.steps import Built, ask, config_of, faked
@@ -249,6 +249,32 @@ def test_no_bit_of_a_record_is_believed_unseen(tmp_path: Path) -> None:
             found, refused = good, refused + (f"rm -r {tmp_path / 'data'}" in str(error))
         assert found == good
     assert refused > 0.8 * len(range(0, 8 * len(whole), 101))
+
+
+@pytest.mark.parametrize("lacking", [*steps._PARTS, "encoder.kind"])
+def test_a_record_of_an_older_version_names_the_way_out(tmp_path: Path, lacking: str) -> None:
+    ask(tmp_path, "encoder")
+    path = tmp_path / "encoder" / "record.json"
+    record = files.read_sealed(path)
+    (record["settings"] if "." in lacking else record).pop(lacking)
+    files.write_sealed(path, record)
+    with pytest.raises(
+        MismatchError, match=r"was built by version 0\.0 .*, whose records"
+    ) as caught:
+        ask(tmp_path, "encoder")
+    assert "--workdir=runs/NAME" in str(caught.value)
+    assert ("config.encoder.kind" in str(caught.value)) == (lacking == "encoder.kind")
+
+
+@pytest.mark.parametrize("lacking", ["folders", "files", "config"])
+def test_a_model_of_an_older_version_is_refused_by_name(tmp_path: Path, lacking: str) -> None:
+    ask(tmp_path, "stage2")
+    path = tmp_path / "stage2" / "record.json"
+    record = files.read_sealed(path)
+    del record[lacking]
+    files.write_sealed(path, record)
+    with pytest.raises(MismatchError, match=r"was built by version 0\.0 .*, whose records"):
+        finished.load(tmp_path)
 
 
 # -------------------------------------------------------------------------------- one process at a time

@@ -174,21 +174,6 @@ def test_a_changed_source_is_refused_and_a_missing_one_is_not(tmp_path: Path) ->
     assert ask(tmp_path / "run", "data", **fields) == []
 
 
-@pytest.mark.parametrize("lacking", ["execution", "settings"])
-def test_a_record_of_an_older_version_names_the_way_out(tmp_path: Path, lacking: str) -> None:
-    ask(tmp_path, "encoder")
-    path = tmp_path / "encoder" / "record.json"
-    record = files.read_sealed(path)
-    record.pop("execution") if lacking == "execution" else record["settings"].pop("encoder.kind")
-    files.write_sealed(path, record)
-    with pytest.raises(
-        MismatchError, match=r"was built by version 0\.0 .*, whose records"
-    ) as caught:
-        ask(tmp_path, "encoder")
-    assert "--workdir=runs/NAME" in str(caught.value)
-    assert ("config.encoder.kind" in str(caught.value)) == (lacking == "settings")
-
-
 def test_a_cut_renewal_is_no_finished_step(tmp_path: Path) -> None:
     ask(tmp_path, "evaluation")
     table = faked([])

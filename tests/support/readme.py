@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from bua_jax.basics import config as configs
 from tests.support.helpers import ROOT
 
 TAGS = ("ci", "smoke", "long")
@@ -52,3 +53,32 @@ def commands(body: str) -> list[list[str]]:
     """The commands of a shell block, comments and line continuations removed."""
     joined = re.sub(r"\\\n\s*", " ", body)
     return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+FLAG = re.compile(r'DEFINE_\w+\(\s*"(\w+)"')
+
+
+def flags_of(module: str) -> set[str]:
+    """Names of the flags that a verb, or what it shares with others, defines."""
+    own = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+    shared = [ROOT / "bua_jax" / name for name in ("cli.py", "benchmarks/flags.py")]
+    found = {
+        name for text in (own, *(p.read_text() for p in shared)) for name in FLAG.findall(text)
+    }
+    return {"config", "workdir", "help", *found, *re.findall(r'add_argument\(\s*"--(\w+)"', own)}
+
+
+def check_flags(module: str, words: list[str]) -> None:
+    """Flags are those of the module; fields are those of the config that the command names."""
+    config = configs.load("configs/stage2.py")
+    for word in (word for word in words if word.startswith("--")):
+        name, _, value = word[2:].partition("=")
+        if name.startswith("config."):
+            field = config
+            for key in name.split(".")[1:]:
+                field = field[key]
+            continue
+        assert name.replace("-", "_") in flags_of(module), word
+        if name == "config":
+            path, _, arg = value.partition(":")
+            config = configs.load(path, arg)

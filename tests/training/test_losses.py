@@ -1,6 +1,5 @@
 """Losses against float64 loops, hand cases and torch."""
 
-import functools
 from collections import defaultdict
 
 import hypothesis.extra.numpy as hnp
@@ -48,12 +47,12 @@ def test_values_equal_float64_loops(dtype, shape) -> None:
     with jax.enable_x64(dtype is np.float64):
         nll, round_ids, dialogue_ids = random_case(0, *shape, dtype)
         valid = (round_ids > 0) & (dialogue_ids > 0)
-        numerator, denominator = losses.value("round_balanced", nll, round_ids, dialogue_ids)
+        numerator, denominator = losses.round_balanced_loss(nll, round_ids, dialogue_ids)
         expected, count = by_loops(nll, round_ids, dialogue_ids)
         assert numerator.dtype == dtype
         assert denominator == count
         np.testing.assert_allclose(numerator, expected, rtol=TOLERANCE[dtype])
-        numerator, denominator = losses.value("token_mean", nll, round_ids, dialogue_ids)
+        numerator, denominator = losses.token_mean_loss(nll, round_ids, dialogue_ids)
         assert denominator == valid.sum()
         expected = nll[valid].astype(np.float64).sum()
         np.testing.assert_allclose(numerator, expected, rtol=TOLERANCE[dtype])
@@ -64,10 +63,8 @@ def test_gradients_equal_torch(dtype) -> None:
     torch = require("torch")
     with jax.enable_x64(dtype is np.float64):
         nll, round_ids, dialogue_ids = random_case(1, dtype=dtype)
-        for name in ("round_balanced", "token_mean"):
-            gradient = jax.grad(lambda x, n=name: losses.value(n, x, round_ids, dialogue_ids)[0])(
-                nll
-            )
+        for loss in (losses.round_balanced_loss, losses.token_mean_loss):
+            gradient = jax.grad(lambda x, f=loss: f(x, round_ids, dialogue_ids)[0])(nll)
             x = torch.tensor(nll, dtype=torch.float64, requires_grad=True)
             parts = []
             for row in range(len(nll)):
@@ -75,7 +72,7 @@ def test_gradients_equal_torch(dtype) -> None:
                     here = dialogue_ids[row] == d
                     rounds = np.unique(round_ids[row][here & (round_ids[row] > 0)])
                     masks = [torch.tensor(here & (round_ids[row] == r)) for r in rounds]
-                    if name == "token_mean":
+                    if loss is losses.token_mean_loss:
                         parts += [x[row][m].sum() for m in masks]
                     elif masks:
                         parts.append(torch.stack([x[row][m].mean() for m in masks]).mean())
@@ -94,8 +91,7 @@ def test_any_ids(data) -> None:
     round_ids = data.draw(hnp.arrays(np.int32, shape, elements=ids))
     dialogue_ids = data.draw(hnp.arrays(np.int32, shape, elements=ids))
     nll = data.draw(hnp.arrays(np.float32, shape, elements=st.floats(0, 8, width=32)))
-    loss = jax.jit(losses.value, static_argnums=0)
-    numerator, denominator = loss("round_balanced", nll, round_ids, dialogue_ids)
+    numerator, denominator = jax.jit(losses.round_balanced_loss)(nll, round_ids, dialogue_ids)
     expected, count = by_loops(nll, round_ids, dialogue_ids)
     assert denominator == count
     np.testing.assert_allclose(numerator, expected, rtol=1e-6, atol=1e-6)
@@ -107,14 +103,18 @@ def test_a_hand_case() -> None:
     round_ids = np.array([[0, 1, 1, 2, 1, 1], [1, 0, 0, 0, 0, 0]])
     dialogue_ids = np.array([[1, 1, 1, 1, 2, 0], [1, 1, 2, 2, 0, 0]])
     # Row 0: dialogue 1 is ((1 + 3) / 2 + 10) / 2 = 6, 2 is 7. Row 1: 1 is 5, 2 is nothing.
-    assert losses.value("round_balanced", nll, round_ids, dialogue_ids) == (18, 3)
-    assert losses.value("token_mean", nll, round_ids, dialogue_ids) == (26, 5)
+    assert losses.round_balanced_loss(nll, round_ids, dialogue_ids) == (18, 3)
+    assert losses.token_mean_loss(nll, round_ids, dialogue_ids) == (26, 5)
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_nothing_supervised(name: str) -> None:
     nll, zeros = np.full((2, 8), np.nan, np.float32), np.zeros((2, 8), np.int32)
-    loss = functools.partial(losses.value, name)
+
+    def loss(nll, round_ids, dialogue_ids):
+        counted = losses.count(name, round_ids, dialogue_ids)
+        return losses.numerator(nll, counted), counted.denominators.sum()
+
     assert loss(nll, zeros, zeros + 1) == (0, 0)
     assert loss(nll, zeros + 1, zeros) == (0, 0)
     assert not jax.grad(lambda x: loss(x, zeros, zeros + 1)[0])(nll).any()
@@ -125,6 +125,10 @@ def test_weights_multiply_the_numerator_alone() -> None:
     counted = losses.count("round_balanced", round_ids, dialogue_ids)
     plain = losses.numerator(nll, counted)
     assert losses.numerator(nll, counted, np.ones_like(nll)) == plain
+    assert losses.round_balanced_loss(nll, round_ids, dialogue_ids, 2 * np.ones_like(nll)) == (
+        2 * plain,
+        counted.denominators.sum(),
+    )
     table = np.array([np.nan, 0.5, 2.0, 0, 0, 0, 0, 0, 0, 3.0])  # by dialogue id; NaN: padding
     for ids in (dialogue_ids, round_ids):
         weights = table[ids]
@@ -145,7 +149,7 @@ def test_sums_by_task_and_kind() -> None:
         assert counts[task] == number
         np.testing.assert_allclose(sums[task], total, rtol=1e-6)
     kinds = np.where(valid, round_ids, 0)
-    sums, counts = losses.by_group(jnp.asarray(nll), jnp.asarray(kinds), 5)
+    sums, counts = losses.by_id(jnp.asarray(nll), jnp.asarray(kinds), 5)
     for kind in range(1, 6):
         assert counts[kind] == (kinds == kind).sum()
         np.testing.assert_allclose(sums[kind], nll[kinds == kind].sum(dtype=np.float64), rtol=1e-6)
