@@ -1,9 +1,9 @@
 """Plans a stage on hardware that is not there: memory, collectives, FLOPs, time, the largest batch.
 
 Examples:
-  python -m bua_jax.plan --config=configs/stage2.py:model=qwen2.5-7b,mesh=8 --target=a100-40g:8
-  python -m bua_jax.plan --config=configs/stage2.py:model=qwen2.5-7b,mesh=8 --target=v5e:2x4 --json=plan.json
-  python -m bua_jax.plan --config=configs/stage1.py:model=qwen2.5-0.5b --target=h100:1 --trials=0
+  python -m bua_jax.plan --config=configs/stage2.py:model=qwen2.5-7b,scale=paper,mesh=8 --target=a100-40g:8
+  python -m bua_jax.plan --config=configs/stage2.py:model=qwen2.5-7b,scale=paper,mesh=8 --target=v5e:2x4
+  python -m bua_jax.plan --config=configs/stage1.py:model=qwen2.5-0.5b,scale=paper --target=h100:1 --trials=0
 
 The stage's training step is compiled for its shapes alone, by the target's own compiler: a100-40g,
 a100-80g and h100 with a number of GPUs (extra `plan-gpu`), v4, v5e and v5p with a slice's topology (extra

@@ -1,10 +1,11 @@
 """All fields with the paper's defaults; the other files start from it.
 
     python -m bua_jax.train --config=configs/stage2.py:model=nano,data=simulated
-    python -m bua_jax.curriculum --config=configs/curriculum.py:model=qwen2.5-7b,mesh=8
+    python -m bua_jax.curriculum --config=configs/curriculum.py:model=qwen2.5-7b,scale=paper,mesh=8
 
 The argument after the colon: `model` (nano, smollm2-135m, qwen2.5-0.5b ... -72b), `data` (a file in
-configs/data), `mesh` (devices: a number N is fsdp=N; DATAxFSDPxTENSOR sets all three).
+configs/data), `scale` (tiny, laptop, paper: sizes of windows, encoder and stages), `mesh` (devices: a number
+N is fsdp=N; DATAxFSDPxTENSOR sets all three).
 """
 
 from ml_collections import ConfigDict
@@ -107,6 +108,8 @@ def _encoder() -> ConfigDict:
     config.batch = 64  # sequences of prediction_history + 1 events
     config.peak_lr = 1e-3  # AdamW, cosine
     config.weight_decay = 0.1  # AdamW, on matrices
+    config.patience = 5  # epochs without a better validation log-loss before it stops
+    config.validation = 4_000  # windows of validation users that this is measured on; 0 = all
     config.dro_lambda = 0.0  # share of the distributionally robust loss; 0 = cross-entropy
     return config
 
@@ -204,7 +207,8 @@ def _report() -> ConfigDict:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    args = parse_arg(arg, {"model": "nano", "data": "simulated", "mesh": "1"})
+    usual = {"model": "nano", "data": "simulated", "scale": "laptop", "mesh": "1"}
+    args = parse_arg(arg, usual)
     config = ConfigDict()
     config.step = "curriculum"  # what the config is for: curriculum, encoder, stage1 ... joint
     config.seed = 42  # of all that is drawn but splits (data.split_seed) and windows (windows.seed)
@@ -225,4 +229,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.report = _report()  # of an evaluation
     config.anonymise = _anonymise()  # of a data file, by the verb of that name
     config.update(part("models", args["model"].split("-")[0].replace(".", "_"), args["model"]))
+    config.update(_at_scale(args["scale"], config))
     return config
+
+
+def _at_scale(name: str, config: ConfigDict) -> ConfigDict:
+    """Sizes; those of the simulated population are nothing to a file."""
+    sizes = part("scale", name)
+    if "data" in sizes:
+        sizes.data = ConfigDict({k: v for k, v in sizes.data.items() if k in config.data})
+    return sizes

@@ -12,7 +12,7 @@ if [ $# -lt 2 ]; then
 fi
 checkpoint="$1" data="$2" model="${MODEL:-qwen2.5-7b}" extras="${EXTRAS:-cuda12}"
 shift 2
-command=(python -m bua_jax.curriculum "--config=configs/curriculum.py:model=$model,data=$data,mesh=8"
+command=(python -m bua_jax.curriculum "--config=configs/curriculum.py:model=$model,scale=paper,data=$data,mesh=8"
   "--config.model.path=$checkpoint" "--workdir=runs/$model-$data")
 dry_run=""
 for argument in "$@"; do

@@ -50,7 +50,7 @@ def test_a_dry_run_prints_the_command_and_checks_the_config(script: str, tmp_pat
     done = run(script, *arguments, tmp_path=tmp_path)
     assert done.returncode == 0, done.stderr
     command, about, *steps, left = done.stdout.splitlines()
-    assert "configs/curriculum.py:model=qwen2.5-7b,data=simulated,mesh=8" in command
+    assert "configs/curriculum.py:model=qwen2.5-7b,scale=paper,data=simulated,mesh=8" in command
     assert about.startswith("qwen2.5-7b (checkpoints/Qwen2.5-7B) on simulated, mesh 1x4x2")
     named = [line.split(":")[0].removeprefix("to build ") for line in steps]
     chain = ("data", "encoder", "dialogues", "stage1", "stage2", "reflect", "stage3")

@@ -44,6 +44,8 @@ def encoder_settings(run_config: Settings) -> EncoderSettings:
         peak_lr=config.peak_lr,
         weight_decay=config.weight_decay,
         dro_lambda=config.dro_lambda,
+        patience=config.patience,
+        validation=config.validation,
         seed=run_config.seed,
     )
 

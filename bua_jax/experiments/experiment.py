@@ -37,36 +37,16 @@ class Scale:
     planned: bool = False  # never built here: hours and memory are printed
 
 
-TINY = {
-    "data.num_users": 30,
-    "data.num_days": 21,
-    "windows.train": 120,
-    "windows.validation": 16,
-    "windows.fit_train": 1000,
-    "windows.fit_validation": 200,
-    "windows.match": 16,
-    "windows.test": 40,
-    "windows.generation_test": 3,
-    "encoder.epochs": 1,
-    "dialogues.reflect_train": 16,
-    "dialogues.reflect_validation": 4,
-    "stage1.max_steps": 2,
-    "stage2.max_steps": 2,
-    "stage3.max_steps": 2,
-    "joint.max_steps": 2,
-    "decoding.max_new_tokens": 16,
-    "execution.decode_batch": 16,
-    "methods.lightgbm.rounds": 5,
-    "methods.bua.warm_steps": 20,
-    "methods.pituning.layers": 1,
-    "evaluation.bootstrap": 200,
-}
+TINY: dict[str, Any] = configs.module_of("configs/scale/tiny.py").FIELDS
 """The quickstart in seconds, which learns nothing."""
 SCALES = {
     "tiny": Scale("tiny", "configs/quickstart.py", (1, 2), TINY),
     "laptop": Scale("laptop", "configs/quickstart.py", (1, 2, 3, 4, 5)),
     "paper": Scale(
-        "paper", "configs/curriculum.py:model=qwen2.5-7b,mesh=8", (1, 2, 3, 4, 5), planned=True
+        "paper",
+        "configs/curriculum.py:model=qwen2.5-7b,scale=paper,mesh=8",
+        (1, 2, 3, 4, 5),
+        planned=True,
     ),
 }
 """For CI; two CPU cores, each table in at most 8 hours; the paper's 8 GPUs."""

@@ -122,6 +122,8 @@ def label_vectors(base: "Base", labels: Sequence[str]) -> np.ndarray:
 TRAINING = (
     "encoder.epochs",
     "encoder.batch",
+    "encoder.patience",
+    "encoder.validation",
     "windows.prediction_history",
     "windows.min_history",
 )
@@ -137,6 +139,8 @@ def settings_of(config: Settings, page: Settings) -> "EncoderSettings":
         min_history=config.windows.min_history,
         epochs=config.encoder.epochs,
         batch=config.encoder.batch,
+        patience=config.encoder.patience,
+        validation=config.encoder.validation,
         peak_lr=page.peak_lr,
         weight_decay=page.weight_decay,
         seed=config.seed,

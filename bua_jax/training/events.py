@@ -34,7 +34,6 @@ EventSums = metrics.Collection.create(
     log_loss=metrics.Average.from_output("log_loss"),  # of batches
     events=Sum.from_output("events"),
 )
-_VALIDATION_WINDOWS = 4000
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class EncoderSettings:
     weight_decay: float = 0.1
     dro_lambda: float = 0.0
     patience: int = 5  # epochs without a better validation log-loss before it stops
+    validation: int = 4000  # windows of validation users that this is measured on; 0 = all
     seed: int = 42
 
 
@@ -246,7 +246,7 @@ class Events:
             history_length=length,
             min_history=self.settings.min_history,
         )
-        windows = sample_windows(windows, _VALIDATION_WINDOWS, self.settings.seed)
+        windows = sample_windows(windows, self.settings.validation, self.settings.seed)
         arrays = window_arrays(self.store, windows, length=length)
         target = arrays["target_behaviour"]
 

@@ -1,6 +1,6 @@
 """Qwen2.5 0.5b to 72b from a local Hugging Face directory.
 
-    python -m bua_jax.train --config=configs/stage2.py:model=qwen2.5-7b,mesh=8 \\
+    python -m bua_jax.train --config=configs/stage2.py:model=qwen2.5-7b,scale=paper,mesh=8 \\
         --config.model.path=checkpoints/Qwen2.5-7B
 """
 

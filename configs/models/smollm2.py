@@ -3,7 +3,7 @@
 The sizes are meant to fit 2 CPU cores in an evening (extrapolated from a run of 800 windows).
 
 launch/fetch_smollm2.sh
-python -m bua_jax.curriculum --config=configs/curriculum.py:model=smollm2-135m,data=foursquare_nyc
+python -m bua_jax.curriculum --config=configs/curriculum.py:model=smollm2-135m,scale=paper,data=foursquare_nyc
 """
 
 from ml_collections import ConfigDict

@@ -16,7 +16,7 @@ from bua_jax.pipeline import checks
 from bua_jax.pipeline.chain import PURPOSES, show_outline, start
 
 ARGUMENTS = [f"data={path.stem}" for path in (configs.folder() / "data").glob("[a-z]*.py")]
-MODELS = ["model=smollm2-135m", "model=qwen2.5-7b,mesh=8"]
+MODELS = ["model=smollm2-135m,scale=paper", "model=qwen2.5-7b,scale=paper,mesh=8"]
 
 
 def changed(arg: str = "", **values: Any) -> ConfigDict:

@@ -1,0 +1,46 @@
+"""Seconds to minutes: every step of the chain with next to nothing in it, which learns nothing.
+
+python -m bua_jax.curriculum --config=configs/curriculum.py:scale=tiny
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bua_jax.basics.config import part
+
+FIELDS: dict[str, Any] = {  # that differ from laptop's
+    "data.num_users": 30,
+    "data.num_days": 21,
+    "windows.train": 120,
+    "windows.validation": 16,
+    "windows.fit_train": 1000,
+    "windows.fit_validation": 200,
+    "windows.match": 16,
+    "windows.test": 40,
+    "windows.generation_test": 3,
+    "encoder.epochs": 1,
+    "dialogues.reflect_train": 16,
+    "dialogues.reflect_validation": 4,
+    "stage1.max_steps": 2,
+    "stage2.max_steps": 2,
+    "stage3.max_steps": 2,
+    "joint.max_steps": 2,
+    "decoding.max_new_tokens": 16,
+    "execution.decode_batch": 16,
+    "methods.lightgbm.rounds": 5,
+    "methods.bua.warm_steps": 20,
+    "methods.pituning.layers": 1,
+    "evaluation.bootstrap": 200,
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = part("scale", "laptop").to_dict()
+    for name, value in FIELDS.items():
+        *groups, field = name.split(".")
+        inner = config
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[field] = value
+    return ConfigDict(config)
