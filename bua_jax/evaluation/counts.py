@@ -5,8 +5,8 @@ per resample. Metrics are those of Appendix D.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,7 +15,33 @@ BINS = 10
 
 
 @dataclass(frozen=True)
-class Counts:
+class Totals:
+    """Arrays float64[R, ...] that add up over people; what is no array is the same of all."""
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def __len__(self) -> int:
+        return len(next(iter(self._arrays().values())))
+
+    def combined(self, weights: np.ndarray) -> Self:
+        """Weighted sums of the totals: weights float64[S, R] -> S totals."""
+        sums = {name: np.tensordot(weights, one, 1) for name, one in self._arrays().items()}
+        return replace(self, **sums)
+
+    def total(self) -> Self:
+        """One total, of all."""
+        return self.combined(np.ones((1, len(self))))
+
+    def without_each(self) -> Self:
+        """Of each total the sum of all others."""
+        whole = self.total()._arrays()
+        return replace(self, **{name: whole[name] - one for name, one in self._arrays().items()})
+
+
+@dataclass(frozen=True)
+class Counts(Totals):
     """Totals float64[R, ...]; what needs a distribution is absent (zeros) where there is none."""
 
     support: np.ndarray  # [R, C] windows of each class
@@ -25,19 +51,6 @@ class Counts:
     nll: np.ndarray  # [R] sum of -log p(class)
     bins: np.ndarray  # [R, 3, BINS] by confidence: windows, sum of confidences, hits
     has_distribution: bool = True
-
-    def combined(self, weights: np.ndarray) -> "Counts":
-        """Weighted sums of the totals: weights float64[S, R] -> S totals."""
-        sums = {
-            field.name: np.tensordot(weights, getattr(self, field.name), 1)
-            for field in fields(self)
-            if field.name != "has_distribution"
-        }
-        return Counts(**sums, has_distribution=self.has_distribution)
-
-    def total(self) -> "Counts":
-        """One total, of all."""
-        return self.combined(np.ones((1, len(self.nll))))
 
 
 def count(

@@ -9,14 +9,15 @@ difference of their tables.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes a second to import
 
-from bua_jax.evaluation.counts import Counts
+from bua_jax.evaluation.counts import Totals
 
-Metric = Callable[[Counts], np.ndarray]
+Metric = Callable[[Any], np.ndarray]
 """Totals [R, ...] -> float64[R]."""
 LEAST_SEEDS = 5
 """Of fewer seeds a variance says too little: intervals are then over people alone, and there is no p."""
@@ -66,22 +67,19 @@ class Difference:
     variance: Variance
 
 
-def pseudo_values(counts: Counts, metric: Metric) -> tuple[float, np.ndarray]:
+def pseudo_values(counts: Totals, metric: Metric) -> tuple[float, np.ndarray]:
     """(metric of all people, each person's share float64[P], whose mean it is).
 
     Where the metric is of nothing without a person, that person's share is the metric.
     """
-    total = counts.total()
-    whole, people = float(metric(total)[0]), len(counts.nll)
-    names = [field.name for field in fields(Counts) if field.name != "has_distribution"]
-    others = {name: getattr(total, name) - getattr(counts, name) for name in names}
+    whole, people = float(metric(counts.total())[0]), len(counts)
     with np.errstate(invalid="ignore", divide="ignore"):
-        without = metric(Counts(**others, has_distribution=counts.has_distribution))
+        without = metric(counts.without_each())
     share = people * whole - (people - 1) * np.where(np.isnan(without), whole, without)
     return whole, share + (whole - share.mean())
 
 
-def table(seeds: Sequence[Counts], metric: Metric) -> np.ndarray:
+def table(seeds: Sequence[Totals], metric: Metric) -> np.ndarray:
     """float64[S, P]: each person's share in each seed's metric."""
     return np.stack([pseudo_values(counts, metric)[1] for counts in seeds])
 

@@ -9,6 +9,11 @@ from rich.table import Table
 from bua_jax.basics.console import notice, out
 
 METRICS = ("rec_w", "prec_w", "overall", "head", "medium", "tail", "log_loss", "hr@3", "ece")
+SIDES = {"event": "behaviour", "timestamp": "slot", "location": "place"}
+"""What of generated days is compared with real ones, and the field of a day that holds its ids."""
+MEASURES = ("bleu", "tvd", "jsd", "js_distance")
+DAY_METRICS = tuple(f"{side}_{measure}" for side in SIDES for measure in MEASURES)
+LOWER_IS_BETTER = ("log_loss", "ece", *(m for m in DAY_METRICS if not m.endswith("_bleu")))
 # Table 1 of the paper, Honor: private data and a 7B model. Never a target that a run has met.
 PAPER = {
     "sasrec": (0.546, 0.535, 0.291, 0.420, 0.340, 0.222),
@@ -52,6 +57,13 @@ MEANING = {
 """What columns are (docs/experiments.md says more)."""
 
 
+MEANING |= {
+    f"{side}_{measure}": Meaning(f"{MEANING[title].text} ({side})", MEANING[title].arrow)
+    for side in SIDES
+    for measure, title in zip(MEASURES, ("BLEU", "TVD", "JSD (nats)", "JS distance"), strict=True)
+}
+
+
 def metric_of(header: str) -> str:
     """The key of `MEANING` that a column's header begins with; empty where there is none."""
     found = (name for name in MEANING if header == name or header.startswith(f"{name} "))
@@ -69,8 +81,8 @@ def main_row(rows: Mapping[str, Any]) -> str:
 
 def scope(metrics: Mapping[str, Any]) -> str:
     """What a method was scored on: windows, and the people they are of where that was counted."""
-    people = metrics.get("people")
-    return f"{metrics['n']:,} test windows" + ("" if people is None else f" of {people:,} people")
+    people, what = metrics.get("people"), metrics.get("what", "test windows")
+    return f"{metrics['n']:,} {what}" + ("" if people is None else f" of {people:,} people")
 
 
 def caution(metrics: Mapping[str, Any]) -> str:
@@ -127,10 +139,11 @@ def verdict(against: Mapping[str, Mapping[str, float]], ours: str = "BUA") -> st
 
 
 def cell(value: float | None, metric: str) -> str:
-    """Percent with one decimal; log-loss in nats with three."""
+    """Percent with one decimal; log-loss in nats, and what is said of days, with three."""
     if value is None:
         return "-"
-    return f"{value:.3f}" if metric == "log_loss" else f"{100 * value:.1f}"
+    whole = metric == "log_loss" or metric in DAY_METRICS
+    return f"{value:.3f}" if whole else f"{100 * value:.1f}"
 
 
 def rows(prediction: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

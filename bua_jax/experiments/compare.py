@@ -13,9 +13,9 @@ from bua_jax.basics import files
 from bua_jax.basics.errors import BuaError, DataError, MismatchError
 from bua_jax.basics.hints import nearest_run
 from bua_jax.evaluation import tables
-from bua_jax.evaluation.counts import Counts, interval, metrics, resamples
+from bua_jax.evaluation.counts import interval, resamples
 from bua_jax.evaluation.report import Section
-from bua_jax.experiments.report import counts_in
+from bua_jax.experiments.report import Asked, asked_in
 from bua_jax.pipeline.evaluate import METRICS
 from bua_jax.pipeline.steps import COMMAND, RECORD, Run, read_record
 
@@ -79,12 +79,12 @@ def runs_in(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _counts(one: Finished, method: str) -> tuple[Counts, dict[str, Any], str]:
-    """(counts per test person, groups of labels, fingerprint of the windows) of a method."""
+def _asked(one: Finished, method: str) -> Asked:
+    """What a method said about the test windows."""
     rows = one.metrics["prediction"]
     if method not in rows:
         raise MismatchError(f"{one.run.workdir} has no row {method!r}; it has {', '.join(rows)}.")
-    return counts_in(one.run, f"predict/{method}/test")
+    return asked_in(one.run, f"predict/{method}/test")
 
 
 def differing(runs: Sequence[Finished]) -> dict[str, list[Any]]:
@@ -108,14 +108,13 @@ def compare(folders: Sequence[Path], method: str = "bua") -> dict[str, Any]:
         raise DataError(
             f"Give two or more runs of different names, not {', '.join(names) or 'none'}."
         )
-    counted = [_counts(one, method) for one in runs]
-    first, groups, windows = counted[0]
-    people = len(first.nll)
+    first, *others = (_asked(one, method) for one in runs)
+    people = len(first.counts)
     drawn = resamples(people, _DRAWS, 0)
     differences: dict[str, Any] = {}
-    for name, (counts, _, fingerprint) in zip(names[1:], counted[1:], strict=True):
-        same = fingerprint == windows
-        differences[name] = _differences(first, counts, groups, drawn) if same else None
+    for name, other in zip(names[1:], others, strict=True):
+        same = other.windows == first.windows
+        differences[name] = _differences(first, other, drawn) if same else None
     return {
         "runs": names,
         "method": method,
@@ -131,12 +130,10 @@ def compare(folders: Sequence[Path], method: str = "bua") -> dict[str, Any]:
     }
 
 
-def _differences(
-    first: Counts, other: Counts, groups: Mapping[str, Sequence[int]], drawn: np.ndarray
-) -> dict[str, dict[str, float]]:
+def _differences(first: Asked, other: Asked, drawn: np.ndarray) -> dict[str, dict[str, float]]:
     """Other minus first, each metric with its 95 % interval over people."""
-    whole = [metrics(counts.total(), groups) for counts in (first, other)]
-    resampled = [metrics(counts.combined(drawn), groups) for counts in (first, other)]
+    whole = [first.measure(one.counts.total()) for one in (first, other)]
+    resampled = [first.measure(one.counts.combined(drawn)) for one in (first, other)]
     found = {}
     for name in SHOWN:
         if all(name in one and np.isfinite(one[name][0]) for one in whole):

@@ -9,21 +9,32 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.rounds import TASKS
-from bua_jax.evaluation.tables import METRICS
+from bua_jax.evaluation.tables import DAY_METRICS, METRICS
 from bua_jax.experiments.paper import PUBLISHED
 from bua_jax.methods.table import METHODS
 from bua_jax.training.stage_table import STAGE_TABLE
 
-MAIN = "rec_w"
-"""The metric of the family that p-values are corrected over; the others describe."""
-LOWER_IS_BETTER = ("log_loss", "ece")
+
+class Kind(NamedTuple):
+    """What an experiment's rows are asked: the set, and how answers are scored."""
+
+    set: str
+    main: str  # the metric of the family that p-values are corrected over; the others describe
+    metrics: tuple[str, ...]
+    counted: str  # what a score is of
+
+
+KINDS = {
+    "predict": Kind("test", "rec_w", METRICS, "test windows"),
+    "generate": Kind("days", "event_bleu", DAY_METRICS, "generated days"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,12 +80,15 @@ class Claim:
 
     above: str  # rows
     below: str
-    metric: str = MAIN  # or, of curves, "first TASK" or "lowest TASK"
+    metric: str = ""  # the experiment's main one; of curves, "first TASK" or "lowest TASK"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table (`curves` is empty) or a picture of validation losses."""
+    """A table (`curves` is empty) or a picture of validation losses.
+
+    columns: by default all metrics of its kind.
+    """
 
     name: str
     title: str
@@ -82,8 +96,17 @@ class Experiment:
     rows: tuple[Row, ...]
     reference: str  # the row that the others are held against
     claims: tuple[Claim, ...] = ()
-    columns: tuple[str, ...] = METRICS
+    columns: tuple[str, ...] = ()
     curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by row: stages drawn
+    asks: str = "predict"  # key of `KINDS`
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.asks]
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        return self.columns or self.kind.metrics
 
     def row(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)
@@ -143,14 +166,18 @@ def check(experiment: Experiment) -> None:
     asked += [name for claim in experiment.claims for name in (claim.above, claim.below)]
     if unknown := [name for name in asked if name not in names]:
         raise ConfigError(f"{where} speaks of {unknown[0]!r}, which is no row of it: {names}.")
-    if MAIN not in experiment.columns:
+    if experiment.asks not in KINDS:
+        raise ConfigError(f"{where} asks={experiment.asks!r}, which is none of {', '.join(KINDS)}.")
+    kind, columns = experiment.kind, experiment.shown
+    if kind.main not in columns:
         raise ConfigError(
-            f"{where} lacks the column {MAIN}, which rows are held against each other in."
+            f"{where} lacks the column {kind.main}, which rows are held against each other in."
         )
-    if wrong := [c for c in experiment.columns if c not in METRICS]:
-        raise ConfigError(f"{where} has the column {wrong[0]!r}; there are {', '.join(METRICS)}.")
+    if wrong := [c for c in columns if c not in kind.metrics]:
+        there = ", ".join(kind.metrics)
+        raise ConfigError(f"{where} has the column {wrong[0]!r}; there are {there}.")
     ends = {f"{which} {task}" for which in ("first", "lowest") for task in TASKS}
-    known = ends if experiment.curves else experiment.columns
+    known = ends if experiment.curves else {"", *columns}
     if wrong := [claim.metric for claim in experiment.claims if claim.metric not in known]:
         raise ConfigError(f"{where} makes a claim about {wrong[0]!r}, which is no column of it.")
     seeds = experiment.scale.seeds
@@ -182,9 +209,9 @@ def _check_rows(experiment: Experiment, where: str) -> None:
                 f"{where}, row {row.name!r}: fields={row.fields!r}: expected config fields and their values, "
                 "without seed, which the experiment sets."
             )
-        if row.method not in METHODS or "predict" not in METHODS[row.method].says:
+        if row.method not in METHODS or experiment.asks not in METHODS[row.method].says:
             raise ConfigError(
-                f"{where}, row {row.name!r}: {row.method!r} is no method that predicts."
+                f"{where}, row {row.name!r}: {row.method!r} is no method that {experiment.asks}s."
             )
         if row.published is not None and row.published not in PUBLISHED:
             raise ConfigError(
@@ -203,7 +230,9 @@ def cells(experiment: Experiment) -> list[Cell]:
             for fields in (experiment.scale.fields, row.fields, {"seed": seed}):
                 _change(config, fields, f"The experiment {experiment.name}, row {row.name!r}")
             config.lock()
-            steps = experiment.curves.get(row.name) or (f"predict/{row.method}/test",)
+            steps = experiment.curves.get(row.name) or (
+                f"{experiment.asks}/{row.method}/{experiment.kind.set}",
+            )
             fields = {**experiment.scale.fields, **row.fields}
             found.append(Cell(row, seed, config, steps, fields))
     return found

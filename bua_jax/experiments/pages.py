@@ -11,7 +11,6 @@ from bua_jax.basics import files
 from bua_jax.evaluation import tables
 from bua_jax.evaluation.differences import LEAST_SEEDS
 from bua_jax.experiments import curves
-from bua_jax.experiments.experiment import MAIN
 from bua_jax.experiments.paper import FROM
 
 
@@ -43,7 +42,7 @@ def header(said: Mapping[str, Any]) -> list[str]:
     return [
         "row",
         *said["columns"],
-        f"{MAIN} minus {said['reference']}",
+        f"{said['main']} minus {said['reference']}",
         "p (Holm)",
         "paper's",
         "seeds needed",
@@ -58,7 +57,7 @@ def body(said: Mapping[str, Any]) -> list[list[str]]:
             tables.cell((row["metrics"].get(c) or {"value": None})["value"], c)
             for c in said["columns"]
         ]
-        against = row.get("against", {}).get(MAIN)
+        against = row.get("against", {}).get(said["main"])
         if against is None:
             found.append([name, *values, "", "", "", ""])
             continue
@@ -82,7 +81,7 @@ def spread(said: Mapping[str, Any]) -> list[list[str]]:
     """Each row's rec_w by seed, and its mean with the interval."""
     found = []
     for name, row in said["rows"].items():
-        one = row["metrics"][MAIN]
+        one = row["metrics"][said["main"]]
         by_seed = ", ".join(
             f"{s}: {100 * v:.1f}" for s, v in zip(row["seeds"], one["by_seed"], strict=True)
         )
@@ -90,7 +89,7 @@ def spread(said: Mapping[str, Any]) -> list[list[str]]:
         found.append(
             [
                 name,
-                _with_interval(one, MAIN) + _mark(one),
+                _with_interval(one, said["main"]) + _mark(one),
                 "-" if deviation is None else f"{deviation:.1f}",
                 by_seed,
             ]
@@ -149,7 +148,7 @@ def page(said: Mapping[str, Any]) -> str:
         parts += ["## What the paper claims\n"]
         parts += [_table(("claim", "in", "here", "probability"), claims(said))]
     parts += ["## By seed\n"]
-    columns = ("row", f"{MAIN} (95 %)", "sd of seeds", "seed: value")
+    columns = ("row", f"{said['main']} (95 %)", "sd of seeds", "seed: value")
     parts += [_table(columns, spread(said))]
     if rows := published_rows(said):
         published = [row["published"] for row in said["rows"].values() if "published" in row]
@@ -170,8 +169,8 @@ def _intervals(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """All that is shown with an interval."""
     rows = said["rows"].values()
     return [
-        *(row["metrics"][MAIN] for row in rows),
-        *(row["against"][MAIN] for row in rows if MAIN in row.get("against", {})),
+        *(row["metrics"][said["main"]] for row in rows),
+        *(row["against"][said["main"]] for row in rows if said["main"] in row.get("against", {})),
     ]
 
 

@@ -4,16 +4,18 @@ Nothing is predicted here. What a page shows is a function of what its JSON hold
 can be checked against it.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bua_jax.basics.errors import DataError
 from bua_jax.evaluation import results
-from bua_jax.evaluation.counts import Counts, count, metrics
+from bua_jax.evaluation.counts import Totals, count, metrics
+from bua_jax.evaluation.day_counts import count_days, day_metrics
 from bua_jax.evaluation.differences import (
     LEAST_SEEDS,
     Difference,
@@ -22,39 +24,60 @@ from bua_jax.evaluation.differences import (
     seeds_needed,
     table,
 )
+from bua_jax.evaluation.tables import LOWER_IS_BETTER
 from bua_jax.events.groups import behaviour_groups
 from bua_jax.events.windows import shown_id
-from bua_jax.experiments.experiment import LOWER_IS_BETTER, MAIN, Cell, Claim, Experiment
+from bua_jax.experiments.experiment import Cell, Claim, Experiment
 from bua_jax.experiments.paper import FOOTNOTES, PUBLISHED
 from bua_jax.experiments.run import provenance, run_of
 from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.evaluate import days_of
 from bua_jax.pipeline.steps import Run
 from bua_jax.pipeline.windows import load_set
 
 # --------------------------------------------------------------------------------- what cells say
 
 
-def counts_of(cell: Cell, workdir: Path) -> tuple[Counts, dict[str, Any], str]:
-    """(counts per test person, groups of behaviours, fingerprint of the windows) of a finished cell.
+class Asked(NamedTuple):
+    """What a method said about a set, counted per person."""
+
+    counts: Totals
+    measure: Callable[[Any], dict[str, np.ndarray]]  # totals -> each metric float64[R]
+    number: int  # of what was scored
+    windows: str  # fingerprint of the set
+
+
+def asked_of(cell: Cell, workdir: Path) -> Asked:
+    """What a finished cell's method said.
 
     Raises `DataError` where its result file is missing or damaged, `MismatchError` where it is about
     other windows.
     """
     (step,) = cell.steps
-    return counts_in(run_of(cell, workdir), step)
+    return asked_in(run_of(cell, workdir), step)
 
 
-def counts_in(run: Run, step: str) -> tuple[Counts, dict[str, Any], str]:
-    """What `counts_of` says, of the step `predict/METHOD/test` of a run."""
+def asked_in(run: Run, step: str) -> Asked:
+    """What `asked_of` says, of the step `predict/METHOD/test` or `generate/METHOD/days` of a run."""
+    kind, _, name = step.split("/")
     store = load_store(run)
-    frozen = load_set(run, "test", store)
+    frozen = load_set(run, name, store)
     said = results.read(run.folder(step) / results.FILE)
     names = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
     said = said.take(results.rows_of(said, frozen.fingerprint, names))
-    targets, people = store.behaviour[frozen.windows.end], frozen.windows.user
-    size = len(store.catalogue.behaviours)
+    people, number = frozen.windows.user, len(frozen)
+    if kind == "generate":
+        days = count_days(people, said.days, days_of(store, frozen), store.catalogue)
+        return Asked(days, day_metrics, number, frozen.fingerprint)
+    targets, size = store.behaviour[frozen.windows.end], len(store.catalogue.behaviours)
     found = count(people, targets, said.label, size, said.probability)
-    return found, behaviour_groups(store), frozen.fingerprint
+    measure = functools.partial(metrics, groups=behaviour_groups(store))
+    return Asked(found, measure, number, frozen.fingerprint)
+
+
+def _known(one: Asked) -> dict[str, np.ndarray]:
+    """Its metrics of all people."""
+    return one.measure(one.counts.total())
 
 
 def collect(
@@ -62,65 +85,58 @@ def collect(
 ) -> dict[str, Any]:
     """What NAME.json holds. cells: the finished ones, at least one, about the same windows.
 
-    Raises as `counts_of`, and `DataError` where one person's windows are all that was asked about.
+    Raises as `asked_of`, and `DataError` where one person's windows are all that was asked about.
     """
-    counts: dict[str, dict[int, Counts]] = {}
-    groups: dict[str, Any] = {}
-    windows = ""
+    said: dict[str, dict[int, Asked]] = {}
     for cell in cells:
-        found, groups, windows = counts_of(cell, workdir)
-        counts.setdefault(cell.row.name, {})[cell.seed] = found
-    any_one = counts[cells[0].row.name][cells[0].seed]
-    if len(any_one.nll) < 2:
+        said.setdefault(cell.row.name, {})[cell.seed] = asked_of(cell, workdir)
+    any_one, main = said[cells[0].row.name][cells[0].seed], experiment.kind.main
+    if len(any_one.counts) < 2:
         raise DataError(
             "There is one test person, and intervals are over people: give data with more people "
             "(config.data.num_users, or a larger file)."
         )
     rows = {
-        row.name: _row(experiment, row.name, counts, groups)
-        for row in experiment.rows
-        if row.name in counts
+        row.name: _row(experiment, row.name, said) for row in experiment.rows if row.name in said
     }
     family = {
-        name: said["against"][MAIN]["p"]
-        for name, said in rows.items()
-        if "against" in said and said["against"][MAIN]["p"] is not None
+        name: row["against"][main]["p"]
+        for name, row in rows.items()
+        if "against" in row and row["against"][main]["p"] is not None
     }
     for name, p in holm(family).items():
-        rows[name]["against"][MAIN]["p_holm"] = p
+        rows[name]["against"][main]["p_holm"] = p
     return {
         "experiment": experiment.name,
         "title": experiment.title,
         "scale": experiment.scale.name,
         "reference": experiment.reference,
-        "columns": list(experiment.columns),
+        "main": main,
+        "columns": list(experiment.shown),
         "command": command,
         "config": experiment.scale.config,
         "fields": dict(experiment.scale.fields),
-        "windows": windows,
-        "people": len(any_one.nll),
-        "n": int(any_one.support.sum()),
+        "windows": any_one.windows,
+        "people": len(any_one.counts),
+        "n": any_one.number,
+        "what": experiment.kind.counted,
         "rows": rows,
-        "claims": [_claim(claim, counts, groups) for claim in experiment.claims],
+        "claims": [_claim(claim, claim.metric or main, said) for claim in experiment.claims],
         "cells": {cell.name: provenance(cell, workdir, experiment.scale.config) for cell in cells},
     }
 
 
-def _tables(
-    counts: Mapping[int, Counts], seeds: Sequence[int], metric: str, groups: Mapping[str, Any]
-) -> np.ndarray:
+def _tables(asked: Mapping[int, Asked], seeds: Sequence[int], metric: str) -> np.ndarray:
     """float64[S, P]: people's shares in a metric, by seed; NaN where the metric is of nothing."""
-    return table([counts[seed] for seed in seeds], lambda c: metrics(c, groups)[metric])
+    one = asked[seeds[0]]
+    return table([asked[seed].counts for seed in seeds], lambda c: one.measure(c)[metric])
 
 
 def _row(
-    experiment: Experiment,
-    name: str,
-    counts: Mapping[str, Mapping[int, Counts]],
-    groups: Mapping[str, Any],
+    experiment: Experiment, name: str, asked: Mapping[str, Mapping[int, Asked]]
 ) -> dict[str, Any]:
-    row, own, other = experiment.row(name), counts[name], counts.get(experiment.reference)
-    published = PUBLISHED.get(row.published) if row.published else None
+    row, own, other = experiment.row(name), asked[name], asked.get(experiment.reference)
+    published, main = PUBLISHED.get(row.published) if row.published else None, experiment.kind.main
     said: dict[str, Any] = {
         "method": row.method,
         "fields": dict(row.fields),
@@ -128,11 +144,10 @@ def _row(
         "seeds": sorted(own),
         "metrics": {},
     }
-    columns = [
-        c for c in experiment.columns if c in metrics(next(iter(own.values())).total(), groups)
-    ]
+    known = _known(next(iter(own.values())))
+    columns = [c for c in experiment.shown if c in known]
     for metric in columns:
-        said["metrics"][metric] = _value(difference(_tables(own, sorted(own), metric, groups)))
+        said["metrics"][metric] = _value(difference(_tables(own, sorted(own), metric)))
     if published is not None:
         said["published"] = {
             "table": published.table,
@@ -140,18 +155,15 @@ def _row(
             "values": {m: v for m in columns if (v := published.value(m)) is not None},
             "footnote": FOOTNOTES.get((published.table, published.row), ""),
         }
-    if name == experiment.reference or other is None:
+    seeds = sorted(own.keys() & other.keys()) if other is not None else []
+    if name == experiment.reference or other is None or not seeds:
         return said
-    seeds = sorted(own.keys() & other.keys())
-    if not seeds:
-        return said
+    there = _known(next(iter(other.values())))
     said["against"] = {}
-    for metric in columns:
-        if metric not in metrics(next(iter(other.values())).total(), groups):
-            continue
-        y = _tables(own, seeds, metric, groups) - _tables(other, seeds, metric, groups)
+    for metric in (c for c in columns if c in there):
+        y = _tables(own, seeds, metric) - _tables(other, seeds, metric)
         said["against"][metric] = _value(found := difference(y))
-        if metric == MAIN and published is not None:
+        if metric == main and published is not None:
             said["against"][metric] |= _as_published(experiment, published, found)
     return said
 
@@ -168,7 +180,8 @@ def _as_published(experiment: Experiment, published: Any, found: Difference) -> 
     of = experiment.row(experiment.reference).published
     if of is None:
         return {}
-    effect = published.value(MAIN) - PUBLISHED[of].value(MAIN)
+    main = experiment.kind.main
+    effect = published.value(main) - PUBLISHED[of].value(main)
     enough = len(found.by_seed) >= LEAST_SEEDS and effect
     return {
         "published": round(effect, 6),
@@ -177,24 +190,21 @@ def _as_published(experiment: Experiment, published: Any, found: Difference) -> 
     }
 
 
-def _claim(
-    claim: Claim, counts: Mapping[str, Mapping[int, Counts]], groups: Mapping[str, Any]
-) -> dict[str, Any]:
+def _claim(claim: Claim, metric: str, asked: Mapping[str, Mapping[int, Asked]]) -> dict[str, Any]:
     """Held, not held or undecided, and with which probability it holds.
 
     Undecided without one where there are too few seeds to say more than of these very models, and where
     the metric is of nothing.
     """
-    said: dict[str, Any] = {**asdict(claim), "verdict": "undecided", "probability": None}
-    above, below = counts.get(claim.above, {}), counts.get(claim.below, {})
+    said: dict[str, Any] = {**asdict(claim), "metric": metric}
+    said |= {"verdict": "undecided", "probability": None}
+    above, below = asked.get(claim.above, {}), asked.get(claim.below, {})
     seeds = sorted(above.keys() & below.keys())
-    known = all(
-        claim.metric in metrics(one.total(), groups) for one in (*above.values(), *below.values())
-    )
+    known = all(metric in _known(one) for one in (*above.values(), *below.values()))
     if len(seeds) < LEAST_SEEDS or not known:
         return said
-    y = _tables(above, seeds, claim.metric, groups) - _tables(below, seeds, claim.metric, groups)
-    found = difference(-y if claim.metric in LOWER_IS_BETTER else y)
+    y = _tables(above, seeds, metric) - _tables(below, seeds, metric)
+    found = difference(-y if metric in LOWER_IS_BETTER else y)
     if np.isnan(found.value):
         return said
     said["probability"] = found.probability

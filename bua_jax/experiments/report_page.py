@@ -6,7 +6,6 @@ from typing import Any
 from bua_jax.evaluation import findings, tables
 from bua_jax.evaluation.report import Forest, Interval, Picture, Report, Section
 from bua_jax.experiments import curves, pages
-from bua_jax.experiments.experiment import MAIN
 from bua_jax.experiments.paper import FROM
 
 
@@ -14,13 +13,13 @@ def of_table(said: Mapping[str, Any]) -> Report:
     """The page of rows held against a reference."""
     ours, against = said["reference"], _against(said)
     seeds = sorted({seed for row in said["rows"].values() for seed in row["seeds"]})
-    by_seed = ("row", f"{MAIN} (95 %)", "sd of seeds", "seed: value")
+    by_seed = ("row", f"{said['main']} (95 %)", "sd of seeds", "seed: value")
     published = pages.published_rows(said)
     few = said["people"] < tables.FEW_PEOPLE
     return Report(
         title=said["title"],
         verdict=_verdict(said, against),
-        forests=[_forest(ours, against)] if against else [],
+        forests=[_forest(said, against)] if against else [],
         claims=[(f"{claim}, {metric}", held, p) for claim, metric, held, p in pages.claims(said)],
         notes=[
             f"{tables.scope(said)}, {len(seeds)} seeds. Means over seeds, in percent, log-loss in nats; 95 % "
@@ -65,15 +64,15 @@ def _against(said: Mapping[str, Any]) -> list[Interval]:
     """The reference minus each row, in points; the largest first."""
     found = []
     for name, row in said["rows"].items():
-        pair = row.get("against", {}).get(MAIN)
+        pair = row.get("against", {}).get(said["main"])
         if pair is not None and pair["low"] is not None:
             value, low, high = (-100 * pair[key] for key in ("value", "high", "low"))
             found.append(Interval(name, value, low, high))
     return sorted(found, key=lambda line: -line.value)
 
 
-def _forest(ours: str, against: list[Interval]) -> Forest:
-    return Forest(f"{ours} minus each row, {MAIN}", "points", against)
+def _forest(said: Mapping[str, Any], against: list[Interval]) -> Forest:
+    return Forest(f"{said['reference']} minus each row, {said['main']}", "points", against)
 
 
 def _verdict(said: Mapping[str, Any], against: list[Interval]) -> list[str]:

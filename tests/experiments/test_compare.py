@@ -9,7 +9,7 @@ import pytest
 from bua_jax.basics import files
 from bua_jax.basics.errors import DataError, MismatchError
 from bua_jax.evaluation.counts import resamples
-from bua_jax.experiments.compare import _counts, _differences, compare, finished, runs_in
+from bua_jax.experiments.compare import _asked, _differences, compare, finished, runs_in
 from tests.support.runs import verb
 
 
@@ -58,8 +58,8 @@ def test_a_run_beside_its_equal(folder: Path, tmp_path: Path) -> None:
 def test_a_difference_is_that_of_the_runs_own_table(folder: Path) -> None:
     """Between two rows of one run, of which the evaluation has said the difference another way."""
     one = finished(folder / "a")
-    (bua, groups, _), (markov, _, _) = (_counts(one, name) for name in ("bua", "markov"))
-    found = _differences(bua, markov, groups, resamples(len(bua.nll), 500, 0))
+    bua, markov = (_asked(one, name) for name in ("bua", "markov"))
+    found = _differences(bua, markov, resamples(len(bua.counts), 500, 0))
     against = one.metrics["prediction"]["bua"]["against"]["markov"]
     assert found["rec_w"]["difference"] == pytest.approx(-against["difference"])
     assert found["rec_w"]["low"] <= found["rec_w"]["difference"] <= found["rec_w"]["high"]

@@ -3,6 +3,7 @@
 import copy
 import csv
 import dataclasses
+import functools
 import io
 import json
 import re
@@ -14,14 +15,17 @@ import pytest
 
 from bua_jax.basics.errors import DataError
 from bua_jax.evaluation import results
+from bua_jax.evaluation.counts import metrics
 from bua_jax.evaluation.prediction import prediction_metrics
 from bua_jax.evaluation.report import render
+from bua_jax.evaluation.sequences import generation_metrics
 from bua_jax.events.groups import behaviour_groups
 from bua_jax.experiments import curves, pages, publish, report, report_page, run
-from bua_jax.experiments.experiment import Cell, Claim, cells
+from bua_jax.experiments.experiment import Cell, Claim, Experiment, Row, cells
 from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.evaluate import days_of
 from bua_jax.pipeline.windows import load_set
-from tests.experiments.files import PLAIN, SMOOTH, experiment, write
+from tests.experiments.files import PLAIN, SMALL, SMOOTH, experiment, write
 from tests.support.helpers import ROOT
 from tests.support.runs import verb
 
@@ -151,27 +155,62 @@ def test_a_metric_of_nothing_decides_nothing(built, tmp_path: Path, monkeypatch)
     """No window of the group, or a method without probabilities."""
     claims = (Claim(PLAIN, "majority", "tail"), Claim(PLAIN, "majority", "log_loss"))
     asked = dataclasses.replace(experiment(), claims=claims)
-    counts_of = report.counts_of
+    asked_of = report.asked_of
 
     def of_nothing(cell: Cell, workdir: Path):
-        counts, groups, windows = counts_of(cell, workdir)
-        return dataclasses.replace(counts, has_distribution=False), {**groups, "tail": []}, windows
+        found = asked_of(cell, workdir)
+        counts = dataclasses.replace(found.counts, has_distribution=False)
+        measure = functools.partial(metrics, groups={"head": [0], "medium": [1], "tail": []})
+        return found._replace(counts=counts, measure=measure)
 
-    monkeypatch.setattr(report, "counts_of", of_nothing)
+    monkeypatch.setattr(report, "asked_of", of_nothing)
     found = report.collect(asked, cells(asked), built[0], "command")
     assert [(c["verdict"], c["probability"]) for c in found["claims"]] == [("undecided", None)] * 2
     assert found["rows"][PLAIN]["metrics"]["tail"]["value"] is None
     pages.write(found, tmp_path)  # valid JSON
 
 
+def test_rows_may_be_asked_for_days(tmp_path: Path) -> None:
+    """Scores are those of the result file, differences are of its people; both names are the same days."""
+    scale = dataclasses.replace(
+        SMALL, seeds=(1, 2), fields={**SMALL.fields, "windows.generation_test": 12}
+    )
+    rows = (
+        Row("last day", method="last_day", published=("Table 2", "BUA")),
+        Row("same", method="last_day"),
+    )
+    claims = (Claim("last day", "same"), Claim("same", "last day", "location_tvd"))
+    asked = Experiment("days", "Days", scale, rows, "last day", claims, asks="generate")
+    every = cells(asked)
+    assert {step for cell in every for step in cell.steps} == {"generate/last_day/days"}
+    assert run.build_cells(asked, every, tmp_path) == {}
+    said = report.collect(asked, every, tmp_path, "command")
+    one = run.run_of(every[0], tmp_path)
+    store = load_store(one)
+    frozen = load_set(one, "days", store)
+    file = results.read(one.folder("generate/last_day/days") / results.FILE)
+    expected = generation_metrics(file.days, days_of(store, frozen), store.catalogue)
+    assert said["n"] == len(frozen) == 12
+    for side, values in expected.items():
+        for measure, value in values.items():
+            shown = said["rows"]["last day"]["metrics"][f"{side}_{measure}"]
+            assert shown["by_seed"][0] == pytest.approx(value, abs=1e-12), (side, measure)
+            assert said["rows"]["same"]["against"][f"{side}_{measure}"]["value"] == 0
+    assert said["claims"][0]["metric"] == "event_bleu"
+    page = pages.page(said)
+    assert "12 generated days of" in page
+    assert "| 0.354 |" in page  # the paper's
+    assert render(report_page.of_table(said)).count("event_bleu") > 2
+
+
 def test_one_person_is_too_few(built, monkeypatch) -> None:
-    counts_of = report.counts_of
+    asked_of = report.asked_of
 
     def of_one(cell: Cell, workdir: Path):
-        counts, groups, windows = counts_of(cell, workdir)
-        return counts.total(), groups, windows
+        found = asked_of(cell, workdir)
+        return found._replace(counts=found.counts.total())
 
-    monkeypatch.setattr(report, "counts_of", of_one)
+    monkeypatch.setattr(report, "asked_of", of_one)
     with pytest.raises(DataError, match="one test person"):
         report.collect(experiment(), cells(experiment()), built[0], "command")
 

@@ -1,0 +1,13 @@
+"""Table 2: the next day, by the systems that are here; SAND, D2A and BehaveGPT's rollouts are not built yet.
+
+python -m bua_jax.experiment --experiment=configs/experiments/table2.py:scale=laptop --workdir=runs/paper
+"""
+
+from bua_jax.experiments.experiment import Experiment, Row, Scale
+
+BUA = "BUA"
+
+
+def get_experiment(scale: Scale) -> Experiment:
+    rows = (Row(BUA, published=("Table 2", BUA)), Row("last day", method="last_day"))
+    return Experiment("table2", "Table 2: the next day", scale, rows, BUA, asks="generate")
