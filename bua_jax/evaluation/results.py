@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 
 from bua_jax.basics import files
-from bua_jax.basics.begun import PARTIAL
+from bua_jax.basics.begun import PARTIAL, RESULT
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, DataError, Interrupted, MismatchError
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.events.windows import Day
 
-FILE = "result.arrow"
+FILE = RESULT
 _TEXTS = [
     ("text", pa.string()),  # what was written about the history, by round, as JSON
     ("cut", pa.int16()),  # rounds that ended at the limit of tokens
@@ -162,17 +162,21 @@ def write(
 ) -> None:
     """Writes a row for each of the cases `names`; goes on after the slices of a cut run.
 
-    identity: of all that the rows depend on; slices of another one are not used. Raises `DataError` if
-    it cannot write, and `Interrupted` after the slice at hand on SIGTERM or Ctrl-C.
+    identity: of all that the rows depend on; slices of another one are not used. A whole file of this one
+    stays: what wrote it was cut before it could say so. Raises `DataError` if it cannot write, and
+    `Interrupted` after the slice at hand on SIGTERM or Ctrl-C.
     """
     about = {**about, "kind": kind, "facts": ready.facts, "identity": identity, "count": len(names)}
     told = json.dumps(about, ensure_ascii=False)
     schema = pa.schema(COLUMNS[kind]).with_metadata({"about": told, "seal": _seal(told.encode())})
     partial, fresh = path.with_name(path.name + PARTIAL), path.with_name(path.name + ".new")
-    kept = _finished(partial, identity)
+    source = partial if partial.is_file() else path
+    kept = _finished(source, identity)
     done = sum(batch.num_rows for batch in kept)
     if done:
-        notice(f"{partial}: {done} of {len(names)} cases are done; going on after them")
+        notice(f"{source}: {done} of {len(names)} cases are done; going on after them")
+    if kept and source == path and done == len(names):
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -270,20 +274,20 @@ def _slices(path: Path) -> Iterator[Any]:
         raise ValueError(str(error)) from error
 
 
-def _finished(partial: Path, identity: str) -> list[pa.RecordBatch]:
-    """The whole slices of an unfinished file of the same identity; that some are left out is said."""
+def _finished(path: Path, identity: str) -> list[pa.RecordBatch]:
+    """The whole slices of a file of the same identity; that some are left out is said."""
     found: list[pa.RecordBatch] = []
-    if not partial.is_file():
+    if not path.is_file():
         return found
     try:
-        slices = _slices(partial)
+        slices = _slices(path)
         if next(slices)["identity"] != identity:
-            notice(f"{partial} is of other settings or inputs; beginning anew")
+            notice(f"{path} is of other settings or inputs; beginning anew")
             return found
         for batch in slices:  # those before a damaged one stay
             found.append(batch)
     except ValueError as error:
-        notice(f"{partial} was cut or damaged ({error}); going on after {len(found)} whole slices")
+        notice(f"{path} was cut or damaged ({error}); going on after {len(found)} whole slices")
     return found
 
 

@@ -89,6 +89,28 @@ def test_a_cut_run_loses_one_slice_and_ends_as_one_that_was_not(tmp_path: Path, 
     assert content(path) == content(tmp_path / "whole")
 
 
+def test_a_whole_file_that_no_record_names_yet_is_not_made_again(tmp_path: Path) -> None:
+    """It was killed after the file had its name. What is damaged in it is; other settings begin anew."""
+    path, asked = tmp_path / "r", list[slice]()
+    put(path)
+    whole, same = path.read_bytes(), content(path)
+
+    def counted(some: slice) -> dict[str, Any]:
+        asked.append(some)
+        return answers(some)
+
+    put(path, counted)
+    assert (asked, path.read_bytes()) == ([], whole)
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    put(path, counted)
+    assert 0 < len(asked) < 3
+    assert content(path) == same
+    asked.clear()
+    put(path, counted, identity="b")
+    assert len(asked) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
 def test_what_a_method_lacks_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
     def ask(some: slice) -> dict[str, Any]:
         raise FileNotFoundError(2, "No such file", "weights")
