@@ -311,11 +311,11 @@ def read(path: Path) -> Result:
 def rows_of(result: Result, fingerprint: str, names: Sequence[str]) -> np.ndarray:
     """int[n]: the rows of a file in the order of the cases `names` of the set `fingerprint`.
 
-    Raises `MismatchError` for a file about other cases.
+    Raises `MismatchError` for a file about other cases, or about one of them twice.
     """
     row_of = {name: row for row, name in enumerate(result.sample_id)}
     missing = sum(name not in row_of for name in names)
-    extra = len(row_of) - (len(names) - missing)
+    extra = len(result) - (len(names) - missing)  # what is there twice is one too many
     if result.about["windows"] != fingerprint or missing or extra:
         raise MismatchError(
             f"{result.path} is about the windows {result.about['windows']}, but here they are "
@@ -323,3 +323,36 @@ def rows_of(result: Result, fingerprint: str, names: Sequence[str]) -> np.ndarra
             f"Remove {result.path.parent} and run the same command again."
         )
     return np.asarray([row_of[name] for name in names], int)
+
+
+_SUM = 1e-3  # by which probabilities may miss 1: what is stored is float32
+
+
+def check_predictions(by: str, names: Sequence[str], said: Rows, classes: int) -> None:
+    """Raises `DataError` for a label or a distribution that nothing can be scored by, naming its case.
+
+    by: whose they are, for the message; said: `label` int[n] and `probability` float[n, C] or None of the
+    cases `names`.
+    """
+    label, given = np.asarray(said["label"], np.int64), said["probability"]
+    _check_all(
+        by, names, (label >= -1) & (label < classes), label, f"label from -1 to {classes - 1}"
+    )
+    if given is None:
+        return
+    p = np.asarray(given, np.float64)
+    if p.shape != (len(label), classes):
+        raise DataError(
+            f"{by}: probabilities of shape {p.shape}, expected {classes} of each of {len(label)} cases."
+        )
+    sums = np.sum(p, axis=1)  # NaN is in no order
+    good = (p >= 0).all(1) & (np.abs(sums - 1) <= _SUM)
+    _check_all(by, names, good, sums, "distribution, none negative and in sum 1")
+
+
+def _check_all(
+    by: str, names: Sequence[str], good: np.ndarray, values: np.ndarray, expected: str
+) -> None:
+    if not good.all():
+        row = int(np.argmin(good))
+        raise DataError(f"{by}: case {names[row]} has {values[row]:.6g}, expected a {expected}.")

@@ -19,7 +19,10 @@ from bua_jax.pipeline.steps import COMMAND, RECORD, check_files, record_in
 
 OF_FINISHED = {
     **dict.fromkeys(
-        ("checkpoints", "*/checkpoints"),  # of a step, or of parts of it that were trained one by one
+        (
+            "checkpoints",
+            "*/checkpoints",
+        ),  # of a step, or of parts of it that were trained one by one
         "checkpoints and moments, to resume a step that is finished",
     ),
     **dict.fromkeys(("best", "*/best"), "its best checkpoint, which its weights were made of"),

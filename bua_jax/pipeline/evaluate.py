@@ -40,16 +40,21 @@ def said_of(
 
     run: the evaluation's, or one whose evaluation is finished.
 
-    Raises `DataError` for a damaged file, `MismatchError` for one about other windows.
+    Raises `DataError` for a damaged file or labels and distributions of other classes, `MismatchError` for
+    a file about other windows.
     """
     cases = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
+    classes = len(store.catalogue.behaviours)
     found = {}
     for need in run.needs or inputs_of(run, "evaluation"):
         asked, _, rest = need.partition("/")
         if asked == kind and rest.endswith(f"/{name}"):
             said = results.read(run.folder(need) / results.FILE)
-            rows = results.rows_of(said, frozen.fingerprint, cases)
-            found[rest.removesuffix(f"/{name}")] = said.take(rows)
+            said = said.take(results.rows_of(said, frozen.fingerprint, cases))
+            if kind == "predict":
+                answers = {"label": said.label, "probability": said.probability}
+                results.check_predictions(str(said.path), cases, answers, classes)
+            found[rest.removesuffix(f"/{name}")] = said
     return found
 
 
