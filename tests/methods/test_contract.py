@@ -16,6 +16,7 @@ from bua_jax.basics import files
 from bua_jax.basics.errors import ConfigError, DataError, UndeclaredError
 from bua_jax.evaluation import results
 from bua_jax.events.schema import EventStore
+from bua_jax.methods import neural
 from bua_jax.methods.protocol import Cases, Counted, Histories, Kind, Method, Site
 from bua_jax.methods.table import METHODS
 from bua_jax.pipeline import chain
@@ -293,20 +294,31 @@ def test_a_fit_comes_out_the_same_and_writes_into_its_folder_alone(
         assert written - {again.workdir / "run.json"} == own  # which says what was asked for last
 
 
-def test_a_base_is_loaded_once_however_many_share_it(run: Run, monkeypatch) -> None:
-    loads: list[Path] = []
-    load = bases.huggingface.load
+def test_a_base_is_loaded_and_hashed_once_however_many_share_it(run: Run, monkeypatch) -> None:
+    """Trained by stages, asked as it comes, or read for its embeddings and blocks."""
+    loads, hashes = list[Path](), list[Any]()
+    load, tree_hash = bases.huggingface.load, bases.huggingface.tree_hash
 
     def counted(folder: Path, *args: Any) -> Any:
         loads.append(folder)
         return load(folder, *args)
 
+    def hashed(tree: Any) -> str:
+        hashes.extend(
+            name for name in tree if name == "embed_tokens"
+        )  # of a base, not of an adapter
+        return tree_hash(tree)
+
     bases._load.cache_clear()
     monkeypatch.setattr(bases.huggingface, "load", counted)
-    for name in ("bua", "bua_stage2", "bua_no_rounds", "zero_shot"):
+    monkeypatch.setattr(bases.huggingface, "tree_hash", hashed)
+    for name in ("bua", "bua_stage2", "zero_shot", "bua_no_rounds"):
         own = STEPS[f"predict/{name}/test"].run(run)
         METHODS[name].load(asked_site(own, METHODS[name], "predict"))
-    assert len(loads) == 1
+    for name in ("pituning", "alphafuse"):
+        base = neural.base_of(STEPS[f"fit/{name}"].run(run).config)
+    assert base.digest
+    assert (len(loads), len(hashes)) == (1, 1)
 
 
 def test_another_base_is_another_load(tmp_path: Path, monkeypatch) -> None:
