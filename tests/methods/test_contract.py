@@ -27,6 +27,7 @@ from bua_jax.pipeline.evaluate import said_of
 from bua_jax.pipeline.methods import ASKED, asked_site, cases_about, rows_of_slice
 from bua_jax.pipeline.steps import Run, Step, ensure, outline
 from bua_jax.pipeline.windows import load_set
+from bua_jax.training import events
 from tests.support.api import Api, Do, pick, serving
 from tests.support.runs import REDUCED
 
@@ -372,3 +373,21 @@ def test_answers_that_cannot_be_scored_are_not_kept(run: Run, tmp_path: Path) ->
     )
     with pytest.raises(DataError, match=r"result\.arrow: .* expected 38 of each of 40 cases"):
         said_of(own, "predict", "test", other, frozen)
+
+
+@pytest.mark.parametrize(("name", "trainings"), [("sasrec", 1), ("alphafuse", 1), ("pituning", 3)])
+def test_every_training_can_be_traced(
+    run: Run, tmp_path: Path, monkeypatch, name: str, trainings: int
+) -> None:
+    seen: list[int] = []
+
+    def fit(problem: Any, variables: Any, parts: Any, settings: Any, *rest: Any) -> Any:
+        seen.append(settings.profile)
+        return {part: variables[part] for part in parts}, {}
+
+    monkeypatch.setattr(events, "fit", fit)
+    config = run.config.copy_and_resolve_references()
+    config.execution.profile = 3
+    copy = Run(config, Path(shutil.copytree(run.workdir, tmp_path / "run")))
+    built._build_fit(STEPS[f"fit/{name}"].run(copy), METHODS[name])
+    assert seen == [3] * trainings
