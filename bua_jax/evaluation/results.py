@@ -162,20 +162,18 @@ def write(
 ) -> None:
     """Writes a row for each of the cases `names`; goes on after the slices of a cut run.
 
-    identity: of all that the rows depend on; slices of another one are not used. A whole file of this one
-    stays: what wrote it was cut before it could say so. Raises `DataError` if it cannot write, and
-    `Interrupted` after the slice at hand on SIGTERM or Ctrl-C.
+    identity: of all that the rows depend on; slices of another one are not used, and a whole file of this
+    one stays (a kill came before its record). Raises `DataError` if it cannot write, and `Interrupted`
+    after the slice at hand on SIGTERM or Ctrl-C.
     """
     about = {**about, "kind": kind, "facts": ready.facts, "identity": identity, "count": len(names)}
     told = json.dumps(about, ensure_ascii=False)
     schema = pa.schema(COLUMNS[kind]).with_metadata({"about": told, "seal": _seal(told.encode())})
     partial, fresh = path.with_name(path.name + PARTIAL), path.with_name(path.name + ".new")
-    source = partial if partial.is_file() else path
-    kept = _finished(source, identity)
+    whole = not partial.is_file()  # or there is nothing
+    kept = _finished(path if whole else partial, identity, len(names))
     done = sum(batch.num_rows for batch in kept)
-    if done:
-        notice(f"{source}: {done} of {len(names)} cases are done; going on after them")
-    if kept and source == path and done == len(names):
+    if whole and kept and done == len(names):
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -274,8 +272,11 @@ def _slices(path: Path) -> Iterator[Any]:
         raise ValueError(str(error)) from error
 
 
-def _finished(path: Path, identity: str) -> list[pa.RecordBatch]:
-    """The whole slices of a file of the same identity; that some are left out is said."""
+def _finished(path: Path, identity: str, count: int) -> list[pa.RecordBatch]:
+    """The whole slices of a file of the same identity, which has `count` rows when all is done.
+
+    That there are some, and that some are left out, is said.
+    """
     found: list[pa.RecordBatch] = []
     if not path.is_file():
         return found
@@ -288,6 +289,8 @@ def _finished(path: Path, identity: str) -> list[pa.RecordBatch]:
             found.append(batch)
     except ValueError as error:
         notice(f"{path} was cut or damaged ({error}); going on after {len(found)} whole slices")
+    if done := sum(batch.num_rows for batch in found):
+        notice(f"{path}: {done} of {count} cases are done; going on after them")
     return found
 
 

@@ -66,7 +66,9 @@ def show_outline(config: ConfigDict, workdir: Path, name: str, *, several: bool 
     steps = outline(Run(config, workdir), name, STEPS)
     for step, done in steps.items():
         out.print(f"{'done' if done else 'to build':8} {step}: {STEPS[step].about}")
-    if left := [step for step, done in steps.items() if not done]:
+    left = [step for step, done in steps.items() if not done]
+    check_methods(config, left)
+    if left:
         out.print(f"{len(left)} of {len(steps)} steps are left{_time(left, config, STEPS)}")
     if config.data.name != "simulated" and not Path(config.data.path).is_file():
         notice(f"config.data.path={config.data.path!r} is no file here; the run needs one.")
