@@ -191,11 +191,9 @@ def write(
             while done < len(names):
                 if asked:
                     where = f" in {partial}" if done else ""  # which begins with the first slice
-                    raise Interrupted(
-                        asked[0],
-                        f"{done} of {len(names)} cases are kept{where}. Run the same command "
-                        "again to go on after them.",
-                    )
+                    kept_so_far = f"{done} of {len(names)} cases are kept{where}"
+                    again = "Run the same command again to go on after them."
+                    raise Interrupted(asked[0], f"{kept_so_far}. {again}")
                 some = slice(done, min(done + ready.rows, len(names)))
                 seal = _append(stream, _batch(schema, names[some], ready, some), seal)
                 file.flush()
