@@ -153,15 +153,9 @@ def describe_run(run: Run, name: str, table: Mapping[str, Step]) -> None:
 
 def _say_what_is_unread(config: ConfigDict, catalogue: Catalogue) -> None:
     """A notice on labels that the base has hardly seen; it stays loaded for the stage."""
-    import jax
+    from bua_jax.alignment.reading import read_base
 
-    from bua_jax.alignment.bases import load_base
-    from bua_jax.alignment.reading import unread_labels
-    from bua_jax.parallel.sharding import make_mesh
-
-    mesh = make_mesh(config.execution.mesh)
-    with jax.set_mesh(mesh):
-        said = unread_labels(load_base(config.model, mesh), catalogue.behaviours)
+    _, said = read_base(config, catalogue.behaviours)
     if said:
         notice(said)
 
