@@ -70,15 +70,15 @@ def score_predictions(
     for name, one in said.items():
         counts = count(people, targets, one.label, size, one.probability)
         resampled[name] = _rec_w(counts, drawn)
-        found[name] = {
+        scored = {
             **summary(counts, groups),
             "invalid": int(np.sum(one.label < 0)),
             "rec_w_interval": interval(resampled[name]),
             "people": number,
             "fields": one.about["fields"],
-            **one.about["facts"],
-            **({"answered_by": one.answered_by} if one.answered_by else {}),
         }
+        told = {"answered_by": one.answered_by} if one.answered_by else {}
+        found[name] = scored | one.about["facts"] | scored | told  # no fact takes a metric's place
     if "bua" in found:
         found["bua"]["against"] = {
             name: _difference(found["bua"], found[name], resampled["bua"] - resampled[name])

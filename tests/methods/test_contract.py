@@ -23,7 +23,7 @@ from bua_jax.pipeline import chain
 from bua_jax.pipeline import methods as built
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.evaluate import said_of
+from bua_jax.pipeline.evaluate import said_of, score_predictions
 from bua_jax.pipeline.methods import ASKED, asked_site, cases_about, rows_of_slice
 from bua_jax.pipeline.steps import Run, Step, ensure, outline
 from bua_jax.pipeline.windows import load_set
@@ -367,12 +367,19 @@ def test_answers_that_cannot_be_scored_are_not_kept(run: Run, tmp_path: Path) ->
     own = STEPS["evaluation"].run(again)
     store = load_store(own)
     frozen, more = load_set(own, "test", store), (*store.catalogue.behaviours, "one more")
-    assert said_of(own, "predict", "test", store, frozen)
-    other = dataclasses.replace(
+    said = said_of(own, "predict", "test", store, frozen)
+    boast = {
+        name: dataclasses.replace(one, about={**one.about, "facts": {"rec_w": 1, "tau": 2}})
+        for name, one in said.items()
+    }
+    one, other = (score_predictions(own, store, frozen, each) for each in (said, boast))
+    assert other["majority"]["rec_w"] == one["majority"]["rec_w"] < 1
+    assert other["majority"]["tau"] == 2
+    wider = dataclasses.replace(
         store, catalogue=dataclasses.replace(store.catalogue, behaviours=more)
     )
     with pytest.raises(DataError, match=r"result\.arrow: .* expected 38 of each of 40 cases"):
-        said_of(own, "predict", "test", other, frozen)
+        said_of(own, "predict", "test", wider, frozen)
 
 
 @pytest.mark.parametrize(("name", "trainings"), [("sasrec", 1), ("alphafuse", 1), ("pituning", 3)])
