@@ -116,6 +116,18 @@ def test_a_trace_moves_nothing_and_what_is_trained_is_said(trained, tmp_path, ca
     assert f"Total: {sum(x.size for x in jax.tree.leaves(best)):,}" in said
 
 
+def test_a_training_too_short_for_a_trace_says_so(tmp_path, capsys) -> None:
+    """Once; where none was asked for, or nothing is kept, nothing is said."""
+    for folder, count in ((tmp_path, 2), (tmp_path, 0), (None, 2)):
+        trace = loop.Trace(folder, 3, count)
+        trace.before(1, ())
+        trace.before(2, ())
+        trace.close()
+        trace.close()
+    assert capsys.readouterr().err.count("no profile: it was to begin at step 3") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_logs(trained) -> None:
     scalars = read_scalars(trained[0])
     assert [s["step"] for s in scalars if "train/round_balanced" in s] == [
