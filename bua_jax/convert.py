@@ -23,6 +23,7 @@ flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
 flags.DEFINE_string("output", "", "New or empty folder to write.")
 flags.DEFINE_bool("merge", False, "Write the base with the adapter in its kernels.")
 flags.DEFINE_string("base", "", "What PEFT calls the base, e.g. a hub id.")
+cli.define_take_over()
 
 
 def main() -> None:
@@ -30,7 +31,8 @@ def main() -> None:
 
     if not FLAGS.output:
         raise ConfigError("--output is needed: a new folder, for example --output=adapter.")
-    difference = export(FLAGS.model, FLAGS.output, merge=FLAGS.merge, base=FLAGS.base)
+    how = {"merge": FLAGS.merge, "base": FLAGS.base, "take_over": FLAGS.take_over}
+    difference = export(FLAGS.model, FLAGS.output, **how)
     out.print(f"Wrote {FLAGS.output}.")
     for dtype, value in difference.items():
         out.print(f"Merged and unmerged logits differ by at most {value:.2g} ({dtype} base).")

@@ -26,6 +26,7 @@ flags.DEFINE_bool("skip_bad_rows", False, "Leave bad rows out, counted and repor
 flags.DEFINE_bool("merge", False, "Labels that look alike become one.")
 flags.DEFINE_bool("dry_run", False, "Say what would be built, and stop.")
 cli.define_columns()
+cli.define_take_over()
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
     if FLAGS.dry_run:
         show_outline(config, workdir, "evaluation", several=False)
         return
-    run = start(config, workdir)
+    run = start(config, workdir, take_over=FLAGS.take_over)
     build(run, "evaluation")
     print_results(run)
     with files.where_writable():
@@ -72,8 +73,7 @@ def _look(name: Path) -> None:
     if FLAGS.skip_bad_rows:
         found["config"]["on_bad_row"] = "skip"
     save(found, name, merge=FLAGS.merge)
-    minutes = sum(found["minutes"].values())
-    out.print(f"wrote {name}.py; about {minutes:.0f} minutes on 2 CPU cores")
+    out.print(f"wrote {name}.py; about {sum(found['minutes'].values()):.0f} minutes on 2 CPU cores")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,15 @@ def test_a_misspelt_model_names_the_run_beside_it(tmp_path: Path) -> None:
         finished_stage(tmp_path / "other")
 
 
+def test_the_folder_of_an_experiment_names_a_stage_of_it(tmp_path: Path) -> None:
+    for name in ("data/a1", "stage1/b1", "stage3/c1"):
+        (tmp_path / "steps" / name).mkdir(parents=True)
+        (tmp_path / "steps" / name / "record.json").touch()
+    said = r"an experiment, whose runs share 2 trained stages\. Give .*/steps/stage3/c1\."
+    with pytest.raises(MismatchError, match=said):
+        finished_stage(tmp_path)
+
+
 def test_a_misspelt_folder_names_the_nearest_run(tmp_path: Path, monkeypatch) -> None:
     """Whatever is asked of it: beside it, or where runs lie from here."""
     monkeypatch.chdir(tmp_path)

@@ -130,6 +130,12 @@ def test_other_rows_predict_nothing_again(quickstart: Path, tmp_path: Path) -> N
     assert done.stdout.count("  summary: ") == 2
 
 
+def test_more_samples_are_asked_for_than_there_are(quickstart: Path) -> None:
+    done = verb("evaluate", f"--workdir={quickstart}", f"--show={10**30}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("bua, case ") == 40
+
+
 def test_a_result_file_of_another_step_is_refused(quickstart: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(quickstart, tmp_path / "run"))
     shutil.copy(run / "predict/bua/match/result.arrow", run / "predict/bua/test/result.arrow")

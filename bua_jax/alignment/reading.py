@@ -6,6 +6,7 @@ random, it cannot even copy it. (For six namings of 37 labels nano needs at most
 is 8; an earlier nano, which knew one label set, needed 10 to 18 for the others.)
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.alignment.bases import Base
+from bua_jax.alignment.bases import Base, load_base
+from bua_jax.basics.config import Settings
+from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.prompts import label_tokens
 from bua_jax.models.qwen2 import Qwen2
+from bua_jax.parallel.sharding import make_mesh
 
 _ROWS = 8  # labels read at once
 _SHOWN = 5
@@ -75,3 +79,18 @@ def unread_labels(base: Base, labels: Sequence[str]) -> str:
         "knows (--config.data.words=FILE.json), train their tokens' embeddings too "
         "(--config.model.train_label_tokens=True), or use another base (--config.model.path)."
     )
+
+
+def read_base(config: Settings, labels: Sequence[str]) -> tuple[Base, str]:
+    """The base of a run's config and what `unread_labels` says of it.
+
+    It lies on the run's mesh, so that what is trained and asked next in this process finds it loaded; on a
+    machine with fewer devices than that, on one. Raises what `load_base` does.
+    """
+    try:
+        mesh = make_mesh(config.execution.mesh)
+    except ConfigError:
+        mesh = None
+    base = load_base(config.model, mesh)
+    with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
+        return base, unread_labels(base, labels)

@@ -1,8 +1,8 @@
 """How a folder that is built in several goes was begun and gone on with: its `started.json`.
 
-A go is what a process does between its start and its end. What is half built (it has checkpoints, or a
-result file with some of its slices) goes on as it was begun: with the same fields and inputs, and, unless it
-is to be mixed, executed in the same way.
+A go is what a process does between its start and its end. What is half built (it or a part of it has
+checkpoints, or it has slices of a result file, also all of them) goes on as it was begun: with the same
+fields and inputs, and, unless it is to be mixed, executed in the same way.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from bua_jax.basics.errors import DataError, MismatchError
 
 STARTED = "started.json"
 PARTIAL = ".partial"  # what a file's name ends in while only some of its slices are written
+RESULT = "result.arrow"  # a file with all of its slices, which no record names yet
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ def _half_built(folder: Path) -> str:
     """What a folder holds that can be gone on with; empty if there is nothing."""
     if step := step_of(folder):
         return f"step {step}"
-    return next((path.name for path in sorted(folder.glob(f"*{PARTIAL}"))), "")
+    parts = sorted(path.parent for path in folder.glob("*/checkpoints"))  # trained one by one
+    steps = [f"step {step} of {part.name}" for part in parts if (step := step_of(part))]
+    slices = (*sorted(folder.glob(f"*{PARTIAL}")), *folder.glob(RESULT))
+    return next(iter((*steps, *(path.name for path in slices))), "")
 
 
 def check(folder: Path, go: Go) -> list[dict[str, Any]]:

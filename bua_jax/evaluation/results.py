@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 
 from bua_jax.basics import files
-from bua_jax.basics.begun import PARTIAL
+from bua_jax.basics.begun import PARTIAL, RESULT
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, DataError, Interrupted, MismatchError
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.events.windows import Day
 
-FILE = "result.arrow"
+FILE = RESULT
 _TEXTS = [
     ("text", pa.string()),  # what was written about the history, by round, as JSON
     ("cut", pa.int16()),  # rounds that ended at the limit of tokens
@@ -162,17 +162,19 @@ def write(
 ) -> None:
     """Writes a row for each of the cases `names`; goes on after the slices of a cut run.
 
-    identity: of all that the rows depend on; slices of another one are not used. Raises `DataError` if
-    it cannot write, and `Interrupted` after the slice at hand on SIGTERM or Ctrl-C.
+    identity: of all that the rows depend on; slices of another one are not used, and a whole file of this
+    one stays (a kill came before its record). Raises `DataError` if it cannot write, and `Interrupted`
+    after the slice at hand on SIGTERM or Ctrl-C.
     """
     about = {**about, "kind": kind, "facts": ready.facts, "identity": identity, "count": len(names)}
     told = json.dumps(about, ensure_ascii=False)
     schema = pa.schema(COLUMNS[kind]).with_metadata({"about": told, "seal": _seal(told.encode())})
     partial, fresh = path.with_name(path.name + PARTIAL), path.with_name(path.name + ".new")
-    kept = _finished(partial, identity)
+    whole = not partial.is_file()  # or there is nothing
+    kept = _finished(path if whole else partial, identity, len(names))
     done = sum(batch.num_rows for batch in kept)
-    if done:
-        notice(f"{partial}: {done} of {len(names)} cases are done; going on after them")
+    if whole and kept and done == len(names):
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -189,11 +191,9 @@ def write(
             while done < len(names):
                 if asked:
                     where = f" in {partial}" if done else ""  # which begins with the first slice
-                    raise Interrupted(
-                        asked[0],
-                        f"{done} of {len(names)} cases are kept{where}. Run the same command "
-                        "again to go on after them.",
-                    )
+                    kept_so_far = f"{done} of {len(names)} cases are kept{where}"
+                    again = "Run the same command again to go on after them."
+                    raise Interrupted(asked[0], f"{kept_so_far}. {again}")
                 some = slice(done, min(done + ready.rows, len(names)))
                 seal = _append(stream, _batch(schema, names[some], ready, some), seal)
                 file.flush()
@@ -270,20 +270,25 @@ def _slices(path: Path) -> Iterator[Any]:
         raise ValueError(str(error)) from error
 
 
-def _finished(partial: Path, identity: str) -> list[pa.RecordBatch]:
-    """The whole slices of an unfinished file of the same identity; that some are left out is said."""
+def _finished(path: Path, identity: str, count: int) -> list[pa.RecordBatch]:
+    """The whole slices of a file of the same identity, which has `count` rows when all is done.
+
+    That there are some, and that some are left out, is said.
+    """
     found: list[pa.RecordBatch] = []
-    if not partial.is_file():
+    if not path.is_file():
         return found
     try:
-        slices = _slices(partial)
+        slices = _slices(path)
         if next(slices)["identity"] != identity:
-            notice(f"{partial} is of other settings or inputs; beginning anew")
+            notice(f"{path} is of other settings or inputs; beginning anew")
             return found
         for batch in slices:  # those before a damaged one stay
             found.append(batch)
     except ValueError as error:
-        notice(f"{partial} was cut or damaged ({error}); going on after {len(found)} whole slices")
+        notice(f"{path} was cut or damaged ({error}); going on after {len(found)} whole slices")
+    if done := sum(batch.num_rows for batch in found):
+        notice(f"{path}: {done} of {count} cases are done; going on after them")
     return found
 
 
@@ -307,11 +312,11 @@ def read(path: Path) -> Result:
 def rows_of(result: Result, fingerprint: str, names: Sequence[str]) -> np.ndarray:
     """int[n]: the rows of a file in the order of the cases `names` of the set `fingerprint`.
 
-    Raises `MismatchError` for a file about other cases.
+    Raises `MismatchError` for a file about other cases, or about one of them twice.
     """
     row_of = {name: row for row, name in enumerate(result.sample_id)}
     missing = sum(name not in row_of for name in names)
-    extra = len(row_of) - (len(names) - missing)
+    extra = len(result) - (len(names) - missing)  # what is there twice is one too many
     if result.about["windows"] != fingerprint or missing or extra:
         raise MismatchError(
             f"{result.path} is about the windows {result.about['windows']}, but here they are "
@@ -319,3 +324,36 @@ def rows_of(result: Result, fingerprint: str, names: Sequence[str]) -> np.ndarra
             f"Remove {result.path.parent} and run the same command again."
         )
     return np.asarray([row_of[name] for name in names], int)
+
+
+_SUM = 1e-3  # by which probabilities may miss 1: what is stored is float32
+
+
+def check_predictions(by: str, names: Sequence[str], said: Rows, classes: int) -> None:
+    """Raises `DataError` for a label or a distribution that nothing can be scored by, naming its case.
+
+    by: whose they are, for the message; said: `label` int[n] and `probability` float[n, C] or None of the
+    cases `names`.
+    """
+    label, given = np.asarray(said["label"], np.int64), said["probability"]
+    _check_all(
+        by, names, (label >= -1) & (label < classes), label, f"label from -1 to {classes - 1}"
+    )
+    if given is None:
+        return
+    p = np.asarray(given, np.float64)
+    if p.shape != (len(label), classes):
+        raise DataError(
+            f"{by}: probabilities of shape {p.shape}, expected {classes} of each of {len(label)} cases."
+        )
+    sums = np.sum(p, axis=1)  # NaN is in no order
+    good = (p >= 0).all(1) & (np.abs(sums - 1) <= _SUM)
+    _check_all(by, names, good, sums, "distribution, none negative and in sum 1")
+
+
+def _check_all(
+    by: str, names: Sequence[str], good: np.ndarray, values: np.ndarray, expected: str
+) -> None:
+    if not good.all():
+        row = int(np.argmin(good))
+        raise DataError(f"{by}: case {names[row]} has {values[row]:.6g}, expected a {expected}.")

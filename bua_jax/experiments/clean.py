@@ -18,8 +18,14 @@ from bua_jax.basics.hints import nearest_run
 from bua_jax.pipeline.steps import COMMAND, RECORD, check_files, record_in
 
 OF_FINISHED = {
-    "checkpoints": "checkpoints and moments, to resume a step that is finished",
-    "best": "its best checkpoint, which its weights were made of",
+    **dict.fromkeys(
+        (
+            "checkpoints",
+            "*/checkpoints",
+        ),  # of a step, or of parts of it that were trained one by one
+        "checkpoints and moments, to resume a step that is finished",
+    ),
+    **dict.fromkeys(("best", "*/best"), "its best checkpoint, which its weights were made of"),
     "tokens_*": "token records, from which it was trained",
     f"*{PARTIAL}": "slices of a file that is whole",
     "*.new": "a file that a killed process began",

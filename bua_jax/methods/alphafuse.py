@@ -50,7 +50,8 @@ def _fit(site: Site, data: Data) -> Mapping[str, Any]:
     settings = neural.settings_of(site.config, page)
     variables, sizes = network.init(language, settings.seed), dataclasses.asdict(network)
     problem = Events(network, data.store, settings)
-    best = train(problem, variables, {"encoder": 1.0}, site.folder, sizes)
+    profile = site.config.execution.profile
+    best = train(problem, variables, {"encoder": 1.0}, site.folder, sizes, profile=profile)
     trained = {**variables, **best}
     neural.save(site.folder / FILE, network, trained)
     said = {"language_dims": language.shape[1], "id_dims": page.id_dims}

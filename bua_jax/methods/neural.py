@@ -46,7 +46,8 @@ def fit(site: Site, data: Data, kind: str, **sizes: Any) -> Mapping[str, Any]:
     catalogue = data.store.catalogue
     config = dataclasses.replace(encoder_config(site.config, catalogue), kind=kind, **sizes)
     settings = encoder_settings(site.config)
-    params, _ = train_encoder(config, data.store, settings, site.folder)
+    profile = site.config.execution.profile
+    params, _ = train_encoder(config, data.store, settings, site.folder, profile=profile)
     metadata = encoder_metadata(config, catalogue, data.store.fingerprint, tree_hash(params))
     save_tree(site.folder / FILE, params, metadata)
     return facts

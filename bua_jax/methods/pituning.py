@@ -5,6 +5,7 @@ the population's model on the training people once more.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,10 @@ def _begun(config: Settings, catalogue: Catalogue) -> tuple["PITuning", dict[str
 
 
 def _fit(site: Site, data: Data) -> Mapping[str, Any]:
-    from bua_jax.training.events import train
+    from bua_jax.training import events
     from bua_jax.training.pituning import Population, Tuning, Unlearning
 
+    train = functools.partial(events.train, profile=site.config.execution.profile)
     page, store = site.config.methods.pituning, data.store
     network, variables = _begun(site.config, store.catalogue)
     settings, sizes = neural.settings_of(site.config, page), dataclasses.asdict(network)

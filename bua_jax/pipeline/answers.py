@@ -24,7 +24,6 @@ from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import ConfigError, DataError, Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.events.histories import People, read_histories
-from bua_jax.events.json_lines import json_lines
 from bua_jax.events.schema import History
 from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.finished import TABLES, load
@@ -50,7 +49,8 @@ def write_answers(
 ) -> None:
     """Asks about `part` histories at a time and writes all answers, in order, to `output`.
 
-    Meanwhile `output` is claimed (see `basics.claims`, also for take_over).
+    As JSON lines, or as a table where `output` has such an ending. Meanwhile it is claimed (see
+    `basics.claims`, also for take_over).
     Finished parts are in OUTPUT.partial, so that an interrupted run goes on after them if its
     `identity` (input, model and settings) is the same; `output` appears when all are done. Where a
     part (but the first, which compiles) took longer than `SECONDS`, the next are half as large.
@@ -104,7 +104,10 @@ def _write_claimed(
             f"Could not write {partial}: {error.strerror or error}. {len(lines)} answers are finished; "
             "free disk space and run the same command again."
         ) from error
-    files.write_text(output, "".join(line + "\n" for line in lines))
+    if output.suffix in TABLES:
+        write_table(output, lines)
+    else:
+        files.write_text(output, "".join(line + "\n" for line in lines))
     partial.unlink()
 
 
@@ -183,18 +186,14 @@ def _loaded(folder: Path, refine: bool, mesh: str, source: Path):
 
 
 def write_asked(output: str | Path, people: People, ask: Ask, **options: Any) -> None:
-    """`write_answers` about people, in the words of their file; a table where `output` has such an ending."""
-    output = Path(output)
-    lines = output.with_name(f"{output.name}.jsonl") if output.suffix in TABLES else output
+    """`write_answers` about people, in the words of their file."""
 
     def asked(some: Sequence[History], begin: int) -> list[dict[str, Any]]:
         return [
             in_own_words(people, begin + i, answer) for i, answer in enumerate(ask(some, begin))
         ]
 
-    write_answers(lines, people.ids, people.histories, asked, **options)
-    if lines != output:
-        write_table(lines, output)
+    write_answers(output, people.ids, people.histories, asked, **options)
 
 
 def in_own_words(people: People, number: int, answer: dict[str, Any]) -> dict[str, Any]:
@@ -253,16 +252,14 @@ def _last_columns(answer: Mapping[str, Any]) -> dict[str, str]:
     return {"probabilities": json.dumps(answer["probabilities"], ensure_ascii=False)}
 
 
-def write_table(lines: Path, output: Path) -> None:
-    """Writes the answers of a JSONL file as CSV or parquet, by the ending, and removes that file."""
-    answers = [record for _, record in json_lines(lines)]
-    table = as_table(answers)
+def write_table(output: Path, lines: Sequence[str]) -> None:
+    """Writes answers, a line of JSON each, as CSV, TSV or parquet, by the ending."""
+    table = as_table([json.loads(line) for line in lines])
     with files.atomic_write(output) as temporary:
         if output.suffix == ".parquet":
             table.write_parquet(temporary)
         else:
-            table.write_csv(temporary)
-    lines.unlink()
+            table.write_csv(temporary, separator="\t" if output.suffix == ".tsv" else ",")
 
 
 def print_answers(people: People, answers: Sequence[Answer]) -> None:

@@ -78,7 +78,9 @@ def show_outline(config: ConfigDict, workdir: Path, name: str, *, several: bool 
     steps = outline(Run(config, workdir), name, STEPS)
     for step, done in steps.items():
         out.print(f"{'done' if done else 'to build':8} {step}: {STEPS[step].about}")
-    if left := [step for step, done in steps.items() if not done]:
+    left = [step for step, done in steps.items() if not done]
+    check_methods(config, left)
+    if left:
         out.print(f"{len(left)} of {len(steps)} steps are left{_time(left, config, STEPS)}")
     if config.data.name != "simulated" and not Path(config.data.path).is_file():
         notice(f"config.data.path={config.data.path!r} is no file here; the run needs one.")
@@ -163,15 +165,9 @@ def write_page_of(run: Run, name: str, table: Mapping[str, Step]) -> None:
 
 def _say_what_is_unread(config: ConfigDict, catalogue: Catalogue) -> None:
     """A notice on labels that the base has hardly seen; it stays loaded for the stage."""
-    import jax
+    from bua_jax.alignment.reading import read_base
 
-    from bua_jax.alignment.bases import load_base
-    from bua_jax.alignment.reading import unread_labels
-    from bua_jax.parallel.sharding import make_mesh
-
-    mesh = make_mesh(config.execution.mesh)
-    with jax.set_mesh(mesh):
-        said = unread_labels(load_base(config.model, mesh), catalogue.behaviours)
+    _, said = read_base(config, catalogue.behaviours)
     if said:
         notice(said)
 

@@ -190,7 +190,7 @@ LEGAL: dict[str, Legal] = {
     "decoding.top_p": SOME,
     "decoding.constrained": Flag(),
     "evaluation.bootstrap": Whole(1),
-    "evaluation.methods": SomeOf(METHODS),
+    "evaluation.methods": SomeOf([n for n, m in METHODS.items() if m.says != ("describe",)]),
     "report.trackers": Read(trackers.check, tuple),
     "report.examples": Whole(0),
     # -- a file that is to be shown to others

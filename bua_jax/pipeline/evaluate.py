@@ -40,16 +40,21 @@ def said_of(
 
     run: the evaluation's, or one whose evaluation is finished.
 
-    Raises `DataError` for a damaged file, `MismatchError` for one about other windows.
+    Raises `DataError` for a damaged file or labels and distributions of other classes, `MismatchError` for
+    a file about other windows.
     """
     cases = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
+    classes = len(store.catalogue.behaviours)
     found = {}
     for need in run.needs or inputs_of(run, "evaluation"):
         asked, _, rest = need.partition("/")
         if asked == kind and rest.endswith(f"/{name}"):
             said = results.read(run.folder(need) / results.FILE)
-            rows = results.rows_of(said, frozen.fingerprint, cases)
-            found[rest.removesuffix(f"/{name}")] = said.take(rows)
+            said = said.take(results.rows_of(said, frozen.fingerprint, cases))
+            if kind == "predict":
+                answers = {"label": said.label, "probability": said.probability}
+                results.check_predictions(str(said.path), cases, answers, classes)
+            found[rest.removesuffix(f"/{name}")] = said
     return found
 
 
@@ -65,15 +70,15 @@ def score_predictions(
     for name, one in said.items():
         counts = count(people, targets, one.label, size, one.probability)
         resampled[name] = _rec_w(counts, drawn)
-        found[name] = {
+        scored = {
             **summary(counts, groups),
             "invalid": int(np.sum(one.label < 0)),
             "rec_w_interval": interval(resampled[name]),
             "people": number,
             "fields": one.about["fields"],
-            **one.about["facts"],
-            **({"answered_by": one.answered_by} if one.answered_by else {}),
         }
+        told = {"answered_by": one.answered_by} if one.answered_by else {}
+        found[name] = scored | one.about["facts"] | scored | told  # no fact takes a metric's place
     if "bua" in found:
         found["bua"]["against"] = {
             name: _difference(found["bua"], found[name], resampled["bua"] - resampled[name])

@@ -81,19 +81,25 @@ def base_name(model: ConfigDict, folder: Path) -> tuple[str, str | None]:
 
 
 def export(
-    run: str | Path, output: str | Path, *, merge: bool = False, base: str = ""
+    run: str | Path,
+    output: str | Path,
+    *,
+    merge: bool = False,
+    base: str = "",
+    take_over: bool = False,
 ) -> dict[str, float]:
     """Writes the last finished stage of `run` into the empty folder `output`.
 
     A PEFT folder with a model card; with `merge` a Hugging Face directory whose kernels hold the
     adapter (added in float32, rounded once), with the base's tokenizer and the template of our
     dialogues. Encoder, projector, the soft tokens' ids and where an answer ends lie beside them. base:
-    what PEFT and the card call the base; `base_name` if empty. Returns what merging changes
+    what PEFT and the card call the base; `base_name` if empty. take_over: see `basics.claims`. Returns
+    what merging changes
     (`merge_difference`), nothing without `merge`. Raises `ConfigError` if `output` holds anything,
     `MismatchError` if `run` holds no finished stage, `ClaimedError` if another process writes there.
     """
     run, output = Path(run), Path(output)
-    with claimed(output):
+    with claimed(output, take_over=take_over):
         return _export(run, output, merge, base)
 
 

@@ -30,6 +30,12 @@ def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise no_run(folder)
     done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
+    stages = [path for s in STAGE_TABLE for path in sorted(folder.glob(f"steps/{s}/*/record.json"))]
+    if not done and stages:
+        raise MismatchError(
+            f"{folder} is the folder of an experiment, whose runs share {len(stages)} trained stages. Give "
+            f"that of one of them, for example {stages[-1].parent}."
+        )
     if not done:
         raise MismatchError(
             f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "

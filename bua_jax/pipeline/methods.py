@@ -193,8 +193,16 @@ def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, 
     if kind == "describe" and (predicted := f"predict/{method.name}/{name}") in run.needs:
         ready = _texts_of(results.read(run.folder(predicted) / results.FILE))
     else:
-        asked = method.load(asked_site(run, method, kind))
-        ready = Ready(asked.facts, asked.rows, functools.partial(rows_of_slice, asked, kind, cases))
+        asked, classes = method.load(asked_site(run, method, kind)), len(store.catalogue.behaviours)
+
+        def ask(some: slice) -> Rows:
+            rows = rows_of_slice(asked, kind, cases, some)
+            if kind == "predict":  # before it is kept
+                by = f"The method {method.name}"
+                results.check_predictions(by, cases.sample_id[some], rows, classes)
+            return rows
+
+        ready = Ready(asked.facts, asked.rows, ask)
     results.write(path, kind, about, _identity(run, frozen), cases.sample_id, ready)
     notice(f"{run.step}: {len(cases)} cases")
     said = results.read(path)

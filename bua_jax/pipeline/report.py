@@ -308,7 +308,7 @@ def print_samples(run: Run, count: int) -> None:
     said = said_of(run, "predict", "test", store, frozen)[shown]
     targets = store.behaviour[frozen.windows.end]
     cases = samples(said, targets, store.catalogue.behaviours)
-    for name, texts, predicted, true in itertools.islice(cases, count):
+    for name, texts, predicted, true in itertools.islice(cases, min(count, len(said))):
         out.print(f"\n{shown}, case {name}")
         for title, text in (*texts.items(), ("predicted", predicted), ("true", true)):
             out.print(f"  {title}: {text}")

@@ -134,12 +134,10 @@ def config_for(config: ConfigDict, spec: DataSpec) -> ConfigDict:
 
 def _model_says(config: ConfigDict, store: EventStore) -> tuple[list[str], list[str]]:
     """What the config's language model makes of the labels: (what keeps a run from working, what to know)."""
-    from bua_jax.alignment.bases import load_base
-    from bua_jax.alignment.reading import unread_labels
+    from bua_jax.alignment.reading import read_base
     from bua_jax.decoding.labels import check_labels
 
-    base = load_base(config.model)
-    unread = unread_labels(base, store.catalogue.behaviours)
+    base, unread = read_base(config, store.catalogue.behaviours)
     try:
         check_labels(base.tokenizer, store.catalogue)
     except BuaError as error:

@@ -151,7 +151,9 @@ class Trace:
         if self.on:
             profiler.stop()
             notice(f"profile of {self.count} steps from {self.first} on in {self.folder}")
-        self.on = False
+        elif self.count:
+            notice(f"no profile: it was to begin at step {self.first}, before which this ended")
+        self.on, self.count = False, 0
 
 
 # ---------------------------------------------------------------------------------------- the loop

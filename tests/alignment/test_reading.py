@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from bua_jax import nano
+from bua_jax.alignment import bases
 from bua_jax.alignment.bases import Base, load_base
-from bua_jax.alignment.reading import label_losses, unread_labels
+from bua_jax.alignment.reading import label_losses, read_base, unread_labels
 from bua_jax.basics import config as configs
 from bua_jax.dialogue.prompts import label_tokens
-from bua_jax.events.simulate import BEHAVIOURS
+from bua_jax.events.simulate import BEHAVIOURS, simulated_store
+from bua_jax.parallel.sharding import make_mesh
+from bua_jax.planning import check
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +65,15 @@ def test_a_label_is_as_likely_alone_as_among_others(base: Base) -> None:
     together = label_losses(base, BEHAVIOURS[:3])
     alone = label_losses(base, BEHAVIOURS[1:2])
     assert abs(together[1] - alone[0]) < 1e-4  # rows of another length are padded otherwise
+
+
+def test_what_looks_at_a_base_leaves_it_loaded_for_the_run() -> None:
+    """`fit` looks at labels before its run does, and that before its stages; elsewhere one device does."""
+    config = configs.load("configs/quickstart.py")
+    bases._load.cache_clear()
+    check._model_says(config, simulated_store(6, 8, 0))
+    found, _ = read_base(config, ["pay"])
+    assert load_base(config.model, make_mesh(config.execution.mesh)) is found
+    assert bases._load.cache_info().misses == 1
+    config.execution.mesh = "4000"
+    assert read_base(config, ["pay"])[0].digest == found.digest

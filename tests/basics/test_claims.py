@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -68,6 +69,18 @@ def test_another_host_gives_way_when_told(tmp_path: Path, values: dict[str, obje
     with claimed(path, take_over=True):
         assert json.loads(claim_of(path).read_text())["host"] == socket.gethostname()
     assert not claim_of(path).exists()
+
+
+def test_every_verb_that_claims_can_be_told() -> None:
+    """What the error says is a flag of the verb that it ends."""
+    claiming = re.compile(r"\b(start|export|tell|ensure|build_cells|removable)\(")
+    paths = [path for path in (ROOT / "bua_jax").glob("*.py") if path.name != "cli.py"]
+    verbs = {path.name: path.read_text() for path in paths}
+    verbs = {name: text for name, text in verbs.items() if claiming.search(text)}
+    assert {"curriculum.py", "fit.py", "convert.py", "predict.py", "clean.py"} <= {*verbs}
+    for name, text in verbs.items():
+        assert "define_take_over()" in text, name
+        assert "FLAGS.take_over" in text, name
 
 
 def test_a_number_that_was_given_again_is_another_process(tmp_path: Path) -> None:

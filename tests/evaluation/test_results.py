@@ -10,7 +10,15 @@ import pytest
 
 from bua_jax.basics.errors import DataError, Interrupted, MismatchError
 from bua_jax.evaluation import results
-from bua_jax.evaluation.results import Ready, day_columns, read, rows_of, text_columns, write
+from bua_jax.evaluation.results import (
+    Ready,
+    check_predictions,
+    day_columns,
+    read,
+    rows_of,
+    text_columns,
+    write,
+)
 from bua_jax.events.windows import Day
 
 NAMES = [f"case {i}" for i in range(10)]
@@ -87,6 +95,28 @@ def test_a_cut_run_loses_one_slice_and_ends_as_one_that_was_not(tmp_path: Path, 
     assert asked == [slice(8, 10)]
     put(tmp_path / "whole", answers)
     assert content(path) == content(tmp_path / "whole")
+
+
+def test_a_whole_file_that_no_record_names_yet_is_not_made_again(tmp_path: Path) -> None:
+    """It was killed after the file had its name. What is damaged in it is; other settings begin anew."""
+    path, asked = tmp_path / "r", list[slice]()
+    put(path)
+    whole, same = path.read_bytes(), content(path)
+
+    def counted(some: slice) -> dict[str, Any]:
+        asked.append(some)
+        return answers(some)
+
+    put(path, counted)
+    assert (asked, path.read_bytes()) == ([], whole)
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    put(path, counted)
+    assert 0 < len(asked) < 3
+    assert content(path) == same
+    asked.clear()
+    put(path, counted, identity="b")
+    assert len(asked) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
 def test_what_a_method_lacks_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
@@ -170,3 +200,40 @@ def test_a_file_about_other_cases_is_refused_with_both_fingerprints(tmp_path: Pa
         rows_of(found, "v", NAMES)
     with pytest.raises(MismatchError, match=r"1 of 10 are missing in it, 1 are no part of them"):
         rows_of(found, "w", [*NAMES[:-1], "another"])
+    twice = Ready({}, 4, lambda some: {"label": [0] * len(range(*some.indices(11)))})
+    write(tmp_path / "twice", "predict", ABOUT, "a", [*NAMES, NAMES[3]], twice)
+    with pytest.raises(MismatchError, match=r"0 of 10 are missing in it, 1 are no part of them"):
+        rows_of(read(tmp_path / "twice"), "w", NAMES)
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "said"),
+    [
+        (None, 3, "case case 5 has 3, expected a label from -1 to 2"),
+        (None, -2, "case case 5 has -2, expected a label"),
+        (5, np.nan, "case case 5 has nan, expected a distribution"),
+        (5, np.inf, "case case 5 has inf, expected"),
+        (5, 0.0, "case case 5 has 0, expected"),
+        (5, 0.5, "case case 5 has 1.5, expected"),
+        (5, [-0.5, 1.0, 0.5], "case case 5 has 1, expected"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_and_named(row: int | None, value: Any, said: str) -> None:
+    label, probability = TABLE.argmax(1), TABLE.copy()
+    if row is None:
+        label[5] = value
+    else:
+        probability[row] = value
+    with pytest.raises(DataError, match=f"the file: {said}"):
+        check_predictions("the file", NAMES, {"label": label, "probability": probability}, 3)
+
+
+def test_labels_of_another_catalogue_are_refused() -> None:
+    """Their own probabilities tell; none, and labels that could not be read, are no fault."""
+    said: dict[str, Any] = {"label": TABLE.argmax(1), "probability": TABLE}
+    check_predictions("the file", NAMES, said, 3)
+    check_predictions("the file", NAMES, {"label": [-1] * 10, "probability": None}, 3)
+    check_predictions("the file", [], {"label": [], "probability": None}, 3)
+    for classes in (2, 4):
+        with pytest.raises(DataError, match=rf"case|shape \(10, 3\), expected {classes} of each"):
+            check_predictions("the file", NAMES, said, classes)

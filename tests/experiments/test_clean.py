@@ -41,17 +41,21 @@ def test_finished_steps_lose_what_they_are_not_read_by(tmp_path: Path) -> None:
     done = step(tmp_path / "run" / "stage2", finished=True)
     half = step(tmp_path / "run" / "steps" / "stage3" / "a1", finished=False)
     (half / "checkpoints" / "3.orbax-checkpoint-tmp-7").mkdir()
+    for name in ("checkpoints", "best"):  # of a part that was trained by itself
+        shutil.copytree(done / name, done / "population" / name)
     (tmp_path / "run" / ".run.json.0123abcd.tmp").touch()
     found = removable(tmp_path)
     gone = {piece.path.relative_to(tmp_path / "run").as_posix() for piece in found}
     assert gone == {
         *("stage2/checkpoints", "stage2/best", "stage2/tokens_train.arrow"),
+        *("stage2/population/checkpoints", "stage2/population/best"),
         *("stage2/result.arrow.partial", ".run.json.0123abcd.tmp"),
         "steps/stage3/a1/checkpoints/3.orbax-checkpoint-tmp-7",
     }
-    assert sum(piece.size for piece in found) == len("moments" + "weights" + "tokens" + "slices")
+    sizes = len("moments" + "weights" + "tokens" + "slices"), len("moments" + "weights")
+    assert sum(piece.size for piece in found) == sum(sizes)
     remove(found)
-    left = {path.name for path in done.iterdir()}
+    left = {path.name for path in done.iterdir() if path.is_file()}
     assert left == {"metrics.jsonl", "trained.safetensors", "record.json"}
     assert all((half / name).read_text() == text for name, text in LEFT.items())
     assert removable(tmp_path) == []

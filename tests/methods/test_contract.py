@@ -13,22 +13,29 @@ import pytest
 from bua_jax.alignment import bases
 from bua_jax.basics import config as configs
 from bua_jax.basics import files
-from bua_jax.basics.errors import ConfigError, UndeclaredError
+from bua_jax.basics.errors import ConfigError, DataError, UndeclaredError
 from bua_jax.evaluation import results
 from bua_jax.events.schema import EventStore
-from bua_jax.methods.protocol import Cases, Histories, Kind, Method, Site
+from bua_jax.methods import neural
+from bua_jax.methods.protocol import Cases, Counted, Histories, Kind, Method, Site
 from bua_jax.methods.table import METHODS
 from bua_jax.pipeline import chain
+from bua_jax.pipeline import methods as built
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.evaluate import said_of, score_predictions
 from bua_jax.pipeline.methods import ASKED, asked_site, cases_about, rows_of_slice
-from bua_jax.pipeline.steps import Run, ensure
+from bua_jax.pipeline.steps import Run, Step, ensure, outline
+from bua_jax.pipeline.windows import load_set
+from bua_jax.training import events
 from tests.support.api import Api, Do, pick, serving
 from tests.support.runs import REDUCED
 
 FEW = 8
 LIKE_BUA = ("bua_stage2", "bua_no_rounds", "bua_given1", "bua_given2", "bua_given3")
 """Rows that ask what `bua` asks, otherwise trained or with other rounds."""
+TRAINED = ("sasrec", "behavegpt", "pituning", "alphafuse")
+"""Rows whose fit is the loop's, which has tests of its own."""
 COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
 
 
@@ -66,7 +73,15 @@ class Ready:
         name = ASKED[kind][0]
         self.kind, self.method = kind, method
         step = STEPS[f"{kind}/{method.name}/{name}"]
+        before, unbuilt = stamps(run.workdir), [n for n, ok in outline_of(run, step) if not ok]
         ensure(run, step.name, STEPS)
+        written = {path for path, at in stamps(run.workdir).items() if at != before.get(path)}
+        own_folders = {run.folder(name) for name in unbuilt}
+        self.astray = {
+            path
+            for path in written - {run.workdir / "run.json"}  # which says what was asked for last
+            if not own_folders & {*path.parents}
+        }
         own = step.run(run)
         self.folder, self.site = own.folder(step.name), asked_site(own, method, kind)
         self.cases = cases_about(own, method, kind, name, load_store(own))
@@ -74,6 +89,16 @@ class Ready:
 
     def ask(self, cases: Cases) -> Any:
         return getattr(self.asked, self.kind)(cases)
+
+
+def outline_of(run: Run, step: Step) -> list[tuple[str, bool]]:
+    """The steps up to one, and whether each is finished."""
+    return [*outline(run, step.name, STEPS).items()]
+
+
+def stamps(workdir: Path) -> Mapping[Path, int]:
+    """When each file of a run was written."""
+    return {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(
@@ -156,7 +181,7 @@ def test_probabilities_are_distributions(ready: Ready, run: Run) -> None:
 
 
 def test_it_sees_what_it_says_it_sees(ready: Ready) -> None:
-    """Another value of any other field changes nothing."""
+    """Another value of any other field, and another person's name, changes nothing."""
     cases, sees = ready.cases[:FEW], ready.method.about.sees
     same(ready.ask(with_others(cases, sees)), ready.ask(cases))
     assert with_others(cases, ()).arrays.fields.tolist() != cases.arrays.fields.tolist()
@@ -174,11 +199,16 @@ def with_others(cases: Cases, sees: tuple[str, ...]) -> Cases:
     if "place" not in sees:
         fields[:, :, 2] = np.where(inside, (fields[:, :, 2] + 1) % 10, 0)
         place = np.where(inside, (place + 1) % 10, 0)
-    return dataclasses.replace(cases, arrays=Histories(fields, place, seen.day, seen.n_events))
+    day, gap = seen.day, cases.gap
+    if not {"weekday", "slot"} & {*sees}:  # when it was, and whether an unknown time passed before
+        day, gap = 2 * day - 7 * inside, gap ^ inside
+    arrays = Histories(fields, place, day, seen.n_events)
+    user = tuple(f"{name}, another" for name in cases.user)  # nobody may be known by name
+    return dataclasses.replace(cases, arrays=arrays, gap=gap, user=user)
 
 
-def stamps(workdir: Path) -> Mapping[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+def test_what_is_built_for_it_lies_in_the_folders_of_its_steps(ready: Ready) -> None:
+    assert ready.astray == set()
 
 
 def test_being_asked_writes_nothing(ready: Ready, run: Run) -> None:
@@ -186,6 +216,21 @@ def test_being_asked_writes_nothing(ready: Ready, run: Run) -> None:
     ready.method.load(ready.site)
     ready.ask(ready.cases[:2])
     assert stamps(run.workdir) == before
+
+
+def test_it_is_asked_without_events_and_targets(ready: Ready, run: Run, tmp_path: Path) -> None:
+    """It answers where the files that hold what comes next, and what others said, are not there."""
+    whole = ready.ask(ready.cases[:2])
+    files_of = ("data/*.parquet", "windows/*/*.parquet", "dialogues/*", "*/*/*/result.arrow")
+    hidden = [path for pattern in files_of for path in run.workdir.glob(pattern)]
+    assert len(hidden) > len(ASKED)
+    for number, path in enumerate(hidden):
+        path.rename(tmp_path / str(number))
+    try:
+        same(getattr(ready.method.load(ready.site), ready.kind)(ready.cases[:2]), whole)
+    finally:
+        for number, path in enumerate(hidden):
+            (tmp_path / str(number)).rename(path)
 
 
 def test_it_reads_only_what_it_declared(ready: Ready) -> None:
@@ -232,8 +277,12 @@ def test_a_fit_comes_out_the_same_and_writes_into_its_folder_alone(
     run: Run, tmp_path: Path
 ) -> None:
     """Those that take no training loop, again in a copy of the run that lacks them."""
+    fitted = [name for name, method in METHODS.items() if method.fit and name not in TRAINED]
+    assert len(fitted) > len(TRAINED)
+    for name in fitted:
+        ensure(run, f"fit/{name}", STEPS)
     again = Run(run.config, Path(shutil.copytree(run.workdir, tmp_path / "run")))
-    for name in ("majority", "window_majority", "markov", "markov_counts", "lightgbm"):
+    for name in fitted:
         folder = again.workdir / "fit" / name
         shutil.rmtree(folder)
         before = stamps(again.workdir)
@@ -246,20 +295,31 @@ def test_a_fit_comes_out_the_same_and_writes_into_its_folder_alone(
         assert written - {again.workdir / "run.json"} == own  # which says what was asked for last
 
 
-def test_a_base_is_loaded_once_however_many_share_it(run: Run, monkeypatch) -> None:
-    loads: list[Path] = []
-    load = bases.huggingface.load
+def test_a_base_is_loaded_and_hashed_once_however_many_share_it(run: Run, monkeypatch) -> None:
+    """Trained by stages, asked as it comes, or read for its embeddings and blocks."""
+    loads, hashes = list[Path](), list[Any]()
+    load, tree_hash = bases.huggingface.load, bases.huggingface.tree_hash
 
     def counted(folder: Path, *args: Any) -> Any:
         loads.append(folder)
         return load(folder, *args)
 
+    def hashed(tree: Any) -> str:
+        hashes.extend(
+            name for name in tree if name == "embed_tokens"
+        )  # of a base, not of an adapter
+        return tree_hash(tree)
+
     bases._load.cache_clear()
     monkeypatch.setattr(bases.huggingface, "load", counted)
-    for name in ("bua", "bua_stage2", "bua_no_rounds", "zero_shot"):
+    monkeypatch.setattr(bases.huggingface, "tree_hash", hashed)
+    for name in ("bua", "bua_stage2", "zero_shot", "bua_no_rounds"):
         own = STEPS[f"predict/{name}/test"].run(run)
         METHODS[name].load(asked_site(own, METHODS[name], "predict"))
-    assert len(loads) == 1
+    for name in ("pituning", "alphafuse"):
+        base = neural.base_of(STEPS[f"fit/{name}"].run(run).config)
+    assert base.digest
+    assert (len(loads), len(hashes)) == (1, 1)
 
 
 def test_another_base_is_another_load(tmp_path: Path, monkeypatch) -> None:
@@ -281,3 +341,60 @@ def test_a_site_gives_what_was_needed_alone(run: Run) -> None:
     assert set(site.inputs) == {"data", "windows/test", "encoder", "stage3"}
     assert site.inputs["stage3"].settings.model.recall == 1
     assert site.config.execution.decode_batch == 16
+
+
+def test_answers_that_cannot_be_scored_are_not_kept(run: Run, tmp_path: Path) -> None:
+    """Nor scored, where a file has them."""
+    again = Run(run.config, Path(shutil.copytree(run.workdir, tmp_path / "run")))
+    step, method = STEPS["predict/majority/test"], METHODS["majority"]
+    shutil.rmtree(again.folder(step.name))
+
+    def halved(site: Site) -> Counted:
+        own: Counted = method.load(site)
+        return Counted(lambda seen: own.probabilities(seen) / 2, own.facts, rows=8)
+
+    def build(run: Run) -> dict[str, Any]:
+        bad = dataclasses.replace(method, load=halved)
+        return built._build_result(run, bad, "predict", "test")
+
+    with pytest.raises(
+        DataError, match=r"The method majority: case \S+ has 0\.5, expected a distr"
+    ):
+        ensure(again, step.name, {**STEPS, step.name: dataclasses.replace(step, build=build)})
+    assert not list(again.folder(step.name).glob("*.partial"))
+    ensure(again, step.name, STEPS)
+
+    own = STEPS["evaluation"].run(again)
+    store = load_store(own)
+    frozen, more = load_set(own, "test", store), (*store.catalogue.behaviours, "one more")
+    said = said_of(own, "predict", "test", store, frozen)
+    boast = {
+        name: dataclasses.replace(one, about={**one.about, "facts": {"rec_w": 1, "tau": 2}})
+        for name, one in said.items()
+    }
+    one, other = (score_predictions(own, store, frozen, each) for each in (said, boast))
+    assert other["majority"]["rec_w"] == one["majority"]["rec_w"] < 1
+    assert other["majority"]["tau"] == 2
+    wider = dataclasses.replace(
+        store, catalogue=dataclasses.replace(store.catalogue, behaviours=more)
+    )
+    with pytest.raises(DataError, match=r"result\.arrow: .* expected 38 of each of 40 cases"):
+        said_of(own, "predict", "test", wider, frozen)
+
+
+@pytest.mark.parametrize(("name", "trainings"), [("sasrec", 1), ("alphafuse", 1), ("pituning", 3)])
+def test_every_training_can_be_traced(
+    run: Run, tmp_path: Path, monkeypatch, name: str, trainings: int
+) -> None:
+    seen: list[int] = []
+
+    def fit(problem: Any, variables: Any, parts: Any, settings: Any, *rest: Any) -> Any:
+        seen.append(settings.profile)
+        return {part: variables[part] for part in parts}, {}
+
+    monkeypatch.setattr(events, "fit", fit)
+    config = run.config.copy_and_resolve_references()
+    config.execution.profile = 3
+    copy = Run(config, Path(shutil.copytree(run.workdir, tmp_path / "run")))
+    built._build_fit(STEPS[f"fit/{name}"].run(copy), METHODS[name])
+    assert seen == [3] * trainings

@@ -4,12 +4,13 @@ import datetime
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from bua_jax.alignment.answer import Description, NextBehaviour, NextDay
-from bua_jax.basics.errors import ClaimedError, Interrupted
+from bua_jax.basics.errors import ClaimedError, Interrupted, WriteError
 from bua_jax.events.histories import People
 from bua_jax.pipeline import answers
 from bua_jax.pipeline.answers import write_answers
@@ -193,7 +194,7 @@ def test_answers_in_the_words_of_a_file_of_events(tmp_path: Path) -> None:
     assert answers.in_own_words(People(["anna"], [], [], []), 0, answer) == answer
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
 def test_answers_as_tables(tmp_path: Path, ending: str) -> None:
     shares = {"read; news": 0.25, "pay": 0.75}
     text = {"summary": 'of "quotes",\nand lines'}
@@ -205,11 +206,40 @@ def test_answers_as_tables(tmp_path: Path, ending: str) -> None:
     people = People(["a", "b"], [None, None], [], [])  # type: ignore[list-item]
     answers.write_asked(output, people, ask, identity="i", part=1)
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
-    found = pl.read_parquet(output) if ending == "parquet" else pl.read_csv(output)
+    read = {"csv": pl.read_csv, "parquet": pl.read_parquet}
+    found = read[ending](output) if ending in read else pl.read_csv(output, separator="\t")
     assert found["id"].to_list() == ["a", "b"]
     assert found["probability"].to_list() == [0.75, 0.75]
     assert found["summary"][0] == text["summary"]
     assert json.loads(found["probabilities"][0]) == shares
+
+
+def test_where_a_table_cannot_be_written_no_answer_is_lost(tmp_path: Path, monkeypatch) -> None:
+    """And what is kept meanwhile overwrites no file but its own."""
+    output, other = tmp_path / "next.csv", tmp_path / "next.csv.jsonl"
+    other.write_text("of somebody")
+    people = People(IDS, [None] * 10, [], [])  # type: ignore[list-item]
+    asked: list[int] = []
+
+    def ask(some, begin: int):
+        asked.append(begin)
+        return [{"prediction": "pay", "probabilities": {"pay": 1.0}, "understanding": {}}] * len(
+            some
+        )
+
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.DataFrame, "write_csv", full)
+        with pytest.raises(WriteError, match=r"next\.csv: No space left"):
+            answers.write_asked(output, people, ask, identity="i", part=4)
+    assert asked == [0, 4, 8]
+    answers.write_asked(output, people, ask, identity="i", part=4)
+    assert asked == [0, 4, 8]  # none was asked again
+    assert pl.read_csv(output)["id"].to_list() == IDS
+    assert {path.name for path in tmp_path.iterdir()} == {output.name, other.name}
+    assert other.read_text() == "of somebody"
 
 
 def test_a_day_is_a_row_for_each_event() -> None:

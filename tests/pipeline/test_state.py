@@ -1,6 +1,7 @@
 """What a workdir holds: half-built steps, files that were altered, claims, and what was asked last."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,16 @@ def test_a_mixed_step_says_what_was_done_with_which(tmp_path: Path, monkeypatch,
     assert ask(tmp_path, "stage1", execution__remat="dots") == []  # it is finished
 
 
-def test_a_half_written_result_file_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch) -> None:
-    """Its rows are numbers of one machine, or the record says of which."""
+@pytest.mark.parametrize("name", ["result.arrow.partial", "result.arrow"])
+def test_a_half_written_result_file_goes_on_as_it_was_begun(
+    tmp_path: Path, monkeypatch, name: str
+) -> None:
+    """Its rows are numbers of one machine, or the record says of which; also one without a record."""
     on, step = {"device": "cpu", "cores": 2}, "predict/bua/test"
     monkeypatch.setattr(steps, "hardware", lambda: on.copy())
 
     def cut(run: Run) -> dict[str, Any]:
-        (run.folder(step) / "result.arrow.partial").write_text("some slices")
+        (run.folder(step) / name).write_text("some slices")
         raise KeyboardInterrupt
 
     table = faked([])
@@ -142,12 +146,31 @@ def test_a_half_written_result_file_goes_on_as_it_was_begun(tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         ensure(Run(config_of(), tmp_path), step, table)
     on["cores"] = 4
-    said = r"is half built \(result\.arrow\.partial\) with cores=2, but now it is 4"
-    with pytest.raises(MismatchError, match=said):
+    said = f"is half built ({name}) with cores=2, but now it is 4"
+    with pytest.raises(MismatchError, match=re.escape(said)):
         ask(tmp_path, step)
     assert ask(tmp_path, step, execution__mix=True) == [step]
     goes = files.read_sealed(tmp_path / step / "record.json")["goes"]
     assert [go["hardware"]["cores"] for go in goes] == [2, 4]
+
+
+def test_a_step_with_a_trained_part_goes_on_as_it_was_begun(tmp_path: Path) -> None:
+    """PITuning trains three networks in turn: the second is not to go on from another first."""
+    step = "fit/pituning"
+
+    def cut(run: Run) -> dict[str, Any]:
+        (run.folder(step) / "population" / "checkpoints" / "3").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    table = faked([])
+    table[step] = dataclasses.replace(table[step], build=cut)
+    with pytest.raises(KeyboardInterrupt):
+        ensure(Run(config_of(), tmp_path), step, table)
+    field = "methods.pituning.reconstruction"
+    said = rf"half built \(step 3 of population\) with {field}=\S+, but now it is 0\.9"
+    with pytest.raises(MismatchError, match=said):
+        ask(tmp_path, step, methods__pituning__reconstruction=0.9)
+    assert ask(tmp_path, step) == [step]
 
 
 # ---------------------------------------------------------------------------------- what was written

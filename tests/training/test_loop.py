@@ -100,6 +100,34 @@ def test_learns_and_keeps_the_best(trained) -> None:
     assert list((folder / "tensorboard").iterdir())
 
 
+def test_a_trace_moves_nothing_and_what_is_trained_is_said(trained, tmp_path, capsys) -> None:
+    """Steps 3 and 4 in one file that TensorBoard finds; every trained array with its size."""
+    folder, _, best, measured, _ = trained
+    found, again = run(tmp_path, settings=dataclasses.replace(SETTINGS, profile=2))
+    said = capsys.readouterr().err
+    assert again == measured
+    jax.tree.map(np.testing.assert_array_equal, found, best)
+    assert "profile of 2 steps from 3 on" in said
+    (trace,) = tmp_path.glob("tensorboard/plugins/profile/*/*.xplane.pb")
+    assert b"jit_step" in trace.read_bytes()
+    assert not list(folder.glob("tensorboard/plugins"))
+    names = {"/".join(key.key for key in path) for path, _ in jax.tree.leaves_with_path(best)}
+    assert [name for name in names if name not in said] == []
+    assert f"Total: {sum(x.size for x in jax.tree.leaves(best)):,}" in said
+
+
+def test_a_training_too_short_for_a_trace_says_so(tmp_path, capsys) -> None:
+    """Once; where none was asked for, or nothing is kept, nothing is said."""
+    for folder, count in ((tmp_path, 2), (tmp_path, 0), (None, 2)):
+        trace = loop.Trace(folder, 3, count)
+        trace.before(1, ())
+        trace.before(2, ())
+        trace.close()
+        trace.close()
+    assert capsys.readouterr().err.count("no profile: it was to begin at step 3") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_logs(trained) -> None:
     scalars = read_scalars(trained[0])
     assert [s["step"] for s in scalars if "train/round_balanced" in s] == [
