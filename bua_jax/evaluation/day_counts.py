@@ -44,7 +44,8 @@ def count_days(
     shape = len(names), len(sizes)
     found = DayCounts(
         np.bincount(owner, minlength=len(names)).astype(float),
-        *(np.zeros((*shape, ORDERS)) for _ in range(2)),
+        np.zeros((*shape, ORDERS)),
+        np.zeros((*shape, ORDERS)),
         np.zeros((*shape, 2)),
         np.zeros((*shape, 2, max(sizes))),
         tuple(sizes),

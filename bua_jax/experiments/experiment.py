@@ -168,13 +168,13 @@ def check(experiment: Experiment) -> None:
         raise ConfigError(f"{where} speaks of {unknown[0]!r}, which is no row of it: {names}.")
     if experiment.asks not in KINDS:
         raise ConfigError(f"{where} asks={experiment.asks!r}, which is none of {', '.join(KINDS)}.")
-    kind, columns = experiment.kind, experiment.shown
-    if kind.main not in columns:
+    scored, columns = experiment.kind, experiment.shown
+    if scored.main not in columns:
         raise ConfigError(
-            f"{where} lacks the column {kind.main}, which rows are held against each other in."
+            f"{where} lacks the column {scored.main}, which rows are held against each other in."
         )
-    if wrong := [c for c in columns if c not in kind.metrics]:
-        there = ", ".join(kind.metrics)
+    if wrong := [c for c in columns if c not in scored.metrics]:
+        there = ", ".join(scored.metrics)
         raise ConfigError(f"{where} has the column {wrong[0]!r}; there are {there}.")
     ends = {f"{which} {task}" for which in ("first", "lowest") for task in TASKS}
     known = ends if experiment.curves else {"", *columns}

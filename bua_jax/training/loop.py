@@ -74,13 +74,14 @@ def unit_scalars(names: Sequence[str], sums: UnitSums) -> Scalars:
         found[f"train/weight/{names[i]}"] = sums.weight[i] / sums.steps[i]
         found[f"train/share/{names[i]}"] = sums.loss[i] / _whole(sums.loss)
     if sums.gram is not None:
-        norm, pull, cosine, pairs = sums.gram
+        gram = sums.gram
         for i in seen:
-            found[f"train/gradient_share/{names[i]}"] = pull[i] / _whole(pull)
-            found[f"train/gradient_norm/{names[i]}"] = norm[i] / sums.steps[i]
+            found[f"train/gradient_share/{names[i]}"] = gram.pull[i] / _whole(gram.pull)
+            found[f"train/gradient_norm/{names[i]}"] = gram.norm[i] / sums.steps[i]
         for i, j in itertools.combinations(seen, 2):
-            if pairs[i, j] > 0:
-                found[f"train/cosine/{names[i]}/{names[j]}"] = cosine[i, j] / pairs[i, j]
+            if gram.pairs[i, j] > 0:
+                mean = gram.cosine[i, j] / gram.pairs[i, j]
+                found[f"train/cosine/{names[i]}/{names[j]}"] = mean
     return {name: float(value) for name, value in found.items()}
 
 

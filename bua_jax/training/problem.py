@@ -7,7 +7,7 @@ in the weights of its units: tasks, round kinds, or behaviours.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import flax.struct
 import jax
@@ -93,7 +93,15 @@ StepSums = metrics.Collection.create(
 """What is counted of the steps of every problem."""
 
 
-class UnitSums(NamedTuple):
+class _Sums(metrics.Metric):
+    """A metric whose arrays add up over steps."""
+
+    def merge(self, other: Self) -> Self:
+        return jax.tree.map(jnp.add, self, other)
+
+
+@flax.struct.dataclass
+class UnitSums(_Sums):
     """What K units did, summed over the steps in which each was there."""
 
     steps: jax.Array  # float[K]: their number
@@ -103,7 +111,8 @@ class UnitSums(NamedTuple):
     gram: "GramSums | None"  # where the balancer asks for gradients
 
 
-class GramSums(NamedTuple):
+@flax.struct.dataclass
+class GramSums(_Sums):
     """What K units' gradients did; they are of the units' parts of the loss."""
 
     norm: jax.Array  # float[K]: of the gradients, before weights

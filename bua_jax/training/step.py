@@ -174,7 +174,7 @@ def make_step(problem: Problem, optimizer: optax.GradientTransformation, microba
             zero=(terms.denominator > 0) & (found.loss == 0),
             not_finite=~(jnp.isfinite(found.loss) & jnp.isfinite(norm)),
         )
-        units = jax.tree.map(jnp.add, sums.units, unit_sums(found))
+        units = sums.units.merge(unit_sums(found))
         sums = Sums(sums.step.merge(counted), sums.problem.merge(terms.sums), units)
         state = TrainState(
             state.step + 1,
