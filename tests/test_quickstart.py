@@ -16,6 +16,7 @@ from tests.support.helpers import ROOT, require
 from tests.support.readme import commands, tagged
 from tests.support.runs import REDUCED, curriculum, verb
 
+DIALOGUE = r"<summary>(\S+:\d+): .* predicted, .* true</summary>"  # of the report: the case
 METHODS = {
     "majority",
     "window_majority",
@@ -55,8 +56,12 @@ def test_metrics_and_report(quickstart: Path) -> None:
         assert set(values) == {"bleu", "tvd", "jsd", "js_distance"}
     assert metrics["signature"].startswith("bua|data:")
     page = (quickstart / "report.html").read_text()
-    assert "<h2>Confusion</h2>" in page
-    assert "Executed with attention auto, decode_batch 16, feed_workers 0, merge_adapter" in page
+    assert '<h2 id="confusion-of-bua">Confusion of bua</h2>' in page
+    how = "attention auto, decode_batch 16, feed_workers 0, gradients_every 0, merge_adapter"
+    assert f"Executed with {how}" in page
+    assert "By these intervals BUA is " in page
+    assert len(re.findall(DIALOGUE, page)) == min(3, metrics["prediction"]["bua"]["people"])
+    assert page.count(": generated beside real</summary>") >= 1
 
 
 def test_every_step_records_what_it_was(quickstart: Path) -> None:
@@ -125,7 +130,7 @@ def test_other_rows_predict_nothing_again(quickstart: Path, tmp_path: Path) -> N
         assert row == before["prediction"][name]
     assert after["generation"] == before["generation"]
     assert files_of(run) == kept
-    assert (run / "report.html").read_text().count('<div class="box">') == 1
+    assert len(re.findall(DIALOGUE, (run / "report.html").read_text())) == 1
     assert done.stdout.count("bua, case ") == 2
     assert done.stdout.count("  summary: ") == 2
 
@@ -208,7 +213,9 @@ def test_what_is_shown_to_others_names_no_user(quickstart: Path) -> None:
     for path in quickstart.rglob("result.arrow"):
         found |= set(results.read(path).sample_id)
     page = (quickstart / "report.html").read_text()
-    found |= set(re.findall("<strong>(.*?)</strong>", page))
+    shown = re.findall(DIALOGUE, page)
+    assert shown
+    found |= set(shown)
     assert len(found) > 40
     users = {name.partition(":")[0] for name in found}
     assert users <= set(store.shown_users)
