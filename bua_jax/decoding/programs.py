@@ -88,6 +88,22 @@ def score(  # noqa: PLR0913 (as `read`)
     return score_labels(model, weights, some, tree, stop=stop)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "tokens"))
+def score_tokens(
+    model: Aligned,
+    weights: Weights,
+    rows: Rows,
+    which,
+    lengths,
+    chunk: Chunk,
+    tokens: tuple[int, ...],
+) -> jax.Array:
+    """Logits float32[n, A] of some tokens int[A] as the next one; rows as in `score`."""
+    some = take(rows, which)._replace(lengths=lengths)
+    some = extend(model, weights, some, embeddings_of(model, weights, chunk), chunk.counts)
+    return logits(weights, some.hidden)[:, jnp.asarray(tokens)]
+
+
 @functools.partial(
     jax.jit, static_argnames=("model", "stop", "max_new", "limits", "greedy"), donate_argnums=2
 )

@@ -94,6 +94,18 @@ def normalise(label: str) -> str:
     return " ".join((stripped or text).split())
 
 
+def history_pieces(catalogue: Catalogue, history: History) -> list[str]:
+    """`history_text` in a piece per event, each of which ends with its behaviour."""
+    pieces, before = [], ""
+    for after_gap, day in history_days(history):
+        before += f"{GAP_LINE}\n" * after_gap + f"{WEEKDAYS[day.weekday][:3]} "
+        for event in zip(day.slot, day.place, day.behaviour, strict=True):
+            pieces.append(before + event_text(catalogue, *event))
+            before = "; "
+        before = "\n"
+    return pieces
+
+
 def parse_label(text: str, catalogue: Catalogue) -> int:
     """Behaviour id of a freely decoded label; -1 if it is none.
 

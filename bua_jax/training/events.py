@@ -34,7 +34,7 @@ EventSums = metrics.Collection.create(
     log_loss=metrics.Average.from_output("log_loss"),  # of batches
     events=Sum.from_output("events"),
 )
-_VALIDATION_WINDOWS = 4000
+VALIDATION_WINDOWS = 4000
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class Events:
             history_length=length,
             min_history=self.settings.min_history,
         )
-        windows = sample_windows(windows, _VALIDATION_WINDOWS, self.settings.seed)
+        windows = sample_windows(windows, VALIDATION_WINDOWS, self.settings.seed)
         arrays = window_arrays(self.store, windows, length=length)
         target = arrays["target_behaviour"]
 
