@@ -17,6 +17,7 @@ from bua_jax.alignment.parts import Parts
 from bua_jax.basics.config import Settings
 from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding.engine import Job, Turn
+from bua_jax.decoding.labels import CandidateTree, build_tree
 from bua_jax.decoding.rounds import Decoder, check_finite, check_room, label_tree, run_jobs
 from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Asked, Prompts, records
 from bua_jax.dialogue.prompts import label_tokens
@@ -274,40 +275,46 @@ def _turn(asked: Asked, wants: str) -> Turn:
 
 def label_scores(
     decoder: Decoder, prompts: Prompts, histories: Sequence[History]
-) -> tuple[np.ndarray, list[str]]:
-    """Log-probabilities float32[n, C] of all labels, exact, and what is written when none is imposed."""
+) -> tuple[np.ndarray, list[tuple[str, bool]]]:
+    """Log-probabilities float32[n, C] of all labels, exact; and what is written freely, and if it was cut."""
     asked = [prompts.label(_readable(decoder, prompts, history)) for history in histories]
 
     def job(i: int) -> Job:
         log_p, _ = yield _turn(asked[i], "labels")
         check_finite(log_p, i)
         answer = yield _turn(asked[i], "text")
-        return log_softmax(log_p), decoder.tokenizer.decode(answer.tokens)
+        return log_softmax(log_p), (decoder.tokenizer.decode(answer.tokens), answer.cut)
 
     slots = max(len(one.tokens) for one in asked) + decoder.max_new_tokens + 1
     jobs = [functools.partial(job, i) for i in range(len(asked))]
     found = run_jobs(decoder, slots, jobs, "predicting", tree=label_tree(decoder))
-    return np.stack([log_p for log_p, _ in found]), [text for _, text in found]
+    return np.stack([log_p for log_p, _ in found]), [written for _, written in found]
 
 
 def yes_logits(decoder: Decoder, prompts: Prompts, histories: Sequence[History]) -> np.ndarray:
-    """float32[n, C]: of each label as the candidate, the logit of the answer yes. A history is read once."""
-    heads = [prompts.head(_readable(decoder, prompts, history)) for history in histories]
-    rest = [_turn(prompts.candidate(c), "logits") for c in range(len(prompts.catalogue.behaviours))]
+    """float32[n, C]: of each label as the candidate, the logit of the answer yes; all in one pass."""
+    asked = [prompts.head(_readable(decoder, prompts, history)) for history in histories]
 
     def job(i: int) -> Job:
-        yield _turn(heads[i], "nothing")
-        found = []
-        for turn in rest:
-            found.append((yield turn)[0])
-        logits = np.asarray(found, np.float32)
+        logits, _ = yield _turn(asked[i], "labels")
         check_finite(logits, i)
         return logits
 
-    slots = max(len(one.tokens) for one in heads) + max(len(turn.tokens) for turn in rest) + 1
-    jobs = [functools.partial(job, i) for i in range(len(heads))]
-    found = run_jobs(decoder, slots, jobs, "predicting", answers=(prompts.answers[0],))
-    return np.stack(found)
+    slots = max(len(one.tokens) for one in asked)
+    jobs = [functools.partial(job, i) for i in range(len(asked))]
+    return np.stack(run_jobs(decoder, slots, jobs, "predicting", tree=candidate_tree(prompts)))
+
+
+def candidate_tree(prompts: Prompts) -> CandidateTree:
+    """The rests of the questions about all labels."""
+    rest = [prompts.candidate(c) for c in range(len(prompts.catalogue.behaviours))]
+    questions = build_tree([one.tokens for one in rest])
+    events = np.concatenate([one.events for one in rest])
+    soft_index = np.zeros_like(questions.tokens)
+    for number, leaf in enumerate(questions.leaves):
+        mine = questions.ancestors[leaf] & (questions.tokens == prompts.tokenizer.soft)
+        soft_index[mine] = number
+    return CandidateTree(questions, soft_index, events, np.asarray(prompts.answers[0], np.int32))
 
 
 def _readable(decoder: Decoder, prompts: Prompts, history: History) -> History:

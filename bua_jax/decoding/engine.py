@@ -22,11 +22,10 @@ from bua_jax.decoding.cache import (
     Weights,
     empty_rows,
 )
-from bua_jax.decoding.labels import LabelTree
+from bua_jax.decoding.labels import CandidateTree, LabelTree
 from bua_jax.decoding.programs import Slots
 from bua_jax.models.aligned import Aligned
 
-_SCORED = ("labels", "logits")  # what a row may want and forget
 _SHORTEST, _CHUNK = 32, 128  # tokens of a row that one call reads: powers of two between them
 
 
@@ -45,8 +44,8 @@ class Turn:
 
     tokens: the user turn, up to the first token of the answer; its placeholders stand for the events
     `shown`, indices into events int32[L, 4] (None without placeholders). wants: "text" (greedy),
-    "day" (drawn as `day` says), "labels" (scores of all labels) or "logits" (of `Engine.answers`), after both
-    of which the row forgets the turn, or "nothing" (the row goes on after it).
+    "day" (drawn as `day` says), "labels" (scores of all labels; the row forgets this turn after it) or
+    "nothing" (a part of a long turn; the engine's own).
     """
 
     tokens: Sequence[int]
@@ -65,8 +64,7 @@ class Reply:
 
 
 Job = Generator[Turn, Any, Any]
-"""Yields turns; is sent an `Reply`, for labels (log_p float32[C], greedy), for logits float32[A], for nothing
-None; returns its result."""
+"""Yields turns; is sent an `Reply`, or for labels (log_p float32[C], greedy); returns its result."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,8 @@ class Engine:
     slots: int
     max_new: int
     cache_dtype: str = "float32"
-    tree: LabelTree | None = None
+    tree: LabelTree | CandidateTree | None = None
     drawing: Drawing | None = None
-    answers: tuple[int, ...] = ()  # tokens whose logits turns may want
 
     @property
     def at_once(self) -> int:
@@ -176,20 +173,16 @@ def _run(  # noqa: C901 (one queue: its branches are what a row can want next)
         while long := [at for at in asking if len(_row(rows, at).turn.tokens) > _CHUNK]:
             slots = _read_on(engine, slots, rows, long)
         for some in _together(engine, rows, asking):
-            wants = _row(rows, some[0]).turn.wants
-            if wants in _SCORED:
-                for at, finished, result in _scored(engine, slots, rows, some, wants):
+            turns = [_row(rows, at) for at in some]
+            if turns[0].turn.wants == "labels":
+                for at, finished, result in _scored(engine, slots, rows, some):
                     if finished:
                         yield _row(rows, at).number, result
                         rows[at], freed = None, True
                     else:
                         again.append(at)
-                continue
-            slots = _begin(engine, slots, rows, some)
-            if wants == "nothing":
-                again += some
-                for at in some:
-                    _row(rows, at).answered(None)
+            else:
+                slots = _begin(engine, slots, rows, some)
         asking = again
         if freed or again:
             continue
@@ -214,21 +207,23 @@ def _run(  # noqa: C901 (one queue: its branches are what a row can want next)
 
 
 def _scored(
-    engine: Engine, slots: Slots, rows: Sequence[_Row | None], some: list[int], wants: str
+    engine: Engine, slots: Slots, rows: Sequence[_Row | None], some: list[int]
 ) -> Iterator[tuple[int, bool, Any]]:
-    """(row, whether its job is finished, its result) of rows whose turn wants scores, of `_SCORED`."""
-    given = engine.model, engine.weights, slots.rows, *_next_chunk(engine, rows, some)
-    if wants == "logits":
-        said: list[Any] = list(np.asarray(programs.score_tokens(*given, engine.answers)))
-    else:
-        assert engine.tree is not None
-        scores = programs.score(*given, tree=engine.tree, stop=engine.stop)
-        log_p, greedy = map(np.asarray, scores)
-        said = list(zip(log_p, greedy.tolist(), strict=True))
+    """(row, whether its job is finished, its result) of rows whose turn wants the labels' scores."""
+    assert engine.tree is not None
+    scores = programs.score(
+        engine.model,
+        engine.weights,
+        slots.rows,
+        *_next_chunk(engine, rows, some),
+        tree=engine.tree,
+        stop=engine.stop,
+    )
+    log_p, greedy = map(np.asarray, scores)
     for i, at in enumerate(some):
         row = _row(rows, at)
         row.length = row.begin
-        yield at, *row.answered(said[i])
+        yield at, *row.answered((log_p[i], int(greedy[i])))
 
 
 def _row(rows: Sequence[_Row | None], at: int) -> _Row:
@@ -245,8 +240,7 @@ def _together(
     for at in asking:
         turn = _row(rows, at).turn
         soft = turn.events is not None
-        alone = turn.wants if turn.wants in (*_SCORED, "nothing") else ""
-        kinds.setdefault((alone, soft, _bucket(len(turn.tokens))), []).append(at)
+        kinds.setdefault((turn.wants == "labels", soft, _bucket(len(turn.tokens))), []).append(at)
     for members in kinds.values():
         for begin in range(0, len(members), engine.at_once):
             yield members[begin : begin + engine.at_once]

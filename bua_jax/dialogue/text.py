@@ -6,6 +6,7 @@ or `Tue nothing`. `Catalogue` refuses labels with ';' or line breaks, so the for
 label is all that follows the place (or clock) up to the next '; '.
 """
 
+import itertools
 import re
 import unicodedata
 from functools import lru_cache
@@ -53,7 +54,7 @@ def history_days(history: History) -> list[tuple[bool, Day]]:
         for i in range(len(history))
         if i == 0 or history.gap[i] or history.day[i] != history.day[i - 1]
     ]
-    for begin, stop in zip(cuts, [*cuts[1:], len(history)], strict=True):
+    for begin, stop in itertools.pairwise([*cuts, len(history)]):
         slot, place, behaviour = (tuple(column[begin:stop]) for column in columns)
         day = Day(int(history.weekday[begin]), slot, place, behaviour)
         days.append((bool(history.gap[begin]), day))

@@ -56,11 +56,13 @@ class AskedHybrid:
             return Prediction(p.argmax(1).astype(np.int16), p)
         log_p, written = label_scores(self.decoder, self.prompts, histories)
         catalogue = self.prompts.catalogue
-        read = [parse_label(text, catalogue) for text in written]
+        read = [-1 if cut else parse_label(text, catalogue) for text, cut in written]
         names = ["" if label < 0 else catalogue.behaviours[label] for label in read]
-        texts = [{"free": t, "free_label": n} for t, n in zip(written, names, strict=True)]
+        texts = [{"free": said[0], "free_label": n} for said, n in zip(written, names, strict=True)]
         p = np.exp(log_p.astype(np.float64))
-        return Prediction(log_p.argmax(1).astype(np.int16), p / p.sum(1, keepdims=True), texts)
+        p /= p.sum(1, keepdims=True)
+        cuts = [int(cut) for _, cut in written]
+        return Prediction(log_p.argmax(1).astype(np.int16), p, texts, cuts)
 
 
 # ------------------------------------------------------------------------------------------ fitting
