@@ -73,6 +73,7 @@ def score_predictions(
             "fields": one.about["fields"],
             **one.about["facts"],
             **({"answered_by": one.answered_by} if one.answered_by else {}),
+            **({} if one.free_valid is None else {"free_valid": one.free_valid}),
         }
     if "bua" in found:
         found["bua"]["against"] = {

@@ -84,7 +84,9 @@ def test_all_that_is_legal_works_together_or_is_refused_by_name() -> None:
         *("none", "last", "states")
     }
     assert "schedule='ramp' cannot go with source='none'" in refused["none", "mlp", "ramp"]
-    assert "mapping='two_stage' cannot go with source='last'" in refused["last", "two_stage", "joint"]
+    assert (
+        "mapping='two_stage' cannot go with source='last'" in refused["last", "two_stage", "joint"]
+    )
 
 
 def test_rows_refuse_switches_before_anything_is_built() -> None:
@@ -172,6 +174,11 @@ def test_a_history_that_is_too_long_and_weights_that_are_not_finite_are_errors()
         hybrid.yes_logits(decoder, prompts, [history_of(10, 0)])
     words, in_words = asking("none")
     assert hybrid.yes_logits(words, in_words, [history_of(10, 0)]).shape == (1, len(LABELS))
-    broken = {**words.variables, "base": jax.tree.map(lambda x: x * np.nan, words.variables["base"])}
+    broken = {
+        **words.variables,
+        "base": jax.tree.map(lambda x: x * np.nan, words.variables["base"]),
+    }
     with pytest.raises(CheckpointError, match="not finite"):
-        hybrid.yes_logits(dataclasses.replace(words, variables=broken), in_words, [history_of(3, 0)])
+        hybrid.yes_logits(
+            dataclasses.replace(words, variables=broken), in_words, [history_of(3, 0)]
+        )

@@ -169,4 +169,3 @@ def test_logits_of_any_size_make_a_distribution() -> None:
     found = distribution(np.asarray([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]]), 1)
     np.testing.assert_allclose(found.sum(1), 1)
     assert np.isfinite(found).all()
-

@@ -1,6 +1,9 @@
 """Where a method that reads hybrid prompts is fitted in a test: nano, few people, fresh encoders."""
 
 import dataclasses
+import functools
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,10 +11,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from bua_jax.alignment.base_files import NANO
 from bua_jax.alignment.encoder import FILE, encoder_config, encoder_metadata
 from bua_jax.basics import config as configs
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import prediction_windows, sample_windows
+from bua_jax.interop import huggingface
 from bua_jax.interop.huggingface import save_tree, tree_hash
 from bua_jax.methods.protocol import Built, Cases, Data, Labelled, Site, cases_of
 from bua_jax.methods.table import METHODS
@@ -20,11 +25,24 @@ from bua_jax.training.events import EncoderSettings, fresh
 LENGTH, FIRST = 8, 4
 
 
+@functools.cache
+def first_block() -> tempfile.TemporaryDirectory[str]:
+    """A folder with nano's first block alone, which compiles sooner; it is there as long as this is kept."""
+    kept = tempfile.TemporaryDirectory()
+    config, params = huggingface.load(NANO, "float32")
+    layers = jax.tree.map(lambda x: x[:1], params["layers"])
+    config = dataclasses.replace(config, num_layers=1)
+    huggingface.save(Path(kept.name), config, {**params, "layers": layers})
+    shutil.copy(NANO / "tokenizer.json", kept.name)
+    return kept
+
+
 def config_of(**page: Any) -> ConfigDict:
     """nano's config at a tiny size; page: fields of the pages of all four systems."""
     config = configs.load("configs/curriculum.py")
     config.windows.update(prediction_history=LENGTH, generation_history=LENGTH, min_history=FIRST)
     config.windows.validation = 4
+    config.model.path = first_block().name
     config.encoder.update(dim=8, num_layers=1, num_heads=2, epochs=1)
     config.stage2.update(row_length=256, batch_dialogues=4, evaluations=1, checkpoints=2)
     config.execution.update(decode_batch=8, remat="none")

@@ -1,4 +1,4 @@
-"""CoLLM's logit, LLaRA's ramp and A-LLMRec's first stage, each in a few lines of numpy; a projector that rests."""
+"""CoLLM's logit, LLaRA's ramp and A-LLMRec's first stage, in numpy; a projector that rests."""
 
 import functools
 import itertools
