@@ -59,7 +59,7 @@ TINY = {
     "methods.lightgbm.rounds": 5,
     "methods.bua.warm_steps": 20,
     "methods.pituning.layers": 1,
-    **{f"methods.{name}.epochs": 0.02 for name in ("tallrec", "collm", "llara", "a_llmrec")},
+    **{f"methods.{name}.epochs": 0.001 for name in ("tallrec", "collm", "llara", "a_llmrec")},
     "evaluation.bootstrap": 200,
 }
 """The quickstart in seconds, which learns nothing."""

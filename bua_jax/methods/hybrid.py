@@ -90,6 +90,16 @@ def _assembled(site: Site, page: Settings, had: Settings) -> "tuple[Parts, Switc
     return with_mapping(parts, switches, had.seed), switches
 
 
+def _aligned(site: Site, data: Data, parts: "Parts") -> "Parts":
+    """After A-LLMRec's first stage. The words of a label are the base's embeddings of it."""
+    from bua_jax.alignment.encoder import encoder_settings
+    from bua_jax.alignment.two_stage import aligned
+
+    labels = neural.label_vectors(neural.base_of(site.config), parts.catalogue.behaviours)
+    settings = dataclasses.replace(encoder_settings(site.config), dro_lambda=0.0)
+    return aligned(parts, labels, data.store, settings, site.folder / "alignment")
+
+
 def _named(given: Labelled, most: int) -> dict[str, tuple[Any, int]]:
     """At most so many of the cases, the first; 0 = all."""
     some = given.cases[: most or None]
@@ -110,9 +120,7 @@ def _fit(site: Site, data: Data, name: str) -> Mapping[str, Any]:
     config, page = site.config, site.config.methods[name]
     parts, switches = _assembled(site, page, config)
     if MAPPINGS[switches.mapping].aligned:
-        from bua_jax.methods.a_llmrec import aligned
-
-        parts = aligned(site, data, parts)
+        parts = _aligned(site, data, parts)
     prompts = Prompts(
         parts.tokenizer, parts.catalogue, SOURCES[switches.source], config.model.drill
     )
@@ -180,7 +188,7 @@ def method(name: str, title: str, source: str) -> Method:
     """A row that is a page of switches. source: paper and venue."""
     return Method(
         name,
-        About(title, source, ("weekday", "slot", "place", "behaviour"), "windows"),
+        About(title, source, ("weekday", "slot", "place", "behaviour"), "dialogues"),
         load=functools.partial(_load, name=name),
         fit=functools.partial(_fit, name=name),
         fit_sets=("fit_train", "fit_validation"),
