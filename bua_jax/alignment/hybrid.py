@@ -14,7 +14,9 @@ import numpy as np
 from scipy.special import log_softmax
 
 from bua_jax.alignment.parts import Parts
+from bua_jax.basics import files
 from bua_jax.basics.config import Settings
+from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding.engine import Job, Turn
 from bua_jax.decoding.labels import CandidateTree, build_tree
@@ -173,8 +175,8 @@ class Learning:
         total = max(1, math.ceil(self.epochs * plan.steps_per_epoch))
         how = OptimizerSettings(
             peak_lr=self.peak_lr,
-            initial_lr=min(stage.initial_lr, self.peak_lr),
-            final_lr=min(stage.final_lr, self.peak_lr),
+            initial_lr=stage.initial_lr,
+            final_lr=stage.final_lr,
             warmup_share=stage.warmup_share,
             weight_decay=stage.weight_decay,
             clip_norm=stage.clip_norm,
@@ -242,10 +244,13 @@ def of_phase(
 
     def kept(split: str) -> TokenFile:
         path = folder / f"tokens_{split}.arrow"
-        if not path.is_file():
+        if not files.is_whole(path):
             folder.mkdir(parents=True, exist_ok=True)
-            made = records(prompts, switches.target, cases[split], learning.negatives, seed)
-            token_file.write(path, fitting(made, length), {})
+            made = list(records(prompts, switches.target, cases[split], learning.negatives, seed))
+            fit = fitting(made, length)
+            if skipped := len(made) - len(fit):
+                notice(f"skipped {skipped} of {len(made)} prompts longer than {length} tokens")
+            token_file.write(path, fit, {})
         found = TokenFile(path)
         check_positions(found, model.llm.config.max_positions)
         return found

@@ -1,4 +1,4 @@
-"""The mapping `two_stage`: SASRec's items are aligned with the words of labels before they become soft tokens."""
+"""The mapping `two_stage`: SASRec's items, aligned with words before they become soft tokens."""
 
 import dataclasses
 from pathlib import Path

@@ -140,8 +140,8 @@ def score_candidates(
 ) -> LabelScores:
     """After each row and each question the logit of the answer: float32[B, C], and the likeliest."""
     questions = tree.questions
-    batch = {"tokens": questions.tokens, "soft_index": tree.soft_index, "events": tree.events}
-    batch = {name: jnp.asarray(value)[None] for name, value in batch.items()}
+    given = {"tokens": questions.tokens, "soft_index": tree.soft_index, "events": tree.events}
+    batch = {name: jnp.asarray(value)[None] for name, value in given.items()}
     if len(tree.events):
         # Items depend on nothing but their own event: where it stands is all the same.
         zeros = jnp.zeros((1, len(tree.events)), jnp.int32)

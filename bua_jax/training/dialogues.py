@@ -22,7 +22,7 @@ from bua_jax.parallel import sharding
 from bua_jax.parallel.rows import row_shards
 from bua_jax.training import losses, optimizer
 from bua_jax.training.balancers import table
-from bua_jax.training.problem import Batch, LoopSettings, Scalars, Sum, Terms, means
+from bua_jax.training.problem import Batch, Data, LoopSettings, Scalars, Sum, Terms, means
 from bua_jax.training.weighting import Balancer
 
 _CHUNK = 1024  # supervised tokens per vocabulary projection of a device, about
@@ -193,7 +193,7 @@ class Dialogues:
     def feed(self) -> Mapping[str, int]:
         return {"threads": THREADS, "workers": self.plan.workers}
 
-    def data(self) -> Batches:
+    def data(self) -> Data:
         return Batches(self.records, self.plan, self.settings.seed)
 
     def prepared(self, batch: Batch) -> Batch:

@@ -1,22 +1,27 @@
 """Four switches: how each system differs from BUA, what is refused, and candidates scored in one pass."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from bua_jax.alignment import hybrid
 from bua_jax.alignment.hybrid import BUA, MAPPINGS, SCHEDULES, Learning, Phase, Switches
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding.rounds import Decoder
-from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Prompts
+from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Prompts, records
+from bua_jax.dialogue.prompts import TokenRecord
+from bua_jax.feed.batches import one_per_row
 from bua_jax.feed.packing import PackingPlan
 from bua_jax.methods.table import METHODS
 from bua_jax.models import projector
+from bua_jax.models.aligned import supervised_nll
 from bua_jax.models.encoders import EncoderConfig, build
 from bua_jax.pipeline.stages import train_settings
 from tests.decoding import fakes
@@ -164,8 +169,21 @@ def test_labels_are_scored_exactly_and_written_freely(source: str) -> None:
     for history, row in zip(histories, log_p, strict=True):
         [again], _ = hybrid.label_scores(decoder, prompts, [history])
         np.testing.assert_allclose(row, again, atol=1e-4)
+    for row, history in zip(log_p, histories, strict=True):
+        asked = {str(c): (history, c) for c in range(len(LABELS))}
+        made = [one for _, one in records(prompts, "label", asked, 1, 0)]
+        trained_on = -summed_losses(decoder, made)  # of each label with its stop token
+        np.testing.assert_allclose(row, log_softmax(trained_on), atol=2e-4)
     assert all(isinstance(text, str) and len(text) <= 9 for text, _ in written)
     assert any(cut for _, cut in written)  # a random model does not stop
+
+
+def summed_losses(decoder: Decoder, made: list[TokenRecord]) -> np.ndarray:
+    """float[n]: of all supervised tokens of each record."""
+    size = -(-max(len(one.tokens) for one in made) // 64) * 64
+    batch = one_per_row(made, size)
+    losses = jax.jit(functools.partial(supervised_nll, decoder.model, room=16, chunk=16))
+    return np.asarray(losses(decoder.variables, batch)).sum(1)
 
 
 def test_a_history_that_is_too_long_and_weights_that_are_not_finite_are_errors() -> None:
