@@ -86,6 +86,36 @@ def test_cut_and_gone_on_with_it_comes_out_the_same(tmp_path: Path, monkeypatch:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+# ------------------------------------------------------------------------------------- a planted rule
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("tallrec", 5.0), ("collm", 8.0), ("llara", 5.0), ("a_llmrec", 5.0)]
+)
+def test_what_always_comes_next_is_learnt(name: str, epochs: float, tmp_path: Path) -> None:
+    """People who do one thing all day, by nano as it is shipped: each system says which."""
+    rng, labels = np.random.default_rng(0), ("eat", "work", "sleep", "walk", "pay", "chat")
+
+    def life(behaviour: int) -> list[tuple[int, int, int, int, bool]]:
+        slots = [sorted(rng.choice(48, 4, replace=False).tolist()) for _ in range(4)]
+        days = [(day, slot) for day in range(4) for slot in slots[day]]
+        return [(*when, int(rng.integers(3)), behaviour, False) for when in days]
+
+    people = [life(behaviour) for _ in range(3) for behaviour in range(6)]
+    splits = tuple(number // 6 for number in range(18))
+    store = make_store(people, labels=labels, splits=splits).with_fingerprint()
+    config = config_of(epochs=epochs)
+    config.model.path = ""
+    config.stage2.batch_dialogues = 16
+    site = site_of(tmp_path, store, config)
+    asked = loaded(site, name, fitted(site, data_of(store, 0), name))
+    cases = cases_about(store, 0)
+    said = asked.predict(cases)
+    assert np.mean(said.label == cases.arrays.last(3)) >= 0.95
+    assert said.text is None or np.mean([one["free_label"] != "" for one in said.text]) >= 0.95
+
+
 # ------------------------------------------------------------------------------------ odd label sets
 
 DAYS = [(day, slot, day % 2, (day + slot) % 3, False) for day in range(8) for slot in (14, 20, 40)]
