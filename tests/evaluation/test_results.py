@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from bua_jax.basics.errors import DataError, Interrupted, MismatchError
@@ -170,3 +171,10 @@ def test_a_file_about_other_cases_is_refused_with_both_fingerprints(tmp_path: Pa
         rows_of(found, "v", NAMES)
     with pytest.raises(MismatchError, match=r"1 of 10 are missing in it, 1 are no part of them"):
         rows_of(found, "w", [*NAMES[:-1], "another"])
+
+
+def test_free_answers_are_counted_among_those_that_were_written() -> None:
+    said = ['{"free": "run", "free_label": "run"}', '{"free": "run fa", "free_label": ""}', None]
+    table = pa.table({"text": pa.array(said, pa.string())})
+    assert results.Result(Path("x"), {}, table).free_valid == 0.5
+    assert results.Result(Path("x"), {}, table.slice(2)).free_valid is None
