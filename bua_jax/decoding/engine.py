@@ -22,7 +22,7 @@ from bua_jax.decoding.cache import (
     Weights,
     empty_rows,
 )
-from bua_jax.decoding.labels import LabelTree
+from bua_jax.decoding.labels import CandidateTree, LabelTree
 from bua_jax.decoding.programs import Slots
 from bua_jax.models.aligned import Aligned
 
@@ -96,7 +96,7 @@ class Engine:
     slots: int
     max_new: int
     cache_dtype: str = "float32"
-    tree: LabelTree | None = None
+    tree: LabelTree | CandidateTree | None = None
     drawing: Drawing | None = None
 
     @property

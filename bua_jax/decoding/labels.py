@@ -94,6 +94,15 @@ def build_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
     )
 
 
+class CandidateTree(NamedTuple):
+    """In the place of labels a question about each as the candidate; they share what stands before."""
+
+    questions: LabelTree  # a leaf is the last token before the answer
+    soft_index: np.ndarray  # int32[M]: of which event a placeholder is
+    events: np.ndarray  # int32[C, 4]; [0, 4] without placeholders
+    answer: np.ndarray  # int32[]: the token whose logit is the score
+
+
 class LabelScores(NamedTuple):
     """log_p float32[B, C] of every label with its stop token; greedy int32[B], the label that greedy
     decoding along the tree writes."""
@@ -106,18 +115,9 @@ def score_labels(
     model: Aligned, weights: Weights, rows: Rows, tree: LabelTree, *, stop: int
 ) -> LabelScores:
     """Scores of all labels after each row."""
-    batch, count = rows.lengths.shape[0], len(tree.tokens)
-    ancestors = jnp.asarray(tree.ancestors)
-    tokens = jnp.broadcast_to(jnp.asarray(tree.tokens), (batch, count))
-    embeddings = aligned.embed(model, weights, tokens)
-    positions = rows.lengths[:, None] + jnp.asarray(tree.depth)
-    if attends_in_place(weights, rows):
-        room, all_of_it = with_room(rows, count), jnp.full(batch, count)
-        hidden, _ = forward(model, weights, room, embeddings, positions, ancestors, all_of_it)
-    else:
-        mask = jnp.broadcast_to(ancestors, (batch, count, count))
-        hidden, _ = forward(model, weights, rows, embeddings, positions, mask)
-
+    count, ancestors = len(tree.tokens), jnp.asarray(tree.ancestors)
+    embeddings = aligned.embed(model, weights, jnp.asarray(tree.tokens)[None])
+    hidden = _after(model, weights, rows, tree, embeddings)
     leaves, before = jnp.asarray(tree.leaves), jnp.asarray(tree.parents) + 1
 
     def row(args) -> LabelScores:  # one row at a time bounds the logits to [M + 1, V]
@@ -133,3 +133,38 @@ def score_labels(
         return LabelScores(log_p, jnp.argmax((taken & (ends >= best[1:]))[leaves]))
 
     return jax.lax.map(row, (rows.hidden, hidden))
+
+
+def score_candidates(
+    model: Aligned, weights: Weights, rows: Rows, tree: CandidateTree
+) -> LabelScores:
+    """After each row and each question the logit of the answer: float32[B, C], and the likeliest."""
+    questions = tree.questions
+    given = {"tokens": questions.tokens, "soft_index": tree.soft_index, "events": tree.events}
+    batch = {name: jnp.asarray(value)[None] for name, value in given.items()}
+    if len(tree.events):
+        # Items depend on nothing but their own event: where it stands is all the same.
+        zeros = jnp.zeros((1, len(tree.events)), jnp.int32)
+        batch |= {"event_segments": zeros + 1, "event_positions": zeros}
+        embeddings = aligned.input_embeddings(model, weights, batch)
+    else:
+        embeddings = aligned.embed(model, weights, batch["tokens"])
+    hidden = _after(model, weights, rows, questions, embeddings)
+    ends = hidden[:, jnp.asarray(questions.leaves)]
+    scores = jax.lax.map(lambda states: logits(weights, states)[:, tree.answer], ends)
+    return LabelScores(scores, jnp.argmax(scores, axis=1))
+
+
+def _after(
+    model: Aligned, weights: Weights, rows: Rows, tree: LabelTree, embeddings: jax.Array
+) -> jax.Array:
+    """Hidden states [B, M, H] of the nodes, embedded as [1, M, H], after each row."""
+    batch, count = rows.lengths.shape[0], len(tree.tokens)
+    embeddings = jnp.broadcast_to(embeddings, (batch, *embeddings.shape[1:]))
+    ancestors = jnp.asarray(tree.ancestors)
+    positions = rows.lengths[:, None] + jnp.asarray(tree.depth)
+    if attends_in_place(weights, rows):
+        room, all_of_it = with_room(rows, count), jnp.full(batch, count)
+        return forward(model, weights, room, embeddings, positions, ancestors, all_of_it)[0]
+    mask = jnp.broadcast_to(ancestors, (batch, count, count))
+    return forward(model, weights, rows, embeddings, positions, mask)[0]

@@ -19,7 +19,13 @@ from bua_jax.decoding.cache import (
     put,
     take,
 )
-from bua_jax.decoding.labels import LabelScores, score_labels
+from bua_jax.decoding.labels import (
+    CandidateTree,
+    LabelScores,
+    LabelTree,
+    score_candidates,
+    score_labels,
+)
 from bua_jax.decoding.sampler import highest, sample
 from bua_jax.models import aligned
 from bua_jax.models.aligned import Aligned
@@ -80,11 +86,20 @@ def read(  # noqa: PLR0913 (jit donates one of them; a structure would hide whic
 
 @functools.partial(jax.jit, static_argnames=("model", "stop"))
 def score(  # noqa: PLR0913 (as `read`)
-    model: Aligned, weights: Weights, rows: Rows, which, lengths, chunk: Chunk, tree, stop
+    model: Aligned,
+    weights: Weights,
+    rows: Rows,
+    which,
+    lengths,
+    chunk: Chunk,
+    tree: LabelTree | CandidateTree,
+    stop,
 ) -> LabelScores:
     """Scores after rows which int32[n] of lengths int32[n] read a chunk; the rows stay as they are."""
     some = take(rows, which)._replace(lengths=lengths)
     some = extend(model, weights, some, embeddings_of(model, weights, chunk), chunk.counts)
+    if isinstance(tree, CandidateTree):
+        return score_candidates(model, weights, some, tree)
     return score_labels(model, weights, some, tree, stop=stop)
 
 

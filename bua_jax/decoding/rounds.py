@@ -85,17 +85,23 @@ Instruction = str | Callable[[dict[str, str], int], str]
 Rounds = Sequence[tuple[str, Instruction]]
 
 
+def check_room(decoder: Decoder, history: History) -> None:
+    """Raises `ConfigError` for a history longer than the encoder was trained on."""
+    encoder: Any = decoder.model.encoder
+    if len(history) > (room := encoder.config.max_events):
+        raise ConfigError(
+            f"A history has {len(history)} events, but the encoder was trained on {room} at most. Give it "
+            "the last ones only, as read_history does."
+        )
+
+
 def _first_turn(
     decoder: Decoder, history: History, instruction: str, *, final: bool = False
 ) -> Turn:
     kind = decoder.model.soft_tokens
     n_soft = num_placeholders(len(history), kind)
-    encoder: Any = decoder.model.encoder
-    if n_soft and len(history) > (room := encoder.config.max_events):
-        raise ConfigError(
-            f"A history has {len(history)} events, but the encoder was trained on {room} at most. Give it "
-            "the last ones only, as read_history does."
-        )
+    if n_soft:
+        check_room(decoder, history)
     text = first_instruction(instruction, decoder.catalogue, history, kind)
     events = history.encoder_fields() if n_soft else None
     shown = [*range(n_soft), *(recalled(n_soft, decoder.model.recall) if final else ())]
@@ -175,19 +181,19 @@ def _slots(
         total += max(len(_final_turn(decoder, h, text, first=False).tokens) for h, text in pairs)
     pairs = zip(histories, firsts, strict=True)
     total += max(len(_first_turn(decoder, h, text, final=not rounds).tokens) for h, text in pairs)
-    return -(-total // _BUCKET) * _BUCKET
+    return total
 
 
-def _run(
+def run_jobs(
     decoder: Decoder, slots: int, jobs: Sequence[Callable[[], Job]], description: str, **parts: Any
 ) -> list[Any]:
-    """Results of all jobs in order."""
+    """Results of all jobs in order; slots: tokens that the longest may take."""
     ready = Engine(
         decoder.model,
         decoder.weights,
         decoder.tokenizer.im_end,
         batch=min(decoder.batch, 1 << (len(jobs) - 1).bit_length()),
-        slots=slots,
+        slots=-(-slots // _BUCKET) * _BUCKET,
         max_new=decoder.max_new_tokens,
         cache_dtype=decoder.cache_dtype,
         **parts,
@@ -209,15 +215,16 @@ def understand(
         return said
 
     jobs = [functools.partial(job, i) for i in range(len(histories))]
-    return _run(decoder, _slots(decoder, histories, rounds, [], 0), jobs, "understanding")
+    return run_jobs(decoder, _slots(decoder, histories, rounds, [], 0), jobs, "understanding")
 
 
-def _tree(decoder: Decoder) -> LabelTree:
+def label_tree(decoder: Decoder) -> LabelTree:
+    """The prefix tree of all labels as final answers."""
     labels = decoder.catalogue.behaviours
     return build_tree([label_tokens(decoder.tokenizer, label) for label in labels])
 
 
-def _check_finite(log_p: np.ndarray, i: int) -> None:
+def check_finite(log_p: np.ndarray, i: int) -> None:
     """Raises `CheckpointError` for log-probabilities of which no prediction can be made."""
     if not np.isfinite(log_p).all():
         raise CheckpointError(
@@ -256,7 +263,7 @@ def predict(
         turn = _joined(unread, turn)
         if not free:
             log_p, label = yield dataclasses.replace(turn, wants="labels")
-            _check_finite(log_p, i)
+            check_finite(log_p, i)
             if decode == "labels":
                 return log_softmax(log_p), said
         else:
@@ -272,7 +279,7 @@ def predict(
         room = max(room, sum(len(decoder.tokenizer.encode(text)) for text in answers.values()))
     slots = _slots(decoder, histories, rounds, final, room)
     jobs = [functools.partial(job, i) for i in range(len(histories))]
-    results = _run(decoder, slots, jobs, "predicting", tree=_tree(decoder))
+    results = run_jobs(decoder, slots, jobs, "predicting", tree=label_tree(decoder))
     return np.stack([scores for scores, _ in results]), [said for _, said in results]
 
 
@@ -333,7 +340,7 @@ def generate(  # noqa: PLR0913 (how a day is drawn is said by name)
         if predict_first:
             turn = _final_turn(decoder, histories[i], predict_first[i], first=not rounds)
             log_p, _ = yield dataclasses.replace(turn, wants="labels")
-            _check_finite(log_p, i)
+            check_finite(log_p, i)
         turn = _final_turn(decoder, histories[i], final[i], first=not rounds)
         places = tuple(histories[i].place.tolist())
         day = DayTurn(weekdays[i], places, rows[i] if rows else i)
@@ -344,8 +351,8 @@ def generate(  # noqa: PLR0913 (how a day is drawn is said by name)
     if predict_first:
         slots = max(slots, _slots(decoder, histories, rounds, predict_first, 0))
     jobs = [functools.partial(job, i) for i in range(len(histories))]
-    tree = _tree(decoder) if predict_first else None
-    results = _run(decoder, slots, jobs, "generating", drawing=drawing, tree=tree)
+    tree = label_tree(decoder) if predict_first else None
+    results = run_jobs(decoder, slots, jobs, "generating", drawing=drawing, tree=tree)
     days, texts, log_p = zip(*results, strict=True)
     scores = np.stack(log_p) if predict_first else np.zeros((0, len(labels)), np.float32)
     return list(days), list(texts), log_softmax(scores, axis=1)

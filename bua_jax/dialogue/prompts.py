@@ -96,17 +96,26 @@ def recalled(n_soft: int, recall: int) -> list[int]:
 
 def opening(tokenizer: Tokenizer, n_soft: int, instruction: str) -> list[int]:
     """A user turn with `n_soft` placeholders, up to and including the answer's `assistant\\n`."""
-    soft = [tokenizer.soft_start, *[tokenizer.soft] * n_soft, tokenizer.soft_end] if n_soft else []
-    return [
-        tokenizer.im_start,
-        *tokenizer.encode("user\n"),
-        *soft,
-        *tokenizer.encode(instruction),
-        tokenizer.im_end,
-        *tokenizer.encode("\n"),
-        tokenizer.im_start,
-        *tokenizer.encode("assistant\n"),
-    ]
+    said = [*bracketed(tokenizer, n_soft), *tokenizer.encode(instruction)]
+    return [*turn_start(tokenizer), *said, *turn_end(tokenizer)]
+
+
+def bracketed(tokenizer: Tokenizer, n_soft: int) -> list[int]:
+    """`n_soft` placeholders between their brackets; nothing for none."""
+    if not n_soft:
+        return []
+    return [tokenizer.soft_start, *[tokenizer.soft] * n_soft, tokenizer.soft_end]
+
+
+def turn_start(tokenizer: Tokenizer) -> list[int]:
+    """What a user turn begins with."""
+    return [tokenizer.im_start, *tokenizer.encode("user\n")]
+
+
+def turn_end(tokenizer: Tokenizer) -> list[int]:
+    """What stands between a user turn's text and the answer."""
+    after = tokenizer.encode("\n")
+    return [tokenizer.im_end, *after, tokenizer.im_start, *tokenizer.encode("assistant\n")]
 
 
 def next_turn(tokenizer: Tokenizer, instruction: str, n_soft: int = 0) -> list[int]:

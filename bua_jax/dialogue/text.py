@@ -6,6 +6,7 @@ or `Tue nothing`. `Catalogue` refuses labels with ';' or line breaks, so the for
 label is all that follows the place (or clock) up to the next '; '.
 """
 
+import itertools
 import re
 import unicodedata
 from functools import lru_cache
@@ -53,7 +54,7 @@ def history_days(history: History) -> list[tuple[bool, Day]]:
         for i in range(len(history))
         if i == 0 or history.gap[i] or history.day[i] != history.day[i - 1]
     ]
-    for begin, stop in zip(cuts, [*cuts[1:], len(history)], strict=True):
+    for begin, stop in itertools.pairwise([*cuts, len(history)]):
         slot, place, behaviour = (tuple(column[begin:stop]) for column in columns)
         day = Day(int(history.weekday[begin]), slot, place, behaviour)
         days.append((bool(history.gap[begin]), day))
@@ -92,6 +93,18 @@ def normalise(label: str) -> str:
     text = unicodedata.normalize("NFKC", label).casefold()
     stripped = re.sub(r"^[\W_]+|[\W_]+$", "", text)
     return " ".join((stripped or text).split())
+
+
+def history_pieces(catalogue: Catalogue, history: History) -> list[str]:
+    """`history_text` in a piece per event, each of which ends with its behaviour."""
+    pieces, before = [], ""
+    for after_gap, day in history_days(history):
+        before += f"{GAP_LINE}\n" * after_gap + f"{WEEKDAYS[day.weekday][:3]} "
+        for event in zip(day.slot, day.place, day.behaviour, strict=True):
+            pieces.append(before + event_text(catalogue, *event))
+            before = "; "
+        before = "\n"
+    return pieces
 
 
 def parse_label(text: str, catalogue: Catalogue) -> int:

@@ -114,6 +114,12 @@ class Result:
         return dict(Counter(f"{one['model']} {one['system_fingerprint']}".strip() for one in told))
 
     @cached_property
+    def free_valid(self) -> float | None:
+        """The share of answers that name a label where none was imposed; None of methods that write none."""
+        told = [bool(text["free_label"]) for text in self.texts if "free_label" in text]
+        return sum(told) / len(told) if told else None
+
+    @cached_property
     def days(self) -> list[Day]:
         """The generated days."""
         columns = (self.table[name].to_pylist() for name in ("weekday", *_EVENT))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,17 +71,26 @@ def token_records(dialogues: Sequence[Dialogue], encoding: Encoding) -> list[Tok
             "There are no dialogues to train on or validate with: this split has too few windows. "
             "Lower windows.min_history, or give more people or days."
         )
-    records, longest, example = [], 0, ""
-    for dialogue in dialogues:
-        record = encoding.record(dialogue)
+    named = ((dialogue.sample_id, encoding.record(dialogue)) for dialogue in dialogues)
+    return fitting(named, encoding.row_length)
+
+
+def fitting(named: Iterable[tuple[str, TokenRecord]], row_length: int) -> list[TokenRecord]:
+    """Those of some records, each with its name, that a row can hold.
+
+    Raises `DataError` if more than 1 % are too long, or none is left.
+    """
+    records, count, longest, example = [], 0, 0, ""
+    for name, record in named:
+        count += 1
         if len(record.tokens) > longest:
-            longest, example = len(record.tokens), dialogue.sample_id
-        if len(record.tokens) <= encoding.row_length:
+            longest, example = len(record.tokens), name
+        if len(record.tokens) <= row_length:
             records.append(record)
-    skipped = len(dialogues) - len(records)
-    if skipped > OVERLONG_LIMIT * len(dialogues) or not records:
+    skipped = count - len(records)
+    if skipped > OVERLONG_LIMIT * count or not records:
         raise DataError(
-            f"{skipped} of {len(dialogues)} dialogues are longer than row_length={encoding.row_length} "
+            f"{skipped} of {count} dialogues are longer than row_length={row_length} "
             f"tokens (the longest, {example}, has {longest}), and at most {OVERLONG_LIMIT:.0%} may "
             f"be left out. Raise row_length in the stage's config to {longest}."
         )

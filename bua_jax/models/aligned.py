@@ -4,7 +4,7 @@ Variables are one dict of parts: "encoder", "projector", "base" (the language mo
 and "adapter" (LoRA). What is trained is the caller's choice of parts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.models import lora
 from bua_jax.models.encoders.base import encode_events
-from bua_jax.models.projector import Projector
 from bua_jax.models.qwen2 import Qwen2
 
 Variables = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
+TokenLoss = Callable[[jax.Array, jax.Array], jax.Array]
+"""(logits float32[..., V], supervised tokens int32[...]) -> their losses float32[...]."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Aligned:
 
     `soft_tokens`: "sequence" = one per event from the encoder's penultimate states (Eq. 1), "item" =
     from its non-contextual embeddings (Table 4), "pooled" = one per history (its last state), "none" and
-    "text" (the history in words) have none, and may have no encoder. `soft_id` is the token id whose
+    "text" (the history in words) have none, and may have no encoder; "both" = an item and a state of each
+    event, that index i and -1 - i stand for (`alignment.hybrid`). `soft_id` is the token id whose
     positions they fill; `recall` says of how many of the last events the final user turn has a second
     one, by a projection of its own. `merge_adapter`: training multiplies the adapter into the base's
     kernels once per step instead of beside each of them; same maths, fewer skinny products.
@@ -36,7 +38,7 @@ class Aligned:
 
     llm: Qwen2
     encoder: nn.Module | None
-    projector: Projector
+    projector: nn.Module
     soft_tokens: str
     soft_id: int
     merge_adapter: bool = False
@@ -65,9 +67,18 @@ def soft_token_vectors(
 ) -> jax.Array:
     """Projected events float32[B, S, H]; in "pooled" mode all of a segment are its last one's.
 
-    With `recall` their second projections follow: [B, 2 S, H].
+    With `recall` their second projections follow: [B, 2 S, H]. In "both" mode these are all items, and then
+    all states, by parameters of their own where there are some.
     """
     assert model.encoder is not None
+    params, project = variables["projector"], model.projector.apply
+    if model.soft_tokens == "both":
+        room: Any = model.encoder
+        within = jnp.minimum(positions, room.config.max_events - 1)  # a candidate follows the last
+        found = encode_events(model.encoder, variables["encoder"], events, segments, within)
+        parts = {"item": found.items, "user": found.states}
+        both: Any = [project({"params": params.get(n, params)}, x) for n, x in parts.items()]
+        return jnp.concatenate(both, axis=1)
     output = encode_events(model.encoder, variables["encoder"], events, segments, positions)
     states = output.items if model.soft_tokens == "item" else output.states
     if model.soft_tokens == "pooled":
@@ -76,11 +87,10 @@ def soft_token_vectors(
         ends = jnp.where(segments != following, jnp.arange(size), size - 1)
         last = jax.lax.cummin(ends, axis=1, reverse=True)
         states = jnp.take_along_axis(states, last[:, :, None], axis=1)
-    params = variables["projector"]
-    projected: Any = model.projector.apply({"params": params}, states)
+    projected: Any = project({"params": params}, states)
     if not model.recall:
         return projected
-    second: Any = model.projector.apply({"params": params["recalled"]}, states)
+    second: Any = project({"params": params["recalled"]}, states)
     return jnp.concatenate([projected, second], axis=1)
 
 
@@ -131,9 +141,17 @@ def unembed(model: Aligned, variables: Variables, states: jax.Array) -> jax.Arra
 
 
 def supervised_nll(
-    model: Aligned, variables: Variables, batch: Batch, *, room: int, chunk: int
+    model: Aligned,
+    variables: Variables,
+    batch: Batch,
+    *,
+    room: int,
+    chunk: int,
+    loss: TokenLoss | None = None,
 ) -> jax.Array:
     """Negative log-likelihood of every supervised token, float32[B, T], aligned by target token.
+
+    loss: another one of each of them.
 
     Supervised positions (round_ids > 0) are gathered before the vocabulary projection, which runs
     under remat on `chunk` positions of every row at a time (design, decision 4). Rows are gathered
@@ -160,7 +178,7 @@ def supervised_nll(
 
     @jax.checkpoint
     def nll_of(part: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return cross_entropy(unembed(model, variables, part[0]), part[1])
+        return (loss or cross_entropy)(unembed(model, variables, part[0]), part[1])
 
     values = jax.lax.map(nll_of, (gathered(before), gathered(tokens)))
     values = values.swapaxes(0, 1).reshape(rows, -1)

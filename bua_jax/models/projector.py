@@ -24,8 +24,24 @@ class Projector(nn.Module):
         return nn.Dense(self.features, name="out")(x)
 
 
+class Linear(nn.Module):
+    """W state + b, float32: [..., D] -> [..., features]."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, states: jax.Array) -> jax.Array:
+        x = states.astype(jnp.promote_types(states.dtype, jnp.float32))
+        return nn.Dense(self.features, name="out")(x)
+
+
 def init(
-    key: jax.Array, width: int, embedding: jax.Array, *, recall: bool = False
+    key: jax.Array,
+    width: int,
+    embedding: jax.Array,
+    *,
+    recall: bool = False,
+    module: type[Projector | Linear] = Projector,
 ) -> dict[str, Any]:
     """Fresh parameters whose outputs have the mean norm of the token embeddings.
 
@@ -33,7 +49,7 @@ def init(
     another scale than the words around them are ignored or drown them.
     """
     sample = jax.random.normal(key, (256, width))
-    projector = Projector(embedding.shape[1])
+    projector = module(embedding.shape[1])
     params = projector.init(key, sample)["params"]
     norms = jnp.linalg.norm(projector.apply({"params": params}, sample), axis=-1)
     table = embedding.astype(jnp.float32)

@@ -22,7 +22,7 @@ from bua_jax.methods import behavegpt, neural
 from bua_jax.parallel import processes
 from bua_jax.pipeline import dialogues, evaluate
 from bua_jax.pipeline.data import EVENTS, check_events, data_sources, load_store
-from bua_jax.pipeline.methods import check_methods, method_steps, result_steps
+from bua_jax.pipeline.methods import NUMBERS, check_methods, method_steps, result_steps
 from bua_jax.pipeline.steps import Run, Step, ensure, outline, read_record
 from bua_jax.pipeline.windows import FILE, SETS, draw_set, fields_of, step_of
 from bua_jax.training.stage_table import STAGE_TABLE
@@ -230,7 +230,7 @@ def _stage(name: str, about: str) -> Step:
         together=True,
         sources=lambda config: _stage_sources(name, config),
         files=("trained.safetensors",),
-        numbers=("attention", "remat", "merge_adapter"),
+        numbers=NUMBERS,
     )
 
 

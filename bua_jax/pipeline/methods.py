@@ -42,6 +42,9 @@ ASKED: dict[Kind, tuple[str, ...]] = {
     "describe": ("test", "cross"),
 }
 """Sets that methods are asked about; BUA's predictions about `match` are what others are matched to."""
+NUMBERS = ("attention", "remat", "merge_adapter")
+"""Fields of `execution` that the bits of what a language model learns depend on."""
+_TOKENS = 300  # of a history in words, about
 _REVEALED = "dialogues.target_time_revealed"
 
 
@@ -106,10 +109,19 @@ def _fit_step(method: Method) -> Step:
         fields,
         lambda config: ("data", *sets, *method.needs(config)),
         functools.partial(_build_fit, method=method),
-        lambda config: 0.5 if method.about.trained_on == "windows" else 0.1,
+        functools.partial(_fit_minutes, method),
         sources=model_sources if "model" in fields else no_sources,
         files=method.files,
+        numbers=NUMBERS if method.about.trained_on == "dialogues" else (),
     )
+
+
+def _fit_minutes(method: Method, config: ConfigDict) -> float:
+    """A guess, for a language model from nano's measured rate of tokens."""
+    if method.about.trained_on != "dialogues":
+        return 0.5 if method.about.trained_on == "windows" else 0.1
+    windows = min(config.windows.fit_train or 1e5, 1e5) * config.methods[method.name].epochs
+    return windows * _TOKENS / 6_000 / 60 + 0.3
 
 
 def _build_fit(run: Run, method: Method) -> dict[str, Any]:

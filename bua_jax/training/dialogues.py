@@ -17,12 +17,12 @@ from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS, kind_id
 from bua_jax.feed.batches import Batches, fixed_batches
 from bua_jax.feed.packing import THREADS, PackingPlan, plan_for
-from bua_jax.models.aligned import Aligned, supervised_nll
+from bua_jax.models.aligned import Aligned, TokenLoss, supervised_nll
 from bua_jax.parallel import sharding
 from bua_jax.parallel.rows import row_shards
 from bua_jax.training import losses, optimizer
 from bua_jax.training.balancers import table
-from bua_jax.training.problem import Batch, LoopSettings, Scalars, Sum, Terms, means
+from bua_jax.training.problem import Batch, Data, LoopSettings, Scalars, Sum, Terms, means
 from bua_jax.training.weighting import SCALES, Balancer
 
 _CHUNK = 1024  # supervised tokens per vocabulary projection of a device, about
@@ -79,13 +79,18 @@ def as_good_as_untrained(text: str) -> dict[str, float]:
 
 
 def batch_losses(
-    model: Aligned, variables: Mapping[str, Any], batch: Batch, plan: PackingPlan
+    model: Aligned,
+    variables: Mapping[str, Any],
+    batch: Batch,
+    plan: PackingPlan,
+    loss: TokenLoss | None = None,
 ) -> tuple[jax.Array, losses.DialogueLosses]:
-    """nll float32[B, T] and the loss of every dialogue."""
+    """nll float32[B, T], or another loss of the supervised tokens, and the loss of every dialogue."""
     rows = max(1, len(batch["tokens"]) // row_shards())  # of a device
     chunks = -(-plan.max_supervised * rows // _CHUNK)
     chunk = -(-plan.max_supervised // chunks)  # equal chunks waste less than full ones
-    nll = supervised_nll(model, variables, batch, room=plan.max_supervised, chunk=chunk)
+    size = {"room": plan.max_supervised, "chunk": chunk}
+    nll = supervised_nll(model, variables, batch, loss=loss, **size)
     return nll, losses.dialogue_losses(nll, batch["round_ids"], batch["segments"], batch["tasks"])
 
 
@@ -116,12 +121,12 @@ def statistics(
 
 
 def make_evaluation(
-    model: Aligned, plan: PackingPlan, settings: TrainSettings
+    model: Aligned, plan: PackingPlan, settings: TrainSettings, loss: TokenLoss | None = None
 ) -> Callable[..., Any]:
     """(variables, batch) -> `DialogueSums`; to be jitted once."""
 
     def evaluate_batch(variables: Mapping[str, Any], batch: Batch) -> Any:
-        nll, per_dialogue = batch_losses(model, variables, batch, plan)
+        nll, per_dialogue = batch_losses(model, variables, batch, plan, loss)
         return statistics(nll, per_dialogue, counted(settings, batch), batch)
 
     return evaluate_batch
@@ -172,6 +177,7 @@ class Dialogues:
     records: Sequence[TokenRecord] = ()
     validation_records: Sequence[TokenRecord] = ()
     name: str = "training"
+    token_loss: TokenLoss | None = None  # in place of the negative log-likelihood
 
     objective, items = "loss", "tokens"
     advice = "Check the dialogues with: python -m bua_jax.annotate --show=3."
@@ -188,7 +194,7 @@ class Dialogues:
     def feed(self) -> Mapping[str, int]:
         return {"threads": THREADS, "workers": self.plan.workers}
 
-    def data(self) -> Batches:
+    def data(self) -> Data:
         return Batches(self.records, self.plan, self.settings.seed)
 
     def prepared(self, batch: Batch) -> Batch:
@@ -201,7 +207,7 @@ class Dialogues:
     def numerators(
         self, variables: Mapping[str, Any], batch: Batch, rows: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Terms]:
-        nll, per_dialogue = batch_losses(self.model, variables, batch, self.plan)
+        nll, per_dialogue = batch_losses(self.model, variables, batch, self.plan, self.token_loss)
         counts = losses.Counted(batch["shares"], batch["denominators"])
         ids = batch[_IDS[self.settings.balancer_unit]]
         totals = [losses.numerator(nll, counts, weights[ids]) for weights in rows]
@@ -221,7 +227,7 @@ class Dialogues:
     def validation(self, mesh: jax.sharding.Mesh) -> Callable[[Mapping[str, Any]], Scalars]:
         own = plan_for(self.validation_records, self.plan)
         of_batch = jax.jit(
-            make_evaluation(self.model, own, self.settings),
+            make_evaluation(self.model, own, self.settings, self.token_loss),
             out_shardings=sharding.replicated(mesh),
         )
         data = [

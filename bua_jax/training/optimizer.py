@@ -31,6 +31,7 @@ class OptimizerSettings:
     clip_norm: float = 1.0
     unit_gradient: bool = False  # its norm is always clip_norm, not at most
     rates: Mapping[str, float] = field(default_factory=dict)  # multiples of the rate, by part
+    paused: tuple[str, ...] = ()  # parts that stay as they are where a batch gives them no gradient
 
 
 def trained_parts(stage: str, *, full_finetuning: bool = False) -> tuple[str, ...]:
@@ -79,6 +80,24 @@ def decayed(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in MATRICES, tree)
 
 
+def pausing(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner`, but where all gradients are exactly 0: then no update, nor one of its moments.
+
+    As of parameters that torch is told to need no gradient; Adam's moments alone would move them on.
+    """
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        there = jnp.any(jnp.stack([jnp.any(g != 0) for g in jax.tree.leaves(gradients)]))
+
+        def chosen(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda x, y: jnp.where(there, x, y), new, old)
+
+        updates, after = inner.update(gradients, state, params)
+        return chosen(updates, jax.tree.map(jnp.zeros_like, updates)), chosen(after, state)
+
+    return optax.GradientTransformation(inner.init, update)
+
+
 def make_optimizer(
     trainable: Mapping[str, Any],
     settings: OptimizerSettings,
@@ -93,7 +112,11 @@ def make_optimizer(
     def adamw(part: str) -> optax.GradientTransformation:
         rate, multiple = schedule(settings, steps), settings.rates.get(part, 1.0)
         scaled = rate if multiple == 1 else lambda step: multiple * rate(step)
-        return optax.adamw(scaled, weight_decay=settings.weight_decay, mask=decays)
+        if part not in settings.paused:
+            return optax.adamw(scaled, weight_decay=settings.weight_decay, mask=decays)
+        decay = optax.add_decayed_weights(settings.weight_decay, decays)
+        inner = pausing(optax.chain(optax.scale_by_adam(), decay))
+        return optax.chain(inner, optax.scale_by_learning_rate(scaled))  # the rate goes on
 
     labels = {part: jax.tree.map(lambda _, g=part: g, tree) for part, tree in trainable.items()}
     bounded = optax.clip_by_global_norm(settings.clip_norm)

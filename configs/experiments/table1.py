@@ -1,4 +1,4 @@
-"""Table 1: the next behaviour, by every system that is here; the paper's other rows are not built yet.
+"""Table 1: the next behaviour, by every system that is here and needs no API.
 
 python -m bua_jax.experiment --experiment=configs/experiments/table1.py:scale=laptop --workdir=runs/paper
 python -m bua_jax.experiment --experiment=configs/experiments/table1.py --rows='BUA,SASRec,LightGBM' --seeds=1
@@ -12,6 +12,10 @@ PAPERS = {  # row of the paper -> row of methods/table.py
     "BehaveGPT": "behavegpt",
     "PITuning": "pituning",
     "AlphaFuse": "alphafuse",
+    "TALLRec": "tallrec",
+    "A-LLMRec": "a_llmrec",
+    "CoLLM": "collm",
+    "LLaRA": "llara",
 }
 FLOORS = {
     "majority": "majority",

@@ -10,7 +10,7 @@ import dataclasses
 from bua_jax.experiments.experiment import Claim, Experiment, Row, Scale
 
 BUA = "Ours (BUA)"
-PAPERS = {"BehaveGPT": "behavegpt", "PITuning": "pituning"}
+PAPERS = {"BehaveGPT": "behavegpt", "PITuning": "pituning", "CoLLM": "collm"}
 SIMULATED = ("data.num_users", "data.num_days")  # what that data set is not made of
 
 

@@ -73,7 +73,7 @@ def scores(one: rounds.Decoder, turns: list[Turn]) -> np.ndarray:
         return log_softmax(log_p)
 
     ready = Engine(
-        one.model, one.weights, 257, one.batch, 256, one.max_new_tokens, tree=rounds._tree(one)
+        one.model, one.weights, 257, one.batch, 256, one.max_new_tokens, tree=rounds.label_tree(one)
     )
     found = dict(engine.run(ready, [functools.partial(job, turn) for turn in turns]))
     return np.stack([found[i] for i in range(len(turns))])

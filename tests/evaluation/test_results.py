@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from bua_jax.basics.errors import DataError, Interrupted, MismatchError
@@ -237,3 +238,10 @@ def test_labels_of_another_catalogue_are_refused() -> None:
     for classes in (2, 4):
         with pytest.raises(DataError, match=rf"case|shape \(10, 3\), expected {classes} of each"):
             check_predictions("the file", NAMES, said, classes)
+
+
+def test_free_answers_are_counted_among_those_that_were_written() -> None:
+    said = ['{"free": "run", "free_label": "run"}', '{"free": "run fa", "free_label": ""}', None]
+    table = pa.table({"text": pa.array(said, pa.string())})
+    assert results.Result(Path("x"), {}, table).free_valid == 0.5
+    assert results.Result(Path("x"), {}, table.slice(2)).free_valid is None

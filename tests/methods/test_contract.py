@@ -16,6 +16,7 @@ from bua_jax.basics import files
 from bua_jax.basics.errors import ConfigError, DataError, UndeclaredError
 from bua_jax.evaluation import results
 from bua_jax.events.schema import EventStore
+from bua_jax.experiments.experiment import TINY
 from bua_jax.methods import neural
 from bua_jax.methods.protocol import Cases, Counted, Histories, Kind, Method, Site
 from bua_jax.methods.table import METHODS
@@ -29,7 +30,6 @@ from bua_jax.pipeline.steps import Run, Step, ensure, outline
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training import events
 from tests.support.api import Api, Do, pick, serving
-from tests.support.runs import REDUCED
 
 FEW = 8
 LIKE_BUA = ("bua_stage2", "bua_no_rounds", "bua_given1", "bua_given2", "bua_given3")
@@ -52,8 +52,7 @@ def run(quickstart: Path, host: Api, tmp_path_factory: pytest.TempPathFactory) -
     workdir = tmp_path_factory.mktemp("contract") / "run"
     shutil.copytree(quickstart, workdir)
     config = configs.load("configs/quickstart.py")
-    flat = dict(flag.removeprefix("--config.").split("=", 1) for flag in REDUCED)
-    config.update_from_flattened_dict({name: int(value) for name, value in flat.items()})
+    config.update_from_flattened_dict(dict(TINY))
     config.methods.zero_shot_api.update(url=host.url, key_variable="")
     how = config.execution
     how.update(api_consent="127.0.0.1", api_cache=str(workdir.parent / "api.sqlite"))
