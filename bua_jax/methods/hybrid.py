@@ -114,7 +114,7 @@ def _named(given: Labelled, most: int) -> dict[str, tuple[Any, int]]:
 
 def _fit(site: Site, data: Data, name: str) -> Mapping[str, Any]:
     from bua_jax.alignment.hybrid import MAPPINGS, Learning, train
-    from bua_jax.alignment.parts import save_trained
+    from bua_jax.interop.huggingface import save_tree
     from bua_jax.parallel import sharding
 
     config, page = site.config, site.config.methods[name]
@@ -133,7 +133,7 @@ def _fit(site: Site, data: Data, name: str) -> Mapping[str, Any]:
     kept = ["adapter"] + ["projector"] * (switches.source != "none")
     kept += ["encoder"] * MAPPINGS[switches.mapping].aligned
     trained = sharding.to_host({part: parts.variables[part] for part in kept})
-    save_trained(site.folder / TRAINED, trained, parts.identity)
+    save_tree(site.folder / TRAINED, trained, parts.identity)
     said = {"switches": dataclasses.asdict(switches), "training_windows": len(cases["train"])}
     return {**said, **measured}
 

@@ -77,7 +77,7 @@ def score_predictions(
             "people": number,
             "fields": one.about["fields"],
         }
-        told = {"answered_by": one.answered_by} if one.answered_by else {}
+        told: dict[str, Any] = {"answered_by": one.answered_by} if one.answered_by else {}
         told |= {} if one.free_valid is None else {"free_valid": one.free_valid}
         found[name] = scored | one.about["facts"] | scored | told  # no fact takes a metric's place
     if "bua" in found:
