@@ -31,9 +31,7 @@ def _stage(peak_lr: float) -> ConfigDict:
     config.kind_weights = ""  # static, by round kind: "summary=0.5,prediction=2"; others 1
     config.balancer = "equal"  # NAME, NAME:SETTING=VALUE,... or a .py file: dynamic weights
     config.balancer_unit = "task"  # task or round (its kind): what the balancer weighs
-    config.balancer_scale = (
-        "own"  # own, sum or direction: what its weights say of the step's length
-    )
+    config.balancer_scale = "own"  # own, sum or direction: of the weights
     config.evaluations = 10  # validation passes, evenly spread over the run
     config.checkpoints = 10  # checkpoints, evenly spread over the run
     config.max_steps = 0  # stop early after that many optimizer steps; 0 = no limit
@@ -53,9 +51,7 @@ def _execution(mesh: str) -> ConfigDict:
     config.feed_workers = 0  # 0 = rows are packed between steps
     config.decode_batch = 32  # histories decoded together
     config.profile = 0  # training steps traced by jax.profiler, beside the metrics; 0 = none
-    config.gradients_every = (
-        0  # steps between looks at the units' own gradients (docs/loss-weighting.md)
-    )
+    config.gradients_every = 0  # training steps between looks at units' own gradients
     config.mix = False  # go on with a half-built step that was started otherwise
     config.api_cache = "~/.cache/bua_jax/api.sqlite"  # answers of APIs, each paid for once
     config.api_consent = ""  # host that histories of people may be sent to; empty: to nobody

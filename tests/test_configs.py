@@ -70,7 +70,7 @@ def test_unknown_names_say_what_there_is() -> None:
         configs.load("configs/curriculum.py", "data=foursquare_nyk")
     with pytest.raises(ConfigError, match=r"configs/stage2\.py"):
         configs.resolve("configs/stage9.py")
-    with pytest.raises(ConfigError, match="model, data, mesh"):
+    with pytest.raises(ConfigError, match="model, data, scale, mesh"):
         configs.load("configs/curriculum.py", "modle=nano")
 
 

@@ -43,7 +43,7 @@ class Mapper:
     """How vectors become soft tokens."""
 
     module: type[Projector | Linear]
-    aligned: bool = False  # items are first brought to the words of labels (`training.two_stage`)
+    aligned: bool = False  # items are first brought to the words of labels (`alignment.two_stage`)
 
 
 MAPPINGS: dict[str, Mapper] = {

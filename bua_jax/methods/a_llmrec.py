@@ -1,6 +1,6 @@
 """A-LLMRec (Kim et al., 2024): SASRec's items are aligned with their words, then read by a frozen base.
 
-Its first stage is the mapping `two_stage`: `alignment.two_stage`, `training.two_stage`, `models.two_stage`.
+Its first stage is the mapping `two_stage`: `alignment.two_stage`, `models.two_stage`.
 """
 
 from bua_jax.methods import hybrid

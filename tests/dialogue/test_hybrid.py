@@ -16,7 +16,7 @@ from bua_jax.events.schema import Catalogue, History
 from bua_jax.events.windows import history
 from bua_jax.feed.records import Encoding
 from tests.dialogue.stores import LABELS, make_store
-from tests.dialogue.test_prompts import CharTokenizer
+from tests.support.characters import CharTokenizer
 
 TOKENIZER = CharTokenizer()
 ROWS = [(0, 10, 3, 1, False), (0, 12, 4, 0, False), (2, 20, 3, 7, True), (2, 20, 3, 2, True)]

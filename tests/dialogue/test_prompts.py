@@ -10,22 +10,11 @@ from bua_jax.dialogue.prompts import encode_dialogue, next_turn, num_placeholder
 from bua_jax.dialogue.rounds import ROUND_KINDS, TASKS, Dialogue, Round
 from bua_jax.events.windows import history
 from tests.dialogue.stores import make_store
+from tests.support.characters import CharTokenizer
 
 TURNS = st.builds(Round, st.sampled_from(ROUND_KINDS), st.text(max_size=20), st.text(max_size=20))
+
 ROWS = [(day, 10 + day, 3, day % 3, False) for day in range(12)]
-
-
-class CharTokenizer:
-    """A token per character; the five special ids lie above all characters."""
-
-    im_start, im_end, soft_start, soft, soft_end = range(0x110000, 0x110005)
-    vocab_size = 0x110005
-
-    def encode(self, text):
-        return [ord(c) for c in text]
-
-    def decode(self, ids):
-        return "".join(chr(i) for i in ids if i < 0x110000)
 
 
 TOKENIZER = CharTokenizer()

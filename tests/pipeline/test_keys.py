@@ -26,7 +26,7 @@ def test_the_row_sasrec_is_the_runs_encoder_only_if_that_is_as_wide(
     assert ("encoder" in STEPS["fit/sasrec"].needs(config)) == is_it
     trained: list[Any] = []
 
-    def train(one: Any, *rest: Any) -> tuple[dict[str, Any], list[Any]]:
+    def train(one: Any, *rest: Any, **how: Any) -> tuple[dict[str, Any], list[Any]]:
         trained.append((one.kind, one.dim))
         return {}, []
 
@@ -43,7 +43,11 @@ def test_a_rows_page_is_in_the_key_of_no_encoder(kind: str) -> None:
     one = config_of(encoder__kind=kind)
     wider = config_of(encoder__kind=kind, methods__sasrec__dim=80)
     changed = {name for name in STEPS if key(name, one, STEPS) != key(name, wider, STEPS)}
-    assert changed == {"fit/sasrec", "predict/sasrec/test", "evaluation"}
+    rows = {"sasrec", "collm", "llara", "a_llmrec"}  # of which the others read its items
+    steps = {
+        f"{kind}/{row}{of}" for row in rows for kind, of in (("fit", ""), ("predict", "/test"))
+    }
+    assert changed == {*steps, "evaluation"}
 
 
 def test_the_order_of_steps_needs_no_folder() -> None:
