@@ -35,11 +35,12 @@ flags.DEFINE_bool("audit", False, "Measure how many renewed ids can be linked to
 
 
 def main() -> None:
+    spec = _spec()
     from bua_jax.evaluation.linkage import audit
     from bua_jax.events.anonymise import Hiding, anonymise_file, load_key
     from bua_jax.events.rows import BadRows
 
-    spec, report, hiding = _spec(), BadRows(), Hiding(**FLAGS.config.anonymise)
+    report, hiding = BadRows(), Hiding(**FLAGS.config.anonymise)
     key = load_key(FLAGS.key_file, FLAGS.output)
     result = anonymise_file(spec, FLAGS.output, key, report, hiding=hiding)
     for reason, count in report.counts.items():

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from bua_jax.alignment.answer import Description, NextBehaviour, NextDay
-from bua_jax.basics.errors import ClaimedError, Interrupted
+from bua_jax.basics.errors import ClaimedError, ConfigError, Interrupted
 from bua_jax.events.histories import People
 from bua_jax.pipeline import answers
 from bua_jax.pipeline.answers import write_answers
@@ -193,7 +193,7 @@ def test_answers_in_the_words_of_a_file_of_events(tmp_path: Path) -> None:
     assert answers.in_own_words(People(["anna"], [], [], []), 0, answer) == answer
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
 def test_answers_as_tables(tmp_path: Path, ending: str) -> None:
     shares = {"read; news": 0.25, "pay": 0.75}
     text = {"summary": 'of "quotes",\nand lines'}
@@ -205,7 +205,10 @@ def test_answers_as_tables(tmp_path: Path, ending: str) -> None:
     people = People(["a", "b"], [None, None], [], [])  # type: ignore[list-item]
     answers.write_asked(output, people, ask, identity="i", part=1)
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
-    found = pl.read_parquet(output) if ending == "parquet" else pl.read_csv(output)
+    if ending == "parquet":
+        found = pl.read_parquet(output)
+    else:
+        found = pl.read_csv(output, separator={"csv": ",", "tsv": "\t"}[ending])
     assert found["id"].to_list() == ["a", "b"]
     assert found["probability"].to_list() == [0.75, 0.75]
     assert found["summary"][0] == text["summary"]
@@ -217,6 +220,45 @@ def test_a_day_is_a_row_for_each_event() -> None:
     table = answers.as_table([{"id": "a", "weekday": "Monday", "events": events}])
     assert table.columns == ["id", "date", "time", "behaviour"]
     assert table["behaviour"].to_list() == ["x", "y"]
+
+
+def test_nobody_is_lost_whose_day_is_empty(tmp_path: Path) -> None:
+    """And predictions that were asked for stand in the table; one of empty days alone has its columns."""
+    first = {"prediction": "x", "probabilities": {"x": 0.75, "y": 0.25}, "weekday": "Monday"}
+    events = [{"time": "08:00", "behaviour": "x", "place": "home"}]
+    table = answers.as_table(
+        [{"id": "a", **first, "events": []}, {"id": "b", **first, "events": events}]
+    )
+    assert table.columns == [
+        "id",
+        "date",
+        "prediction",
+        "probability",
+        "time",
+        "behaviour",
+        "place",
+    ]
+    assert table.rows()[0] == ("a", "Monday", "x", 0.75, None, None, None)
+    alone = answers.as_table([{"id": "a", "weekday": "Monday", "events": []}])
+    assert alone.rows() == [("a", "Monday", None, None)]
+
+
+def test_an_ending_without_a_format_is_refused(tmp_path: Path) -> None:
+    """A spreadsheet that is there is not replaced by JSON lines; nor the input by what a table is made of."""
+    with pytest.raises(ConfigError, match=r"none of the endings \.jsonl, \.csv, \.tsv, \.parquet"):
+        answers.check_answers(str(tmp_path / "next.xlsx"), "")
+    source = tmp_path / "next.csv.jsonl"
+    source.touch()
+    with pytest.raises(ConfigError, match="which is the input"):
+        answers.check_answers(str(tmp_path / "next.csv"), str(source))
+    for name in ("next.jsonl", "next.tsv"):
+        answers.check_answers(str(tmp_path / name), str(source))
+
+
+def test_an_empty_day_on_the_terminal_is_said(capsys) -> None:
+    day = NextDay("Thursday", (), 0, {}, "g")
+    answers.tell(People(["anna"], [], [], []), lambda some, begin: [day], "")
+    assert "no events" in capsys.readouterr().out
 
 
 def test_a_day_on_the_terminal_is_in_the_words_of_the_file(capsys) -> None:
