@@ -42,7 +42,7 @@ def main() -> None:
     from bua_jax.planning.report import print_table
 
     for flag in ("json", "html"):
-        files.check_output(FLAGS[flag].value, FLAGS.input, flag=f"--{flag}")
+        files.check_output(getattr(FLAGS, flag), FLAGS.input, flag=f"--{flag}")
     check_time_zone(FLAGS.time_zone)
     path, asked = Path(FLAGS.input), (cli.columns(), FLAGS.config, FLAGS.time_zone)
     found = check(path, *asked, memory=FLAGS.memory)

@@ -31,6 +31,7 @@ def main() -> None:
     from bua_jax.evaluation.findings import of_curves
     from bua_jax.evaluation.plots import curves
     from bua_jax.evaluation.report import Picture, Report, write_report
+    from bua_jax.evaluation.tables import caution
     from bua_jax.experiments.compare import compare, finished, sections
     from bua_jax.experiments.pages import booktabs
     from bua_jax.pipeline.report import curves_of
@@ -43,9 +44,8 @@ def main() -> None:
     shown = sections(found)
     for table in shown:
         print_table(table.title, table.header, table.rows)
-    notes = (
-        [] if found["paired"] else ["Runs that were tested on other windows have no differences."]
-    )
+    unpaired = "" if found["paired"] else "Runs tested on other windows have no differences."
+    notes = [*filter(None, (unpaired, caution(found)))]
     for line in notes:
         notice(line)
     if FLAGS.json:

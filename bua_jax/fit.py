@@ -42,7 +42,7 @@ def main() -> None:
     path, argument = cli.config_with(f"data={own}")
     config = configs.load(path, argument)
     if there:
-        how = {name: FLAGS[name].value for name in ("skip_bad_rows", "merge")}
+        how = {name: bool(FLAGS[name].value) for name in ("skip_bad_rows", "merge")}
         check_asked(own, config.data, Path(FLAGS.input), columns, zone=FLAGS.time_zone, **how)
     cli.override(config)
     given = f"--config={path}:{argument}", f"--workdir={workdir}", *cli.given()

@@ -19,8 +19,10 @@ import polars as pl
 from ml_collections import ConfigDict
 
 from bua_jax.basics import config as configs
+from bua_jax.basics.console import waiting
 from bua_jax.basics.errors import BuaError, ConfigError, DataError
 from bua_jax.evaluation.report import Picture, Section
+from bua_jax.evaluation.tables import caution
 from bua_jax.events.card import data_card, heat_map
 from bua_jax.events.groups import training_shares
 from bua_jax.events.readers import anonymised_mark, read_events
@@ -180,6 +182,7 @@ def _minutes(config: ConfigDict, windows: int) -> dict[str, float]:
     return {name: round(STEPS[name].minutes(own), 1) for name in steps}
 
 
+@waiting("looking at the file")
 def check(
     path: Path,
     columns: Mapping[str, str],
@@ -217,6 +220,8 @@ def check(
     card = data_card(store, report.duplicates)
     own = config_for(config, spec)
     problems, notes = _judged(own, store, layout, report, first_bad)
+    few = caution({"people": card["splits"]["test"]["users_with_prediction_window"]})
+    notes += [few] if few and not problems else []
     shares = np.bincount(store.behaviour, minlength=len(store.catalogue.behaviours)) / len(
         store.day
     )

@@ -26,6 +26,9 @@ _BOMS = {
 _PACKED = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip (a spreadsheet?)"}
 _ISO = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}:?\d{2}))?$"
 _EPOCH = r"^\d{9,10}(\.\d+)?$"
+_LIKE_TIME = (
+    r"^\d{12,13}$|^\d{1,4}[./-]\d{1,2}[./-]\d{2,4}|^\d{1,2}:\d{2}"  # in a form that is not read
+)
 _SAMPLE = 20_000  # rows that columns are judged by
 _LINES = 50  # lines that the separator is judged by
 
@@ -325,7 +328,11 @@ def _best(
         else f"No column looks like the {_MEANT[role]}; the file has {', '.join(frame.columns)}."
     )
     if role == "time":
-        called = [name for name in frame.columns if _named(role, name)]
+        called = [
+            name
+            for name in frame.columns
+            if _named(role, name) or share_of(frame[name], _LIKE_TIME) > 0.5
+        ]
         shown = "; ".join(f"{name}: {frame[name].drop_nulls().first()!r}" for name in called)
         which += (
             f" Write date and clock into one column of that form ({shown or 'none is called so'})."

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from bua_jax.basics.console import waiting
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.histories import People, people_of_events
 from bua_jax.events.schema import Catalogue
@@ -23,7 +24,7 @@ def asked_people(
 ) -> People:
     """`finished.asked_people`, of a file of any separator and encoding, as `check` and `fit` take it."""
     path = Path(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with waiting(f"reading {path}"), tempfile.TemporaryDirectory() as folder:
         copy = None
         if finished.TABLES.get(path.suffix) in _TEXT:
             layout = layout_of(path)

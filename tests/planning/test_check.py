@@ -156,6 +156,7 @@ def test_what_is_found_can_be_saved_and_read_by_a_run(tmp_path: Path) -> None:
     assert found["alike"] in ({"Read News": "read news"}, {"read news": "Read News"})
     assert found["problems"] == []
     assert "cp1252" in found["notes"][0]
+    assert "resample only 1 test people" in found["notes"][-1]
     assert json.loads(json.dumps(found)) == found
     assert {"What it holds", "Columns", "Minutes on 2 CPU cores"} <= {
         s.title for s in sections(found)
@@ -258,7 +259,9 @@ def test_a_number_of_what_a_stranger_meets_first(tmp_path: Path) -> None:
     path.write_text(
         "person,date,hour,activity\n" + "a,2024-03-01,08:10,x\na,2024-03-01,09:10,y\n" * 4
     )
-    with pytest.raises(DataError, match=r"one column of that form \(date: '2024-03-01'\)"):
+    with pytest.raises(
+        DataError, match=r"one column of that form \(date: '2024-03-01'; hour: '08:10'\)"
+    ):
         check(path, {}, config)
     rows = "anna;дом;2024-03-01T08:10;сон\nanna;сад;2024-03-01T08:20;чай\n" * 4
     path.write_text("кто;где;когда;что\n" + rows, encoding="cp1251")
