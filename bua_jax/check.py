@@ -67,9 +67,9 @@ def _go_on(found: dict[str, Any]) -> None:
     if FLAGS.save:
         from bua_jax.planning.saved import save
 
+        config, workdir = cli.config_with(f"data={FLAGS.save}.py"), f"runs/{Path(FLAGS.save).name}"
         for path in save(found, Path(FLAGS.save), merge=FLAGS.merge):
             out.print(f"wrote {path}")
-        config, workdir = cli.config_with(f"data={FLAGS.save}.py"), f"runs/{Path(FLAGS.save).name}"
         given = f"--config={':'.join(config)}", f"--workdir={workdir}", *cli.given()
         out.print(cli.command("curriculum", *given))
     elif not found["problems"]:

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import importlib.util
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -290,7 +291,9 @@ def config_argument() -> str:
 
 
 def config_with(item: str) -> tuple[str, str]:
-    """(file, argument) of this command's --config with one more KEY=VALUE."""
+    """(file, argument) of this --config with one more KEY=VALUE. Raises `ConfigError` for a comma."""
+    if "," in item:
+        raise ConfigError(f"{item}: a comma parts values there. Choose a name without one.")
     path, given = _split_config(config_argument())
     return path, ",".join(filter(None, (given, item)))
 
@@ -299,6 +302,11 @@ def workdir() -> Path:
     """The run's folder: --workdir, or runs/<name of the config>."""
     given = FLAGS.workdir
     return as_workdir(given or f"runs/{config_name(config_argument())}")
+
+
+def workdir_for(file: str) -> Path:
+    """--workdir, or runs/<name of the file>, without what a config or checkpoints cannot have."""
+    return as_workdir(FLAGS.workdir or "runs/" + re.sub(r"[,*?\[\]\\]", "_", Path(file).stem))
 
 
 def as_workdir(given: str) -> Path:

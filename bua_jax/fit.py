@@ -35,11 +35,11 @@ def main() -> None:
     from bua_jax.pipeline.report import print_results, report_results
     from bua_jax.planning.saved import check_asked
 
-    workdir = cli.as_workdir(FLAGS.workdir or f"runs/{Path(FLAGS.input).stem}")
+    workdir = cli.workdir_for(FLAGS.input)
     own, columns = workdir / "events.py", cli.columns()
+    path, argument = cli.config_with(f"data={own}")
     if not (there := own.is_file()):
         _look(workdir / "events", columns)
-    path, argument = cli.config_with(f"data={own}")
     config = configs.load(path, argument)
     if there:
         how = {name: bool(FLAGS[name].value) for name in ("skip_bad_rows", "merge")}

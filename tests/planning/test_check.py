@@ -303,6 +303,19 @@ def test_commands_can_be_pasted(tmp_path: Path) -> None:
     assert shlex.split(said)[3].endswith(f":data={tmp_path / 'my data'}.py")
 
 
+def test_names_that_a_config_cannot_have(tmp_path: Path) -> None:
+    """The default folder is without them; one that is given is refused before anything is written."""
+    path = write(tmp_path / "log, [march].csv")
+    done = verb("fit", str(path), "--dry_run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "log_ _march_" / "events.py").is_file()
+    for flag in ("check", "--save=a,b"), ("fit", "--workdir=a,b"):
+        done = verb(flag[0], str(path), flag[1], cwd=tmp_path)
+        assert done.returncode == 2
+        assert "a comma parts values there" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "runs"]
+
+
 @pytest.mark.parametrize(
     ("other", "flags", "said"),
     [
