@@ -28,7 +28,9 @@ from bua_jax.basics.files import check_output
 from bua_jax.events.spec import FORMATS, DataSpec
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("input", "", "File to anonymise; its suffix (csv, tsv, parquet) is its format.")
+flags.DEFINE_string(
+    "input", "", "File (csv, tsv, parquet) to anonymise; the flag's name may be left out."
+)
 flags.DEFINE_string("output", "", "Parquet file to write.")
 flags.DEFINE_string("key_file", "", "JSON file of the key, made if absent; not beside --output.")
 flags.DEFINE_bool("audit", False, "Measure how many renewed ids can be linked to earlier ones.")
@@ -75,4 +77,4 @@ def _spec() -> DataSpec:
 if __name__ == "__main__":
     if not cli.names_config(sys.argv):
         sys.argv.insert(1, "--config=configs/curriculum.py:data=behavior")
-    cli.run(main, config="configs/curriculum.py")
+    cli.run(main, config="configs/curriculum.py", argument="input")

@@ -31,6 +31,7 @@ from tests.support.runs import verb
             "no file --input=nope.csv",
             "config.",
         ),
+        ("anonymise", ["nope.csv"], "no file --input=nope.csv", "Unexpected"),
         ("bench", ["foo"], "no benchmark 'foo'; there are: base, decode, train, ", "start with"),
         (
             "versions",
