@@ -42,11 +42,12 @@ Ask = Callable[[Sequence[History], int], list[dict[str, Any]]]
 def check_answers(output: str, source: str) -> None:
     """To be asked before anything is answered: whether `output` can be written, answers to `source`.
 
-    Raises `ConfigError` as `files.check_output`, and for an ending of which there is no format.
+    Raises `ConfigError` as `files.check_output`, and for an ending of which there is no format; a name without
+    one is of JSON lines.
     """
     own = (f".jsonl{ending}" for ending in ("", *BESIDE))  # of a table's lines
     files.check_output(output, source, beside=(*BESIDE, *own))
-    if output and Path(output).suffix not in (*LINES, *TABLES):
+    if Path(output).suffix not in ("", *LINES, *TABLES):
         formats = ", ".join((*LINES, *TABLES))
         raise ConfigError(f"--output={output} has none of the endings {formats}. Give it one.")
 

@@ -251,7 +251,7 @@ def test_an_ending_without_a_format_is_refused(tmp_path: Path) -> None:
     source.touch()
     with pytest.raises(ConfigError, match="which is the input"):
         answers.check_answers(str(tmp_path / "next.csv"), str(source))
-    for name in ("next.jsonl", "next.tsv"):
+    for name in ("next.jsonl", "next.tsv", "next"):
         answers.check_answers(str(tmp_path / name), str(source))
 
 
