@@ -42,8 +42,8 @@ Ask = Callable[[Sequence[History], int], list[dict[str, Any]]]
 def check_answers(output: str, source: str) -> None:
     """To be asked before anything is answered: whether `output` can be written, answers to `source`.
 
-    Raises `ConfigError` as `files.check_output`, and for an ending of which there is no format; a name without
-    one is of JSON lines.
+    A name without an ending is of JSON lines. Raises `ConfigError` as `files.check_output`, and for an ending
+    of which there is no format.
     """
     own = (f".jsonl{ending}" for ending in ("", *BESIDE))  # of a table's lines
     files.check_output(output, source, beside=(*BESIDE, *own))
