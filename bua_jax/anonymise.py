@@ -28,18 +28,21 @@ from bua_jax.basics.files import check_output
 from bua_jax.events.spec import FORMATS, DataSpec
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("input", "", "File to anonymise; its suffix (csv, tsv, parquet) is its format.")
+flags.DEFINE_string(
+    "input", "", "File (csv, tsv, parquet) to anonymise; the flag's name may be left out."
+)
 flags.DEFINE_string("output", "", "Parquet file to write.")
 flags.DEFINE_string("key_file", "", "JSON file of the key, made if absent; not beside --output.")
 flags.DEFINE_bool("audit", False, "Measure how many renewed ids can be linked to earlier ones.")
 
 
 def main() -> None:
+    spec = _spec()
     from bua_jax.evaluation.linkage import audit
     from bua_jax.events.anonymise import Hiding, anonymise_file, load_key
     from bua_jax.events.rows import BadRows
 
-    spec, report, hiding = _spec(), BadRows(), Hiding(**FLAGS.config.anonymise)
+    report, hiding = BadRows(), Hiding(**FLAGS.config.anonymise)
     key = load_key(FLAGS.key_file, FLAGS.output)
     result = anonymise_file(spec, FLAGS.output, key, report, hiding=hiding)
     for reason, count in report.counts.items():
@@ -74,4 +77,4 @@ def _spec() -> DataSpec:
 if __name__ == "__main__":
     if not cli.names_config(sys.argv):
         sys.argv.insert(1, "--config=configs/curriculum.py:data=behavior")
-    cli.run(main, config="configs/curriculum.py")
+    cli.run(main, config="configs/curriculum.py", argument="input")

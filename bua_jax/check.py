@@ -13,6 +13,7 @@ Examples:
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -34,38 +35,45 @@ flags.DEFINE_string("html", "", "HTML page to write.")
 
 
 def main() -> None:
-    from bua_jax.evaluation.report import Report, write_report
-    from bua_jax.planning.check import check, picture, save, sections
-    from bua_jax.planning.report import print_table
-
     if not FLAGS.input:
         raise ConfigError("--input is missing: python -m bua_jax.check events.csv.")
-    files.check_output(FLAGS.json, FLAGS.input, flag="--json")
-    files.check_output(FLAGS.html, FLAGS.input, flag="--html")
+    from bua_jax.evaluation.report import Report, write_report
+    from bua_jax.planning.check import check, picture, sections
+    from bua_jax.planning.report import print_table
+
+    for flag in ("json", "html"):
+        files.check_output(getattr(FLAGS, flag), FLAGS.input, flag=f"--{flag}")
     check_time_zone(FLAGS.time_zone)
-    asked = Path(FLAGS.input), cli.columns(), FLAGS.config, FLAGS.time_zone
-    found = check(*asked, memory=FLAGS.memory)
-    tables, said = (
-        sections(found),
-        [f"PROBLEM: {text}" for text in found["problems"]] + found["notes"],
-    )
+    path, asked = Path(FLAGS.input), (cli.columns(), FLAGS.config, FLAGS.time_zone)
+    found = check(path, *asked, memory=FLAGS.memory)
+    tables = sections(found)
+    said = [f"PROBLEM: {text}" for text in found["problems"]] + found["notes"]
     for table in tables:
-        print_table(table.title, table.header, table.rows)
+        print_table(table.title, table.header, table.rows, most=60, rest="--html and --json")
     for line in said:
         out.print(line)
     if FLAGS.json:
         files.write_json(Path(FLAGS.json), found)
     if FLAGS.html:
-        title = f"Check of {Path(FLAGS.input).name}"
-        page = Report(title, verdict=said, tables=tables, pictures=[picture(found)])
-        write_report(Path(FLAGS.html), page)
-    if FLAGS.save:
-        for path in save(found, Path(FLAGS.save), merge=FLAGS.merge):
-            out.print(f"wrote {path}")
-        own = f"--config={cli.config_argument()}:data={FLAGS.save}.py"
-        out.print(f"python -m bua_jax.curriculum {own} --workdir=runs/{Path(FLAGS.save).name}")
+        title, shown = f"Check of {path.name}", [picture(found)]
+        write_report(Path(FLAGS.html), Report(title, verdict=said, tables=tables, pictures=shown))
+    _go_on(found)
     if found["problems"]:
         sys.exit(1)
+
+
+def _go_on(found: dict[str, Any]) -> None:
+    """Writes the config with --save, and says the command that trains."""
+    if FLAGS.save:
+        from bua_jax.planning.saved import save
+
+        config, workdir = cli.config_with(f"data={FLAGS.save}.py"), f"runs/{Path(FLAGS.save).name}"
+        for path in save(found, Path(FLAGS.save), merge=FLAGS.merge):
+            out.print(f"wrote {path}")
+        given = f"--config={':'.join(config)}", f"--workdir={workdir}", *cli.given()
+        out.print(cli.command("curriculum", *given))
+    elif not found["problems"]:
+        out.print(cli.command("fit", FLAGS.input, *cli.given("columns", "time_zone")))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import contextlib
 import difflib
 import importlib.util
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from bua_jax.basics import config as configs
 from bua_jax.basics import files, help, interrupts
 from bua_jax.basics.console import notice, run_verb
 from bua_jax.basics.errors import ConfigError, DataError, MismatchError
-from bua_jax.basics.hints import nearest_run, no_run
+from bua_jax.basics.hints import nearest_file, nearest_run, no_run
 
 FLAGS = flags.FLAGS
 
@@ -168,8 +170,12 @@ def _check_given(config: bool) -> None:
     if model and not Path(model).is_dir():
         raise no_run(Path(model))
     if file and not Path(file).is_file():
+        if Path(file).is_dir():
+            raise ConfigError(f"--input={file} is a folder. Give the name of a file.")
         makes = f" Make one with: python -m bua_jax.predict --model=RUN --example=3 > {file}"
-        raise ConfigError(f"There is no file --input={file}.{makes * file.endswith('.jsonl')}")
+        raise ConfigError(
+            f"There is no file --input={file}.{makes * file.endswith('.jsonl') or nearest_file(Path(file))}"
+        )
     for folder in own.get("runs") or []:
         if not Path(folder).is_dir():
             raise MismatchError(f"There is no folder {folder}.{nearest_run(Path(folder))}")
@@ -263,15 +269,44 @@ def _with_tuples(value: Any) -> Any:
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
+def command(verb: str, *arguments: str) -> str:
+    """What somebody types to run a verb; names with spaces are quoted."""
+    return shlex.join(["python", "-m", f"bua_jax.{verb}", *arguments])
+
+
+def given(*names: str) -> list[str]:
+    """Of these flags those that this command has, and its `--config.FIELD=VALUE`, to be given again."""
+    own = {name: FLAGS[name] for name in names}
+    values = {
+        n: ",".join(f.value) if isinstance(f.value, list) else f.value for n, f in own.items()
+    }
+    fields = FLAGS["config"].override_values  # type: ignore[attr-defined]
+    values |= {f"config.{name}": value for name, value in fields.items()}
+    return [f"--{name}={value}" for name, value in values.items() if value not in ("", None)]
+
+
 def config_argument() -> str:
     """What --config was given: FILE[:KEY=VALUE,...]."""
     return str(getattr(FLAGS["config"], "config_filename"))  # noqa: B009 (absl's Flag has no such field)
+
+
+def config_with(item: str) -> tuple[str, str]:
+    """(file, argument) of this --config with one more KEY=VALUE. Raises `ConfigError` for a comma."""
+    if "," in item:
+        raise ConfigError(f"{item}: a comma parts values there. Choose a name without one.")
+    path, given = _split_config(config_argument())
+    return path, ",".join(filter(None, (given, item)))
 
 
 def workdir() -> Path:
     """The run's folder: --workdir, or runs/<name of the config>."""
     given = FLAGS.workdir
     return as_workdir(given or f"runs/{config_name(config_argument())}")
+
+
+def workdir_for(file: str) -> Path:
+    """--workdir, or runs/<name of the file>, without what a config or checkpoints cannot have."""
+    return as_workdir(FLAGS.workdir or "runs/" + re.sub(r"[,*?\[\]\\]", "_", Path(file).stem))
 
 
 def as_workdir(given: str) -> Path:

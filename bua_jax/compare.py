@@ -15,6 +15,7 @@ from absl import flags
 from bua_jax import cli
 from bua_jax.basics import files
 from bua_jax.basics.console import notice
+from bua_jax.basics.errors import ConfigError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("runs", [], "Folders, compared with the first; the flag's name may be left out.")
@@ -25,9 +26,12 @@ flags.DEFINE_string("latex", "", "LaTeX table to write (booktabs).")
 
 
 def main() -> None:
+    if len(FLAGS.runs) < 2:
+        raise ConfigError("Give two or more runs: python -m bua_jax.compare runs/a runs/b.")
     from bua_jax.evaluation.findings import of_curves
     from bua_jax.evaluation.plots import curves
     from bua_jax.evaluation.report import Picture, Report, write_report
+    from bua_jax.evaluation.tables import caution
     from bua_jax.experiments.compare import compare, finished, sections
     from bua_jax.experiments.pages import booktabs
     from bua_jax.pipeline.report import curves_of
@@ -40,9 +44,8 @@ def main() -> None:
     shown = sections(found)
     for table in shown:
         print_table(table.title, table.header, table.rows)
-    notes = (
-        [] if found["paired"] else ["Runs that were tested on other windows have no differences."]
-    )
+    unpaired = "" if found["paired"] else "Runs tested on other windows have no differences."
+    notes = [*filter(None, (unpaired, caution(found)))]
     for line in notes:
         notice(line)
     if FLAGS.json:

@@ -13,7 +13,6 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
-from bua_jax.basics.files import check_output
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
@@ -24,12 +23,13 @@ cli.define_take_over()
 
 
 def main() -> None:
-    from bua_jax.pipeline.answers import BESIDE, PARTS, tell
-    from bua_jax.pipeline.finished import asked_people, load
-
     if not FLAGS.input:
         raise ConfigError("--input is missing; see --help for what it holds.")
-    check_output(FLAGS.output, FLAGS.input, beside=BESIDE)
+    from bua_jax.pipeline.answers import PARTS, check_answers, tell
+    from bua_jax.pipeline.finished import load
+    from bua_jax.planning.people import asked_people
+
+    check_answers(FLAGS.output, FLAGS.input)
     bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
     told = cli.asked()
     limit = bua.windows.prediction_history

@@ -9,7 +9,6 @@ A problem that `check` finds ends it. The config is written to WORKDIR/events.py
 again, and goes on where it was cut. The command that it is short for is printed.
 """
 
-import shlex
 from pathlib import Path
 
 from absl import flags
@@ -30,21 +29,25 @@ cli.define_take_over()
 
 
 def main() -> None:
+    if not FLAGS.input:
+        raise ConfigError("--input is missing: python -m bua_jax.fit events.csv.")
     from bua_jax.basics import files
     from bua_jax.pipeline.chain import build, show_outline, start
     from bua_jax.pipeline.report import print_results, report_results
+    from bua_jax.planning.saved import check_asked
 
-    if not FLAGS.input:
-        raise ConfigError("--input is missing: python -m bua_jax.fit events.csv.")
-    workdir = cli.as_workdir(FLAGS.workdir or f"runs/{Path(FLAGS.input).stem}")
-    own = workdir / "events.py"
-    if not own.is_file():
-        _look(workdir / "events")
-    path, _, argument = cli.config_argument().partition(":")
-    argument = ",".join(filter(None, (argument, f"data={own}")))
+    workdir = cli.workdir_for(FLAGS.input)
+    own, columns = workdir / "events.py", cli.columns()
+    path, argument = cli.config_with(f"data={own}")
+    if not (there := own.is_file()):
+        _look(workdir / "events", columns)
     config = configs.load(path, argument)
+    if there:
+        how = {name: bool(FLAGS[name].value) for name in ("skip_bad_rows", "merge")}
+        check_asked(own, config.data, Path(FLAGS.input), columns, zone=FLAGS.time_zone, **how)
     cli.override(config)
-    out.print(f"python -m bua_jax.curriculum --config={path}:{argument} --workdir={workdir}")
+    given = f"--config={path}:{argument}", f"--workdir={workdir}", *cli.given()
+    out.print(cli.command("curriculum", *given))
     if FLAGS.dry_run:
         show_outline(config, workdir, "evaluation", several=False)
         return
@@ -53,25 +56,23 @@ def main() -> None:
     print_results(run)
     with files.where_writable():
         report_results(run)
-    out.print(f"python -m bua_jax.predict {shlex.join([f'--model={workdir}', config.data.path])}")
+    out.print(cli.command("predict", f"--model={workdir}", FLAGS.input))
 
 
-def _look(name: Path) -> None:
+def _look(name: Path, columns: dict[str, str]) -> None:
     """Checks the file and writes its config. Raises `DataError` for what keeps a run from working."""
-    from bua_jax.planning.check import check, save
+    from bua_jax.planning.check import check
+    from bua_jax.planning.saved import save
 
-    found = check(Path(FLAGS.input), cli.columns(), FLAGS.config, FLAGS.time_zone)
-    for line in found["notes"]:
-        out.print(line)
-    for one in found["columns"]:
-        out.print(f"{one['role']}: column {one['column']!r} ({one['why']})")
+    found = check(Path(FLAGS.input), columns, FLAGS.config, FLAGS.time_zone)
+    columns_said = [f"{c['role']}: column {c['column']!r} ({c['why']})" for c in found["columns"]]
+    out.print("\n".join([*found["notes"], *columns_said]))
     problems = [said for said in found["problems"] if said != found["first_bad"]]
     if found["first_bad"] and not FLAGS.skip_bad_rows:
-        raise DataError(f"{found['first_bad']} Or leave such rows out: --skip_bad_rows.")
+        raise DataError(found["first_bad"])
     if problems:
         raise DataError(f"{problems[0]} `bua check {FLAGS.input}` shows all that the file holds.")
-    if FLAGS.skip_bad_rows:
-        found["config"]["on_bad_row"] = "skip"
+    found["config"] |= {"on_bad_row": "skip"} if FLAGS.skip_bad_rows else {}
     save(found, name, merge=FLAGS.merge)
     out.print(f"wrote {name}.py; about {sum(found['minutes'].values()):.0f} minutes on 2 CPU cores")
 

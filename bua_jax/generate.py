@@ -21,7 +21,6 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
-from bua_jax.basics.files import check_output
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
@@ -37,13 +36,14 @@ OF_FIELDS = {"temperature": "decoding.temperature", "top_p": "decoding.top_p", "
 
 
 def main() -> None:
-    from bua_jax.pipeline.answers import BESIDE, PARTS, tell
-    from bua_jax.pipeline.checks import check_flag
-    from bua_jax.pipeline.finished import asked_people, load
-
     if not FLAGS.input:
         raise ConfigError("--input is missing; see --help for what it holds.")
-    check_output(FLAGS.output, FLAGS.input, beside=BESIDE)
+    from bua_jax.pipeline.answers import PARTS, check_answers, tell
+    from bua_jax.pipeline.checks import check_flag
+    from bua_jax.pipeline.finished import load
+    from bua_jax.planning.people import asked_people
+
+    check_answers(FLAGS.output, FLAGS.input)
     for name, field in OF_FIELDS.items():
         check_flag(name, FLAGS[name].value, field)
     bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)

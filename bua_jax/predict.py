@@ -29,7 +29,6 @@ from absl import flags
 
 from bua_jax import cli
 from bua_jax.basics.errors import ConfigError
-from bua_jax.basics.files import check_output
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
@@ -42,17 +41,18 @@ cli.define_take_over()
 
 
 def main() -> None:
+    if not (FLAGS.input or FLAGS.example):
+        raise ConfigError("--input is missing; see --help for what it holds.")
     from bua_jax.events.histories import example_lines
     from bua_jax.parallel.ray_shards import start_ray
     from bua_jax.pipeline import answers
-    from bua_jax.pipeline.finished import asked_people, events_of, load
+    from bua_jax.pipeline.finished import events_of, load
+    from bua_jax.planning.people import asked_people
 
     if FLAGS.example:
         sys.stdout.writelines(example_lines(events_of(FLAGS.model), FLAGS.example))
         return
-    if not FLAGS.input:
-        raise ConfigError("--input is missing; see --help for what it holds.")
-    check_output(FLAGS.output, FLAGS.input, beside=answers.BESIDE)
+    answers.check_answers(FLAGS.output, FLAGS.input)
     cluster = cli.cluster()
     if cluster is not None:  # it forks, which must come before jax has threads
         answers.check_shared(FLAGS.input, FLAGS.output, cli.asked()["only"])

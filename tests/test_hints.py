@@ -31,6 +31,7 @@ from tests.support.runs import verb
             "no file --input=nope.csv",
             "config.",
         ),
+        ("anonymise", ["nope.csv"], "no file --input=nope.csv", "Unexpected"),
         ("bench", ["foo"], "no benchmark 'foo'; there are: base, decode, train, ", "start with"),
         (
             "versions",
@@ -56,17 +57,19 @@ def test_a_workdir_that_is_a_file(tmp_path: Path, monkeypatch, below: str) -> No
         cli.workdir()
 
 
-def test_a_misspelt_model_names_the_run_beside_it(tmp_path: Path) -> None:
-    """And no command that would train one there."""
+def test_a_misspelt_model_names_the_run_beside_it(tmp_path: Path, monkeypatch) -> None:
+    """And no command that would train one there; without a near one those there are, or the way to one."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "quickstart" / "stage2").mkdir(parents=True)
     files.write_json(tmp_path / "quickstart" / "stage2" / "record.json", {})
     with pytest.raises(MismatchError, match=r"Did you mean .*quickstart\?") as caught:
         finished_stage(tmp_path / "quikstart")
     assert "curriculum" not in str(caught.value)
-    with pytest.raises(
-        MismatchError, match=r"no folder .*other, expected that of a trained run\.$"
-    ):
+    with pytest.raises(MismatchError, match=r"trained run\. Train one first: .*fit events\.csv\.$"):
         finished_stage(tmp_path / "other")
+    (tmp_path / "runs").symlink_to(tmp_path)
+    with pytest.raises(MismatchError, match=r"trained run\. There are runs/quickstart\.$"):
+        finished_stage(Path("elsewhere"))
 
 
 def test_the_folder_of_an_experiment_names_a_stage_of_it(tmp_path: Path) -> None:
@@ -266,3 +269,54 @@ def test_logs_take_no_torch(tmp_path: Path) -> None:
     )
     assert done.stdout.strip() == "[]", done.stderr
     assert list((tmp_path / "logs" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("configs/quickstar.py", "configs/quickstart.py"),
+        ("tabel4", "configs/experiments/table4.py"),
+        ("zzz.py", ""),
+    ],
+)
+def test_a_misspelt_config_names_the_nearest(given: str, near: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configs.resolve(given)
+    assert str(caught.value).endswith(f" Did you mean {near}?" if near else "stage3.py.")
+
+
+def test_a_misspelt_part_names_the_nearest_and_the_key() -> None:
+    with pytest.raises(ConfigError, match=r"such as model=mine\.py.* Did you mean nano\?$"):
+        configs.load("configs/quickstart.py", "model=nanno")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").touch()
+    done = verb("check", "evnts.csv", cwd=tmp_path)
+    assert "no file --input=evnts.csv. Did you mean events.csv?" in done.stderr
+    done = verb("check", str(tmp_path), cwd=tmp_path)
+    assert f"--input={tmp_path} is a folder. Give the name of a file." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fit", "--input is missing"),
+        ("predict", "--input is missing"),
+        ("generate", "--input is missing"),
+        ("describe", "--input is missing"),
+        ("compare", "Give two or more runs"),
+    ],
+)
+def test_what_is_missing_is_said_before_seconds_of_imports(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    asked = [f"--model={tmp_path}"] * (name in ("predict", "generate", "describe"))
+    code = (
+        "import atexit, runpy, sys; atexit.register(lambda: print({'jax', 'polars'} & {*sys.modules}));"
+        f"sys.argv = {[name, *asked]!r}; runpy.run_module('bua_jax.{name}', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout.split() == ["set()"]

@@ -15,6 +15,7 @@ from bua_jax.alignment.answer import Description, NextBehaviour, NextDay
 from bua_jax.alignment.parts import Parts
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
+from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.version import signature
 from bua_jax.decoding import rounds as decoding
 from bua_jax.decoding.rounds import Decoder, GeneratedDay, Instruction, Understanding
@@ -37,7 +38,15 @@ from bua_jax.models.aligned import input_embeddings
 
 @dataclass(frozen=True)
 class Bua:
-    """A trained model and how it is asked.
+    """A trained model and how it is asked: `bua_jax.load` returns it, and `bua_jax.read_people` histories.
+
+    describe(history) -> Description: understanding (round -> text).
+    predict(histories) -> [NextBehaviour]: prediction, probabilities (label -> share, sum 1), understanding;
+    likely(3) are the likeliest labels.
+    generate(histories) -> [NextDay]: weekday, events (each time, behaviour and, where the model has places,
+    place), understanding; next, a NextBehaviour, with predictions=True.
+    There is one answer for each history, in their order. Printed they are short, a notebook draws them,
+    and `.record` is the JSON line that the verbs write.
 
     `shares`: training users' behaviour shares float64[C], which the critic of the refine round needs.
     `decoding`, `windows`: these parts of a config; `windows` has the lengths of the histories that it was
@@ -180,15 +189,17 @@ class Bua:
 
     def describe_all(self, histories: Sequence[History]) -> list[Description]:
         """`describe` of many, which are read together."""
+        _check_histories(histories)
         signed = self.signature("texts")
         return [Description(said.texts, signed) for said in self.understand(histories)]
 
     def predict(self, histories: Sequence[History]) -> list[NextBehaviour]:
         """Of each history the next behaviour, the probability of every label, and the understanding texts.
 
-        Raises `ConfigError` for a history longer than the encoder was trained on, `CheckpointError` where
-        the weights give no finite probability.
+        Raises `ConfigError` for what is no list of histories and for one longer than the encoder was trained
+        on, `CheckpointError` where the weights give no finite probability.
         """
+        _check_histories(histories)
         log_p, texts = self.probabilities(histories)
         return [self._next(row, said) for row, said in zip(log_p, texts, strict=True)]
 
@@ -199,6 +210,7 @@ class Bua:
 
         With `predictions` also what `predict` says (`next`), after the same rounds, which are written once.
         """
+        _check_histories(histories)
         weekdays = [(int(h.weekday[-1]) + 1) % 7 for h in histories]
         if predictions:
             asked = [self.final_instruction] * len(histories)
@@ -231,6 +243,15 @@ class Bua:
         if self.catalogue.has_places:
             event["place"] = place_text(place)
         return event
+
+
+def _check_histories(given: Sequence[History]) -> None:
+    """Raises `ConfigError` for one history, its people or a name in place of a list of histories."""
+    if not isinstance(given, Sequence) or any(not isinstance(one, History) for one in given):
+        raise ConfigError(
+            "A model is asked about a list of histories, such as read_people(...).histories or [history] "
+            f"(describe about one); this is {type(given).__name__}."
+        )
 
 
 def _events(day: Day) -> list[tuple[int, int, int]]:

@@ -5,6 +5,7 @@ A config file is a Python file with `get_config(arg: str = "") -> ConfigDict`. O
 The same files are found from a checkout and from an installed wheel.
 """
 
+import difflib
 import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,8 +39,18 @@ def resolve(path: str) -> Path:
     shipped = folder() / relative
     if shipped.is_file():
         return shipped
-    names = ", ".join(sorted(f"configs/{p.name}" for p in folder().glob("[a-z]*.py")))
-    raise ConfigError(f"There is no config file {path}. The shipped ones are {names}.")
+    names = {p.stem: f"configs/{p.name}" for p in sorted(folder().glob("[a-z]*.py"))}
+    tables = {p.stem: f"configs/experiments/{p.name}" for p in folder().glob("experiments/*.py")}
+    raise ConfigError(
+        f"There is no config file {path}. The shipped ones are {', '.join(names.values())}."
+        f"{_near(given.stem, tables | names)}"
+    )
+
+
+def _near(name: str, known: Mapping[str, str]) -> str:
+    """` Did you mean ...?` of the nearest known name and what it stands for, or nothing."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" Did you mean {known[near[0]]}?" if near else ""
 
 
 def module_of(path: str) -> ModuleType:
@@ -89,10 +100,11 @@ def part(kind: str, name: str, arg: str = "") -> ConfigDict:
     if not path.is_file():
         if own:
             raise ConfigError(f"There is no {kind} config {path}.")
-        names = ", ".join(sorted(p.stem for p in (folder() / kind).glob("[a-z]*.py")))
+        known = sorted(p.stem for p in (folder() / kind).glob("[a-z]*.py"))
         raise ConfigError(
-            f"There is no {kind} config named {name!r}; there are: {names}, and files of your own such "
-            f"as {kind}=mine.py, a copy of one in {folder() / kind}."
+            f"There is no {kind} config named {name!r}; there are: {', '.join(known)}, and files of your own "
+            f"such as {kind.removesuffix('s')}=mine.py, a copy of one in {folder() / kind}."
+            f"{_near(name, dict(zip(known, known, strict=True)))}"
         )
     return _module(path).get_config(arg)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bua_jax.basics.errors import MismatchError
 
+_MOST = 5  # runs that are named
 _RUN, _STEP = "run.json", "*/record.json"  # what a run's folder has: one of them
 
 
@@ -24,6 +25,13 @@ def nearest_run(folder: Path, kind: str = "") -> str:
     }
     near = difflib.get_close_matches(folder.name, there, n=1, cutoff=0.5)
     return f" Did you mean {there[near[0]]}?" if near else ""
+
+
+def nearest_file(path: Path) -> str:
+    """` Did you mean FILE?` for a file that is not there: of those beside it."""
+    there = [p.name for p in path.parent.glob("*") if p.is_file()]
+    near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.6)
+    return f" Did you mean {path.with_name(near[0])}?" if near else ""
 
 
 def unfinished_near(folder: Path) -> str:
@@ -48,7 +56,15 @@ def unfinished_near(folder: Path) -> str:
     return str(folder.parent / near[0]) if near else ""
 
 
+def _trained() -> str:
+    """Which trained runs there are in runs/, or how to make one."""
+    there = sorted(str(path.parent.parent) for path in Path("runs").glob("*/stage2/record.json"))
+    if there:
+        return f" There are {', '.join(there[:_MOST])}."
+    return " Train one first: python -m bua_jax.fit events.csv."
+
+
 def no_run(folder: Path) -> MismatchError:
     """What is said of a folder of a trained run that is not there."""
-    hint = nearest_run(folder, "stage2/record.json")
+    hint = nearest_run(folder, "stage2/record.json") or _trained()
     return MismatchError(f"There is no folder {folder}, expected that of a trained run.{hint}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bua_jax.basics.console import notice
-from bua_jax.basics.errors import DataError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events import values
 from bua_jax.events.clock import LARGEST_DAY
 from bua_jax.events.json_lines import json_lines
@@ -190,37 +190,46 @@ class People:
     """
 
     ids: list[str]
-    histories: list[History]
-    places: list[dict[int, str]]
+    histories: list[History] = dataclasses.field(repr=False)
+    places: list[dict[int, str]] = dataclasses.field(repr=False)
     dates: list[datetime.date]
 
 
 def people_of_events(
-    spec: DataSpec, words: Mapping[str, str], catalogue: Catalogue, limit: int, only: str = ""
+    spec: DataSpec,
+    words: Mapping[str, str],
+    catalogue: Catalogue,
+    limit: int,
+    only: str = "",
+    *,
+    called: str = "",
 ) -> People:
     """The last events of each person of a file of events, or of the person `only`.
 
-    words: other words of labels, as the run has them. People with fewer than ten events are left out, which
+    words: other words of labels, as the run has them. called: what the file is called where it is a copy of
+    what somebody gave. People with fewer than ten events are left out, which
     is said. Raises `DataError` as the reader does, for labels that the model was not trained on, for a
     person whom there is not or who has too few events, and where nobody has enough.
     """
-    store, areas = read_people(spec)
-    store = _in_catalogue(spec.path, store.renamed(words), catalogue)
+    called = called or spec.path
+    try:
+        store, areas = read_people(spec)
+    except (ConfigError, DataError) as error:
+        raise type(error)(str(error).replace(spec.path, called)) from error
+    store = _in_catalogue(called, store.renamed(words), catalogue)
     if only and only not in store.users:
         near = difflib.get_close_matches(only, map(str, store.users), n=1, cutoff=0.6)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"{spec.path} has no person {only!r} among its {len(store.users)}.{hint}")
+        raise DataError(f"{called} has no person {only!r} among its {len(store.users)}.{hint}")
     asked = [i for i, user in enumerate(store.users) if not only or user == only]
     count = np.diff(store.offsets)
     enough = [i for i in asked if count[i] >= MIN_EVENTS]
     if not enough:
         most = int(count[asked].max())
-        raise DataError(
-            f"{spec.path}: {only or 'nobody'} has {most} events; {MIN_EVENTS} are needed."
-        )
+        raise DataError(f"{called}: {only or 'nobody'} has {most} events; {MIN_EVENTS} are needed.")
     if len(enough) < len(asked):
         notice(
-            f"{spec.path}: {len(asked) - len(enough)} people with fewer than {MIN_EVENTS} events left out"
+            f"{called}: {len(asked) - len(enough)} people with fewer than {MIN_EVENTS} events left out"
         )
     ends = store.offsets[1:]
     begins = [max(int(store.offsets[i]), int(ends[i]) - limit) for i in enough]
@@ -246,12 +255,19 @@ _EPOCH = datetime.date(1970, 1, 1)
 def _in_catalogue(path: str, store: EventStore, catalogue: Catalogue) -> EventStore:
     """The same events with the model's codes of labels. Raises `DataError` for labels that it lacks."""
     own = store.catalogue
-    for field in ("slots_per_day", "has_places"):
-        if getattr(own, field) != getattr(catalogue, field):
-            raise DataError(
-                f"{path} is read with {field}={getattr(own, field)}, but the model was trained with "
-                f"{getattr(catalogue, field)}."
-            )
+    if own.has_places != catalogue.has_places:
+        has, wants, how = (
+            ("without", "with", "COLUMN") if catalogue.has_places else ("with", "without", "")
+        )
+        raise DataError(
+            f"{path} is read {has} a column of places, but the model was trained {wants} them. Say which it "
+            f"is: --columns=location={how}."
+        )
+    if own.slots_per_day != catalogue.slots_per_day:
+        raise DataError(
+            f"{path} is read with slots_per_day={own.slots_per_day}, but the model was trained with "
+            f"{catalogue.slots_per_day}."
+        )
     for label in own.behaviours:
         try:
             _behaviour(label, catalogue)

@@ -160,7 +160,9 @@ def sections(found: Mapping[str, Any]) -> list[Section]:
         title = f"Minus {runs[0]} (95 % over {found['people']} people)"
         result.append(Section(title, header, minus))
     fields = [[name, *map(str, values)] for name, values in found["differing"].items()]
-    fields.insert(0, ["commit", *map(str, found["commits"])])
+    if len(set(found["commits"])) > 1:
+        fields.insert(0, ["commit", *map(str, found["commits"])])
+    fields = fields or [["nothing", *("" for _ in runs)]]
     return [*result, Section("What differs in their configs", ("field", *runs), fields)]
 
 

@@ -29,12 +29,25 @@ from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.finished import TABLES, load
 
 PARTS = 2  # batches of a part: with one, more rows would wait for the longest answer
+LINES = (".jsonl",)
 SHARDS = ".shards"
 BESIDE = (PARTIAL, SHARDS)  # endings of what is kept next to an output until it is whole
 SECONDS = 30.0  # that a part may take
 
 Ask = Callable[[Sequence[History], int], list[dict[str, Any]]]
 """(histories, index of the first in the whole file) -> an answer for each."""
+
+
+def check_answers(output: str, source: str) -> None:
+    """To be asked before anything is answered: whether `output` can be written, answers to `source`.
+
+    A name without an ending is of JSON lines. Raises `ConfigError` as `files.check_output`, and for an ending
+    of which there is no format.
+    """
+    files.check_output(output, source, beside=BESIDE)
+    if Path(output).suffix not in ("", *LINES, *TABLES):
+        formats = ", ".join((*LINES, *TABLES))
+        raise ConfigError(f"--output={output} has none of the endings {formats}. Give it one.")
 
 
 def write_answers(
@@ -221,15 +234,18 @@ def as_table(answers: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Answers with a row for each: id, prediction, probability, then texts by round, probabilities as JSON.
     Descriptions have their id and texts alone.
 
-    Answers with a day have a row for each of its events: id, weekday or date, time, place, behaviour.
+    Answers with a day have a row for each of its events, a day without events one: id, weekday or date,
+    prediction and probability where they were asked for, time, place, behaviour.
     """
     if answers and "events" in answers[0]:
+        none = [{"time": None, "behaviour": None}]
         return pl.DataFrame(
             [
-                {"id": a["id"], "date": a.get("date", a["weekday"]), **event}
+                {"id": a["id"], "date": a.get("date", a["weekday"]), **_first_columns(a), **event}
                 for a in answers
-                for event in a["events"]
-            ]
+                for event in a["events"] or none
+            ],
+            infer_schema_length=None,
         )
     return pl.DataFrame(
         [
@@ -278,7 +294,8 @@ def print_answers(people: People, answers: Sequence[Answer]) -> None:
 def _shown(answer: Answer, said: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Rows of the terminal's table: a day's events, or the likeliest labels with a bar."""
     if isinstance(answer, NextDay):
-        yield str(said.get("date", said["weekday"])), "", ""
+        none = "" if said["events"] else "no events"
+        yield str(said.get("date", said["weekday"])), none, ""
         yield from (tuple(event.values()) for event in said["events"])
     likely = answer if isinstance(answer, NextBehaviour) else getattr(answer, "next", None)
     for label, share in likely.likely() if likely else ():

@@ -99,10 +99,12 @@ def asked_people(
     *,
     only: str = "",
     columns: Mapping[str, str] | None = None,
+    copy: Path | None = None,
 ) -> People:
     """Whom a run is asked about: the lines of a file of histories, or the people of a file of events.
 
-    Such a file has the columns of the run's, but for `columns` (role -> column). only: id of the one person
+    Such a file has the columns of the run's, but for `columns` (role -> column). copy: the same file as the
+    readers take it, where it is not written so. only: id of the one person
     who is wanted. Raises `DataError` and `ConfigError` as the readers do.
     """
     path = Path(path)
@@ -115,8 +117,8 @@ def asked_people(
     _, record = _need(*_stage_of(folder), "data")
     data = configs.part("data", "behavior", "").to_dict() | record["config"]["data"]
     data |= {
-        "path": str(path),
-        "format": TABLES[path.suffix],
+        "path": str(copy or path),
+        "format": TABLES[(copy or path).suffix],
         "on_bad_row": "error",
         "behaviours": (),
     }
@@ -129,7 +131,7 @@ def asked_people(
     try:
         spec = DataSpec.from_mapping(data)
         named = files.read_json(Path(words)) if words else {}
-        return people_of_events(spec, named, catalogue, limit, only)
+        return people_of_events(spec, named, catalogue, limit, only, called=str(path))
     except (ConfigError, DataError) as error:  # there is no config here
         raise type(error)(str(error).replace("--config.data.columns.", "--columns=")) from error
 

@@ -19,9 +19,10 @@ import polars as pl
 from ml_collections import ConfigDict
 
 from bua_jax.basics import config as configs
-from bua_jax.basics import files
+from bua_jax.basics.console import waiting
 from bua_jax.basics.errors import BuaError, ConfigError, DataError
 from bua_jax.evaluation.report import Picture, Section
+from bua_jax.evaluation.tables import caution
 from bua_jax.events.card import data_card, heat_map
 from bua_jax.events.groups import training_shares
 from bua_jax.events.readers import anonymised_mark, read_events
@@ -32,6 +33,7 @@ from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import check_events
 from bua_jax.pipeline.steps import order
 from bua_jax.planning.columns import (
+    Guess,
     Layout,
     guess_columns,
     layout_of,
@@ -132,6 +134,31 @@ def config_for(config: ConfigDict, spec: DataSpec) -> ConfigDict:
     return own
 
 
+def _guessed(layout: Layout) -> str:
+    """What to know of letters where nothing says the encoding."""
+    if layout.encoding not in ("cp1252", "latin-1"):
+        return ""
+    return (
+        f" The file is no UTF-8 and is read as {layout.encoding}, which is a guess: if letters look wrong "
+        "here, write it as UTF-8 first."
+    )
+
+
+def _columns(sample: pl.DataFrame, layout: Layout, given: Mapping[str, str]) -> list[Guess]:
+    """`guess_columns`, which also says of names that cannot be told that their encoding is a guess."""
+    try:
+        return guess_columns(sample, given)
+    except DataError as error:
+        raise DataError(f"{error}{_guessed(layout)}") from error
+
+
+def _in_flags(said: str) -> str:
+    """What the readers say, with the flags of `check` and `fit` for fields of a config."""
+    said = said.replace("--config.data.on_bad_row=skip", "`bua fit --skip_bad_rows`")
+    said = said.replace("--config.data.time_zone=", "--time_zone=")
+    return said.replace("--config.data.columns.", "--columns=")
+
+
 def _model_says(config: ConfigDict, store: EventStore) -> tuple[list[str], list[str]]:
     """What the config's language model makes of the labels: (what keeps a run from working, what to know)."""
     from bua_jax.alignment.reading import read_base
@@ -153,6 +180,7 @@ def _minutes(config: ConfigDict, windows: int) -> dict[str, float]:
     return {name: round(STEPS[name].minutes(own), 1) for name in steps}
 
 
+@waiting("looking at the file")
 def check(
     path: Path,
     columns: Mapping[str, str],
@@ -171,27 +199,27 @@ def check(
     layout = layout_of(path)
     sample = sample_of(path, layout)
     mark = anonymised_mark(path)
-    guesses = [] if mark else guess_columns(sample, columns)
+    guesses = [] if mark else _columns(sample, layout, columns)
     own_names = {name: name for name in layout.names if name in ROLES}
     mapped = {guess.role: guess.column for guess in guesses} or own_names
-    spec, report = _spec(path, layout, mapped, zone, sample), BadRows()
+    report, copied = BadRows(), ""
     with tempfile.TemporaryDirectory() as folder:
-        read = spec
-        if not layout.as_read:
-            plain_copy(path, layout, Path(folder) / "events.csv")
-            read = dataclasses.replace(spec, path=str(Path(folder) / "events.csv"), format="csv")
         try:
+            spec = read = _spec(path, layout, mapped, zone, sample)
+            if not layout.as_read:
+                copied = str(Path(folder) / "events.csv")
+                plain_copy(path, layout, Path(copied))
+                read = dataclasses.replace(spec, path=copied, format="csv")
             store, first_bad = _read(read, report)
-        except (
-            ConfigError,
-            DataError,
-        ) as error:  # there is no config yet, and maybe a copy of the file
-            said = str(error).replace(read.path, spec.path)
-            raise type(error)(said.replace("--config.data.columns.", "--columns=")) from error
-        first_bad = first_bad.replace(read.path, spec.path)
+        except (ConfigError, DataError) as error:  # there is no config yet, and maybe a copy
+            said = str(error).replace(copied or str(path), str(path))
+            raise type(error)(_in_flags(said)) from error
+        first_bad = _in_flags(first_bad.replace(read.path, spec.path))
     card = data_card(store, report.duplicates)
     own = config_for(config, spec)
     problems, notes = _judged(own, store, layout, report, first_bad)
+    few = caution({"people": card["splits"]["test"]["users_with_prediction_window"]})
+    notes += [few] if few and not problems else []
     shares = np.bincount(store.behaviour, minlength=len(store.catalogue.behaviours)) / len(
         store.day
     )
@@ -223,13 +251,14 @@ def _judged(
     try:
         check_events(store, config.windows.min_history)
     except DataError as error:
-        problems.append(str(error))
+        problems.append(_in_flags(str(error)))
     if first_bad:
         problems.append(first_bad)
     if not layout.as_read:
         how = f"separated by {layout.separator!r}, in {layout.encoding}"
         notes.append(
-            f"The file is {how}: runs read UTF-8 with commas. --save=NAME writes NAME.csv so."
+            f"The file is {how}: runs read UTF-8 with commas. `fit`, and --save=NAME here, write a copy so."
+            f"{_guessed(layout)}"
         )
     if report.duplicates:
         notes.append(f"{report.duplicates:,} rows repeat an earlier one exactly; they are kept.")
@@ -337,58 +366,3 @@ def _spread(values: Mapping[str, float] | None) -> str:
     if values is None:
         return "none"
     return f"median {values['median']:g}, {values['min']:g} to {values['max']:g}"
-
-
-_CONFIG = '''"""A file of events as `check` found it, for --config=configs/quickstart.py:data=FILE.py."""
-
-from ml_collections import ConfigDict
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    config = ConfigDict()
-{lines}
-    return config
-'''
-
-
-def save(found: Mapping[str, Any], name: Path, *, merge: bool) -> list[Path]:
-    """Writes NAME.py, a data config for `--config=FILE:data=NAME.py`; returns what was written.
-
-    Beside it NAME.csv, where the file is not written as the readers take it, and with `merge`
-    NAME.words.json, which makes one label of those that may be one. Raises `ConfigError` for files that
-    are there.
-    """
-    own, copy, words = (
-        name.with_name(f"{name.name}{end}") for end in (".py", ".csv", ".words.json")
-    )
-    layout = Layout(**{**found["layout"], "names": tuple(found["layout"]["names"])})
-    values = dict(found["config"], path=str(Path(found["path"]).absolute()))
-    written = [own]
-    if not layout.as_read:
-        written.append(copy)
-        values |= {"path": str(copy.absolute()), "format": "csv"}
-    if merge and found["alike"]:
-        written.append(words)
-        values["words"] = str(words.absolute())
-    for path in written:
-        files.check_output(str(path), flag="--save")
-        if path.exists():
-            raise ConfigError(
-                f"--save={name}: {path} is there already; remove it, or choose another name."
-            )
-    if copy in written:
-        with files.atomic_write(copy) as temporary:
-            plain_copy(Path(found["path"]), layout, temporary)
-    if words in written:
-        files.write_json(words, found["alike"])
-    lines = []
-    for key, value in values.items():
-        if key == "columns":
-            lines.append("    config.columns = ConfigDict()")
-            lines += [f"    config.columns.{role} = {column!r}" for role, column in value.items()]
-        else:
-            lines.append(
-                f"    config.{key} = {tuple(value) if isinstance(value, list) else value!r}"
-            )
-    files.write_text(own, _CONFIG.format(lines="\n".join(lines)))
-    return written

@@ -24,6 +24,11 @@ _BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _PACKED = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip (a spreadsheet?)"}
+_ISO = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}:?\d{2}))?$"
+_EPOCH = r"^\d{9,10}(\.\d+)?$"
+_LIKE_TIME = (
+    r"^\d{12,13}$|^\d{1,4}[./-]\d{1,2}[./-]\d{2,4}|^\d{1,2}:\d{2}"  # in a form that is not read
+)
 _SAMPLE = 20_000  # rows that columns are judged by
 _LINES = 50  # lines that the separator is judged by
 
@@ -135,6 +140,12 @@ def layout_of(path: Path) -> Layout:
         names = tuple(next(csv.reader(head[:1], delimiter=separator)))
     except (csv.Error, UnicodeError) as error:
         raise DataError(f"{path} cannot be read as a table in {encoding}: {error}.") from error
+    values = [name for name in names if re.match(f"{_ISO}|{_EPOCH}", name.strip())]
+    if values:
+        raise DataError(
+            f"The first line of {path} holds values ({values[0]!r}), not names of columns. Write a line of "
+            "names above it, such as user,time,location,behaviour."
+        )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path} has several columns {twice!r}; rename all but one.")
@@ -178,15 +189,12 @@ def sample_of(path: Path, layout: Layout) -> pl.DataFrame:
     rows: list[list[str | None]] = []
     for row in itertools.islice(_rows(path, layout), 1, None):
         if any(row):
-            filled: list[str | None] = [field.strip() or None for field in row]
+            texts = map(str.strip, row)
+            filled: list[str | None] = [None if t in ("", "NaN", "nan") else t for t in texts]
             rows.append((filled + [None] * len(layout.names))[: len(layout.names)])
         if len(rows) == _SAMPLE:
             break
     return pl.DataFrame(rows, schema=dict.fromkeys(layout.names, pl.String), orient="row")
-
-
-_ISO = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}:?\d{2}))?$"
-_EPOCH = r"^\d{9,10}(\.\d+)?$"
 
 
 def share_of(values: pl.Series, pattern: str) -> float:
@@ -195,8 +203,8 @@ def share_of(values: pl.Series, pattern: str) -> float:
     return float(found.sum()) / max(1, len(found))
 
 
-def _plausible(role: str, values: pl.Series) -> str:
-    """What in a column's values fits a role, or nothing."""
+def _plausible(role: str, values: pl.Series, *, named: bool = False) -> str:
+    """What in a column's values fits a role, or nothing; named: as its name does."""
     filled = values.drop_nulls()
     if not len(filled):
         return ""
@@ -212,7 +220,7 @@ def _plausible(role: str, values: pl.Series) -> str:
         return "values that recur" if 2 * distinct <= len(filled) else ""
     if role == "behaviour":
         few = distinct <= min(MOST_LABELS, max(2, len(filled) // 4))
-        return "few and recurring values" if few and distinct > 1 else ""
+        return "few and recurring values" if few and (named or distinct > 1) else ""
     return "values that differ" if distinct > 1 else ""
 
 
@@ -252,7 +260,8 @@ def guess_columns(frame: pl.DataFrame, given: Mapping[str, str]) -> list[Guess]:
     found = {role: Guess(role, column, "given", ()) for role, column in given.items() if column}
     exact = _exact(frame.columns)
     timed = "time" in found or any(_plausible("time", frame[name]) for name in frame.columns)
-    counted = "slot" in exact or "hour" in exact  # else whole times are missing, which is said
+    days, hours = {"day", "week", "order", "weekday"} & set(exact), {"slot", "hour"} & set(exact)
+    counted = days and hours  # else whole times are missing, which is said
     clock = _CLOCK if {*_CLOCK} & set(given) or (counted and not timed) else ()
     by_name = ["gap", *clock]
     if "split" in exact and set(frame[exact["split"]].drop_nulls()) <= {*SPLITS}:
@@ -264,7 +273,13 @@ def guess_columns(frame: pl.DataFrame, given: Mapping[str, str]) -> list[Guess]:
     left = [r for r in (by_content if clock else ("time", *by_content)) if r not in given]
     for named in (True, False):  # a column's name says more than another's contents
         for role in [role for role in left if role not in found]:
-            found |= _best(role, frame, found, named)
+            try:
+                found |= _best(role, frame, found, named)
+            except DataError as error:
+                asked = ",".join(f"{r}=COLUMN" for r in left if r not in found and r != "location")
+                untold = role != "time" and "location" in left and "location" not in found
+                places = " (and location=COLUMN, if there are places)" * untold
+                raise DataError(f"{error} Say which it is: --columns={asked}{places}.") from error
     return [
         replace(
             guess, examples=tuple(frame[guess.column].drop_nulls().unique(maintain_order=True)[:3])
@@ -295,7 +310,7 @@ def _best(
     fits = {
         name: said
         for name in frame.columns
-        if name not in used and (said := _plausible(role, frame[name]))
+        if name not in used and (said := _plausible(role, frame[name], named=named))
     }
     if named:
         called = [name for name in fits if _named(role, name)]
@@ -313,12 +328,16 @@ def _best(
         else f"No column looks like the {_MEANT[role]}; the file has {', '.join(frame.columns)}."
     )
     if role == "time":
-        called = [name for name in frame.columns if _named(role, name)]
+        called = [
+            name
+            for name in frame.columns
+            if _named(role, name) or share_of(frame[name], _LIKE_TIME) > 0.5
+        ]
         shown = "; ".join(f"{name}: {frame[name].drop_nulls().first()!r}" for name in called)
         which += (
             f" Write date and clock into one column of that form ({shown or 'none is called so'})."
         )
-    raise DataError(f"{which} Say which it is: --columns={role}=COLUMN.")
+    raise DataError(which)
 
 
 _MEANT = {

@@ -1,4 +1,4 @@
-"""People out of a frame or a file whose columns nobody has said: what Python asks a model about."""
+"""People out of files of any dialect, frames and tuples: whom a model is asked about."""
 
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -7,13 +7,32 @@ from typing import Any
 
 import polars as pl
 
-from bua_jax.basics.errors import DataError
+from bua_jax.basics.console import waiting
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.histories import People, people_of_events
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.spec import DataSpec
+from bua_jax.pipeline import finished
 from bua_jax.planning.columns import guess_columns, layout_of, plain_copy, sample_of
 
 TUPLE = ("user", "time", "behaviour", "location")
+_TEXT = ("csv", "tsv")
+
+
+def asked_people(
+    model: str | Path, path: str | Path, catalogue: Catalogue, limit: int, **told: Any
+) -> People:
+    """`finished.asked_people`, of a file of any separator and encoding, as `check` and `fit` take it."""
+    path = Path(path)
+    with waiting(f"reading {path}"), tempfile.TemporaryDirectory() as folder:
+        copy = None
+        if finished.TABLES.get(path.suffix) in _TEXT:
+            layout = layout_of(path)
+            as_named = layout.format == finished.TABLES[path.suffix]
+            if layout.format in _TEXT and not (layout.as_read and as_named):
+                copy = Path(folder) / "events.csv"
+                plain_copy(path, layout, copy)
+        return finished.asked_people(model, path, catalogue, limit, copy=copy, **told)
 
 
 def people_of(
@@ -31,34 +50,42 @@ def people_of(
     columns: field -> column where the guess would be wrong. Raises as `guess_columns` and
     `people_of_events`, and `DataError` for what is none of these.
     """
+    given, called = dict(columns or {}), str(events)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(events) if isinstance(events, str | Path) else _written(events, Path(folder))
-        layout = layout_of(path)
-        guesses = guess_columns(sample_of(path, layout), columns or {})
-        mapped = {guess.role: guess.column for guess in guesses}
-        if not catalogue.has_places:
-            mapped.pop("location", None)
-        if not layout.as_read:
-            plain_copy(path, layout, Path(folder) / "plain.csv")
-        spec = DataSpec(
-            name="own",
-            path=str(path if layout.as_read else Path(folder) / "plain.csv"),
-            format=layout.format if layout.as_read else "csv",
-            columns=mapped,
-            slots_per_day=catalogue.slots_per_day,
-            has_dates=bool({"time", "day"} & set(mapped)),
-        )
-        return people_of_events(spec, {}, catalogue, limit, only)
+        path = Path(folder) / "events.parquet"
+        if isinstance(events, str | Path):
+            path = Path(events)
+        elif isinstance(events, pl.DataFrame) or hasattr(events, "__dataframe__"):
+            pl.from_dataframe(events).write_parquet(path)
+            called = "the frame"
+        else:
+            tuples = _framed(events)
+            tuples.write_parquet(path)
+            called, given = "the list of tuples", {name: name for name in tuples.columns} | given
+        try:
+            spec = _spec(path, given, catalogue, Path(folder) / "plain.csv")
+            return people_of_events(spec, {}, catalogue, limit, only, called=called)
+        except (ConfigError, DataError) as error:  # no command line is here
+            said = str(error).replace(str(path), called)
+            raise type(error)(said.replace("--columns=", "columns: ")) from error
 
 
-def _written(events: Any, folder: Path) -> Path:
-    """A frame, or tuples, as a parquet file."""
-    path = folder / "events.parquet"
-    if not isinstance(events, pl.DataFrame):
-        known = hasattr(events, "__dataframe__")  # of pandas, pyarrow and others
-        events = pl.from_dataframe(events) if known else _framed(events)
-    events.write_parquet(path)
-    return path
+def _spec(path: Path, given: Mapping[str, str], catalogue: Catalogue, copy: Path) -> DataSpec:
+    """How a file, or its `copy` where it is not written as the readers take it, is read."""
+    layout = layout_of(path)
+    mapped = {guess.role: guess.column for guess in guess_columns(sample_of(path, layout), given)}
+    if not catalogue.has_places:
+        mapped.pop("location", None)
+    if not layout.as_read:
+        plain_copy(path, layout, copy)
+    return DataSpec(
+        name="own",
+        path=str(path if layout.as_read else copy),
+        format=layout.format if layout.as_read else "csv",
+        columns=mapped,
+        slots_per_day=catalogue.slots_per_day,
+        has_dates=bool({"time", "day"} & set(mapped)),
+    )
 
 
 def _framed(events: Iterable[Any]) -> pl.DataFrame:

@@ -10,14 +10,23 @@ from bua_jax.basics.console import notice, out
 _GB = 2**30
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table whose first column is to the left."""
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    most: int | None = None,
+    rest: str = "",
+) -> None:
+    """Prints a table whose first column is to the left; of more rows than `most`, that `rest` has them."""
     table = Table(title=title)
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i else "left")
-    for row in rows:
+    for row in rows[:most]:
         table.add_row(*row)
     out.print(table)
+    if most is not None and len(rows) > most:
+        out.print(f"and {len(rows) - most:,} more, which {rest} have")
 
 
 def _gib(size: float | None) -> str:

@@ -1,10 +1,18 @@
 """Answers as records: what is printed, what a notebook draws, what JSON has."""
 
+import dataclasses
 import json
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
+import pytest
+
 from bua_jax.alignment.answer import Description, NextBehaviour, NextDay
+from bua_jax.alignment.ask import Bua
+from bua_jax.basics.errors import ConfigError
+from bua_jax.events.histories import People
+from bua_jax.events.schema import History
 
 TEXTS = {"summary": "likes <b>news</b> & 'tea'"}
 NEXT = NextBehaviour("pay", {"read <news>": 0.25, "pay": 0.7, "run": 0.05}, TEXTS, "s")
@@ -50,3 +58,25 @@ def test_a_description_is_its_texts() -> None:
     assert str(one) == "summary: likes <b>news</b> & 'tea'"
     assert parsed(one) == "summarylikes <b>news</b> & 'tea'"
     assert one.record == {"understanding": TEXTS, "signature": "s"}
+
+
+ONE = History(*(np.zeros(1, np.int32) for _ in range(6)), gap=np.zeros(1, bool))
+
+
+@pytest.mark.parametrize("wrong", [People(["anna"], [ONE], [], []), ONE, "anna", ["anna"], [[ONE]]])
+@pytest.mark.parametrize("ask", ["predict", "generate", "describe_all"])
+def test_what_is_no_list_of_histories_is_said(wrong, ask: str) -> None:
+    bua = object.__new__(Bua)  # it is said before anything of a model is needed
+    with pytest.raises(ConfigError, match="asked about a list of histories"):
+        getattr(bua, ask)(wrong)
+
+
+def test_help_says_what_comes_back() -> None:
+    about = Bua.__doc__ or ""
+    for answer in (Description, NextBehaviour, NextDay):
+        assert answer.__name__ in about
+        names = {field.name for field in dataclasses.fields(answer)} - {
+            "signature",
+            "invalid_pieces",
+        }
+        assert all(name in about for name in names)

@@ -9,7 +9,14 @@ import pytest
 from bua_jax.basics import files
 from bua_jax.basics.errors import DataError, MismatchError
 from bua_jax.evaluation.counts import resamples
-from bua_jax.experiments.compare import _asked, _differences, compare, finished, runs_in
+from bua_jax.experiments.compare import (
+    _asked,
+    _differences,
+    compare,
+    finished,
+    runs_in,
+    sections,
+)
 from tests.support.runs import verb
 
 
@@ -53,6 +60,7 @@ def test_a_run_beside_its_equal(folder: Path, tmp_path: Path) -> None:
     assert "stage2.peak_lr" in done.stdout
     assert "Losses of a" in (tmp_path / "html").read_text()
     assert r"rec\_w" in (tmp_path / "latex").read_text()
+    assert "test people: with fewer than 20 they are too narrow" in done.stderr
 
 
 def test_a_difference_is_that_of_the_runs_own_table(folder: Path) -> None:
@@ -72,3 +80,13 @@ def test_what_cannot_be_compared_is_said(folder: Path) -> None:
         compare([folder / "a", folder / "b"], "nobody")
     with pytest.raises(MismatchError, match="is no run"):
         compare([folder / "a", folder / "notes"])
+
+
+@pytest.mark.parametrize(
+    ("commits", "shown"),
+    [(["c", "c"], [["nothing", "", ""]]), (["c", "d"], [["commit", "c", "d"]])],
+)
+def test_what_is_the_same_does_not_differ(commits: list[str], shown: list[list[str]]) -> None:
+    found = {"runs": ["a", "b"], "method": "bua", "metrics": {"a": {}, "b": {}}, "people": 3}
+    *_, last = sections({**found, "differences": {"b": None}, "differing": {}, "commits": commits})
+    assert [list(row) for row in last.rows] == shown

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from bua_jax.alignment.answer import Description, NextBehaviour, NextDay
-from bua_jax.basics.errors import ClaimedError, Interrupted, WriteError
+from bua_jax.basics.errors import ClaimedError, ConfigError, Interrupted, WriteError
 from bua_jax.events.histories import People
 from bua_jax.pipeline import answers
 from bua_jax.pipeline.answers import write_answers
@@ -247,6 +247,45 @@ def test_a_day_is_a_row_for_each_event() -> None:
     table = answers.as_table([{"id": "a", "weekday": "Monday", "events": events}])
     assert table.columns == ["id", "date", "time", "behaviour"]
     assert table["behaviour"].to_list() == ["x", "y"]
+
+
+def test_nobody_is_lost_whose_day_is_empty(tmp_path: Path) -> None:
+    """And predictions that were asked for stand in the table; one of empty days alone has its columns."""
+    first = {"prediction": "x", "probabilities": {"x": 0.75, "y": 0.25}, "weekday": "Monday"}
+    events = [{"time": "08:00", "behaviour": "x", "place": "home"}]
+    table = answers.as_table(
+        [{"id": "a", **first, "events": []}, {"id": "b", **first, "events": events}]
+    )
+    assert table.columns == [
+        "id",
+        "date",
+        "prediction",
+        "probability",
+        "time",
+        "behaviour",
+        "place",
+    ]
+    assert table.rows()[0] == ("a", "Monday", "x", 0.75, None, None, None)
+    alone = answers.as_table([{"id": "a", "weekday": "Monday", "events": []}])
+    assert alone.rows() == [("a", "Monday", None, None)]
+
+
+def test_an_ending_without_a_format_is_refused(tmp_path: Path) -> None:
+    """A spreadsheet that is there is not replaced by JSON lines; nor the input by what a table is made of."""
+    with pytest.raises(ConfigError, match=r"none of the endings \.jsonl, \.csv, \.tsv, \.parquet"):
+        answers.check_answers(str(tmp_path / "next.xlsx"), "")
+    source = tmp_path / "next.csv.jsonl"
+    source.touch()
+    with pytest.raises(ConfigError, match="which is the input"):
+        answers.check_answers(str(tmp_path / "next.csv"), str(source))
+    for name in ("next.jsonl", "next.tsv", "next"):
+        answers.check_answers(str(tmp_path / name), str(source))
+
+
+def test_an_empty_day_on_the_terminal_is_said(capsys) -> None:
+    day = NextDay("Thursday", (), 0, {}, "g")
+    answers.tell(People(["anna"], [], [], []), lambda some, begin: [day], "")
+    assert "no events" in capsys.readouterr().out
 
 
 def test_a_day_on_the_terminal_is_in_the_words_of_the_file(capsys) -> None:

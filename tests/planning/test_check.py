@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shlex
 from pathlib import Path
 from random import Random
 
@@ -12,8 +13,10 @@ from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.readers import DataSpec, read_events
 from bua_jax.planning import estimate
-from bua_jax.planning.check import alike, check, save, sections
+from bua_jax.planning.check import alike, check, sections
 from bua_jax.planning.columns import guess_columns, layout_of, plain_copy, sample_of
+from bua_jax.planning.report import print_table
+from bua_jax.planning.saved import check_asked, save
 from tests.support.runs import verb
 
 LABELS = ("Read News", "read news", "coffee", "Büro", "gym")
@@ -153,6 +156,7 @@ def test_what_is_found_can_be_saved_and_read_by_a_run(tmp_path: Path) -> None:
     assert found["alike"] in ({"Read News": "read news"}, {"read news": "Read News"})
     assert found["problems"] == []
     assert "cp1252" in found["notes"][0]
+    assert "resample only 1 test people" in found["notes"][-1]
     assert json.loads(json.dumps(found)) == found
     assert {"What it holds", "Columns", "Minutes on 2 CPU cores"} <= {
         s.title for s in sections(found)
@@ -244,3 +248,113 @@ def test_usage_errors(flags: list[str], said: str) -> None:
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_number_of_what_a_stranger_meets_first(tmp_path: Path) -> None:
+    """No names of columns, date and clock apart, one label, names that are not told."""
+    path, config = tmp_path / "e.csv", configs.load("configs/quickstart.py")
+    path.write_text("anna,2024-03-01T08:10,chat\n" * 3)
+    with pytest.raises(DataError, match=r"holds values \('2024-03-01T08:10'\), not names"):
+        check(path, {}, config)
+    path.write_text(
+        "person,date,hour,activity\n" + "a,2024-03-01,08:10,x\na,2024-03-01,09:10,y\n" * 4
+    )
+    with pytest.raises(
+        DataError, match=r"one column of that form \(date: '2024-03-01'; hour: '08:10'\)"
+    ):
+        check(path, {}, config)
+    rows = "anna;дом;2024-03-01T08:10;сон\nanna;сад;2024-03-01T08:20;чай\n" * 4
+    path.write_text("кто;где;когда;что\n" + rows, encoding="cp1251")
+    asked = (
+        r"--columns=user=COLUMN,behaviour=COLUMN \(and location=.*read as cp1252, which is a guess"
+    )
+    with pytest.raises(DataError, match=asked):
+        check(path, {}, config)
+    rows = "".join(f"{user},2024-01-01T10:00,nap\n" for user in "abcdef" for _ in range(20))
+    path.write_text("user,time,behavior\n" + rows)
+    (problem,) = check(path, {}, config)["problems"]
+    assert "one label only, 'nap'" in problem
+    assert problem.endswith("with --columns=behaviour=COLUMN.")
+
+
+def test_what_is_said_of_a_row_can_be_done(tmp_path: Path) -> None:
+    """`check` and `fit` know no field of a data config: the file has none yet."""
+    path = write(tmp_path / "own.csv")
+    path.write_text(path.read_text() + "p0,2024-03-04 08:00:00+02:00,gym,x\n" + "p1,soon,gym,z\n")
+    found = check(path, {}, configs.load("configs/quickstart.py"))
+    assert "`bua fit --skip_bad_rows`" in found["first_bad"]
+    assert "config.data" not in found["first_bad"]
+
+
+def test_commands_can_be_pasted(tmp_path: Path) -> None:
+    """Also where names have spaces, and with what was given."""
+    path = write(tmp_path / "own file.csv")
+    flags = (str(path), "--columns=behaviour=activity", "--config.windows.train=50")
+    said = verb("check", *flags).stdout.splitlines()[-1]
+    assert shlex.split(said)[2:] == ["bua_jax.fit", *flags]
+    done = verb("fit", *flags, f"--workdir={tmp_path / 'my run'}", "--dry_run")
+    (said,) = [line for line in done.stdout.splitlines() if "bua_jax.curriculum" in line]
+    verb_, config, *rest = shlex.split(said)[2:]
+    assert verb_ == "bua_jax.curriculum"
+    assert config.endswith(f"quickstart.py:data={tmp_path / 'my run' / 'events.py'}")
+    assert rest == [f"--workdir={tmp_path / 'my run'}", "--config.windows.train=50"]
+    done = verb("check", str(path), f"--save={tmp_path / 'my data'}")
+    said = done.stdout.splitlines()[-1]
+    assert shlex.split(said)[3].endswith(f":data={tmp_path / 'my data'}.py")
+
+
+def test_names_that_a_config_cannot_have(tmp_path: Path) -> None:
+    """The default folder is without them; one that is given is refused before anything is written."""
+    path = write(tmp_path / "log, [march].csv")
+    done = verb("fit", str(path), "--dry_run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "log_ _march_" / "events.py").is_file()
+    for flag in ("check", "--save=a,b"), ("fit", "--workdir=a,b"):
+        done = verb(flag[0], str(path), flag[1], cwd=tmp_path)
+        assert done.returncode == 2
+        assert "a comma parts values there" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "runs"]
+
+
+@pytest.mark.parametrize(
+    ("other", "flags", "said"),
+    [
+        ("own.csv", ["--columns=behaviour=note"], "--columns=behaviour=note"),
+        ("own.csv", ["--time_zone=Asia/Tokyo", "--merge"], "--time_zone=Asia/Tokyo, --merge"),
+        ("own.csv", ["--skip_bad_rows"], "--skip_bad_rows"),
+        ("other.csv", [], "other.csv as it is now"),
+        ("own.csv", ["--columns=behaviour=activity"], ""),
+    ],
+)
+def test_fit_uses_no_config_of_another_file_or_other_flags(
+    tmp_path: Path, other: str, flags: list[str], said: str
+) -> None:
+    write(tmp_path / "other.csv")
+    first = (str(write(tmp_path / "own.csv")), f"--workdir={tmp_path / 'run'}", "--dry_run")
+    assert verb("fit", *first).returncode == 0
+    done = verb("fit", str(tmp_path / other), *first[1:], *flags)
+    assert done.returncode == (2 if said else 0), done.stderr
+    assert (
+        f"not for {tmp_path / said if said.startswith('other') else said}. Choose" in done.stderr
+        or not said
+    )
+
+
+def test_a_copy_is_of_what_the_file_holds_now(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.csv", ";")
+    found = check(path, {}, configs.load("configs/quickstart.py"))
+    own = save(found, tmp_path / "events", merge=True)[0]
+    data = configs.load("configs/quickstart.py", f"data={own}").data
+    flags = {"zone": "", "skip_bad_rows": False, "merge": True}
+    check_asked(own, data, path, {}, **flags)
+    path.write_text(path.read_text().replace("gym", "pool"))
+    with pytest.raises(ConfigError, match=r"events\.py, .*events\.csv, .*events\.words\.json, so"):
+        check_asked(own, data, path, {}, **flags)
+
+
+def test_a_long_table_is_cut_on_the_terminal_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("Labels", ("label",), [[f"b{i}"] for i in range(5)], most=3, rest="--html")
+    shown = capsys.readouterr().out
+    assert "b2" in shown
+    assert "b3" not in shown
+    assert "and 2 more, which --html have" in shown

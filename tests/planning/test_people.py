@@ -1,6 +1,7 @@
 """People out of files, frames and tuples: the same histories, whatever they came in."""
 
 import datetime
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from bua_jax.basics.errors import DataError
 from bua_jax.events.schema import Catalogue
-from bua_jax.planning.people import people_of
+from bua_jax.pipeline import finished
+from bua_jax.planning.people import asked_people, people_of
 
 OWN = Catalogue(("chat", "pay"), 48, has_places=True)
 START = datetime.datetime(2024, 3, 4, 8)
@@ -63,3 +65,34 @@ def test_what_is_no_table_is_said(wrong: Any) -> None:
         DataError, match="Events are a path, a frame of polars or pandas, or tuples"
     ):
         people_of(wrong, OWN, 10)
+
+
+def test_tuples_need_no_guess_and_say_what_they_lack() -> None:
+    """Twelve times the same is what one person did, not a column that is no behaviour."""
+    rows = [(user, when, "pay", area) for user, when, _, area in ROWS if user == "anna"]
+    assert people_of(rows, OWN, 10).ids == ["anna"]
+    with pytest.raises(DataError, match="the list of tuples is read without a column of places"):
+        people_of([row[:3] for row in rows], OWN, 10)
+    with pytest.raises(DataError, match=r"columns: user=COLUMN,behaviour=COLUMN") as caught:
+        people_of(FRAME.rename({"person": "a", "action": "b", "place": "c"}), OWN, 10)
+    assert "--columns" not in str(caught.value)
+    assert "area" not in repr(people_of(rows, OWN, 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "encoding"),
+    [("e.csv", ";", "cp1252"), ("e.csv", "|", "utf-16"), ("e.csv", "\t", "utf-8")],
+)
+def test_a_run_is_asked_about_the_very_file_that_it_was_fitted_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, separator: str, encoding: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(FRAME.write_csv(separator=separator), encoding=encoding)
+    columns = {"user": "person", "time": "when", "behaviour": "action", "location": "place"}
+    record = {"config": {"data": {"columns": columns, "name": "own"}}}
+    monkeypatch.setattr(finished, "_stage_of", lambda folder: (folder, {}))
+    monkeypatch.setattr(finished, "_need", lambda *_: (tmp_path, record))
+    found = asked_people(tmp_path, path, OWN, 10)
+    assert found.ids == ["anna", "ben"]
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))} has no person 'bena'"):
+        asked_people(tmp_path, path, OWN, 10, only="bena")

@@ -175,7 +175,7 @@ class Attack:
 
     def ask(self, name: str, **how: Any) -> tuple[Said, str]:
         """(how `predict`, `generate` or `anonymise` ended, hash of what it wrote)."""
-        output = self.scratch / f"{name}.out"
+        output = self.scratch / f"{name}.out.jsonl"
         flags = [f"--model={self.copy}", f"--input={self.histories}", f"--output={output}"]
         if name == "anonymise":
             output, source = self.scratch / "out" / "hidden.parquet", self.scratch / "events.csv"
