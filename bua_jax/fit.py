@@ -67,10 +67,9 @@ def _look(name: Path, columns: dict[str, str]) -> None:
     found = check(Path(FLAGS.input), columns, FLAGS.config, FLAGS.time_zone)
     columns_said = [f"{c['role']}: column {c['column']!r} ({c['why']})" for c in found["columns"]]
     out.print("\n".join([*found["notes"], *columns_said]))
-    problems = [said for said in found["problems"] if said != found["first_bad"]]
     if found["first_bad"] and not FLAGS.skip_bad_rows:
         raise DataError(found["first_bad"])
-    if problems:
+    if problems := [said for said in found["problems"] if said != found["first_bad"]]:
         raise DataError(f"{problems[0]} `bua check {FLAGS.input}` shows all that the file holds.")
     found["config"] |= {"on_bad_row": "skip"} if FLAGS.skip_bad_rows else {}
     save(found, name, merge=FLAGS.merge)

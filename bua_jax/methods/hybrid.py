@@ -173,8 +173,9 @@ def _load(site: Site, name: str) -> AskedHybrid:
 
 
 def _needs(config: Settings, name: str) -> tuple[str, ...]:
-    kind = SOURCES[config.methods[name].source].encoder
-    own = ("fit/sasrec", *sasrec.METHOD.needs(config)) if kind == "sasrec" else ()
+    source = SOURCES.get(config.methods[name].source)  # no key of it is refused by its legal values
+    items = source is not None and source.encoder == "sasrec"
+    own = ("fit/sasrec", *sasrec.METHOD.needs(config)) if items else ()
     return own or ("encoder",)
 
 

@@ -123,7 +123,13 @@ def asking(source: str, **changes: Any) -> tuple[Decoder, Prompts]:
     return one, Prompts(one.tokenizer, CATALOGUE, SOURCES[source])
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "source",
+    [
+        source if source in ("none", "item+user") else pytest.param(source, marks=pytest.mark.long)
+        for source in SOURCES
+    ],
+)
 def test_candidates_in_one_pass_equal_each_alone(source: str) -> None:
     """Every history's questions, one of which is a part of another, against the whole record of each."""
     decoder, prompts = asking(source)

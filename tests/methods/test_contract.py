@@ -32,12 +32,11 @@ from bua_jax.training import events
 from tests.support.api import Api, Do, pick, serving
 
 FEW = 8
-LIKE_BUA = ("bua_stage2", "bua_no_rounds", "bua_given1", "bua_given2", "bua_given3")
-"""Rows that ask what `bua` asks, otherwise trained or with other rounds."""
-TRAINED = (
-    *("sasrec", "behavegpt", "pituning", "alphafuse"),
-    *("tallrec", "collm", "llara", "a_llmrec"),
-)
+GIVEN = ("bua_given1", "bua_given2", "bua_given3")
+ALIKE = ("bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec")
+"""Rows that are asked as `bua`, or as `llara` and `collm`, by the same code: theirs is a long test."""
+NETWORKS = ("sasrec", "behavegpt", "pituning", "alphafuse")
+TRAINED = (*NETWORKS, "tallrec", "collm", "llara", "a_llmrec")
 """Rows whose fit is the loop's, which has tests of its own."""
 COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
 
@@ -106,7 +105,7 @@ def stamps(workdir: Path) -> Mapping[Path, int]:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((name, kind), marks=[pytest.mark.long] if name in LIKE_BUA else [])
+        pytest.param((name, kind), marks=[pytest.mark.long] if name in ALIKE else [])
         for name, method in METHODS.items()
         for kind in kinds(method)
     ],
@@ -359,9 +358,7 @@ def test_answers_that_cannot_be_scored_are_not_kept(run: Run, tmp_path: Path) ->
         bad = dataclasses.replace(method, load=halved)
         return built._build_result(run, bad, "predict", "test")
 
-    with pytest.raises(
-        DataError, match=r"The method majority: case \S+ has 0\.5, expected a distr"
-    ):
+    with pytest.raises(DataError, match=r"The method majority: case \S+ has 0\.5, expected a"):
         ensure(again, step.name, {**STEPS, step.name: dataclasses.replace(step, build=build)})
     assert not list(again.folder(step.name).glob("*.partial"))
     ensure(again, step.name, STEPS)
@@ -377,9 +374,8 @@ def test_answers_that_cannot_be_scored_are_not_kept(run: Run, tmp_path: Path) ->
     one, other = (score_predictions(own, store, frozen, each) for each in (said, boast))
     assert other["majority"]["rec_w"] == one["majority"]["rec_w"] < 1
     assert other["majority"]["tau"] == 2
-    wider = dataclasses.replace(
-        store, catalogue=dataclasses.replace(store.catalogue, behaviours=more)
-    )
+    catalogue = dataclasses.replace(store.catalogue, behaviours=more)
+    wider = dataclasses.replace(store, catalogue=catalogue)
     with pytest.raises(DataError, match=r"result\.arrow: .* expected 38 of each of 40 cases"):
         said_of(own, "predict", "test", wider, frozen)
 

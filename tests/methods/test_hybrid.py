@@ -35,6 +35,7 @@ def equal(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in leaves)
 
 
+@pytest.mark.long
 def test_collms_first_phase_is_tallrec_and_its_second_leaves_that_alone(tmp_path: Path) -> None:
     """Bit for bit, where the target is the label as well."""
     words = trained(tmp_path / "words", "tallrec")

@@ -160,6 +160,7 @@ def fitted(site: Site, store: EventStore) -> Mapping[str, Any]:
     return pituning.METHOD.fit(site, Data(store, lambda name: labelled(store)))
 
 
+@pytest.mark.long
 def test_it_learns_64_windows_by_heart(site: Site) -> None:
     """Through all stages, what the last of them leaves."""
     store = memory_store()

@@ -271,10 +271,10 @@ def test_nobody_is_lost_whose_day_is_empty(tmp_path: Path) -> None:
 
 
 def test_an_ending_without_a_format_is_refused(tmp_path: Path) -> None:
-    """A spreadsheet that is there is not replaced by JSON lines; nor the input by what a table is made of."""
+    """A spreadsheet that is there is not replaced by JSON lines; nor the input by what is kept beside."""
     with pytest.raises(ConfigError, match=r"none of the endings \.jsonl, \.csv, \.tsv, \.parquet"):
         answers.check_answers(str(tmp_path / "next.xlsx"), "")
-    source = tmp_path / "next.csv.jsonl"
+    source = tmp_path / "next.csv.partial"
     source.touch()
     with pytest.raises(ConfigError, match="which is the input"):
         answers.check_answers(str(tmp_path / "next.csv"), str(source))

@@ -375,7 +375,7 @@ def test_the_key_of_a_fit_follows_from_the_windows_that_it_reads_alone() -> None
         for name in STEPS
         if name.startswith("fit/") and key(name, one, STEPS) != key(name, other, STEPS)
     }
-    assert changed == {"fit/lightgbm"}
+    assert changed == {f"fit/{n}" for n in ("lightgbm", "tallrec", "collm", "llara", "a_llmrec")}
 
 
 def test_how_days_are_drawn_is_no_part_of_predictions() -> None:

@@ -132,7 +132,7 @@ def fill_disk(say: Callable[..., None], saves: int, limit: int, late: bool) -> N
     checkpoint._check_room = checking
 
 
-def light_losses(model: Any, variables: Any, batch: Any, plan: Any) -> Any:
+def light_losses(model: Any, variables: Any, batch: Any, plan: Any, loss: Any = None) -> Any:
     """`batch_losses` where the loss of a token is an entry of the parameters: all have a gradient."""
     leaves = jax.tree.leaves([variables["projector"], variables["adapter"]])
     table = jnp.concatenate([leaf.ravel() for leaf in leaves])
