@@ -354,7 +354,7 @@ def picture(found: Mapping[str, Any]) -> Picture:
     from bua_jax.evaluation.plots import png  # matplotlib, which only the page needs
 
     counts = np.asarray(found["card"]["hour_by_weekday"])
-    day, hour = np.unravel_index(counts.argmax(), counts.shape)
+    day, hour = np.unravel_index(np.argmax(counts), counts.shape)
     quiet = np.flatnonzero(counts.sum(0) == 0)
     finding = (
         f"Most events are on {WEEKDAYS[day]} from {hour}:00; {len(quiet)} hours of a day have none."
