@@ -16,7 +16,6 @@ import numpy as np
 
 from bua_jax.alignment.parts import Parts
 from bua_jax.events.schema import EventStore
-from bua_jax.events.windows import prediction_windows, sample_windows, window_arrays
 from bua_jax.models import two_stage
 from bua_jax.models.encoders import build, encode_events
 from bua_jax.training.events import EncoderSettings, Events, EventSums, segments_of, train
@@ -67,15 +66,7 @@ class Alignment(Events):
 
     def validation(self, mesh: jax.sharding.Mesh) -> Callable[[Mapping[str, Any]], Scalars]:
         """The same loss at the last event of validation people's windows, the others drawn once for all."""
-        length = self.settings.history_length
-        windows = prediction_windows(
-            self.store,
-            "validation",
-            history_length=length,
-            min_history=self.settings.min_history,
-        )
-        windows = sample_windows(windows, self.settings.validation, self.settings.seed)
-        arrays = window_arrays(self.store, windows, length=length)
+        length, arrays = self.settings.history_length, self.validation_arrays()
         last = arrays["n_events"][:, None] - 1
         batch = {
             "fields": arrays["fields"],

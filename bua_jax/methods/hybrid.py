@@ -173,7 +173,7 @@ def _load(site: Site, name: str) -> AskedHybrid:
 
 
 def _needs(config: Settings, name: str) -> tuple[str, ...]:
-    source = SOURCES.get(config.methods[name].source)  # no key of it is refused by its legal values
+    source = SOURCES.get(config.methods[name].source)  # keys come before `legal` refuses it
     items = source is not None and source.encoder == "sasrec"
     own = ("fit/sasrec", *sasrec.METHOD.needs(config)) if items else ()
     return own or ("encoder",)

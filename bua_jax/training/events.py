@@ -238,7 +238,8 @@ class Events:
     def scalars(self, sums: Any, prefix: str) -> Scalars:
         return {f"{prefix}/log_loss": float(sums.log_loss.compute())}
 
-    def validation(self, mesh: jax.sharding.Mesh) -> Callable[[Mapping[str, Any]], Scalars]:
+    def validation_arrays(self) -> dict[str, np.ndarray]:
+        """`window_arrays` of the validation people's windows that it is chosen on."""
         length = self.settings.history_length
         windows = prediction_windows(
             self.store,
@@ -247,7 +248,10 @@ class Events:
             min_history=self.settings.min_history,
         )
         windows = sample_windows(windows, self.settings.validation, self.settings.seed)
-        arrays = window_arrays(self.store, windows, length=length)
+        return window_arrays(self.store, windows, length=length)
+
+    def validation(self, mesh: jax.sharding.Mesh) -> Callable[[Mapping[str, Any]], Scalars]:
+        arrays = self.validation_arrays()
         target = arrays["target_behaviour"]
 
         def measure(variables: Mapping[str, Any]) -> Scalars:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from bua_jax.basics.config import part
+from bua_jax.basics.config import nested, part
 
 FIELDS: dict[str, Any] = {  # that differ from laptop's
     "data.num_users": 30,
@@ -37,11 +37,6 @@ FIELDS: dict[str, Any] = {  # that differ from laptop's
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    config = part("scale", "laptop").to_dict()
-    for name, value in FIELDS.items():
-        *groups, field = name.split(".")
-        inner = config
-        for group in groups:
-            inner = inner.setdefault(group, {})
-        inner[field] = value
-    return ConfigDict(config)
+    config = part("scale", "laptop")
+    config.update(nested(FIELDS))
+    return config
