@@ -231,7 +231,7 @@ def names_config(argv: list[str]) -> bool:
     return any(item.lstrip("-").startswith("config=") or item == "--config" for item in argv)
 
 
-_NAMED = names_config(sys.argv)  # before `run` names the default
+NAMED = names_config(sys.argv)  # before `run` names the default
 
 
 def config_of(workdir: Path) -> ConfigDict:
@@ -240,7 +240,7 @@ def config_of(workdir: Path) -> ConfigDict:
     Without such a file, and where --config names one, the config of this command.
     """
     path = workdir / "run.json"
-    if _NAMED or not path.is_file():
+    if NAMED or not path.is_file():
         return FLAGS.config
     try:
         config = ConfigDict(_with_tuples(files.read_sealed(path)["config"]))
@@ -291,9 +291,10 @@ def config_argument() -> str:
 
 
 def config_with(item: str) -> tuple[str, str]:
-    """(file, argument) of this --config with one more KEY=VALUE. Raises `ConfigError` for a comma."""
-    if "," in item:
-        raise ConfigError(f"{item}: a comma parts values there. Choose a name without one.")
+    """(file, argument) of this --config with one more KEY=VALUE. Raises `ConfigError` for `,` and `:`."""
+    for mark, name in {",": "comma", ":": "colon"}.items():
+        if mark in item:
+            raise ConfigError(f"{item}: a {name} parts values there. Choose a name without one.")
     path, given = _split_config(config_argument())
     return path, ",".join(filter(None, (given, item)))
 
@@ -306,7 +307,7 @@ def workdir() -> Path:
 
 def workdir_for(file: str) -> Path:
     """--workdir, or runs/<name of the file>, without what a config or checkpoints cannot have."""
-    return as_workdir(FLAGS.workdir or "runs/" + re.sub(r"[,*?\[\]\\]", "_", Path(file).stem))
+    return as_workdir(FLAGS.workdir or "runs/" + re.sub(r"[,:*?\[\]\\]", "_", Path(file).stem))
 
 
 def as_workdir(given: str) -> Path:

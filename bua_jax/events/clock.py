@@ -111,6 +111,8 @@ def _with_offset(text: pl.Series) -> tuple[pl.Series, pl.Series]:
 def _time_hint(value: object) -> str:
     """What a number is that was meant as a time."""
     digits = str(value).strip().split(".")[0]
+    if re.match(r"\d{1,2}([./-])\d{1,2}\1\d{4}\b", str(value).strip()):
+        return " Which number is the day cannot be told: write the year first, 2024-03-01T18:30."
     if not (digits.isascii() and digits.isdigit()):
         return ""
     if len(digits) in (8, 10, 12, 14) and re.match(_DATE, digits):

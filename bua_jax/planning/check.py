@@ -172,7 +172,7 @@ def _model_says(config: ConfigDict, store: EventStore) -> tuple[list[str], list[
     return [], [unread] if unread else []
 
 
-def _minutes(config: ConfigDict, windows: int) -> dict[str, float]:
+def minutes_of(config: ConfigDict, windows: int) -> dict[str, float]:
     """Minutes of each step on two cores, by the same guess that a run prints."""
     own = config.copy_and_resolve_references()
     own.windows.train = min(own.windows.train or windows, windows)
@@ -237,7 +237,7 @@ def check(
         "alike": alike(dict(zip(store.catalogue.behaviours, shares.tolist(), strict=True))),
         "problems": problems,
         "notes": notes,
-        "minutes": _minutes(own, max(1, card["splits"]["train"]["prediction_windows"])),
+        "minutes": minutes_of(own, max(1, card["splits"]["train"]["prediction_windows"])),
         "gib": {stage: memory_of(own, stage) for stage in ("stage1", "stage2")} if memory else {},
         "config": configs.plain(own.data),
     }

@@ -12,7 +12,7 @@ import pytest
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.readers import DataSpec, read_events
-from bua_jax.planning import estimate
+from bua_jax.planning import estimate, size
 from bua_jax.planning.check import alike, check, sections
 from bua_jax.planning.columns import guess_columns, layout_of, plain_copy, sample_of
 from bua_jax.planning.report import print_table
@@ -220,10 +220,13 @@ def test_fit_writes_a_config_once_and_says_what_it_stands_for(tmp_path: Path) ->
     flags = (str(path), f"--workdir={workdir}", "--dry_run", "--config.windows.train=50")
     first, again = verb("fit", *flags), verb("fit", *flags)
     assert first.returncode == again.returncode == 0, first.stderr
-    own = workdir / "events.py"
     assert "behaviour: column 'activity'" in first.stdout
     assert "python -m bua_jax.curriculum --config=" in first.stdout
-    assert f"data={own}" in first.stdout
+    assert f"--config={workdir / 'fit.py'}" in first.stdout
+    assert " training windows, each 3 times; about " in first.stdout
+    config = configs.load(str(workdir / "fit.py"))
+    assert (config.data.path, config.stage2.epochs) == (str(path), 3.0)
+    assert configs.load(str(workdir / "fit.py"), "model=smollm2-135m").data.path == str(path)
     assert "to build" in again.stdout
     assert "wrote" not in again.stdout
     path.write_text(path.read_text() + "p1,soon,gym,z\n")
@@ -296,7 +299,7 @@ def test_commands_can_be_pasted(tmp_path: Path) -> None:
     (said,) = [line for line in done.stdout.splitlines() if "bua_jax.curriculum" in line]
     verb_, config, *rest = shlex.split(said)[2:]
     assert verb_ == "bua_jax.curriculum"
-    assert config.endswith(f"quickstart.py:data={tmp_path / 'my run' / 'events.py'}")
+    assert config == f"--config={tmp_path / 'my run' / 'fit.py'}"
     assert rest == [f"--workdir={tmp_path / 'my run'}", "--config.windows.train=50"]
     done = verb("check", str(path), f"--save={tmp_path / 'my data'}")
     said = done.stdout.splitlines()[-1]
@@ -313,6 +316,7 @@ def test_names_that_a_config_cannot_have(tmp_path: Path) -> None:
         done = verb(flag[0], str(path), flag[1], cwd=tmp_path)
         assert done.returncode == 2
         assert "a comma parts values there" in done.stderr
+    assert "a colon parts" in verb("fit", str(path), "--workdir=a:b", cwd=tmp_path).stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "runs"]
 
 
@@ -324,6 +328,9 @@ def test_names_that_a_config_cannot_have(tmp_path: Path) -> None:
         ("own.csv", ["--skip_bad_rows"], "--skip_bad_rows"),
         ("other.csv", [], "other.csv as it is now"),
         ("own.csv", ["--columns=behaviour=activity"], ""),
+        ("own.csv", ["--minutes=20"], ""),
+        ("own.csv", ["--minutes=30"], "--minutes=30"),
+        ("own.csv", ["--config=configs/joint.py"], "--config=configs/joint.py"),
     ],
 )
 def test_fit_uses_no_config_of_another_file_or_other_flags(
@@ -338,6 +345,34 @@ def test_fit_uses_no_config_of_another_file_or_other_flags(
         f"not for {tmp_path / said if said.startswith('other') else said}. Choose" in done.stderr
         or not said
     )
+
+
+@pytest.mark.parametrize(
+    ("windows", "fast", "minutes", "said"),
+    [
+        (100, 1, 20, ("configs/quickstart.py", 3.0)),
+        (4_000, 1, 20, ("configs/quickstart.py", 2.0)),
+        (7_000, 1, 20, ("configs/quickstart.py", 1.0)),
+        (500_000, 1, 20, ("configs/quickstart.py", 1.0)),
+        (9_000, 1, 600, ("configs/quickstart.py", 1.0)),
+        (12_000, 1, 600, ("configs/curriculum.py", 1.7)),
+        (500_000, 1, 120, ("configs/curriculum.py", 1.0)),
+        (500_000, 20, 5, ("configs/curriculum.py", 1.0)),
+        (500_000, 20, 600, ("configs/curriculum.py", 3.0)),
+    ],
+)
+def test_a_size_fits_the_data_and_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+    windows: int,
+    fast: float,
+    minutes: float,
+    said: tuple[str, float],
+) -> None:
+    """Of few windows the smallest, read more often; more of them, time and machine take a larger one."""
+    monkeypatch.setattr(size, "speed", lambda: fast)
+    found = size.choose(Path("events.py"), windows, minutes)
+    assert (found.path, found.epochs) == said
+    assert f"{windows:,} training windows" in found.why
 
 
 def test_a_copy_is_of_what_the_file_holds_now(tmp_path: Path) -> None:
