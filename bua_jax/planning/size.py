@@ -62,7 +62,7 @@ def choose(own: Path, windows: int, minutes: float) -> Size:
     if they are half of what it takes, or more, and this machine is expected to need `minutes` at most.
     """
     fast = speed()
-    fitting = []
+    fitting: list[Size] = []
     for path, argument in SIZES:
         config = configs.based_on(path, argument)
         asked = config.windows.train
