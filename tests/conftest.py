@@ -20,6 +20,7 @@ if "XLA_FLAGS" not in os.environ:  # asked once: workers, and what tests start, 
 
 import pytest
 
+from tests.support import browser
 from tests.support.runs import curriculum
 
 # A job in the background begins with Ctrl-C ignored, and so would all that the tests start.
@@ -41,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(path) if path in LONGEST else len(LONGEST)
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A browser."""
+    return browser.find()
 
 
 @pytest.fixture(scope="session")

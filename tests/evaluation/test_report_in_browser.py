@@ -1,50 +1,10 @@
 """report.html in a real browser: nothing overflows a phone, and all can be read in light and in dark."""
 
-import html
-import json
-import os
-import re
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.helpers import ROOT
-
-LEAST_CONTRAST = 4.5  # of text on its background: WCAG 2.2, level AA
-
-MEASURE = (ROOT / "tests" / "programs" / "measure_page.html").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """Without a browser a test skips on a laptop and fails with CI=true."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-    if found:
-        return found
-    if os.environ.get("CI"):
-        pytest.fail("there is no chromium; CI installs Debian's (launch/test.sh)")
-    pytest.skip("there is no chromium (apt-get install chromium)")
-
-
-def measured(chromium: str, folder: Path, page: str, width: int, dark: bool = False) -> Any:
-    """What `MEASURE` found of a page in a frame of that width; no line may reach the console."""
-    inside = json.dumps(page).replace("</", "<\\/")
-    text = MEASURE.replace("WIDTH", str(width)).replace("LEAST", str(LEAST_CONTRAST))
-    (folder / "frame.html").write_text(text.replace("PAGE", inside), encoding="utf-8")
-    command = [
-        *(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-        *("--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"),
-        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-        *("--virtual-time-budget=10000", "--dump-dom", (folder / "frame.html").as_uri()),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    (out,) = re.findall(r'<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert out, done.stderr[-2000:]
-    return json.loads(html.unescape(out))
+from tests.support.browser import measured
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1400, True)])

@@ -1,0 +1,1 @@
+"""Human evaluation (Appendices Q and R): texts about people, blinded for judges and scored."""
