@@ -46,8 +46,8 @@ def main() -> None:
 def _items() -> None:
     from bua_jax.basics import files
     from bua_jax.evaluation.rating.items import write_items
+    from bua_jax.experiments.rating import items_of
     from bua_jax.pipeline.chain import start
-    from bua_jax.pipeline.rating import items_of
 
     files.check_output(FLAGS.output)
     run = start(cli.config_of(cli.workdir()), cli.workdir(), take_over=FLAGS.take_over)

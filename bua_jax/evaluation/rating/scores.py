@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.evaluation.differences import holm
 from bua_jax.evaluation.rating.agreement import (
     Estimate,
+    Pair,
     best_share,
     krippendorff_ordinal,
     over_items,
@@ -139,6 +140,15 @@ def read_ratings(key: Path, paths: Sequence[Path]) -> Ratings:
     )
 
 
+class Found(NamedTuple):
+    """What is said of one criterion."""
+
+    means: list[Estimate]  # by source
+    best: list[Estimate]  # likewise: best shares
+    alpha: Estimate
+    pairs: dict[str, Pair]  # "a - b"
+
+
 def _alpha(scores: np.ndarray, seed: int) -> Estimate:
     """Agreement of judges about texts; scores: float[J, N, S]. NaN of one judge."""
     judges, items, _ = scores.shape
@@ -158,52 +168,46 @@ def score(ratings: Ratings) -> dict[str, Any]:
     Judges are averaged first, so that the interval is over items. Sign flips are two-sided, adjusted by Holm
     over all pairs of sources and criteria.
     """
-    _, items, sources, _ = ratings.scores.shape
-    averaged, found = ratings.scores.mean(0), {}
-    for k, criterion in enumerate(CRITERIA):
-        own = averaged[:, :, k]
-        means = over_items(lambda rows, own=own: own[rows].mean(0), items, ratings.seed)
-        best = over_items(lambda rows, own=own: best_share(own[rows]), items, ratings.seed)
-        alpha = _alpha(ratings.scores[:, :, :, k], ratings.seed)
-        pairs = {
-            f"{ratings.sources[a]} - {ratings.sources[b]}": paired(
-                own[:, a], own[:, b], ratings.seed
-            )
-            for a, b in itertools.combinations(range(sources), 2)
-        }
-        found[criterion] = {"means": means, "best": best, "alpha": alpha, "pairs": pairs}
-    p = {(c, name): one.p for c, said in found.items() for name, one in said["pairs"].items()}
-    adjusted = dict(
-        zip(p, holm({str(n): v for n, v in enumerate(p.values())}).values(), strict=True)
-    )
+    found = {criterion: _of(ratings, k) for k, criterion in enumerate(CRITERIA)}
+    p = {f"{c} {name}": one.p for c, said in found.items() for name, one in said.pairs.items()}
+    adjusted = holm(p)
     return {
-        "items": items,
+        "items": ratings.scores.shape[1],
         "judges": list(ratings.judges),
         "left_out": dict(ratings.left_out),
         "criteria": {
             c: {
                 "sources": {
-                    source: {
-                        "mean": _plain(said["means"][i]),
-                        "best_share": _plain(said["best"][i]),
-                    }
+                    source: {"mean": _plain(said.means[i]), "best_share": _plain(said.best[i])}
                     for i, source in enumerate(ratings.sources)
                 },
-                "alpha": _plain(said["alpha"]),
+                "alpha": _plain(said.alpha),
                 "pairs": {
                     name: {
                         "difference": _plain(one.difference),
                         "p": one.p,
-                        "p_holm": adjusted[c, name],
+                        "p_holm": adjusted[f"{c} {name}"],
                         "items_needed": one.items_needed,
                         "detectable": None if np.isnan(one.detectable) else one.detectable,
                     }
-                    for name, one in said["pairs"].items()
+                    for name, one in said.pairs.items()
                 },
             }
             for c, said in found.items()
         },
     }
+
+
+def _of(ratings: Ratings, criterion: int) -> Found:
+    names, own = ratings.sources, ratings.scores.mean(0)[:, :, criterion]
+    items, seed = len(own), ratings.seed
+    means = over_items(lambda rows: own[rows].mean(0), items, seed)
+    best = over_items(lambda rows: best_share(own[rows]), items, seed)
+    pairs = {
+        f"{names[a]} - {names[b]}": paired(own[:, a], own[:, b], seed)
+        for a, b in itertools.combinations(range(len(names)), 2)
+    }
+    return Found(means, best, _alpha(ratings.scores[:, :, :, criterion], seed), pairs)
 
 
 def write_scores(name: Path, said: Mapping[str, Any]) -> None:
