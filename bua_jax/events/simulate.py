@@ -278,6 +278,12 @@ def catalogue() -> Catalogue:
     return Catalogue(BEHAVIOURS, SLOTS, has_places=True, has_dates=True)
 
 
+def read_personas(path: Path) -> dict[str, Persona]:
+    """The ground truth that `simulated_store` wrote, by user."""
+    rows = pl.read_parquet(path).to_dicts()
+    return {row["user"]: Persona(**{**row, "hobbies": tuple(row["hobbies"])}) for row in rows}
+
+
 def simulated_store(
     num_users: int, num_days: int, seed: int, *, personas: Path | None = None
 ) -> EventStore:
