@@ -34,6 +34,11 @@ class Described:
     def names(self) -> list[str]:
         return [str(row) for row in range(len(self.frozen))]
 
+    @property
+    def others(self) -> list[str]:
+        """Of each window the text about its donor."""
+        return score.placebos(self.texts, self.frozen.donor, self.names)[score.OTHERS]
+
     def said(self, kind: str) -> list[str]:
         """What the rules answer in one round."""
         return [ANNOTATORS[kind](one.ground.window) for one in self.about]

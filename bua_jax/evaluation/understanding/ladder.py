@@ -179,18 +179,18 @@ def climb(
     people: np.ndarray,
     about: Sequence[Subject],
     texts: Sequence[str],
-    donor: np.ndarray,
+    others: Sequence[str],
     names: Sequence[str],
 ) -> dict[str, Any]:
     """The ladder of some texts, as JSON: by corruption its strengths, the metric that should fall (falls,
     values, spearman), and those of the others that left their interval over people (strayed).
 
-    people: int[n] whose each window is; donor: int[n] the row of another person's, -1 where there is nobody.
+    people: int[n] whose each window is; others: a text about another person for each; names: of the cases.
     The first strength is 0: the texts as they are.
     """
     sources = [
-        Source(read(one.ground.window.catalogue, text), one, texts[row] if row >= 0 else "")
-        for one, text, row in zip(about, texts, donor.tolist(), strict=True)
+        Source(read(one.ground.window.catalogue, text), one, other)
+        for one, text, other in zip(about, texts, others, strict=True)
     ]
     start = count_texts(people, about, texts)
     drawn = resamples(len(start), _DRAWS, 0)

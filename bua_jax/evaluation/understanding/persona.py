@@ -13,7 +13,7 @@ import numpy as np
 from bua_jax.dialogue.facts import starter
 from bua_jax.evaluation.understanding.claims import Claim
 from bua_jax.events.schema import EventStore
-from bua_jax.events.simulate import HOBBIES, Persona
+from bua_jax.events.simulate import Persona
 
 FIELDS = ("pattern", "chronotype", "hobbies", "home", "work", "change")
 _PATTERNS = {  # words of a text -> patterns that they fit
@@ -40,13 +40,18 @@ class Known:
     work: int
     changed: bool  # whether the second phase of life begins within the window
     hobbies: frozenset[int]  # labels
-    candidates: frozenset[int]  # labels that may be hobbies
+    others: frozenset[int]  # labels that are hobbies of others alone
 
 
 def known(
-    store: EventStore, persona: Persona, start: int, end: int, places: Sequence[int]
+    store: EventStore,
+    persona: Persona,
+    hobbies: Collection[str],
+    start: int,
+    end: int,
+    places: Sequence[int],
 ) -> Known:
-    """Of the window events[start:end] with the places of its history, int[L]."""
+    """Of the window events[start:end]; hobbies: of anybody; places: int[L], of its history."""
     codes = store.location[start:end].tolist()
     rank = dict(zip(codes, places, strict=True))
     first, last = int(store.day[start]), int(store.day[end - 1])
@@ -56,14 +61,15 @@ def known(
         rank.get(persona.home, 0),
         rank.get(persona.work, 0) if persona.work >= 0 else 0,
         first < persona.change_day <= last,
-        frozenset(ids[name] for name in persona.hobbies if name in ids),
-        frozenset(ids[name] for name in HOBBIES if name in ids),
+        frozenset(ids[name] for name in persona.hobbies),
+        frozenset(ids[name] for name in {*hobbies} - {*persona.hobbies} if name in ids),
     )
 
 
 def against(person: Known, text: str, claims: Collection[Claim]) -> np.ndarray:
     """float64[6, 4]: of each of `FIELDS` what is said, of that true, what there is to say, of that said."""
-    named = {c.about[0] for c in claims if c.aspect == "behaviours"} & person.candidates
+    behaviours = {c.about[0] for c in claims if c.aspect == "behaviours"}
+    liked, all_named = behaviours & person.hobbies, behaviours & (person.hobbies | person.others)
     rhythm = {str(c.value[0]) for c in claims if c.kind == "rhythm"}
     fits = [kinds for words, kinds in _PATTERNS.items() if re.search(words, text, re.IGNORECASE)]
     wakes = starter(person.persona.wake_slot // 2)
@@ -71,7 +77,7 @@ def against(person: Known, text: str, claims: Collection[Claim]) -> np.ndarray:
     rows = [
         _one([person.persona.pattern in kinds for kinds in fits], 1),
         _one([word == wakes for word in rhythm], 1),
-        (len(named), len(named & person.hobbies), len(person.hobbies), len(named & person.hobbies)),
+        (len(all_named), len(liked), len(person.hobbies), len(liked)),
         *(
             _one(
                 [c.value[0] == place for c in claims if c.kind == name and c.aspect == "places"],

@@ -25,7 +25,7 @@ METRICS = (
     *(f"persona_{kind}" for kind in SHOWN[:2]),
     *(f"{field}_persona_{kind}" for field in persona.FIELDS for kind in SHOWN[:2]),
 )
-OTHERS, SHUFFLED = "another person's text", "words shuffled"
+OTHERS, SHUFFLED = "another person's", "words shuffled"
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,14 @@ def subjects(
 ) -> list[Subject]:
     """The windows of a set. shares: float64[C], of the training people's events; personas by user."""
     index, found = frozen.windows, []
+    hobbies = {name for one in (personas or {}).values() for name in one.hobbies}
     for user, start, end in zip(index.user, index.start.tolist(), index.end.tolist(), strict=True):
         window = Window(history(store, start, end), store.catalogue, shares, str(start))
         name = str(store.users[int(user)])
         person = personas.get(name) if personas else None
-        who = persona.known(store, person, start, end, window.places) if person else None
+        who = None
+        if person:
+            who = persona.known(store, person, hobbies, start, end, window.places)
         found.append(Subject(Ground(window), who))
     return found
 

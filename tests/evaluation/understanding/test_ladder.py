@@ -13,7 +13,7 @@ from tests.support.described import described
 @pytest.fixture(scope="module")
 def rungs() -> dict:
     some = described()
-    return climb(some.people, some.about, some.texts, some.frozen.donor, some.names)
+    return climb(some.people, some.about, some.texts, some.others, some.names)
 
 
 @pytest.mark.parametrize("corruption", LADDER, ids=lambda one: one.name)
@@ -32,7 +32,7 @@ def test_straying_is_seen() -> None:
     sly = ladder.Corruption("sly", double.does, "times_precision", ("counts_precision",))
     before, ladder.LADDER = ladder.LADDER, (sly,)
     try:
-        found = climb(some.people, some.about, some.texts, some.frozen.donor, some.names)["sly"]
+        found = climb(some.people, some.about, some.texts, some.others, some.names)["sly"]
     finally:
         ladder.LADDER = before
     assert found["strayed"] == ["counts_precision"]

@@ -17,6 +17,7 @@ from bua_jax.evaluation.understanding.score import (
     scored,
     text_metrics,
 )
+from bua_jax.events.simulate import HOBBIES
 from tests.support.described import Described, described
 
 
@@ -118,7 +119,7 @@ def test_a_persona_is_held_against(some: Described) -> None:
     assert found["home"] == found["work"] == [1, 1, 1, 1]
     assert found["hobbies"] == [1, 1, len(who.hobbies), 1]
     assert found["change"] == [0, 0, person.changed, 0]
-    other = next(h for h in persona.HOBBIES if h not in who.hobbies)
+    other = next(h for h in HOBBIES if h not in who.hobbies)
     wrong = f"Retired, a late starter who used to sleep. Likes {other}. Home is L9. Work is L{person.home}."
     found = fields_of(some, row, wrong)
     assert found["pattern"] == found["chronotype"] == found["work"] == [1, 0, 1, 0]
@@ -136,7 +137,7 @@ def test_a_change_of_life_is_looked_for_in_the_window(some: Described) -> None:
     events = range(store.offsets[row], store.offsets[row + 1])
     begins = next(i for i in events if store.day[i] >= who.change_day)
     changed = [
-        persona.known(store, who, start, end, [1] * (end - start)).changed
+        persona.known(store, who, (), start, end, [1] * (end - start)).changed
         for start, end in ((begins - 5, begins + 5), (begins - 10, begins), (begins, begins + 10))
     ]
     assert changed == [True, False, False]
