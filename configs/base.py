@@ -88,6 +88,7 @@ def _windows() -> ConfigDict:
     config.fit_validation = 4_000  # of validation users, that they are chosen on; 0 = all
     config.match = 1_000  # of these, that BUA is asked about, for what is matched to its accuracy
     config.test = 0  # test windows drawn for evaluation; 0 = all
+    config.texts = 300  # of these, that texts are held against (docs/understanding.md); 0 = all
     config.generation_test = 500  # test days generated; 0 = all
     return config
 
@@ -177,6 +178,9 @@ def _evaluation() -> ConfigDict:
         "behavegpt",
         "encoder_adjusted",
         "zero_shot",
+        "reference",
+        "base",
+        "bua_stage1",
         "bua_stage2",
         "bua",
         "last_day",

@@ -52,6 +52,15 @@ def test_metrics_and_report(quickstart: Path) -> None:
     assert set(metrics["texts"]) == {"bua", "bua_stage2"} & set(metrics["prediction"])
     for share in ("last", "top", "counts", "repeated"):
         assert 0 <= metrics["texts"]["bua"][share] <= 1
+    told = metrics["understanding"]
+    placebos = {"bua, another person's", "bua, words shuffled"}
+    stages = {"bua_stage1", "bua_stage2", "bua"}
+    assert set(told["rows"]) == {"reference", "base"} | stages | placebos
+    assert {row["n"] for row in told["rows"].values()} == {12}
+    assert told["rows"]["reference"]["metrics"]["precision"]["value"] == 1.0
+    assert 0 <= told["rows"]["bua"]["metrics"]["recall"]["value"] < 1
+    assert told["against"]["reference"]["recall"]["difference"] < 0
+    assert told["ladder"]["of"] == "reference"
     for values in metrics["generation"]["bua"].values():
         assert set(values) == {"bleu", "tvd", "jsd", "js_distance"}
     assert metrics["signature"].startswith("bua|data:")
@@ -60,6 +69,8 @@ def test_metrics_and_report(quickstart: Path) -> None:
     how = "attention auto, decode_batch 16, feed_workers 0, gradients_every 0, merge_adapter"
     assert f"Executed with {how}" in page
     assert "By these intervals BUA is " in page
+    assert '<h2 id="what-texts-say-of-people">' in page
+    assert "What is spoilt is seen in " in page
     assert len(re.findall(DIALOGUE, page)) == min(3, metrics["prediction"]["bua"]["people"])
     assert page.count(": generated beside real</summary>") >= 1
 

@@ -276,12 +276,16 @@ def traits(window: Window, limit: int) -> list[str]:
     return found[:limit]
 
 
+def starter(hour: int) -> str:
+    """A word for who begins days at that hour."""
+    return "early riser" if hour < 8 else "morning starter" if hour < 11 else "late starter"
+
+
 def rhythm(window: Window) -> str:
     """A word for when this person is active: from when days begin, else from all events."""
     hours = sorted(window.hours[i] for i in window.starts)
     if len(hours) >= 2:
-        first = middle(hours)
-        return "early riser" if first < 8 else "morning starter" if first < 11 else "late starter"
+        return starter(middle(hours))
     late = sum(hour >= 18 for hour in window.hours)
     return "evening person" if 2 * late >= len(window.hours) else "daytime person"
 

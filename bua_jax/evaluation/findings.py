@@ -72,6 +72,32 @@ def of_confusion(true: np.ndarray, predicted: np.ndarray, labels: Sequence[str])
     return f"Taken for each other most often (true for predicted, windows): {', '.join(said)}."
 
 
+def of_texts(table: Mapping[str, Any]) -> str:
+    """What of texts about people is best borne out by the log, and what least."""
+    found = table["rows"][table["main"]]["metrics"]
+    known = {
+        name.removesuffix("_precision"): one["value"]
+        for name, one in found.items()
+        if name.endswith("_precision") and "persona" not in name and one["value"] is not None
+    }
+    if not known:
+        return f"{table['main']} claims nothing."
+    best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
+    return (
+        f"Of what {table['main']} says, {best} are true most often ({known[best]:.0%}), {worst} least "
+        f"({known[worst]:.0%})."
+    )
+
+
+def of_ladder(ladder: Mapping[str, Any]) -> str:
+    """Which metrics fall as texts are spoilt, and whether others moved."""
+    rungs = ladder["rungs"]
+    fall = [name for name, one in rungs.items() if (one["spearman"] or 0) <= -0.9]
+    strayed = [name for name, one in rungs.items() if one["strayed"]]
+    others = f"; others moved too by: {', '.join(strayed)}" if strayed else "; the others stay"
+    return f"What is spoilt is seen in {len(fall)} of {len(rungs)} cases{others}."
+
+
 def of_hours(sides: Mapping[str, Sequence[Day]], slots_per_day: int) -> str:
     """How much of all events lies at the same hours and behaviours on both sides."""
     tables: list[Any] = []

@@ -136,6 +136,30 @@ def confusion(
     return png(figure)
 
 
+def shares(panels: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> bytes:
+    """A heat map for each panel, its rows by columns of shares from 0 to 1, with their values in percent."""
+    rows = [*dict.fromkeys(name for table in panels.values() for name in table)]
+    columns = [
+        *dict.fromkeys(c for table in panels.values() for row in table.values() for c in row)
+    ]
+    size = (1.6 + 0.75 * len(columns) * len(panels), 1.3 + 0.4 * len(rows))
+    figure, every = plt.subplots(
+        1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, (title, table) in zip(every[0], panels.items(), strict=True):
+        values = [[table.get(row, {}).get(c) for c in columns] for row in rows]
+        image = np.asarray([[np.nan if v is None else v for v in row] for row in values])
+        axes.imshow(image, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+        for (i, j), value in np.ndenumerate(image):
+            text = "-" if np.isnan(value) else f"{100 * value:.0f}"
+            color = "black" if value > 0.6 or np.isnan(value) else "white"
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color=color)
+        axes.set_xticks(range(len(columns)), _names(columns), rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(range(len(rows)), _names(rows), fontsize=8)
+        axes.set(title=title)
+    return png(figure)
+
+
 _LEAST = 10  # windows of a bin that is drawn
 
 

@@ -158,11 +158,32 @@ def sections(metrics: Mapping[str, Any]) -> list[Section]:
         found.append(Section("Reference answers given", tables.ORACLE_HEADER, oracle))
     if texts := tables.truth_rows(metrics.get("texts", {})):
         found.append(Section("Are the texts true?", tables.TRUTH_HEADER, texts, ours))
+    found += _understanding(metrics.get("understanding", {}))
     if days := tables.generation_rows(metrics["generation"]):
         found.append(Section("Generation", tables.GENERATION_HEADER, days, ours))
     if originals := tables.originality_rows(metrics.get("originality", {})):
         found.append(Section("Are days copies?", tables.ORIGINALITY_HEADER, originals, ours))
     return found
+
+
+def _understanding(table: Mapping[str, Any]) -> list[Section]:
+    """What texts say of people, and whether that measure sees what is spoilt."""
+    rows, rungs = tables.understanding_rows(table), tables.ladder_rows(table)
+    if not rows:
+        return []
+    row, ladder = table["rows"][table["main"]], table["ladder"]
+    said = f"{row['n']:,} windows of {row['people']:,} people. Percent, with 95 % intervals over people."
+    spoilt = f"{ladder['n']:,} texts of {ladder['of']}, spoilt on purpose. Percent."
+    return [
+        Section(
+            "What texts say of people",
+            tables.UNDERSTANDING_HEADER,
+            rows,
+            frozenset({table["main"]}),
+            said,
+        ),
+        Section("Does that measure fall?", tables.LADDER_HEADER, rungs, said=spoilt),
+    ]
 
 
 def papers() -> Section:

@@ -137,6 +137,11 @@ def page(name: str, said: Mapping[str, Any]) -> str:
         parts += [tables.markdown(tables.ORACLE_HEADER, tables.oracle_rows(oracle))]
     if rows := tables.truth_rows(metrics.get("texts", {})):
         parts += ["## Are the texts true?\n", tables.markdown(tables.TRUTH_HEADER, rows)]
+    if rows := tables.understanding_rows(metrics.get("understanding", {})):
+        parts += [
+            "## What texts say of people\n\n[What is measured](../understanding.md).\n",
+            tables.markdown(tables.UNDERSTANDING_HEADER, rows),
+        ]
     if rows := tables.generation_rows(metrics["generation"]):
         parts += ["## Generated days\n", tables.markdown(tables.GENERATION_HEADER, rows)]
     if originality := metrics.get("originality"):

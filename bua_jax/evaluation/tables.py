@@ -53,6 +53,14 @@ MEANING = {
     "counts exact, %": Meaning("counts of the reference that the answer gives exactly", _UP),
     "a behaviour twice, %": Meaning("answers that list a behaviour twice", _DOWN),
     "McNemar p": Meaning("probability of so uneven flips by chance (exact McNemar test)"),
+    "precision": Meaning("claims of a text about a person that the log bears out", _UP),
+    "recall": Meaning("the log's strongest facts that a text states", _UP),
+    "abstention": Meaning("texts without a claim, averaged over the six aspects"),
+    "persona_precision": Meaning("claims about who a simulated person is that are true", _UP),
+    "persona_recall": Meaning("of who a simulated person is, what a text states", _UP),
+    "spearman": Meaning(
+        "rank correlation of strength and metric; -1: it falls at every step", _DOWN
+    ),
 }
 """What columns are (docs/experiments.md says more)."""
 
@@ -221,6 +229,40 @@ TRUTH_HEADER = (
 )
 
 
+UNDERSTOOD = ("precision", "recall", "abstention", "persona_precision", "persona_recall")
+UNDERSTANDING_HEADER = ("texts of", *UNDERSTOOD)
+
+
+def understanding_rows(table: Mapping[str, Any]) -> list[list[str]]:
+    """One row per kind of text, each metric with its interval; see `understanding.score.scored`."""
+    return [
+        [name, *(_with_interval(row["metrics"][metric], metric) for metric in UNDERSTOOD)]
+        for name, row in table.get("rows", {}).items()
+    ]
+
+
+def _with_interval(one: Mapping[str, float | None], metric: str) -> str:
+    value, low, high = (cell(one[key], metric) for key in ("value", "low", "high"))
+    return value if one["value"] is None else f"{value} ({low} to {high})"
+
+
+LADDER_HEADER = ("spoilt", "metric", "as it is", "all spoilt", "spearman", "others moved")
+
+
+def ladder_rows(table: Mapping[str, Any]) -> list[list[str]]:
+    """One row per corruption; see `understanding.ladder.climb`."""
+    return [
+        [
+            name,
+            one["falls"].replace("_", " "),
+            *(cell(one["values"][end], one["falls"]) for end in (0, -1)),
+            "-" if one["spearman"] is None else f"{one['spearman']:.2f}",
+            ", ".join(one["strayed"]).replace("_", " ") or "none",
+        ]
+        for name, one in table.get("ladder", {}).get("rungs", {}).items()
+    ]
+
+
 def print_metrics(metrics: Mapping[str, Any]) -> None:
     """Prints the tables of metrics.json."""
     scored = metrics["prediction"][main_row(metrics["prediction"])]
@@ -234,6 +276,8 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
         )
     if "texts" in metrics:
         out.print(markdown(TRUTH_HEADER, truth_rows(metrics["texts"])))
+    if rows_of_texts := understanding_rows(metrics.get("understanding", {})):
+        out.print(markdown(UNDERSTANDING_HEADER, rows_of_texts))
     body = generation_rows(metrics["generation"])
     if body:
         out.print(markdown(GENERATION_HEADER, body))

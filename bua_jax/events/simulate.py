@@ -17,7 +17,7 @@ python -m bua_jax.events.simulate --users=100000 --days=60 --seed=1 --output=eve
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from bua_jax.basics import interrupts
 from bua_jax.basics.console import out, progress
+from bua_jax.basics.errors import DataError
 from bua_jax.basics.files import atomic_write
 from bua_jax.events.schema import Catalogue, EventStore
 from bua_jax.events.split import split_users
@@ -278,6 +279,25 @@ def catalogue() -> Catalogue:
     return Catalogue(BEHAVIOURS, SLOTS, has_places=True, has_dates=True)
 
 
+def read_personas(path: Path) -> dict[str, Persona]:
+    """The ground truth that `write_personas` wrote, by user. Raises `DataError` for another file."""
+    try:
+        rows = pl.read_parquet(path).to_dicts()
+        found = [Persona(**{**row, "hobbies": tuple(row["hobbies"])}) for row in rows]
+    except (OSError, pl.exceptions.PolarsError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged or no file of personas ({error}). Remove its folder and run the same command "
+            "again to rebuild it."
+        ) from error
+    return {one.user: one for one in found}
+
+
+def write_personas(path: Path, personas: Iterable[Persona]) -> None:
+    """Writes a row per person, atomically."""
+    with atomic_write(path) as temporary:
+        pl.DataFrame([asdict(one) for one in personas]).write_parquet(temporary)
+
+
 def simulated_store(
     num_users: int, num_days: int, seed: int, *, personas: Path | None = None
 ) -> EventStore:
@@ -288,8 +308,7 @@ def simulated_store(
         parts.append(np.stack(list(events.values())).astype(np.int32))
         counts.append(parts[-1].shape[1])
     if personas is not None:
-        with atomic_write(personas) as temporary:
-            pl.DataFrame([asdict(p) for p in truth]).write_parquet(temporary)
+        write_personas(personas, truth)
     day, weekday, slot, location, behaviour = np.concatenate(parts, axis=1)
     users = [p.user for p in truth]
     assigned = split_users(users)

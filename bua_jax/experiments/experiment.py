@@ -17,6 +17,7 @@ from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.rounds import TASKS
 from bua_jax.evaluation.tables import DAY_METRICS, METRICS
+from bua_jax.evaluation.understanding.score import METRICS as TEXT_METRICS
 from bua_jax.experiments.paper import PUBLISHED
 from bua_jax.methods.table import METHODS
 from bua_jax.training.stage_table import STAGE_TABLE
@@ -34,6 +35,7 @@ class Kind(NamedTuple):
 KINDS = {
     "predict": Kind("test", "rec_w", METRICS, "test windows"),
     "generate": Kind("days", "event_bleu", DAY_METRICS, "generated days"),
+    "describe": Kind("texts", "recall", TEXT_METRICS, "described windows"),
 }
 
 

@@ -25,13 +25,14 @@ from bua_jax.evaluation.differences import (
     table,
 )
 from bua_jax.evaluation.tables import LOWER_IS_BETTER
+from bua_jax.evaluation.understanding.score import text_metrics
 from bua_jax.events.groups import behaviour_groups
 from bua_jax.events.windows import shown_id
 from bua_jax.experiments.experiment import Cell, Claim, Experiment
 from bua_jax.experiments.paper import FOOTNOTES, PUBLISHED
 from bua_jax.experiments.run import provenance, run_of
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.evaluate import days_of
+from bua_jax.pipeline.evaluate import count_described, days_of
 from bua_jax.pipeline.steps import Run
 from bua_jax.pipeline.windows import load_set
 
@@ -58,7 +59,7 @@ def asked_of(cell: Cell, workdir: Path) -> Asked:
 
 
 def asked_in(run: Run, step: str) -> Asked:
-    """What `asked_of` says, of the step `predict/METHOD/test` or `generate/METHOD/days` of a run."""
+    """What `asked_of` says, of a step `predict|generate|describe/METHOD/SET` of a run."""
     kind, _, name = step.split("/")
     store = load_store(run)
     frozen = load_set(run, name, store)
@@ -69,6 +70,9 @@ def asked_in(run: Run, step: str) -> Asked:
     if kind == "generate":
         days = count_days(people, said.days, days_of(store, frozen), store.catalogue)
         return Asked(days, day_metrics, number, frozen.fingerprint)
+    if kind == "describe":
+        texts = count_described(run, store, frozen, said)
+        return Asked(texts, text_metrics, number, frozen.fingerprint)
     targets, size = store.behaviour[frozen.windows.end], len(store.catalogue.behaviours)
     found = count(people, targets, said.label, size, said.probability)
     measure = functools.partial(metrics, groups=behaviour_groups(store))

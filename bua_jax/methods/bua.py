@@ -143,7 +143,10 @@ _LEGAL: dict[str, Legal] = {
 
 METHODS = (
     _method("bua", "the whole curriculum", says=("predict", "generate", "describe"), legal=_LEGAL),
-    _method("bua_stage2", "before self-reflection", lambda config: "stage2"),
+    _method("bua_stage1", "the projector alone", lambda config: "stage1", says=("describe",)),
+    _method(
+        "bua_stage2", "before self-reflection", lambda config: "stage2", ("predict", "describe")
+    ),
     _method("bua_joint", "all stages at once (Appendix S)", lambda config: "joint"),
     _method("bua_no_rounds", "asked without understanding rounds (Appendix J)", rounds=False),
     *(

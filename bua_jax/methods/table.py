@@ -45,6 +45,7 @@ METHODS: dict[str, Method] = {
         a_llmrec.METHOD,
         encoder_adjusted.METHOD,
         zero_shot.METHOD,
+        zero_shot.BASE,
         zero_shot_api.METHOD,
         last_day.METHOD,
         *bua.METHODS,

@@ -198,7 +198,7 @@ def _stage_needs(stage: str, config: ConfigDict) -> tuple[str, ...]:
 
 
 def _evaluation_needs(config: ConfigDict) -> tuple[str, ...]:
-    sets = (step_of(name) for name in ("test", "days", "days_train"))
+    sets = (step_of(name) for name in ("test", "texts", "days", "days_train"))
     return ("data", *sets, *result_steps(config))
 
 

@@ -131,14 +131,9 @@ LEGAL: dict[str, Legal] = {
     "windows.prediction_history": Whole(1),
     "windows.generation_history": Whole(1),
     "windows.min_history": Whole(1),
-    "windows.train": Whole(0),
-    "windows.validation": Whole(0),
-    "windows.cross": Whole(0),
-    "windows.fit_train": Whole(0),
-    "windows.fit_validation": Whole(0),
-    "windows.match": Whole(0),
-    "windows.test": Whole(0),
-    "windows.generation_test": Whole(0),
+    **{f"windows.{name}": Whole(0) for name in ("train", "validation", "cross", "match")},
+    **{f"windows.{name}": Whole(0) for name in ("fit_train", "fit_validation")},
+    **{f"windows.{name}": Whole(0) for name in ("test", "texts", "generation_test")},
     # -- encoder
     "encoder.kind": OneOf(keys_of("models.encoders", "KINDS")),
     **dict.fromkeys(("encoder.dim", "encoder.num_layers", "encoder.num_heads"), Whole(1)),
@@ -190,7 +185,7 @@ LEGAL: dict[str, Legal] = {
     "decoding.top_p": SOME,
     "decoding.constrained": Flag(),
     "evaluation.bootstrap": Whole(1),
-    "evaluation.methods": SomeOf([n for n, m in METHODS.items() if m.says != ("describe",)]),
+    "evaluation.methods": SomeOf([*METHODS]),
     "report.trackers": Read(trackers.check, tuple),
     "report.examples": Whole(0),
     # -- a file that is to be shown to others
@@ -217,10 +212,11 @@ def legal_of(name: str) -> Legal | None:
     return LEGAL.get(name) or LEGAL.get(f"{part}.*")
 
 
-def check(config: ConfigDict, steps: Collection[str]) -> None:
+def check(config: ConfigDict, steps: Collection[str], *, predicts: bool = True) -> None:
     """Raises `ConfigError` for a field's value that is not legal, and for fields that do not fit.
 
-    The error names the field, its value and what is legal. steps: what the config may be for.
+    The error names the field, its value and what is legal. steps: what the config may be for; predicts:
+    whether one of its methods has to, as the table of a run is of predictions.
     """
     there = {name for name, _ in fields(config)}
     for name in LEGAL:
@@ -236,7 +232,7 @@ def check(config: ConfigDict, steps: Collection[str]) -> None:
     _check_encoders(config)
     _check_base(config)
     _check_data(config)
-    if not any("predict" in METHODS[name].says for name in config.evaluation.methods):
+    if predicts and not any("predict" in METHODS[name].says for name in config.evaluation.methods):
         raise ConfigError(
             f"config.evaluation.methods={config.evaluation.methods!r} names none that predicts, so there is "
             "no table to make; add one, for example 'bua'."

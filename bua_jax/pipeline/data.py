@@ -1,5 +1,6 @@
 """Step `data`: events read or simulated, split by person, and described."""
 
+import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from bua_jax.events.groups import training_shares
 from bua_jax.events.readers import DataSpec, read_store
 from bua_jax.events.rows import BadRows
 from bua_jax.events.schema import SPLITS, EventStore
-from bua_jax.events.simulate import simulated_store
+from bua_jax.events.simulate import Persona, read_personas, simulated_store, write_personas
 from bua_jax.pipeline.steps import Run
 
 EVENTS = "events.parquet"
+PERSONAS = "personas.parquet"  # of simulated people
 
 
 def data_sources(config: Settings) -> dict[str, str]:
@@ -61,6 +63,25 @@ def load_store(run: Run) -> EventStore:
     return EventStore.load(run.file("data", EVENTS))
 
 
+def load_personas(run: Run) -> dict[str, Persona] | None:
+    """Who the people of a run are, by user; None of people who are not simulated."""
+    path = run.folder("data") / PERSONAS
+    return read_personas(path) if path.is_file() else None
+
+
+def _rename_hobbies(path: Path, words: Mapping[str, str]) -> None:
+    """Hobbies are labels, which are called otherwise now."""
+    write_personas(
+        path,
+        (
+            dataclasses.replace(
+                one, hobbies=tuple(dict.fromkeys(words.get(name, name) for name in one.hobbies))
+            )
+            for one in read_personas(path).values()
+        ),
+    )
+
+
 def check_events(store: EventStore, min_history: int) -> None:
     """Raises `DataError` unless each split has a person with a window, and training people two labels.
 
@@ -99,7 +120,7 @@ def build_data(run: Run) -> dict[str, Any]:
                 "--config=configs/curriculum.py:data=simulated."
             )
         store = simulated_store(
-            data.num_users, data.num_days, data.seed, personas=folder / "personas.parquet"
+            data.num_users, data.num_days, data.seed, personas=folder / PERSONAS
         )
     else:
         store = read_store(DataSpec.from_mapping(data.to_dict()), report)
@@ -107,6 +128,8 @@ def build_data(run: Run) -> dict[str, Any]:
         mapping = read_words(Path(words), store.catalogue.behaviours)
         _say_merges(store.catalogue.behaviours, mapping)
         store = store.renamed(mapping)
+        if (path := folder / PERSONAS).is_file():
+            _rename_hobbies(path, mapping)
     store.save(folder / EVENTS)
     EventStore.load(folder / EVENTS)  # what cannot be read again is said now
     write_card(store, folder, report.duplicates)

@@ -21,16 +21,29 @@ from bua_jax.evaluation.results import Result
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
 from bua_jax.evaluation.tables import unread
 from bua_jax.evaluation.truth import truth
+from bua_jax.evaluation.understanding.ladder import climb
+from bua_jax.evaluation.understanding.score import (
+    OTHERS,
+    TextCounts,
+    against,
+    count_texts,
+    placebos,
+    scored,
+    subjects,
+    whole,
+)
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import WindowSet, history, shown_id, target_day
 from bua_jax.methods.table import METHODS
-from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.data import load_personas, load_store
 from bua_jax.pipeline.steps import Run, inputs_of
 from bua_jax.pipeline.windows import load_set
 
 METRICS = "metrics.json"
 FIELDS = ("seed", "decoding.decode", "encoder.kind", "evaluation")
+RULES = "reference"  # the method whose texts are true
+_RUNGS = 60  # texts that are corrupted, at most
 
 
 def said_of(
@@ -135,6 +148,65 @@ def score_texts(
     }
 
 
+def written(
+    run: Run, store: EventStore, predicted: Mapping[str, Result], test: WindowSet, frozen: WindowSet
+) -> dict[str, list[str]]:
+    """By method what it wrote about the windows of the set `texts`, all understanding rounds together.
+
+    predicted: what was said about the set `test`, of which these windows are; where rounds were written
+    there, nobody was asked again.
+    """
+    rows = np.searchsorted(test.windows.end, frozen.windows.end)
+    said = {n: one.take(rows) for n, one in predicted.items() if not METHODS[n].about_set}
+    said |= said_of(run, "describe", "texts", store, frozen)
+    texts = {
+        name: [whole(text, UNDERSTANDING) for text in said[name].texts]
+        for name in run.config.evaluation.methods
+        if name in said
+    }
+    return {name: found for name, found in texts.items() if any(found)}
+
+
+def score_understanding(
+    run: Run, store: EventStore, frozen: WindowSet, texts: Mapping[str, list[str]]
+) -> dict[str, Any]:
+    """What methods wrote about people, held against their logs: rows (by method, and of `main` made false),
+    against (main minus each row), ladder (of the texts of the row `of`). Empty where nobody wrote.
+
+    texts: by method, about the windows of the set.
+    """
+    if not texts:
+        return {}
+    main = "bua" if "bua" in texts else [*texts][-1]
+    names = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
+    about = subjects(store, frozen, training_shares(store), load_personas(run))
+    made = placebos(texts[main], frozen.donor, names)
+    every = {**texts, **{f"{main}, {title}": found for title, found in made.items()}}
+    counts = {name: count_texts(frozen.windows.user, about, one) for name, one in every.items()}
+    drawn = resamples(len(counts[main]), run.config.evaluation.bootstrap, run.config.seed)
+    of = RULES if RULES in texts else main
+    others = placebos(texts[of], frozen.donor, names)[OTHERS]
+    some = np.unique(np.linspace(0, len(frozen) - 1, _RUNGS).astype(int))
+    rungs = climb(
+        frozen.windows.user[some],
+        [about[row] for row in some],
+        *([found[row] for row in some] for found in (texts[of], others, names)),
+    )
+    return {
+        "main": main,
+        "rows": {name: scored(one, drawn) for name, one in counts.items()},
+        "against": {n: against(counts[main], c, drawn) for n, c in counts.items() if n != main},
+        "ladder": {"of": of, "n": len(some), "rungs": rungs},
+    }
+
+
+def count_described(run: Run, store: EventStore, frozen: WindowSet, said: Result) -> TextCounts:
+    """What a method's descriptions of a set say, counted per person."""
+    about = subjects(store, frozen, training_shares(store), load_personas(run))
+    texts = [whole(text, UNDERSTANDING) for text in said.texts]
+    return count_texts(frozen.windows.user, about, texts)
+
+
 def score_days(
     run: Run, store: EventStore, frozen: WindowSet, said: Mapping[str, Result]
 ) -> dict[str, Any]:
@@ -176,6 +248,10 @@ def build_evaluation(run: Run) -> dict[str, Any]:
     }
     if texts := score_texts(store, test, said):
         found["texts"] = texts
+    about = load_set(run, "texts", store)
+    wrote = written(run, store, said, test, about)
+    if understanding := score_understanding(run, store, about, wrote):
+        found["understanding"] = understanding
     if oracle := reference_answers(said, store.behaviour[test.windows.end]):
         found["oracle"] = oracle
     classes, encoder = len(store.catalogue.behaviours), run.config.encoder.kind

@@ -39,7 +39,7 @@ from bua_jax.pipeline.windows import SETS, load_set, step_of
 ASKED: dict[Kind, tuple[str, ...]] = {
     "predict": ("test",),
     "generate": ("days",),
-    "describe": ("test", "cross"),
+    "describe": ("test", "texts", "cross"),
 }
 """Sets that methods are asked about; BUA's predictions about `match` are what others are matched to."""
 NUMBERS = ("attention", "remat", "merge_adapter")
@@ -58,12 +58,15 @@ def result_steps(config: Settings) -> tuple[str, ...]:
             )
         if name == "bua_stage2" and max(config.stages) == 2:
             continue  # it is the row `bua`
+        if name == "bua_stage1" and 1 not in config.stages:
+            continue  # there is none
         said = METHODS[name].says
         teaches_days = METHODS[name].about.trained_on != "dialogues" or (
             config.dialogues.generation_share > 0
         )
         found += [f"predict/{name}/test"] * ("predict" in said)
         found += [f"generate/{name}/days"] * ("generate" in said and teaches_days)
+        found += [f"describe/{name}/texts"] * (said == ("describe",))  # others with predictions
     return tuple(found)
 
 

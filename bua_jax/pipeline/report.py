@@ -34,6 +34,7 @@ from bua_jax.evaluation.report import (
 )
 from bua_jax.evaluation.results import Result
 from bua_jax.evaluation.tables import main_row
+from bua_jax.evaluation.understanding.claims import ASPECTS
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import Day, WindowSet, history
@@ -136,6 +137,42 @@ def _of_days(run: Run, store: EventStore, groups: Mapping[str, Sequence[int]]) -
     finding = findings.of_hours(sides, catalogue.slots_per_day)
     title = "When behaviours happen: share of all events"
     return _Days(shown, [Picture(title, drawn, finding)])
+
+
+def _of_texts(table: Mapping[str, Any]) -> list[Picture]:
+    """What texts say of people by aspect, and the ladder of spoilt ones."""
+    if not table:
+        return []
+    shares = {
+        kind: {
+            name: {aspect: row["metrics"][f"{aspect}_{kind}"]["value"] for aspect in ASPECTS}
+            for name, row in table["rows"].items()
+        }
+        for kind in ("precision", "recall")
+    }
+    rungs = table["ladder"]["rungs"]
+    fell = {
+        name: {
+            f"logged {one['falls'].replace('_', ' ')}": [
+                (round(100 * strength), value)
+                for strength, value in zip(one["strengths"], one["values"], strict=True)
+                if value is not None
+            ]
+        }
+        for name, one in rungs.items()
+    }
+    return [
+        Picture(
+            "What texts say of people, by aspect (%)",
+            plots.shares(shares),
+            findings.of_texts(table),
+        ),
+        Picture(
+            "Texts spoilt on purpose",
+            plots.curves(fell, "share", "% spoilt"),
+            findings.of_ladder(table["ladder"]),
+        ),
+    ]
 
 
 def _of_different_people(people: np.ndarray) -> list[int]:
@@ -264,6 +301,7 @@ def _report(run: Run, store: EventStore, scored: Mapping[str, Any]) -> Report:
                 plots.confusion(targets, guessed, labels, groups),
                 findings.of_confusion(targets, guessed, labels),
             ),
+            *_of_texts(scored.get("understanding", {})),
             *days.pictures,
         ],
         days=days.shown,
@@ -283,6 +321,10 @@ def final_metrics(scored: Mapping[str, Any]) -> dict[str, float]:
     if prediction:
         rows["prediction"] = prediction[main_row(prediction)]
     rows |= {f"generation/{m}/{f}": row for m, fields in days.items() for f, row in fields.items()}
+    rows |= {
+        f"understanding/{name}": {metric: one["value"] for metric, one in row["metrics"].items()}
+        for name, row in scored.get("understanding", {}).get("rows", {}).items()
+    }
     return {
         f"{name}/{metric}": float(value)
         for name, row in rows.items()

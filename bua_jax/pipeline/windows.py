@@ -44,6 +44,7 @@ SETS = {
     "days_train": Drawn("train", "generation"),
     "days_validation": Drawn("validation", "generation"),
     "test": Drawn("test", "prediction", "test"),
+    "texts": Drawn("test", "prediction", "texts", among="test"),
     "days": Drawn("test", "generation", "generation_test"),
     "cross": Drawn("train", "prediction", "cross"),
     "fit_train": Drawn("train", "prediction", "fit_train"),
@@ -53,7 +54,8 @@ SETS = {
 """`cross`: of training people whom `train` and `days_train` leave out, for methods that read what a model
 wrote which was trained on those. The encoder is pretrained on all training people. `fit_train`,
 `fit_validation`: what methods other than BUA are fitted and chosen on. `match`: validation windows that
-BUA is asked about, for methods that are matched to its accuracy.
+BUA is asked about, for methods that are matched to its accuracy. `texts`: test windows that descriptions are
+held against.
 """
 
 

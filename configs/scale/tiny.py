@@ -18,6 +18,7 @@ FIELDS: dict[str, Any] = {  # that differ from laptop's
     "windows.fit_validation": 200,
     "windows.match": 16,
     "windows.test": 40,
+    "windows.texts": 12,
     "windows.generation_test": 3,
     "encoder.epochs": 1,
     "dialogues.reflect_train": 16,

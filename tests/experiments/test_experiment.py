@@ -19,6 +19,7 @@ from bua_jax.experiments.experiment import (
     named,
 )
 from bua_jax.experiments.paper import COLUMNS, FOOTNOTES, PUBLISHED
+from bua_jax.experiments.plan import check_cells
 from tests.experiments.files import SMALL, experiment
 
 SHIPPED = sorted(p.stem for p in (configs.folder() / "experiments").glob("[a-z]*.py"))
@@ -37,6 +38,13 @@ def test_shipped_experiments_expand(name: str, scale: str) -> None:
             assert configs.settings(cell.config, [field])[field] == (
                 list(value) if isinstance(value, tuple) else value
             )
+
+
+def test_rows_that_predict_nothing_are_checked_as_what_they_are(tmp_path: Path) -> None:
+    """A method that generates or describes alone is a row of such a table."""
+    for name in ("table2", "understanding"):
+        found = load(f"configs/experiments/{name}.py:scale=tiny")
+        check_cells(found, cells(found)[:1] + cells(found)[-1:], tmp_path)
 
 
 def with_rows(*rows: Row, **changes) -> Experiment:

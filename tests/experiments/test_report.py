@@ -19,11 +19,12 @@ from bua_jax.evaluation.counts import metrics
 from bua_jax.evaluation.prediction import prediction_metrics
 from bua_jax.evaluation.report import render
 from bua_jax.evaluation.sequences import generation_metrics
+from bua_jax.evaluation.understanding.score import text_metrics
 from bua_jax.events.groups import behaviour_groups
 from bua_jax.experiments import curves, pages, publish, report, report_page, run
 from bua_jax.experiments.experiment import Cell, Claim, Experiment, Row, cells
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.evaluate import days_of
+from bua_jax.pipeline.evaluate import count_described, days_of
 from bua_jax.pipeline.windows import load_set
 from tests.experiments.files import PLAIN, SMALL, SMOOTH, experiment, write
 from tests.support.helpers import ROOT
@@ -201,6 +202,35 @@ def test_rows_may_be_asked_for_days(tmp_path: Path) -> None:
     assert "12 generated days of" in page
     assert "| 0.354 |" in page  # the paper's
     assert render(report_page.of_table(said)).count("event_bleu") > 2
+
+
+def test_rows_may_be_asked_for_texts(tmp_path: Path) -> None:
+    """Scores are those of the texts in the result file; both names are the same texts."""
+    scale = dataclasses.replace(
+        SMALL, seeds=(1, 2), fields={**SMALL.fields, "windows.texts": 30, "data.num_users": 80}
+    )
+    rows = (Row("rules", method="reference"), Row("same", method="reference"))
+    columns = ("recall", "precision", "persona_recall", "work_persona_precision")
+    claims = (Claim("rules", "same"), Claim("rules", "same", "work_persona_precision"))
+    asked = Experiment(
+        "texts", "Texts", scale, rows, "rules", claims, columns=columns, asks="describe"
+    )
+    every = cells(asked)
+    assert run.build_cells(asked, every, tmp_path) == {}
+    said = report.collect(asked, every, tmp_path, "command")
+    one = run.run_of(every[0], tmp_path)
+    store = load_store(one)
+    frozen = load_set(one, "texts", store)
+    file = results.read(one.folder("describe/reference/texts") / results.FILE)
+    expected = text_metrics(count_described(one, store, frozen, file).total())
+    shown = said["rows"]["rules"]["metrics"]
+    for name in columns[:3]:
+        assert shown[name]["by_seed"][0] == pytest.approx(expected[name][0], abs=1e-12), name
+    assert shown["precision"]["value"] == 1.0
+    assert shown["work_persona_precision"]["value"] is None  # the rounds name no work place
+    assert said["rows"]["same"]["against"]["recall"]["value"] == 0
+    assert said["n"] == 30
+    assert "30 described windows of" in pages.page(said)
 
 
 def test_one_person_is_too_few(built, monkeypatch) -> None:

@@ -33,7 +33,7 @@ from tests.support.api import Api, Do, pick, serving
 
 FEW = 8
 GIVEN = ("bua_given1", "bua_given2", "bua_given3")
-ALIKE = ("bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec")
+ALIKE = ("bua_stage1", "bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec")
 """Rows that are asked as `bua`, or as `llara` and `collm`, by the same code: theirs is a long test."""
 NETWORKS = ("sasrec", "behavegpt", "pituning", "alphafuse")
 TRAINED = (*NETWORKS, "tallrec", "collm", "llara", "a_llmrec")

@@ -1,0 +1,1 @@
+"""What texts say about people, held against their logs."""

@@ -1,0 +1,31 @@
+"""What texts say of people, held against their logs and, of simulated ones, who they are; stage after stage.
+
+python -m bua_jax.experiment --experiment=configs/experiments/understanding.py --workdir=runs/paper
+
+The paper has people judge texts; that they grow over the stages is its claim (section 4.7). What is
+measured is told in docs/understanding.md.
+"""
+
+from bua_jax.experiments.experiment import Claim, Experiment, Row, Scale
+
+BUA, RULES, BASE = "stage 3", "rules", "untuned base"
+STAGES = {"stage 1": "bua_stage1", "stage 2": "bua_stage2", BUA: "bua"}
+ASPECTS = ("behaviours", "counts", "times", "places", "order", "traits")
+
+
+def get_experiment(scale: Scale) -> Experiment:
+    rows = (
+        Row(RULES, method="reference", note="What the model is taught to write: the ceiling."),
+        *(Row(name, method=method) for name, method in STAGES.items()),
+        Row(BASE, method="base", note="The same base before any stage, the history in words."),
+    )
+    order = (BASE, *STAGES)
+    grows = zip(order[1:], order, strict=False)
+    metrics = ("recall", "precision", "persona_recall")
+    claims = tuple(Claim(after, before, m) for after, before in grows for m in metrics)
+    columns = (*metrics, "persona_precision", "abstention")
+    columns += tuple(f"{name}_{kind}" for kind in ("precision", "recall") for name in ASPECTS)
+    title = "Understanding, stage after stage"
+    return Experiment(
+        "understanding", title, scale, rows, BUA, claims, columns=columns, asks="describe"
+    )
