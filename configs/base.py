@@ -124,12 +124,27 @@ def _dialogues() -> ConfigDict:
     config.stage1_share = 0.5  # stage-1 dialogues per training window
     config.generation_share = 0.25  # of stage-2 dialogues that end in a generated day
     config.nothing_share = 0.2  # cap on "nothing recorded" scene answers, training only
+    config.annotator = "rules"  # of understanding rounds: rules, or teacher (the part `teacher`)
     config.rounds = True  # understanding rounds before the final one (off: ablation)
     config.shortened_share = 0.0  # of stage-2 training dialogues: the final round alone
     config.target_time_revealed = False  # give the target's weekday and time
     config.reflect_train = 2_000  # training windows whose summaries are drafted
     config.reflect_validation = 100  # validation windows, likewise
     config.reflect_share = 0.5  # lowest-scored drafts that become stage-3 dialogues
+    config.reflect_critic = "rules"  # who scores and refines drafts: rules or teacher
+    return config
+
+
+def _teacher() -> ConfigDict:
+    """A model behind an API that writes, or criticises, in the rules' place; never without consent."""
+    config = ConfigDict()
+    config.url = ""  # of an OpenAI-compatible host, up to /chat/completions
+    config.model = ""  # as the host names it
+    config.key_variable = ""  # environment variable with the API key; empty: none
+    config.json_mode = "auto"  # json_schema, json_object or prompt; auto: the first that it takes
+    config.max_tokens = 768  # of an answer; more where a model reasons first
+    config.temperature = 0.0  # of an answer
+    config.extra = ""  # more of the request's body, as a JSON object; null takes a field out
     return config
 
 
@@ -217,6 +232,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.windows = _windows()  # of records
     config.encoder = _encoder()  # of events
     config.dialogues = _dialogues()  # that stages are trained on
+    config.teacher = _teacher()  # that writes them, where it is asked to
     config.model = _model(args["model"])  # base, projector and adapter
     config.stages = (1, 2, 3)  # which stages the curriculum runs; leave some out to ablate
     config.stage1 = _stage(peak_lr=1e-3)  # projector alone: a fresh MLP takes a higher rate

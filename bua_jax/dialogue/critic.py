@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bua_jax.dialogue import facts
+from bua_jax.dialogue.annotator import Review
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rounds import Dialogue, Round
 from bua_jax.dialogue.rules import refined_summary
@@ -211,7 +212,15 @@ def build_refinement(window: Window, draft: str, found: Critique) -> Round:
     return Round("refinement", instruction, refined_summary(window))
 
 
-def refinement_dialogue(window: Window, split: str, start: int, end: int, draft: str) -> Dialogue:
+def reviewed(window: Window, draft: str) -> Review:
+    """What the rules say of a draft."""
+    found = critique(window, draft)
+    return Review(found.score, found.issues, refined_summary(window))
+
+
+def refinement_dialogue(
+    window: Window, split: str, start: int, end: int, draft: str, review: Review
+) -> Dialogue:
     """A stage-3 dialogue about a drafted summary."""
-    turn = build_refinement(window, draft, critique(window, draft))
+    turn = Round("refinement", refinement_instruction(draft, review.issues), review.refined)
     return Dialogue(window.sample_id, split, 3, "refinement", start, end, (turn,))

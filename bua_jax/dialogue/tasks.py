@@ -51,7 +51,8 @@ class Writer:
     leaves only the final round of stage 2; `shortened_share` of the training dialogues are that round
     alone (a small model then sees more final answers per token); `target_time_revealed` gives the
     target's weekday and time in the prediction instruction; `drill` is a question that it begins with.
-    `seed` draws tasks and wordings.
+    `seed` draws tasks and wordings. `answers`: the understanding rounds of a teacher by (start, end)
+    of the history, in place of the rules'; what has none is left out.
     """
 
     store: EventStore
@@ -61,6 +62,7 @@ class Writer:
     seed: int = 0
     shortened_share: float = 0.0
     drill: str = ""
+    answers: Mapping[tuple[int, int], Mapping[str, str]] | None = None
 
     def window(self, start: int, end: int, name: str) -> Window:
         """All that an annotator may see of events[start:end]."""
@@ -73,11 +75,21 @@ class Writer:
         return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def understanding_rounds(window: Window) -> tuple[Round, ...]:
-    """Key behaviours, patterns, summary: the rounds before a prediction or a generated day."""
-    return tuple(
-        Round(kind, INSTRUCTIONS[kind], ANNOTATORS[kind](window)) for kind in UNDERSTANDING
-    )
+def understanding_rounds(
+    window: Window, answers: Mapping[str, str] | None = None
+) -> tuple[Round, ...]:
+    """Key behaviours, patterns, summary: the rounds before a prediction or a generated day.
+
+    answers: of a teacher, by kind; None: the rules'.
+    """
+    said = answers or {kind: ANNOTATORS[kind](window) for kind in UNDERSTANDING}
+    return tuple(Round(kind, INSTRUCTIONS[kind], said[kind]) for kind in UNDERSTANDING)
+
+
+def is_shortened(writer: Writer, name: str, split: str) -> bool:
+    """Whether a stage-2 dialogue is its final round alone."""
+    drawn = split == "train" and writer.draw(name, "shortened") < writer.shortened_share
+    return drawn or not writer.rounds
 
 
 def generation_instruction(weekday: int) -> str:
@@ -173,13 +185,15 @@ def stage2_dialogue(
 ) -> Dialogue:
     """Understanding rounds (unless switched off), then the next behaviour's label or the next day.
 
-    `task` is "prediction" or "generation"; `windows` are of that task.
+    `task` is "prediction" or "generation"; `windows` are of that task. A teacher wrote its rounds, if one
+    writes.
     """
     store, start, end = writer.store, int(windows.start[row]), int(windows.end[row])
     name = sample_id(store, windows, row)
-    rounds = understanding_rounds(writer.window(start, end, name)) if writer.rounds else ()
-    if split == "train" and writer.draw(name, "shortened") < writer.shortened_share:
-        rounds = ()
+    rounds: tuple[Round, ...] = ()
+    if not is_shortened(writer, name, split):
+        said = None if writer.answers is None else writer.answers[start, end]
+        rounds = understanding_rounds(writer.window(start, end, name), said)
     if task == "prediction":
         label = store.catalogue.behaviours[int(store.behaviour[end])]
         final = Round("prediction", revealed_instruction(writer, end), label)
@@ -248,8 +262,13 @@ def write_stage1(
 
 
 def build_stage2(writer: Writer, task: str, windows: WindowIndex, split: str) -> Iterator[Dialogue]:
-    """A stage-2 dialogue per window; `task` is "prediction" or "generation"."""
+    """A stage-2 dialogue per window, but for those that a teacher was to write and did not.
+
+    `task` is "prediction" or "generation".
+    """
     if task not in ("prediction", "generation"):
         raise ConfigError(f"{task!r} is no stage-2 task; expected prediction or generation.")
     for row in range(len(windows)):
-        yield stage2_dialogue(writer, task, windows, row, split)
+        name, at = sample_id(writer.store, windows, row), (windows.start[row], windows.end[row])
+        if writer.answers is None or at in writer.answers or is_shortened(writer, name, split):
+            yield stage2_dialogue(writer, task, windows, row, split)

@@ -7,23 +7,21 @@ label, which counts as wrong. The paper publishes neither its prompt nor how it 
 """
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
-from bua_jax.basics.errors import ApiError, ConfigError
-from bua_jax.basics.legal import OneOf, Read, Real, Text, Whole, keys_of
+from bua_jax.basics.errors import ApiError
+from bua_jax.basics.legal import Whole
 from bua_jax.dialogue.text import history_text, parse_label
 from bua_jax.events.schema import WEEKDAYS, Catalogue
-from bua_jax.interop.openai_host import Host, Limits, check_host, check_limits
+from bua_jax.interop.openai_page import LEGAL, chat_of, check_page
 from bua_jax.methods.protocol import About, Case, Cases, Data, Method, Prediction, Site
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "zero_shot_api"
 CATALOGUE = "catalogue.json"
-_PACKAGES = ("aiolimiter", "httpx", "pydantic", "tenacity")  # the extra `api`
+PART = f"methods.{NAME}"
 
 
 def question(case: Case, catalogue: Catalogue, seed: int) -> str:
@@ -122,32 +120,7 @@ def check(config: Settings) -> None:
 
     config: with the method's page and `execution`.
     """
-    _asked(config.methods.zero_shot_api, config.execution)
-
-
-def _asked(page: Settings, how: Settings) -> tuple[Host, Limits]:
-    """Who is asked, within which limits. Raises `ConfigError` where that may not or cannot be."""
-    host = Host(page.url, page.model, page.key_variable, f"methods.{NAME}")
-    limits = Limits(**how.api_limits.to_dict())
-    check_host(host, how.api_consent)
-    check_limits(limits)
-    if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
-        raise ConfigError(
-            f"The method {NAME} needs the packages {', '.join(missing)}, the extra api: pip install "
-            f"{' '.join(missing)}"
-        )
-    return host, limits
-
-
-def _extra(text: str) -> dict[str, Any]:
-    """The field `extra`. Raises `ConfigError` for what is no object of JSON."""
-    try:
-        value = json.loads(text or "{}")
-    except ValueError as error:
-        raise ConfigError(f"expected an object of JSON ({error})") from error
-    if not isinstance(value, dict) or {"messages", "model", "stream", "n"} & {*value}:
-        raise ConfigError("expected an object of JSON, without messages, model, stream and n")
-    return value
+    check_page(config.methods.zero_shot_api, config.execution, PART)
 
 
 def _fit(site: Site, data: Data) -> Mapping[str, Any]:
@@ -158,17 +131,9 @@ def _fit(site: Site, data: Data) -> Mapping[str, Any]:
 
 def _load(site: Site) -> ZeroShotApi:
     page = site.inputs[f"fit/{NAME}"].settings.methods.zero_shot_api
-    how = site.config.execution
-    host, limits = _asked(page, how)
-    from bua_jax.interop.openai import Chat
-
-    options = {"max_tokens": page.max_tokens, "temperature": page.temperature, **_extra(page.extra)}
-    options = {name: value for name, value in options.items() if value is not None}
-    mode = "" if page.json_mode == "auto" else page.json_mode
-    cache = Path(how.api_cache).expanduser()
-    chat = Chat(host, cache, how.api_consent, limits, options, mode)
+    chat = chat_of(page, site.config.execution, PART)
     catalogue = Catalogue.from_json(json.dumps(files.read_json(site.folder / CATALOGUE)))
-    return ZeroShotApi(chat, catalogue, page.order_seed, 8 * limits.concurrency)
+    return ZeroShotApi(chat, catalogue, page.order_seed, 8 * chat.limits.concurrency)
 
 
 METHOD = Method(
@@ -184,14 +149,5 @@ METHOD = Method(
     fit=_fit,
     files=(CATALOGUE,),
     check=check,
-    legal={
-        "url": Text(),
-        "model": Text(),
-        "key_variable": Text(),
-        "json_mode": OneOf(("auto", *keys_of("interop.openai", "MODES"))),
-        "max_tokens": Whole(1),
-        "temperature": Real(0, 2),
-        "extra": Read(_extra, str),
-        "order_seed": Whole(0),
-    },
+    legal={**LEGAL, "order_seed": Whole(0)},
 )

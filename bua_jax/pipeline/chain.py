@@ -80,6 +80,7 @@ def show_outline(config: ConfigDict, workdir: Path, name: str, *, several: bool 
         out.print(f"{'done' if done else 'to build':8} {step}: {STEPS[step].about}")
     left = [step for step, done in steps.items() if not done]
     check_methods(config, left)
+    dialogues.check_teacher(config, left)
     if left:
         out.print(f"{len(left)} of {len(steps)} steps are left{_time(left, config, STEPS)}")
     if config.data.name != "simulated" and not Path(config.data.path).is_file():
@@ -118,6 +119,7 @@ def build(run: Run, name: str, table: Mapping[str, Step] | None = None) -> None:
     if left and not run.places and processes.is_first():
         notice(f"{len(left)} of {len(steps)} steps are left{_time(left, run.config, table)}")
     check_methods(run.config, left)
+    dialogues.check_teacher(run.config, left)
     asks = any(_asks_model(table[step], run.config) for step in left)
     if asks or any(table[step].together for step in left):
         checks.check_machine(run.config)
@@ -304,6 +306,8 @@ STEPS: dict[str, Step] = {
                 "dialogues.reflect_train",
                 "dialogues.reflect_validation",
                 "dialogues.reflect_share",
+                "dialogues.reflect_critic",
+                "teacher",
                 "decoding.max_new_tokens",
                 "decoding.cache_dtype",
             ),

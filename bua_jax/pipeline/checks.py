@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.basics.legal import Flag, Legal, OneOf, Read, Real, SomeOf, Text, Whole, keys_of
+from bua_jax.dialogue.annotator import WRITERS
 from bua_jax.dialogue.prompts import SOFT_TOKENS, Tokenizer
 from bua_jax.dialogue.rounds import STAGE1_TASKS
 from bua_jax.dialogue.tasks import stage1_tasks
@@ -21,6 +22,7 @@ from bua_jax.evaluation import trackers
 from bua_jax.events.schema import SLOTS_PER_DAY, Catalogue
 from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
 from bua_jax.interop.openai_host import LEGAL as API
+from bua_jax.interop.openai_page import LEGAL as PAGE
 from bua_jax.methods.table import METHODS
 from bua_jax.parallel.shape import parse_mesh
 from bua_jax.training.stage_table import STAGE_TABLE
@@ -147,11 +149,13 @@ LEGAL: dict[str, Legal] = {
     "encoder.dro_lambda": SHARE,
     # -- dialogues
     "dialogues.stage1_tasks": SomeOf(STAGE1_TASKS),
-    "dialogues.stage1_share": SHARE,
-    "dialogues.generation_share": SHARE,
-    "dialogues.nothing_share": SHARE,
+    **{
+        f"dialogues.{name}_share": SHARE
+        for name in ("stage1", "generation", "nothing", "shortened")
+    },
+    **dict.fromkeys(("dialogues.annotator", "dialogues.reflect_critic"), OneOf(WRITERS)),
+    **{f"teacher.{name}": legal for name, legal in PAGE.items()},
     "dialogues.rounds": Flag(),
-    "dialogues.shortened_share": SHARE,
     "dialogues.target_time_revealed": Flag(),
     "dialogues.reflect_train": Whole(1),
     "dialogues.reflect_validation": Whole(1),

@@ -1,10 +1,10 @@
-"""Step `dialogues`: the rule-based annotator writes the reference answers of stages 1 and 2."""
+"""Step `dialogues`: reference answers by rules; those of understanding rounds by a teacher if asked."""
 
 import dataclasses
 import functools
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,22 @@ import pyarrow.parquet as pq
 
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
-from bua_jax.basics.console import notice, progress
+from bua_jax.basics.console import notice, out, progress
+from bua_jax.basics.errors import ConfigError
+from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.dialogue.store import provenance, read_dialogues, write_dialogues
-from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, write_stage1
+from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, is_shortened, write_stage1
+from bua_jax.dialogue.teacher import Teacher, annotation_question
+from bua_jax.evaluation.understanding.untrue import untrue
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore
-from bua_jax.events.windows import WindowIndex, WindowSet, sample_windows
+from bua_jax.events.windows import WindowIndex, WindowSet, sample_id, sample_windows
+from bua_jax.interop.openai_page import chat_of, check_page
 from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run, nested, settings
-from bua_jax.pipeline.windows import load_set
+from bua_jax.pipeline.windows import load_set, step_of
 
 SETS = ("train", "days_train", "validation", "days_validation")
 FIELDS = (
@@ -33,10 +38,12 @@ FIELDS = (
     "dialogues.stage1_share",
     "dialogues.generation_share",
     "dialogues.nothing_share",
+    "dialogues.annotator",
     "dialogues.rounds",
     "dialogues.shortened_share",
     "dialogues.target_time_revealed",
     "model.drill",
+    "teacher",
 )
 """What the step reads of the config, and the sets that it draws from."""
 SHARDS = 64  # blocks of people, at most, that workers share
@@ -97,7 +104,69 @@ def write_portion(
         return write_stage1(writer, portion.windows, portion.split, tasks)
     items = build_stage2(writer, portion.task, portion.windows, portion.split)
     title = f"stage 2 {portion.task}, {portion.split}"
-    return list(progress(items, title, len(portion.windows))), Counter()
+    found = list(progress(items, title, len(portion.windows)))
+    missing = len(portion.windows) - len(found)
+    return found, +Counter({"stage 2: the teacher wrote nothing true": missing})
+
+
+def annotated(writer: Writer, whole: Iterable[Portion]) -> dict[tuple[int, int], Window]:
+    """The windows that understanding rounds are written about, by (start, end).
+
+    Of stage 2, but for dialogues that are their final round alone.
+    """
+    found = {}
+    for portion in (one for one in whole if one.stage == 2):
+        windows = portion.windows
+        for row in range(len(windows)):
+            name, at = (
+                sample_id(writer.store, windows, row),
+                (int(windows.start[row]), int(windows.end[row])),
+            )
+            if not is_shortened(writer, name, portion.split):
+                found[at] = writer.window(*at, name)
+    return found
+
+
+# ----------------------------------------------------------------------------------------- a teacher
+
+
+def teacher_of(config: Settings) -> Teacher:
+    """The model that `config.teacher` names. Raises `ConfigError` where it may not be asked."""
+    return Teacher(chat_of(config.teacher, config.execution, "teacher"), untrue)
+
+
+def check_teacher(config: Settings, steps: Collection[str]) -> None:
+    """Raises `ConfigError` where a step would ask a teacher that may not be asked."""
+    asks = {"dialogues": config.dialogues.annotator, "reflect": config.dialogues.reflect_critic}
+    if any(step in steps and who == "teacher" for step, who in asks.items()):
+        check_page(config.teacher, config.execution, "teacher")
+
+
+def estimate(run: Run) -> dict[str, float]:
+    """Questions to a teacher, tokens at most (four characters to each), and what they cost.
+
+    Each question is asked twice at most. Needs the steps of `SETS`.
+    """
+    config, store = run.config, load_store(run)
+    writer = writer_of(config, store)
+    windows = annotated(writer, portions(config, load_sets(run, store))).values()
+    asked = [annotation_question(window) for window in windows]
+    tokens_in, tokens_out = sum(map(len, asked)) / 4, len(asked) * config.teacher.max_tokens
+    limits = config.execution.api_limits
+    cost = (tokens_in * limits.price_in + tokens_out * limits.price_out) / 1e6
+    return {"questions": len(asked), "in": tokens_in, "out": tokens_out, "cost": cost}
+
+
+def say_estimate(run: Run, build: Callable[[str], object]) -> None:
+    """Prints `estimate`, having built what it needs."""
+    for name in SETS:
+        build(step_of(name))
+    found = estimate(run)
+    price = f", {found['cost']:.2f} at the prices of execution.api_limits" if found["cost"] else ""
+    out.print(
+        f"{found['questions']:,} questions, each asked twice at most: of one round about {found['in']:,.0f} "
+        f"tokens in, at most {found['out']:,.0f} out{price}"
+    )
 
 
 def _finish(
@@ -116,7 +185,7 @@ def _finish(
             skipped += left_out
         stages[portion.stage] += found
     for reason, number in skipped.items():
-        notice(f"stage 1: left out {number} windows ({reason})")
+        notice(f"left out {number} windows ({reason})")
     for stage, dialogues in stages.items():
         path = run.folder("dialogues") / f"stage{stage}.parquet"
         texts[f"stage{stage}"] = write_dialogues(path, dialogues, provenance(store))
@@ -126,11 +195,18 @@ def _finish(
 
 def build_dialogues(run: Run) -> dict[str, Any]:
     """Writes dialogues/stage1.parquet and dialogues/stage2.parquet (training and validation)."""
-    store = load_store(run)
+    store, counts = load_store(run), Counter[str]()
     writer = writer_of(run.config, store)
     chosen = portions(run.config, load_sets(run, store))
+    if run.config.dialogues.annotator == "teacher":
+        teacher = teacher_of(run.config)
+        windows = annotated(writer, chosen)
+        said = dict(zip(windows, teacher.annotate([*windows.values()]), strict=True))
+        answers = {at: one for at, one in said.items() if one is not None}
+        writer, counts = dataclasses.replace(writer, answers=answers), teacher.counts
+        notice(f"the teacher: {', '.join(f'{n} {what}' for what, n in counts.items())}")
     written = ((portion, *write_portion(run.config, writer, portion)) for portion in chosen)
-    return _finish(run, store, written)
+    return {**_finish(run, store, written), **({"teacher": dict(counts)} if counts else {})}
 
 
 def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
@@ -138,6 +214,11 @@ def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
 
     cluster: see `ray_shards.run_shards`. Finished shards are in dialogues/shards until all are.
     """
+    if run.config.dialogues.annotator == "teacher":
+        raise ConfigError(
+            "config.dialogues.annotator='teacher' asks one host: --engine=ray has nothing to share out. "
+            "Leave it out."
+        )
     store = load_store(run)
     number = min(SHARDS, len(store.users))
     sets, values = load_sets(run, store), settings(run.config, FIELDS)

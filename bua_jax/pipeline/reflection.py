@@ -8,14 +8,16 @@ import numpy as np
 from bua_jax.alignment.ask import Bua
 from bua_jax.basics import files
 from bua_jax.basics.console import notice
+from bua_jax.basics.errors import DataError
 from bua_jax.decoding.rounds import understand
-from bua_jax.dialogue.critic import critique, refinement_dialogue
+from bua_jax.dialogue.critic import refinement_dialogue, reviewed
 from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.dialogue.store import provenance, write_dialogues
 from bua_jax.dialogue.tasks import Writer
 from bua_jax.events.groups import training_shares
 from bua_jax.events.windows import sample_id, sample_windows, shown_id
 from bua_jax.pipeline.data import load_store
+from bua_jax.pipeline.dialogues import teacher_of
 from bua_jax.pipeline.stages import load_stage
 from bua_jax.pipeline.steps import Run
 from bua_jax.pipeline.windows import load_set
@@ -33,6 +35,7 @@ def build_reflection(run: Run) -> dict[str, Any]:
         batch=config.execution.decode_batch,
     )
     writer = Writer(store, shares, seed=config.seed)
+    teacher = teacher_of(config) if config.dialogues.reflect_critic == "teacher" else None
     counts = {
         "train": config.dialogues.reflect_train,
         "validation": config.dialogues.reflect_validation,
@@ -49,11 +52,15 @@ def build_reflection(run: Run) -> dict[str, Any]:
         drafts = [
             u.texts["summary"] for u in understand(bua.decoder, histories, bua.rounds(histories))
         ]
-        found = [critique(window, draft) for window, draft in zip(seen, drafts, strict=True)]
-        scores[split] = float(np.mean([c.score for c in found]))
-        order = np.argsort([c.score for c in found], kind="stable")
-        weak = set(order[: max(1, round(len(order) * config.dialogues.reflect_share))].tolist())
-        for i, (window, draft, critic) in enumerate(zip(seen, drafts, found, strict=True)):
+        reviews = teacher.review(seen, drafts) if teacher else [*map(reviewed, seen, drafts)]
+        found = {i: review for i, review in enumerate(reviews) if review is not None}
+        if not found:
+            raise DataError(f"The teacher wrote nothing true about {len(seen)} drafts ({split}).")
+        scores[split] = float(np.mean([review.score for review in found.values()]))
+        order = sorted(found, key=lambda i: found[i].score)
+        weak = set(order[: max(1, round(len(order) * config.dialogues.reflect_share))])
+        for i, critic in found.items():
+            window, draft = seen[i], drafts[i]
             record = {
                 "sample_id": shown_id(store, windows, i),
                 "split": split,
@@ -65,9 +72,10 @@ def build_reflection(run: Run) -> dict[str, Any]:
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
             if i in weak:
                 start, end = int(windows.start[i]), int(windows.end[i])
-                kept.append(refinement_dialogue(window, split, start, end, draft))
+                kept.append(refinement_dialogue(window, split, start, end, draft, critic))
     folder = run.folder("reflect")
     files.write_text(folder / "drafts.jsonl", "".join(lines))
     texts = write_dialogues(folder / "stage3.parquet", kept, provenance(store))
     notice(f"reflect: mean draft score {scores['train']:.2f}, {len(kept)} stage-3 dialogues")
-    return {"scores": scores, "dialogues": len(kept), "texts": texts}
+    said = {"teacher": dict(teacher.counts)} if teacher else {}
+    return {"scores": scores, "dialogues": len(kept), "texts": texts, **said}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue import tasks as tasks_module
-from bua_jax.dialogue.critic import refinement_dialogue
+from bua_jax.dialogue.critic import refinement_dialogue, reviewed
 from bua_jax.dialogue.rounds import STAGE1_TASKS, Dialogue, Round
 from bua_jax.dialogue.rules import ANNOTATORS, NOTHING
 from bua_jax.dialogue.tasks import (
@@ -57,7 +57,9 @@ def seen_before_the_answer(store, shares, task, windows, row, split):
         return fields, made
     if task == "refinement":
         window = writer.window(start, end, "x")
-        return fields, refinement_dialogue(window, split, start, end, "Traits: sociable.")
+        return fields, refinement_dialogue(
+            window, split, start, end, "Traits: sociable.", reviewed(window, "Traits: sociable.")
+        )
     made = stage2_dialogue(writer, task, windows, row, split)
     *rounds, final = made.rounds
     return fields, dataclasses.replace(

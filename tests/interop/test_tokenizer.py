@@ -11,7 +11,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from bua_jax.alignment.base_files import NANO
 from bua_jax.basics.errors import CheckpointError
-from bua_jax.dialogue.critic import refinement_dialogue
+from bua_jax.dialogue.critic import refinement_dialogue, reviewed
 from bua_jax.dialogue.prompts import encode_dialogue
 from bua_jax.dialogue.rounds import STAGE1_TASKS, TASKS
 from bua_jax.dialogue.tasks import Writer, stage1_dialogue, stage2_dialogue
@@ -107,7 +107,11 @@ def test_spans_of_all_tasks_are_exact(name, ranks, tmp_path):
     made += [stage2_dialogue(writer, "generation", generation, r, "train") for r in range(3)]
     start, end = int(prediction.start[0]), int(prediction.end[0])
     window = writer.window(start, end, "w")
-    made.append(refinement_dialogue(window, "train", start, end, "Traits: sociable."))
+    made.append(
+        refinement_dialogue(
+            window, "train", start, end, "Traits: sociable.", reviewed(window, "Traits: sociable.")
+        )
+    )
     dialogues = [dialogue for dialogue in made if dialogue is not None]
     assert {dialogue.task for dialogue in dialogues} == set(TASKS)
     for dialogue in dialogues:

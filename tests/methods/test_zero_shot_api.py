@@ -21,11 +21,11 @@ from bua_jax.events.schema import Catalogue
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import prediction_windows, sample_windows
 from bua_jax.interop.openai import read_answer
+from bua_jax.interop.openai_page import extra
 from bua_jax.methods.protocol import Built, Case, Data, Site, cases_of
 from bua_jax.methods.zero_shot_api import (
     METHOD,
     ZeroShotApi,
-    _extra,
     answer_form,
     check,
     question,
@@ -195,11 +195,11 @@ def test_what_is_refused_before_anything_is_sent(
 
 
 def test_a_body_takes_more_fields() -> None:
-    assert _extra("") == {}
-    assert _extra('{"a": {"b": null}}') == {"a": {"b": None}}
+    assert extra("") == {}
+    assert extra('{"a": {"b": null}}') == {"a": {"b": None}}
     for wrong in ("[]", "{", '{"messages": []}', '{"stream": true}'):
         with pytest.raises(ConfigError, match="expected an object of JSON"):
-            _extra(wrong)
+            extra(wrong)
 
 
 def test_without_the_extra_all_else_works(tmp_path: Path) -> None:
