@@ -89,6 +89,7 @@ def _windows() -> ConfigDict:
     config.match = 1_000  # of these, that BUA is asked about, for what is matched to its accuracy
     config.test = 0  # test windows drawn for evaluation; 0 = all
     config.texts = 300  # of these, that texts are held against (docs/understanding.md); 0 = all
+    config.edited = 100  # of these, whose edited logs are described too, in experiments; 0 = all
     config.generation_test = 500  # test days generated; 0 = all
     return config
 

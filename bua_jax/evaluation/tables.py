@@ -58,6 +58,9 @@ MEANING = {
     "abstention": Meaning("texts without a claim, averaged over the six aspects"),
     "persona_precision": Meaning("claims about who a simulated person is that are true", _UP),
     "persona_recall": Meaning("of who a simulated person is, what a text states", _UP),
+    "flips": Meaning("claims that an edit of the log makes false, and that are not repeated", _UP),
+    "stays": Meaning("claims that an edit of the log leaves true, and that are repeated", _UP),
+    "follows": Meaning("flips + stays - 1: 0 for who repeats all, and for who guesses anew", _UP),
     "spearman": Meaning(
         "rank correlation of strength and metric; -1: it falls at every step", _DOWN
     ),

@@ -6,7 +6,7 @@ resolution up to four slots on (two to two and a half hours), at hour resolution
 (an event at 14:xx covers through 16:59, two to three hours).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +181,12 @@ def history(store: EventStore, start: int, end: int) -> History:
         place_seen=seen,
         gap=gap,
     )
+
+
+def with_places(history: History, codes: np.ndarray) -> History:
+    """The history at other places: codes int[L], equal where they are the same place, 0 where it has none."""
+    rank, seen = (found[0] for found in _places(codes[None], codes[None] > 0))
+    return replace(history, place=rank, place_seen=seen.astype(np.int32))
 
 
 def target_day(store: EventStore, windows: WindowIndex, row: int) -> Day:

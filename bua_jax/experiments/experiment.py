@@ -30,12 +30,13 @@ class Kind(NamedTuple):
     main: str  # the metric of the family that p-values are corrected over; the others describe
     metrics: tuple[str, ...]
     counted: str  # what a score is of
+    more: tuple[str, ...] = ()  # other sets that rows are asked about for the same scores
 
 
 KINDS = {
     "predict": Kind("test", "rec_w", METRICS, "test windows"),
     "generate": Kind("days", "event_bleu", DAY_METRICS, "generated days"),
-    "describe": Kind("texts", "recall", TEXT_METRICS, "described windows"),
+    "describe": Kind("texts", "recall", TEXT_METRICS, "described windows", ("edited",)),
 }
 
 
@@ -232,9 +233,9 @@ def cells(experiment: Experiment) -> list[Cell]:
             for fields in (experiment.scale.fields, row.fields, {"seed": seed}):
                 _change(config, fields, f"The experiment {experiment.name}, row {row.name!r}")
             config.lock()
-            steps = experiment.curves.get(row.name) or (
-                f"{experiment.asks}/{row.method}/{experiment.kind.set}",
-            )
+            sets = (experiment.kind.set, *experiment.kind.more)
+            asked = tuple(f"{experiment.asks}/{row.method}/{name}" for name in sets)
+            steps = experiment.curves.get(row.name) or asked
             fields = {**experiment.scale.fields, **row.fields}
             found.append(Cell(row, seed, config, steps, fields))
     return found

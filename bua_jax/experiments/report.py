@@ -54,15 +54,17 @@ def asked_of(cell: Cell, workdir: Path) -> Asked:
     Raises `DataError` where its result file is missing or damaged, `MismatchError` where it is about
     other windows.
     """
-    (step,) = cell.steps
-    return asked_in(run_of(cell, workdir), step)
+    return asked_in(run_of(cell, workdir), cell.steps[0])
 
 
 def asked_in(run: Run, step: str) -> Asked:
     """What `asked_of` says, of a step `predict|generate|describe/METHOD/SET` of a run."""
-    kind, _, name = step.split("/")
+    kind, method, name = step.split("/")
     store = load_store(run)
     frozen = load_set(run, name, store)
+    if kind == "describe":
+        texts = count_described(run, store, method)
+        return Asked(texts, text_metrics, len(frozen), frozen.fingerprint)
     said = results.read(run.folder(step) / results.FILE)
     names = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
     said = said.take(results.rows_of(said, frozen.fingerprint, names))
@@ -70,9 +72,6 @@ def asked_in(run: Run, step: str) -> Asked:
     if kind == "generate":
         days = count_days(people, said.days, days_of(store, frozen), store.catalogue)
         return Asked(days, day_metrics, number, frozen.fingerprint)
-    if kind == "describe":
-        texts = count_described(run, store, frozen, said)
-        return Asked(texts, text_metrics, number, frozen.fingerprint)
     targets, size = store.behaviour[frozen.windows.end], len(store.catalogue.behaviours)
     found = count(people, targets, said.label, size, said.probability)
     measure = functools.partial(metrics, groups=behaviour_groups(store))

@@ -107,6 +107,18 @@ class Cases(Sequence[Case]):
         """The same cases with texts about their people."""
         return dataclasses.replace(self, notes=tuple(notes))
 
+    def with_histories(self, histories: Sequence[History]) -> "Cases":
+        """The same cases about other histories, none longer than the longest that these may have."""
+        size = self.arrays.fields.shape[:2]
+        fields = np.zeros((*size, 4), np.int32)
+        rank, day, gap = np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, bool)
+        for row, one in enumerate(histories):
+            inside = slice(len(one))
+            fields[row, inside] = one.encoder_fields()
+            rank[row, inside], day[row, inside], gap[row, inside] = one.place, one.day, one.gap
+        count = np.asarray([len(one) for one in histories], np.int32)
+        return dataclasses.replace(self, arrays=Histories(fields, rank, day, count), gap=gap)
+
     def histories(self) -> list[History]:
         """The history of each case."""
         return [self._history(row) for row in range(len(self))]

@@ -135,7 +135,7 @@ LEGAL: dict[str, Legal] = {
     "windows.min_history": Whole(1),
     **{f"windows.{name}": Whole(0) for name in ("train", "validation", "cross", "match")},
     **{f"windows.{name}": Whole(0) for name in ("fit_train", "fit_validation")},
-    **{f"windows.{name}": Whole(0) for name in ("test", "texts", "generation_test")},
+    **{f"windows.{name}": Whole(0) for name in ("test", "texts", "edited", "generation_test")},
     # -- encoder
     "encoder.kind": OneOf(keys_of("models.encoders", "KINDS")),
     **dict.fromkeys(("encoder.dim", "encoder.num_layers", "encoder.num_heads"), Whole(1)),

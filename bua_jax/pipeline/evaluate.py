@@ -21,6 +21,7 @@ from bua_jax.evaluation.results import Result
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
 from bua_jax.evaluation.tables import unread
 from bua_jax.evaluation.truth import truth
+from bua_jax.evaluation.understanding.counterfactual import followed
 from bua_jax.evaluation.understanding.ladder import climb
 from bua_jax.evaluation.understanding.score import (
     OTHERS,
@@ -31,6 +32,7 @@ from bua_jax.evaluation.understanding.score import (
     scored,
     subjects,
     whole,
+    with_edits,
 )
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.schema import EventStore
@@ -200,11 +202,28 @@ def score_understanding(
     }
 
 
-def count_described(run: Run, store: EventStore, frozen: WindowSet, said: Result) -> TextCounts:
-    """What a method's descriptions of a set say, counted per person."""
+def count_described(run: Run, store: EventStore, method: str) -> TextCounts:
+    """What a method's descriptions of the sets `texts` and `edited` say, counted per person.
+
+    Raises as `results.read` and `results.rows_of`.
+    """
+
+    def texts_of(name: str, frozen: WindowSet) -> list[str]:
+        said = results.read(run.folder(f"describe/{method}/{name}") / results.FILE)
+        cases = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
+        said = said.take(results.rows_of(said, frozen.fingerprint, cases))
+        return [whole(text, UNDERSTANDING) for text in said.texts]
+
+    frozen, changed = load_set(run, "texts", store), load_set(run, "edited", store)
+    texts, after = texts_of("texts", frozen), texts_of("edited", changed)
     about = subjects(store, frozen, training_shares(store), load_personas(run))
-    texts = [whole(text, UNDERSTANDING) for text in said.texts]
-    return count_texts(frozen.windows.user, about, texts)
+    counts = count_texts(frozen.windows.user, about, texts)
+    rows = np.searchsorted(frozen.windows.end, changed.windows.end)
+    edits = [
+        followed(about[row].ground, number, texts[row], text)
+        for number, (row, text) in enumerate(zip(rows.tolist(), after, strict=True))
+    ]
+    return with_edits(counts, frozen.windows.user, rows, edits)
 
 
 def score_days(

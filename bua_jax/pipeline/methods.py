@@ -20,6 +20,7 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.version import __version__
 from bua_jax.evaluation import results
 from bua_jax.evaluation.results import Ready, Rows
+from bua_jax.evaluation.understanding.counterfactual import edited
 from bua_jax.events.schema import EventStore
 from bua_jax.events.split import without_test_people
 from bua_jax.events.windows import WindowSet
@@ -39,7 +40,7 @@ from bua_jax.pipeline.windows import SETS, load_set, step_of
 ASKED: dict[Kind, tuple[str, ...]] = {
     "predict": ("test",),
     "generate": ("days",),
-    "describe": ("test", "texts", "cross"),
+    "describe": ("test", "texts", "edited", "cross"),
 }
 """Sets that methods are asked about; BUA's predictions about `match` are what others are matched to."""
 NUMBERS = ("attention", "remat", "merge_adapter")
@@ -238,6 +239,9 @@ def cases_about(run: Run, method: Method, kind: Kind, name: str, store: EventSto
     if kind == "predict" and run.config.dialogues.target_time_revealed:
         told = "time"
     cases = cases_of(store, frozen.windows, _length(run, name), told=told)
+    if name == "edited":
+        seen = enumerate(cases.histories())
+        cases = cases.with_histories([edited(one, store.catalogue, row) for row, one in seen])
 
     def said_of(step: str) -> results.Result:
         said = results.read(run.folder(step) / results.FILE)

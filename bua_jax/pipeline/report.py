@@ -150,17 +150,12 @@ def _of_texts(table: Mapping[str, Any]) -> list[Picture]:
         }
         for kind in ("precision", "recall")
     }
-    rungs = table["ladder"]["rungs"]
-    fell = {
-        name: {
-            f"logged {one['falls'].replace('_', ' ')}": [
-                (round(100 * strength), value)
-                for strength, value in zip(one["strengths"], one["values"], strict=True)
-                if value is not None
-            ]
-        }
-        for name, one in rungs.items()
-    }
+    fell: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for name, one in table["ladder"]["rungs"].items():
+        pairs = zip(one["strengths"], one["values"], strict=True)
+        points = [(round(100 * strength), value) for strength, value in pairs if value is not None]
+        line = {f"logged {one['falls'].replace('_', ' ')}": points}
+        fell[name] = line if points else {}  # texts without such claims have nothing to fall
     return [
         Picture(
             "What texts say of people, by aspect (%)",

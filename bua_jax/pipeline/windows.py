@@ -45,6 +45,7 @@ SETS = {
     "days_validation": Drawn("validation", "generation"),
     "test": Drawn("test", "prediction", "test"),
     "texts": Drawn("test", "prediction", "texts", among="test"),
+    "edited": Drawn("test", "prediction", "edited", among="texts"),
     "days": Drawn("test", "generation", "generation_test"),
     "cross": Drawn("train", "prediction", "cross"),
     "fit_train": Drawn("train", "prediction", "fit_train"),
@@ -55,7 +56,7 @@ SETS = {
 wrote which was trained on those. The encoder is pretrained on all training people. `fit_train`,
 `fit_validation`: what methods other than BUA are fitted and chosen on. `match`: validation windows that
 BUA is asked about, for methods that are matched to its accuracy. `texts`: test windows that descriptions are
-held against.
+held against; `edited`: of these, whose cases are about an edited history (`evaluation.understanding`).
 """
 
 

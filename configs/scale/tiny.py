@@ -19,6 +19,7 @@ FIELDS: dict[str, Any] = {  # that differ from laptop's
     "windows.match": 16,
     "windows.test": 40,
     "windows.texts": 12,
+    "windows.edited": 10,
     "windows.generation_test": 3,
     "encoder.epochs": 1,
     "dialogues.reflect_train": 16,

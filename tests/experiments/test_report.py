@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 
 from bua_jax.basics.errors import DataError
+from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.evaluation import results
 from bua_jax.evaluation.counts import metrics
 from bua_jax.evaluation.prediction import prediction_metrics
 from bua_jax.evaluation.report import render
 from bua_jax.evaluation.sequences import generation_metrics
-from bua_jax.evaluation.understanding.score import text_metrics
-from bua_jax.events.groups import behaviour_groups
+from bua_jax.evaluation.understanding import score
+from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.experiments import curves, pages, publish, report, report_page, run
 from bua_jax.experiments.experiment import Cell, Claim, Experiment, Row, cells
-from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.evaluate import count_described, days_of
+from bua_jax.pipeline.data import load_personas, load_store
+from bua_jax.pipeline.evaluate import days_of
 from bua_jax.pipeline.windows import load_set
 from tests.experiments.files import PLAIN, SMALL, SMOOTH, experiment, write
 from tests.support.helpers import ROOT
@@ -210,7 +211,7 @@ def test_rows_may_be_asked_for_texts(tmp_path: Path) -> None:
         SMALL, seeds=(1, 2), fields={**SMALL.fields, "windows.texts": 30, "data.num_users": 80}
     )
     rows = (Row("rules", method="reference"), Row("same", method="reference"))
-    columns = ("recall", "precision", "persona_recall", "work_persona_precision")
+    columns = ("recall", "precision", "persona_recall", "work_persona_precision", "flips", "stays")
     claims = (Claim("rules", "same"), Claim("rules", "same", "work_persona_precision"))
     asked = Experiment(
         "texts", "Texts", scale, rows, "rules", claims, columns=columns, asks="describe"
@@ -222,11 +223,15 @@ def test_rows_may_be_asked_for_texts(tmp_path: Path) -> None:
     store = load_store(one)
     frozen = load_set(one, "texts", store)
     file = results.read(one.folder("describe/reference/texts") / results.FILE)
-    expected = text_metrics(count_described(one, store, frozen, file).total())
+    texts = [score.whole(text, UNDERSTANDING) for text in file.texts]
+    about = score.subjects(store, frozen, training_shares(store), load_personas(one))
+    found = score.count_texts(np.zeros(30), about, texts)  # as if of one person
+    expected = score.text_metrics(found.total())
     shown = said["rows"]["rules"]["metrics"]
     for name in columns[:3]:
         assert shown[name]["by_seed"][0] == pytest.approx(expected[name][0], abs=1e-12), name
-    assert shown["precision"]["value"] == 1.0
+    assert shown["precision"]["value"] == shown["flips"]["value"] == 1.0
+    assert 0.5 < shown["stays"]["value"] < 1.0
     assert shown["work_persona_precision"]["value"] is None  # the rounds name no work place
     assert said["rows"]["same"]["against"]["recall"]["value"] == 0
     assert said["n"] == 30

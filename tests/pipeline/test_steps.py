@@ -292,12 +292,13 @@ def test_seeds_share_their_test_windows_and_more_of_them_train_nothing_anew() ->
     same = {name for name in STEPS if before[name] == seeded[name]}
     assert same == {"data", *(name for name in STEPS if name.startswith("windows/"))}
     tested = keys(config_of(windows__test=7))
-    about = {  # of the second set the windows are drawn among those of the first
+    about = {  # the windows of the others are drawn among those of the first
         name
         for name in STEPS
-        if name.startswith(("predict/", "describe/")) and name.endswith(("/test", "/texts"))
+        if name.startswith(("predict/", "describe/"))
+        and name.endswith(("/test", "/texts", "/edited"))
     }
-    sets = {"windows/test", "windows/texts"}
+    sets = {"windows/test", "windows/texts", "windows/edited"}
     assert {n for n in STEPS if before[n] != tested[n]} == sets | {"evaluation"} | about
     asked = keys(config_of(decoding__max_new_tokens=7))
     assert not {n for n in STEPS if before[n] != asked[n] and n.startswith(("stage2", "fit/ma"))}

@@ -45,11 +45,11 @@ class Described:
 
 
 @functools.cache
-def described(windows: int = 40) -> Described:
+def described(windows: int = 25) -> Described:
     """The same for every test of a process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "personas.parquet"
-        store = simulated_store(80, 28, 3, personas=path)
+        store = simulated_store(70, 28, 3, personas=path)
         personas = read_personas(path)
     drawn = sample_windows(prediction_windows(store, "test"), windows, 0)
     frozen = freeze(store, drawn, 0)

@@ -181,7 +181,7 @@ def _place(ground: Ground, claim: Claim) -> bool:
         here = Counter(b for b, p, _ in rows if p == place)
         return here[claim.about[0]] == max(here.values(), default=-1)
     own = [p for b, p, _ in rows if b == claim.about[0]]
-    return own.count(place) >= MOST * len(own)
+    return own.count(int(place)) >= MOST * len(own)
 
 
 def _order(ground: Ground, claim: Claim) -> bool:

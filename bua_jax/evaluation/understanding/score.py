@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from zlib import crc32
 
@@ -19,11 +19,13 @@ from bua_jax.events.simulate import Persona
 from bua_jax.events.windows import WindowSet, history
 
 SHOWN = ("precision", "recall", "abstention")
+EDITED = ("flips", "stays", "follows")
 METRICS = (
     *SHOWN,
     *(f"{aspect}_{kind}" for aspect in ASPECTS for kind in SHOWN),
     *(f"persona_{kind}" for kind in SHOWN[:2]),
     *(f"{field}_persona_{kind}" for field in persona.FIELDS for kind in SHOWN[:2]),
+    *EDITED,
 )
 OTHERS, SHUFFLED = "another person's", "words shuffled"
 
@@ -39,6 +41,7 @@ class TextCounts(Totals):
     facts: np.ndarray  # [R, A] strongest facts of the windows
     stated: np.ndarray  # [R, A] of these
     persona: np.ndarray  # [R, P, 4] `persona.against`
+    edits: np.ndarray  # [R, 4] `counterfactual.followed`; zeros where no log was edited
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,17 @@ def count_texts(people: np.ndarray, about: Sequence[Subject], texts: Sequence[st
         if subject.person is not None:
             of_persona[one] += persona.against(subject.person, text, claims)
     texts_of = np.bincount(owner, minlength=size).astype(float)
-    return TextCounts(texts_of, **table, persona=of_persona)
+    return TextCounts(texts_of, **table, persona=of_persona, edits=np.zeros((size, 4)))
+
+
+def with_edits(
+    counts: TextCounts, people: np.ndarray, rows: np.ndarray, edits: Sequence[Sequence[int]]
+) -> TextCounts:
+    """The counts with those of edited logs, edits[i] of the window rows[i]; people: as in `count_texts`."""
+    owner = np.unique(people, return_inverse=True)[1]
+    table = np.zeros_like(counts.edits)
+    np.add.at(table, owner[rows], np.asarray(edits, float))
+    return replace(counts, edits=table)
 
 
 def text_metrics(counts: TextCounts) -> dict[str, np.ndarray]:
@@ -108,6 +121,7 @@ def text_metrics(counts: TextCounts) -> dict[str, np.ndarray]:
 
     precision: claims that are true; recall: strongest facts that are stated (`checks.recalled`); abstention:
     texts without a claim. By aspect, and over all of them; of abstention the mean over aspects.
+    flips, stays, follows: see `counterfactual`.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         own = {
@@ -123,6 +137,9 @@ def text_metrics(counts: TextCounts) -> dict[str, np.ndarray]:
         said, true, there, stated = np.moveaxis(counts.persona, 2, 0)
         people = {"precision": true / said, "recall": stated / there}
         whole = {"precision": true.sum(1) / said.sum(1), "recall": stated.sum(1) / there.sum(1)}
+        flips = counts.edits[:, 1] / counts.edits[:, 0]
+        stays = counts.edits[:, 3] / counts.edits[:, 2]
+    found |= {"flips": flips, "stays": stays, "follows": flips + stays - 1}
     for kind, values in own.items():
         found |= {f"{aspect}_{kind}": values[:, a] for a, aspect in enumerate(ASPECTS)}
     for kind, values in people.items():
@@ -161,6 +178,8 @@ def scored(counts: TextCounts, drawn: np.ndarray) -> dict[str, Any]:
     values, resampled = text_metrics(counts.total()), text_metrics(counts.combined(drawn))
     found: dict[str, Any] = {}
     for name, (value,) in values.items():
+        if name in EDITED and not counts.edits.any():
+            continue
         known = np.isfinite(value)
         low, high = interval(resampled[name]) if known else (None, None)
         found[name] = {"value": float(value) if known else None, "low": low, "high": high}
