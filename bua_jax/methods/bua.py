@@ -19,6 +19,7 @@ from bua_jax.methods.protocol import (
     Generation,
     Kind,
     Method,
+    Notes,
     Prediction,
     Site,
 )
@@ -127,7 +128,7 @@ def _method(
         load=functools.partial(_load, rounds=rounds, known=known),
         says=says,
         needs=lambda config: ("data", "encoder", stage(config)),
-        about_set="reference" if known else "",
+        notes=Notes("reference" if known else ""),
         reads=("dialogues.rounds", *(f"decoding.{name}" for name in _WRITING)),
         reads_for={"generate": tuple(f"decoding.{name}" for name in _DRAWING)},
         legal=legal or {},

@@ -9,6 +9,7 @@ from bua_jax.methods import (
     behavegpt,
     bua,
     collm,
+    cross,
     encoder_adjusted,
     fused,
     last_day,
@@ -21,6 +22,7 @@ from bua_jax.methods import (
     reference,
     sasrec,
     tallrec,
+    untuned,
     window_majority,
     zero_shot,
     zero_shot_api,
@@ -43,6 +45,7 @@ METHODS: dict[str, Method] = {
         collm.METHOD,
         llara.METHOD,
         a_llmrec.METHOD,
+        *cross.METHODS,
         encoder_adjusted.METHOD,
         zero_shot.METHOD,
         zero_shot_api.METHOD,
@@ -50,5 +53,6 @@ METHODS: dict[str, Method] = {
         *bua.METHODS,
         fused.METHOD,
         reference.METHOD,
+        untuned.METHOD,
     )
 }

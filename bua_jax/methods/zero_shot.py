@@ -30,7 +30,8 @@ class ZeroShot:
         return Prediction(log_p.argmax(1).astype(np.int16), np.exp(log_p.astype(np.float64)))
 
 
-def _load(site: Site) -> ZeroShot:
+def untuned(site: Site) -> "Bua":
+    """The base as it comes, which reads histories in words and was taught no rounds."""
     from bua_jax.alignment.ask import Bua
     from bua_jax.alignment.parts import assemble
     from bua_jax.parallel.sharding import own_mesh
@@ -41,8 +42,15 @@ def _load(site: Site) -> ZeroShot:
     parts = assemble(model, how, site.inputs["encoder"].folder, config.seed, mesh)
     shares = np.zeros(len(parts.catalogue.behaviours))  # only the refine round's critic reads them
     batch = how.decode_batch
-    bua = Bua(parts, config.decoding, shares, with_rounds=False, seed=config.seed, batch=batch)
-    return ZeroShot(bua, 8 * batch)
+    return Bua(parts, config.decoding, shares, with_rounds=False, seed=config.seed, batch=batch)
+
+
+def _load(site: Site) -> ZeroShot:
+    return ZeroShot(untuned(site), 8 * site.config.execution.decode_batch)
+
+
+READS = ("model", "decoding.max_new_tokens", "decoding.cache_dtype")
+"""What asking the base as it comes reads of the config."""
 
 
 METHOD = Method(
@@ -55,5 +63,5 @@ METHOD = Method(
     ),
     load=_load,
     needs=lambda config: ("encoder",),
-    reads=("model", "decoding.max_new_tokens", "decoding.cache_dtype"),
+    reads=READS,
 )

@@ -241,10 +241,10 @@ def check(config: ConfigDict, steps: Collection[str]) -> None:
             f"config.evaluation.methods={config.evaluation.methods!r} names none that predicts, so there is "
             "no table to make; add one, for example 'bua'."
         )
-    given = [name for name in config.evaluation.methods if METHODS[name].about_set]
+    given = [name for name in config.evaluation.methods if METHODS[name].notes.by]
     if given and not config.dialogues.rounds:
         raise ConfigError(
-            f"config.evaluation.methods names {given[0]}, which gives reference answers to the understanding "
+            f"config.evaluation.methods names {given[0]}, which is given answers to the understanding "
             "rounds that config.dialogues.rounds=False leaves out; set one of them back."
         )
     mixed = [name for name in config.evaluation.methods if METHODS[name].predicted_by]

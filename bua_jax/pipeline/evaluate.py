@@ -126,7 +126,7 @@ def score_texts(
         Window(history(store, start, end), store.catalogue, shares, str(start))
         for start, end in zip(index.start.tolist(), index.end.tolist(), strict=True)
     ]
-    own = {name: one for name, one in said.items() if not METHODS[name].about_set}
+    own = {name: one for name, one in said.items() if not METHODS[name].notes.by}
     written = {name: [texts.get(kind) for texts in one.texts] for name, one in own.items()}
     return {
         name: truth(windows, [text or "" for text in texts])

@@ -113,10 +113,13 @@ def draw_set(config: Settings, store: EventStore, name: str) -> WindowSet:
 
 
 def _apart(store: EventStore, count: int, min_history: int, seed: int) -> np.ndarray:
-    """Training users, in an order drawn by `seed`, until they have `count` windows."""
+    """Training users, in an order drawn by `seed`, until they have `count` windows; two at least.
+
+    So that each of them is another person to somebody.
+    """
     users = np.random.default_rng(seed).permutation(store.users_of_split("train"))
     windows = np.maximum(0, np.diff(store.offsets)[users] - min_history)
-    return users[: 1 + int(np.searchsorted(np.cumsum(windows), count))]
+    return users[: max(2, 1 + int(np.searchsorted(np.cumsum(windows), count)))]
 
 
 def build_set(run: Run, name: str) -> dict[str, Any]:

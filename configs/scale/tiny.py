@@ -14,6 +14,7 @@ FIELDS: dict[str, Any] = {  # that differ from laptop's
     "data.num_days": 21,
     "windows.train": 120,
     "windows.validation": 16,
+    "windows.cross": 40,
     "windows.fit_train": 1000,
     "windows.fit_validation": 200,
     "windows.match": 16,
