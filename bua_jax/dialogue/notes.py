@@ -1,4 +1,4 @@
-"""What one model wrote about a person, as a note before the log that another one reads (Table 3, "-cross")."""
+"""What one model wrote about a person, as a note before the log that another reads (Table 3, "-cross")."""
 
 import re
 from collections.abc import Mapping

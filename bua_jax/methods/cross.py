@@ -7,11 +7,11 @@ is), so that what it writes of them is like what it writes of test people. They 
 """
 
 from bua_jax.methods import hybrid
-from bua_jax.methods.protocol import Method, Notes
+from bua_jax.methods.protocol import NO_NOTES, Method, Notes
 
 SETS = ("cross", "validation")
 NOTES = {  # ending of a row's name -> what stands before its logs
-    "apart": (", on the same windows", "no note", Notes()),
+    "apart": (", on the same windows", "no note", NO_NOTES),
     "cross": ("-cross", "a note that BUA wrote", Notes("bua", summary=True)),
     "cross_another": (
         "-cross, another person's",

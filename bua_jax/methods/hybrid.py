@@ -21,7 +21,17 @@ from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Known, Prompts, distributi
 from bua_jax.dialogue.text import parse_label
 from bua_jax.methods import neural, sasrec
 from bua_jax.methods.behavegpt import FIELDS
-from bua_jax.methods.protocol import About, Cases, Data, Labelled, Method, Notes, Prediction, Site
+from bua_jax.methods.protocol import (
+    NO_NOTES,
+    About,
+    Cases,
+    Data,
+    Labelled,
+    Method,
+    Notes,
+    Prediction,
+    Site,
+)
 
 if TYPE_CHECKING:
     from bua_jax.alignment.hybrid import Switches
@@ -211,7 +221,7 @@ def method(
     *,
     page: str = "",
     sets: tuple[str, str] = FIT_SETS,
-    notes: Notes = Notes(),
+    notes: Notes = NO_NOTES,
 ) -> Method:
     """A row that is a page of switches. source: paper and venue.
 

@@ -300,6 +300,9 @@ class Notes:
     summary: bool = False  # the summary alone, and none where it states the next step
 
 
+NO_NOTES = Notes()
+
+
 @dataclass(frozen=True)
 class Method:
     """A row of the tables: a record of functions.
@@ -318,7 +321,7 @@ class Method:
     files: tuple[str, ...] = ()  # of site.folder: what `fit` leaves for `load`
     needs: Callable[[Settings], tuple[str, ...]] = no_needs  # steps: "encoder", "stage3"
     check: Callable[[Settings], None] = no_check  # before anything is built for it; a `ConfigError`
-    notes: Notes = Notes()  # that its cases carry, where it is fitted and where it is asked
+    notes: Notes = NO_NOTES  # that its cases carry, where it is fitted and where it is asked
     predicted_by: tuple[str, ...] = ()  # methods whose predictions about it they carry: `predicted`
     legal: Mapping[str, Legal] = field(default_factory=dict)  # values of its page's fields
     fit_reads: tuple[str, ...] = ()  # other fields that `fit` and `needs` read

@@ -34,14 +34,7 @@ from tests.support.api import Api, Do, pick, serving
 FEW = 8
 GIVEN = ("bua_given1", "bua_given2", "bua_given3")
 CROSS = tuple(method.name for method in cross.METHODS)
-ALIKE = (
-    "bua_stage2",
-    "bua_no_rounds",
-    *GIVEN,
-    "tallrec",
-    "a_llmrec",
-    *(name for name in CROSS if name != "tallrec_cross"),
-)
+ALIKE = ("bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec", *CROSS)
 """Rows that are asked as `bua`, or as `llara` and `collm`, by the same code: theirs is a long test."""
 NETWORKS = ("sasrec", "behavegpt", "pituning", "alphafuse")
 TRAINED = (*NETWORKS, "tallrec", "collm", "llara", "a_llmrec", *CROSS)
