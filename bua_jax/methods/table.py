@@ -12,6 +12,7 @@ from bua_jax.methods import (
     cross,
     encoder_adjusted,
     fused,
+    hybrid_data,
     last_day,
     lightgbm,
     llara,
@@ -29,30 +30,31 @@ from bua_jax.methods import (
 )
 from bua_jax.methods.protocol import Method
 
+_OTHERS = (
+    majority.METHOD,
+    window_majority.METHOD,
+    markov.METHOD,
+    markov_counts.METHOD,
+    lightgbm.METHOD,
+    sasrec.METHOD,
+    behavegpt.METHOD,
+    pituning.METHOD,
+    alphafuse.METHOD,
+    tallrec.METHOD,
+    collm.METHOD,
+    llara.METHOD,
+    a_llmrec.METHOD,
+    *cross.METHODS,
+    encoder_adjusted.METHOD,
+    zero_shot.METHOD,
+    zero_shot_api.METHOD,
+    last_day.METHOD,
+    *bua.METHODS,
+    fused.METHOD,
+    reference.METHOD,
+    untuned.METHOD,
+)
+_GENERATORS = [method.name for method in _OTHERS if "generate" in method.says]
 METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        majority.METHOD,
-        window_majority.METHOD,
-        markov.METHOD,
-        markov_counts.METHOD,
-        lightgbm.METHOD,
-        sasrec.METHOD,
-        behavegpt.METHOD,
-        pituning.METHOD,
-        alphafuse.METHOD,
-        tallrec.METHOD,
-        collm.METHOD,
-        llara.METHOD,
-        a_llmrec.METHOD,
-        *cross.METHODS,
-        encoder_adjusted.METHOD,
-        zero_shot.METHOD,
-        zero_shot_api.METHOD,
-        last_day.METHOD,
-        *bua.METHODS,
-        fused.METHOD,
-        reference.METHOD,
-        untuned.METHOD,
-    )
+    method.name: method for method in (*_OTHERS, hybrid_data.method(_GENERATORS))
 }

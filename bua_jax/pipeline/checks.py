@@ -23,6 +23,7 @@ from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
 from bua_jax.interop.openai_host import LEGAL as API
 from bua_jax.methods.table import METHODS
 from bua_jax.parallel.shape import parse_mesh
+from bua_jax.pipeline.windows import SETS
 from bua_jax.training.stage_table import STAGE_TABLE
 
 # ------------------------------------------------------------------------------ fields by themselves
@@ -131,14 +132,7 @@ LEGAL: dict[str, Legal] = {
     "windows.prediction_history": Whole(1),
     "windows.generation_history": Whole(1),
     "windows.min_history": Whole(1),
-    "windows.train": Whole(0),
-    "windows.validation": Whole(0),
-    "windows.cross": Whole(0),
-    "windows.fit_train": Whole(0),
-    "windows.fit_validation": Whole(0),
-    "windows.match": Whole(0),
-    "windows.test": Whole(0),
-    "windows.generation_test": Whole(0),
+    **dict.fromkeys((f"windows.{drawn.count}" for drawn in SETS.values() if drawn.count), Whole(0)),
     # -- encoder
     "encoder.kind": OneOf(keys_of("models.encoders", "KINDS")),
     **dict.fromkeys(("encoder.dim", "encoder.num_layers", "encoder.num_heads"), Whole(1)),

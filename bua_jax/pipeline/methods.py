@@ -39,7 +39,7 @@ from bua_jax.pipeline.windows import SETS, load_set, step_of
 
 ASKED: dict[Kind, tuple[str, ...]] = {
     "predict": ("test",),
-    "generate": ("days",),
+    "generate": ("days", "days_hybrid"),
     "describe": ("test", "cross", "validation"),
 }
 """Sets that methods are asked about; BUA's predictions about `match` are what others are matched to."""

@@ -48,11 +48,13 @@ SETS = {
     "cross": Drawn("train", "prediction", "cross"),
     "fit_train": Drawn("train", "prediction", "fit_train"),
     "fit_validation": Drawn("validation", "prediction", "fit_validation"),
+    "days_hybrid": Drawn("train", "generation", "days_hybrid"),
     "match": Drawn("validation", "prediction", "match", among="fit_validation"),
 }
 """`cross`: of training people whom `train` and `days_train` leave out, for methods that read what a model
 wrote which was trained on those. The encoder is pretrained on all training people. `fit_train`,
-`fit_validation`: what methods other than BUA are fitted and chosen on. `match`: validation windows that
+`fit_validation`: what methods other than BUA are fitted and chosen on. `days_hybrid`: training people's next
+days that generators write, for a model that is fitted on them too. `match`: validation windows that
 BUA is asked about, for methods that are matched to its accuracy.
 """
 

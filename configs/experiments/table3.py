@@ -26,7 +26,7 @@ def _rows(title: str, name: str) -> tuple[Row, ...]:
         plain,
         Row(crossed, method=f"{name}_cross", published=("Table 3", crossed)),
         *(
-            Row(f"{title}, {what}", method=f"{name}_{ending}", note=note)
+            Row(f"{title} with {what}", method=f"{name}_{ending}", note=note)
             for what, (ending, note) in PLACEBOS.items()
         ),
     )
@@ -38,7 +38,7 @@ def _claims(title: str) -> tuple[Claim, ...]:
     return (
         *(Claim(crossed, title, metric) for metric in METRICS),
         *(
-            Claim(crossed, f"{title}, {what}", metric)
+            Claim(crossed, f"{title} with {what}", metric)
             for what in PLACEBOS
             for metric in ("rec_w", "tail")
         ),

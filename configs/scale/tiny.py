@@ -18,6 +18,7 @@ FIELDS: dict[str, Any] = {  # that differ from laptop's
     "windows.fit_train": 1000,
     "windows.fit_validation": 200,
     "windows.match": 16,
+    "windows.days_hybrid": 6,
     "windows.test": 40,
     "windows.generation_test": 3,
     "encoder.epochs": 1,
@@ -32,6 +33,8 @@ FIELDS: dict[str, Any] = {  # that differ from laptop's
     "methods.lightgbm.rounds": 5,
     "methods.bua.warm_steps": 20,
     "methods.pituning.layers": 1,
+    "methods.hybrid_data.epochs": 1,
+    "methods.hybrid_data.length": 4,
     **{f"methods.{name}.epochs": 0.001 for name in ("tallrec", "collm", "llara", "a_llmrec")},
     "evaluation.bootstrap": 200,
 }

@@ -37,7 +37,7 @@ CROSS = tuple(method.name for method in cross.METHODS)
 ALIKE = ("bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec", *CROSS)
 """Rows that are asked as `bua`, or as `llara` and `collm`, by the same code: theirs is a long test."""
 NETWORKS = ("sasrec", "behavegpt", "pituning", "alphafuse")
-TRAINED = (*NETWORKS, "tallrec", "collm", "llara", "a_llmrec", *CROSS)
+TRAINED = (*NETWORKS, "tallrec", "collm", "llara", "a_llmrec", "hybrid_data", *CROSS)
 """Rows whose fit is the loop's, which has tests of its own."""
 COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
 
