@@ -113,6 +113,7 @@ def collect(
         "reference": experiment.reference,
         "main": main,
         "columns": list(experiment.shown),
+        "drawn": list(experiment.drawn),
         "command": command,
         "config": experiment.scale.config,
         "fields": dict(experiment.scale.fields),

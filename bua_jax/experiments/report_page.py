@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bua_jax.evaluation import findings, tables
+from bua_jax.evaluation import findings, plots, tables
 from bua_jax.evaluation.report import Forest, Interval, Picture, Report, Section
 from bua_jax.experiments import curves, pages
 from bua_jax.experiments.paper import FROM
@@ -16,10 +16,14 @@ def of_table(said: Mapping[str, Any]) -> Report:
     by_seed = ("row", f"{said['main']} (95 %)", "sd of seeds", "seed: value")
     published = pages.published_rows(said)
     few = said["people"] < tables.FEW_PEOPLE
+    drawn = pages.bars(said)
     return Report(
         title=said["title"],
         verdict=_verdict(said, against),
         forests=[_forest(said, against)] if against else [],
+        pictures=[Picture(", ".join(drawn), plots.bars(drawn), findings.of_bars(drawn))]
+        if drawn
+        else [],
         claims=[(f"{claim}, {metric}", held, p) for claim, metric, held, p in pages.claims(said)],
         notes=[
             f"{tables.scope(said)}, {len(seeds)} seeds. Means over seeds, in percent, log-loss in nats; 95 % "
