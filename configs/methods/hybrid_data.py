@@ -21,9 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.dropout = 0.1  # share of activations dropped in training
     config.batch = 16  # sequences
     config.peak_lr = 1e-3  # Adam, always the same
-    config.l2_emb = (
-        0.01  # of half the squares of the vectors of behaviours and positions, in the loss
-    )
+    config.l2_emb = 0.01  # of half the squares of both tables of vectors, in the loss
     config.epochs = 200  # at most
     config.patience = 5  # epochs without a better validation log-loss before it stops; 0 = none
     return config
