@@ -5,6 +5,7 @@ are a sequence beside the real ones. What it is chosen on and asked about is rea
 real windows drawn again in their place, give as many sequences as there are days in that set.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -177,11 +178,14 @@ def _days_step(generator: str) -> str:
     return f"generate/{generator}/{SET}"
 
 
-def _needs(config: Settings) -> tuple[str, ...]:
+def _needs(config: Settings, generators: Sequence[str]) -> tuple[str, ...]:
     added = config.methods[NAME].added
     if added == NONE:
         return ()
-    return (f"windows/{SET}", *((_days_step(added),) if added != BOOTSTRAP else ()))
+    days = (
+        (_days_step(added),) if added in generators else ()
+    )  # keys come before `legal` refuses it
+    return (f"windows/{SET}", *days)
 
 
 def _check(config: Settings) -> None:
@@ -221,7 +225,7 @@ def method(generators: Sequence[str]) -> Method:
         fit=_fit,
         fit_sets=("fit_train", "fit_validation"),
         files=(FILE,),
-        needs=_needs,
+        needs=functools.partial(_needs, generators=tuple(generators)),
         check=_check,
         legal={
             "real": Flag(),
