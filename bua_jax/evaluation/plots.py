@@ -182,7 +182,7 @@ def bars(panels: Bars) -> bytes:
         reach = np.abs(100 * np.asarray([low, high]) - value)
         axes.barh(at, value, color="0.75", xerr=reach, error_kw={"elinewidth": 1})
         axes.set_yticks(at, _names(names), fontsize=8)
-        axes.set(xlabel="%", title=title)
+        axes.set(xlabel="%", title=title, xlim=(0, None))
     every[0, 0].invert_yaxis()
     return png(figure)
 

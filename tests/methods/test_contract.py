@@ -32,7 +32,7 @@ from bua_jax.training import events
 from tests.support.api import Api, Do, pick, serving
 
 FEW = 8
-GIVEN = ("bua_given1", "bua_given2", "bua_given3")
+GIVEN = tuple(f"bua_given{what}" for what in (1, 2, 3, "_another", "_shuffled"))
 CROSS = tuple(method.name for method in cross.METHODS)
 ALIKE = ("bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec", *CROSS)
 """Rows that are asked as `bua`, or as `llara` and `collm`, by the same code: theirs is a long test."""
