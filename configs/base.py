@@ -89,6 +89,7 @@ def _windows() -> ConfigDict:
     config.match = 1_000  # of these, that BUA is asked about, for what is matched to its accuracy
     config.days_hybrid = 10_000  # days of training users, that generators write for others; 0 = all
     config.test = 0  # test windows drawn for evaluation; 0 = all
+    config.test_history = "own"  # before predictions: own, shuffled, reversed, last10 or another
     config.generation_test = 500  # test days generated; 0 = all
     return config
 

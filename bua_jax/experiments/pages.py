@@ -98,15 +98,36 @@ def spread(said: Mapping[str, Any]) -> list[list[str]]:
 
 
 def claims(said: Mapping[str, Any]) -> list[list[str]]:
-    """What the paper says, and whether it holds here."""
+    """What is claimed, the difference here, and whether it holds."""
     found = []
     for claim in said["claims"]:
         p = claim["probability"]
         shown = "-" if p is None else f"{p:.2f}"
         found.append(
-            [f"{claim['above']} above {claim['below']}", claim["metric"], claim["verdict"], shown]
+            [
+                f"{claim['above']} above {claim['below']}",
+                claim["metric"],
+                _apart(claim),
+                claim["verdict"],
+                shown,
+            ]
         )
     return found
+
+
+def _apart(claim: Mapping[str, Any]) -> str:
+    """The difference of a claim's two rows with its interval: in points, and of what is in nats as it is."""
+    one = claim.get("difference")
+    if not one or one["value"] is None or one["low"] is None:
+        return "-"
+    if tables.cell(1.0, claim["metric"]) == "100.0":
+        return _points(one)
+    return f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f}){_mark(one)}"
+
+
+def of_paper(said: Mapping[str, Any]) -> bool:
+    """Whether the claims are the paper's, which then has numbers of some rows."""
+    return any("published" in row for row in said["rows"].values())
 
 
 def published_rows(said: Mapping[str, Any]) -> list[list[str]]:
@@ -147,8 +168,9 @@ def page(said: Mapping[str, Any]) -> str:
     if incomplete := [n for n, row in said["rows"].items() if len(row["seeds"]) < len(seeds)]:
         parts.append(f"Fewer seeds than others have: {', '.join(incomplete)}.\n")
     if said["claims"]:
-        parts += ["## What the paper claims\n"]
-        parts += [_table(("claim", "in", "here", "probability"), claims(said))]
+        title = "What the paper claims" if of_paper(said) else "Row against row"
+        parts += [f"## {title}\n"]
+        parts += [_table(("claim", "in", "difference", "here", "probability"), claims(said))]
     parts += ["## By seed\n"]
     columns = ("row", f"{said['main']} (95 %)", "sd of seeds", "seed: value")
     parts += [_table(columns, spread(said))]

@@ -21,6 +21,7 @@ from bua_jax.evaluation import trackers
 from bua_jax.events.schema import SLOTS_PER_DAY, Catalogue
 from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
 from bua_jax.interop.openai_host import LEGAL as API
+from bua_jax.methods.altered import ALTERED
 from bua_jax.methods.table import METHODS
 from bua_jax.parallel.shape import parse_mesh
 from bua_jax.pipeline.windows import SETS
@@ -133,6 +134,7 @@ LEGAL: dict[str, Legal] = {
     "windows.generation_history": Whole(1),
     "windows.min_history": Whole(1),
     **dict.fromkeys((f"windows.{drawn.count}" for drawn in SETS.values() if drawn.count), Whole(0)),
+    "windows.test_history": OneOf(ALTERED),
     # -- encoder
     "encoder.kind": OneOf(keys_of("models.encoders", "KINDS")),
     **dict.fromkeys(("encoder.dim", "encoder.num_layers", "encoder.num_heads"), Whole(1)),

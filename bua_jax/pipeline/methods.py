@@ -24,6 +24,7 @@ from bua_jax.evaluation.results import Ready, Rows
 from bua_jax.events.schema import EventStore
 from bua_jax.events.split import without_test_people
 from bua_jax.events.windows import WindowSet
+from bua_jax.methods.altered import altered_cases
 from bua_jax.methods.protocol import Built, Cases, Data, Kind, Labelled, Method, Site, cases_of
 from bua_jax.methods.table import METHODS
 from bua_jax.pipeline.data import load_store
@@ -47,6 +48,7 @@ NUMBERS = ("attention", "remat", "merge_adapter")
 """Fields of `execution` that the bits of what a language model learns depend on."""
 _TOKENS = 300  # of a history in words, about
 _REVEALED = "dialogues.target_time_revealed"
+_ALTERED = "windows.test_history"  # read where next behaviours of test people are asked for
 
 
 def result_steps(config: Settings) -> tuple[str, ...]:
@@ -168,6 +170,12 @@ def _asked_fields(method: Method, kind: Kind) -> tuple[str, ...]:
     return (*own, *method.reads, *method.reads_for.get(kind, ()))
 
 
+def _asked_about(kind: Kind, name: str) -> tuple[str, ...]:
+    """What cases depend on beside their set."""
+    altered = (_ALTERED,) if (kind, name) == ("predict", "test") else ()
+    return (_REVEALED, *altered) if kind == "predict" else ()
+
+
 def _result_step(method: Method, kind: Kind, name: str) -> Step:
     fields = _asked_fields(method, kind)
     fitted = (f"fit/{method.name}",) if method.fit else ()
@@ -188,7 +196,7 @@ def _result_step(method: Method, kind: Kind, name: str) -> Step:
     return Step(
         f"{kind}/{method.name}/{name}",
         f"{what} of the set {name} by {method.about.title}",
-        (*fields, _REVEALED) if kind == "predict" else fields,
+        (*fields, *_asked_about(kind, name)),
         needs,
         functools.partial(_build_result, method=method, kind=kind, name=name),
         minutes,
@@ -243,7 +251,8 @@ def cases_about(run: Run, method: Method, kind: Kind, name: str, store: EventSto
     told = {"predict": "nothing", "generate": "weekday", "describe": "nothing"}[kind]
     if kind == "predict" and run.config.dialogues.target_time_revealed:
         told = "time"
-    cases = cases_of(store, frozen.windows, _length(run, name), told=told)
+    how = run.config.windows.test_history if _ALTERED in _asked_about(kind, name) else "own"
+    cases = altered_cases(store, frozen, _length(run, name), how, told=told)
     cases = _with_notes(run, method, name, store, frozen, cases)
     others = {
         other: _said_of(run, f"predict/{other}/{name}", frozen, cases)
