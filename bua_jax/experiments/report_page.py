@@ -85,10 +85,8 @@ def _verdict(said: Mapping[str, Any], against: list[Interval]) -> list[str]:
     """What the reference is above and below of, and what became of the paper's claims."""
     pairs = {line.name: {"low": line.low, "high": line.high} for line in against}
     text = tables.verdict(pairs, said["reference"]).replace("`", "")
-    return [
-        *filter(None, [text]),
-        *_of_claims([claim["verdict"] for claim in said["claims"]], pages.whose(said)),
-    ]
+    verdicts = [claim["verdict"] for claim in said["claims"]]
+    return [*filter(None, [text]), *_of_claims(verdicts, paper=pages.of_paper(said))]
 
 
 def _of_claims(verdicts: list[str], *, paper: bool) -> list[str]:
