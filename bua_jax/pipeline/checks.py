@@ -213,10 +213,11 @@ def legal_of(name: str) -> Legal | None:
     return LEGAL.get(name) or LEGAL.get(f"{part}.*")
 
 
-def check(config: ConfigDict, steps: Collection[str]) -> None:
+def check(config: ConfigDict, steps: Collection[str], *, whole: bool = True) -> None:
     """Raises `ConfigError` for a field's value that is not legal, and for fields that do not fit.
 
-    The error names the field, its value and what is legal. steps: what the config may be for.
+    The error names the field, its value and what is legal. steps: what the config may be for; whole: whether
+    its methods are to make a table by themselves.
     """
     there = {name for name, _ in fields(config)}
     for name in LEGAL:
@@ -232,7 +233,7 @@ def check(config: ConfigDict, steps: Collection[str]) -> None:
     _check_encoders(config)
     _check_base(config)
     _check_data(config)
-    if not any("predict" in METHODS[name].says for name in config.evaluation.methods):
+    if whole and not any("predict" in METHODS[name].says for name in config.evaluation.methods):
         raise ConfigError(
             f"config.evaluation.methods={config.evaluation.methods!r} names none that predicts, so there is "
             "no table to make; add one, for example 'bua'."
