@@ -87,9 +87,11 @@ def _windows() -> ConfigDict:
     config.fit_train = 60_000  # training windows that other methods are fitted on; 0 = all
     config.fit_validation = 4_000  # of validation users, that they are chosen on; 0 = all
     config.match = 1_000  # of these, that BUA is asked about, for what is matched to its accuracy
+    config.days_hybrid = 10_000  # days of training users, that generators write for others; 0 = all
     config.test = 0  # test windows drawn for evaluation; 0 = all
     config.texts = 300  # of these, that texts are held against (docs/understanding.md); 0 = all
     config.edited = 100  # of these, whose edited logs are described too, in experiments; 0 = all
+    config.test_history = "own"  # before predictions: own, shuffled, reversed, last10 or another
     config.generation_test = 500  # test days generated; 0 = all
     return config
 
@@ -195,7 +197,7 @@ def _evaluation() -> ConfigDict:
         "encoder_adjusted",
         "zero_shot",
         "reference",
-        "base",
+        "untuned",
         "bua_stage1",
         "bua_stage2",
         "bua",

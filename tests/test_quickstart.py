@@ -55,7 +55,7 @@ def test_metrics_and_report(quickstart: Path) -> None:
     told = metrics["understanding"]
     placebos = {"bua, another person's", "bua, words shuffled"}
     stages = {"bua_stage1", "bua_stage2", "bua"}
-    assert set(told["rows"]) == {"reference", "base"} | stages | placebos
+    assert set(told["rows"]) == {"reference", "untuned"} | stages | placebos
     assert {row["n"] for row in told["rows"].values()} == {12}
     assert told["rows"]["reference"]["metrics"]["precision"]["value"] == 1.0
     assert 0 <= told["rows"]["bua"]["metrics"]["recall"]["value"] < 1

@@ -21,7 +21,7 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding.engine import Job, Turn
 from bua_jax.decoding.labels import CandidateTree, build_tree
 from bua_jax.decoding.rounds import Decoder, check_finite, check_room, label_tree, run_jobs
-from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Asked, Prompts, records
+from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Asked, Known, Prompts, records
 from bua_jax.dialogue.prompts import label_tokens
 from bua_jax.events.schema import History
 from bua_jax.feed import packing, token_file
@@ -155,8 +155,8 @@ def with_mapping(parts: Parts, switches: Switches, seed: int) -> Parts:
 
 # ---------------------------------------------------------------------------------------- training
 
-Cases = Mapping[str, tuple[History, int]]
-"""By name a history and its next behaviour."""
+Cases = Mapping[str, Known]
+"""By name."""
 
 
 @dataclass(frozen=True)
@@ -279,10 +279,14 @@ def _turn(asked: Asked, wants: str) -> Turn:
 
 
 def label_scores(
-    decoder: Decoder, prompts: Prompts, histories: Sequence[History]
+    decoder: Decoder, prompts: Prompts, histories: Sequence[History], notes: Sequence[str] = ()
 ) -> tuple[np.ndarray, list[tuple[str, bool]]]:
-    """Log-probabilities float32[n, C] of all labels, exact; and what is written freely, and if it was cut."""
-    asked = [prompts.label(_readable(decoder, prompts, history)) for history in histories]
+    """Log-probabilities float32[n, C] of all labels, exact; and what is written freely, and if it was cut.
+
+    notes: about the person of each history, or none.
+    """
+    noted = _noted(decoder, prompts, histories, notes)
+    asked = [prompts.label(history, note) for history, note in noted]
 
     def job(i: int) -> Job:
         log_p, _ = yield _turn(asked[i], "labels")
@@ -296,9 +300,15 @@ def label_scores(
     return np.stack([log_p for log_p, _ in found]), [written for _, written in found]
 
 
-def yes_logits(decoder: Decoder, prompts: Prompts, histories: Sequence[History]) -> np.ndarray:
-    """float32[n, C]: of each label as the candidate, the logit of the answer yes; all in one pass."""
-    asked = [prompts.head(_readable(decoder, prompts, history)) for history in histories]
+def yes_logits(
+    decoder: Decoder, prompts: Prompts, histories: Sequence[History], notes: Sequence[str] = ()
+) -> np.ndarray:
+    """float32[n, C]: of each label as the candidate, the logit of the answer yes; all in one pass.
+
+    notes: as of `label_scores`.
+    """
+    noted = _noted(decoder, prompts, histories, notes)
+    asked = [prompts.head(history, note) for history, note in noted]
 
     def job(i: int) -> Job:
         logits, _ = yield _turn(asked[i], "labels")
@@ -322,10 +332,14 @@ def candidate_tree(prompts: Prompts) -> CandidateTree:
     return CandidateTree(questions, soft_index, events, np.asarray(prompts.answers[0], np.int32))
 
 
-def _readable(decoder: Decoder, prompts: Prompts, history: History) -> History:
+def _noted(
+    decoder: Decoder, prompts: Prompts, histories: Sequence[History], notes: Sequence[str]
+) -> list[tuple[History, str]]:
+    """Histories with their notes. Raises `ConfigError` for one longer than the encoder reads."""
     if prompts.source.encoder:
-        check_room(decoder, history)
-    return history
+        for history in histories:
+            check_room(decoder, history)
+    return list(zip(histories, notes or [""] * len(histories), strict=True))
 
 
 def longest_label(prompts: Prompts) -> int:

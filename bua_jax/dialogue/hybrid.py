@@ -8,10 +8,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 
+from bua_jax.dialogue.notes import background
 from bua_jax.dialogue.prompts import (
     Tokenizer,
     TokenRecord,
@@ -53,6 +55,15 @@ TARGETS: dict[str, tuple[str, ...]] = {"label": (), "yes_no": ("Yes", "No")}
 
 # ---------------------------------------------------------------------------------------- the prompt
 
+
+class Known(NamedTuple):
+    """A history, what came next, and a note about the person, which stands before the history."""
+
+    history: History
+    label: int
+    note: str = ""
+
+
 Piece = str | int | tuple[int, ...]
 """Text, a soft token, or soft tokens in brackets; numbers are what the token stands for (`soft_index`)."""
 
@@ -81,15 +92,16 @@ class Prompts:
     source: Source
     drill: str = ""
 
-    def label(self, history: History) -> Asked:
+    def label(self, history: History, note: str = "") -> Asked:
         """A whole user turn that asks for the next behaviour."""
         question = prediction_instruction(self.catalogue, drill=self.drill)
-        asked = self._part([*self._history(history), question], history.encoder_fields())
+        pieces = [*self._history(history, note), question]
+        asked = self._part(pieces, history.encoder_fields())
         return self._with(asked, turn_start(self.tokenizer), turn_end(self.tokenizer))
 
-    def head(self, history: History) -> Asked:
+    def head(self, history: History, note: str = "") -> Asked:
         """A user turn as far as it is the same for all candidates."""
-        asked = self._part(self._history(history), history.encoder_fields())
+        asked = self._part(self._history(history, note), history.encoder_fields())
         return self._with(asked, turn_start(self.tokenizer), [])
 
     def candidate(self, label: int) -> Asked:
@@ -116,11 +128,12 @@ class Prompts:
         fields[:, 3] = np.arange(len(fields))
         return fields
 
-    def _history(self, history: History) -> list[Piece]:
+    def _history(self, history: History, note: str) -> list[Piece]:
         count, source = len(history), self.source
+        pieces: list[Piece] = [background(note)] if note else []
         if not source.words:
-            return [tuple(range(count))]
-        pieces: list[Piece] = [(-count,)] if source.user and count else []  # the last event's state
+            return [*pieces, tuple(range(count))]
+        pieces += [(-count,)] if source.user and count else []  # the last event's state
         for i, text in enumerate(history_pieces(self.catalogue, history)):
             pieces += [text, i] if source.items else [text]
         return [*pieces, "\n"]
@@ -162,24 +175,24 @@ def record(prompts: Prompts, asked: Asked, answer: Sequence[int]) -> TokenRecord
 def records(
     prompts: Prompts,
     target: str,
-    cases: Mapping[str, tuple[History, int]],
+    cases: Mapping[str, Known],
     negatives: int,
     seed: int,
 ) -> Iterator[tuple[str, TokenRecord]]:
-    """The records of cases: by name a history and its next behaviour.
+    """The records of cases, by name.
 
     Of the target `yes_no` a case has one for its next behaviour and one for each of `negatives` others, all
     that differ if there are fewer; they depend on (seed, name) alone.
     """
     classes = len(prompts.catalogue.behaviours)
-    for name, (history, label) in cases.items():
+    for name, (history, label, note) in cases.items():
         if target == "label":
             said = label_tokens(prompts.tokenizer, prompts.catalogue.behaviours[label])
             answer = [*said, prompts.tokenizer.im_end]
-            yield name, record(prompts, prompts.label(history), answer)
+            yield name, record(prompts, prompts.label(history, note), answer)
             continue
         yes, no, _ = prompts.answers
-        head, rng = prompts.head(history), np.random.default_rng([seed, crc32(name.encode())])
+        head, rng = prompts.head(history, note), np.random.default_rng([seed, crc32(name.encode())])
         others = rng.permutation(np.delete(np.arange(classes), label))[:negatives]
         for one in (label, *others.tolist()):
             asked = head + prompts.candidate(one)

@@ -27,6 +27,18 @@ def of_curves(panels: Curves) -> str:
     return "; ".join(said) + "." if said else "Nothing was logged."
 
 
+def of_bars(panels: Mapping[str, Sequence[tuple[str, float, float, float]]]) -> str:
+    """Which row of each panel is highest, and which lowest."""
+    said = []
+    for panel, rows in panels.items():
+        if rows:
+            best, worst = max(rows, key=lambda row: row[1]), min(rows, key=lambda row: row[1])
+            said.append(
+                f"{panel}: {best[0]} is highest ({best[1]:.1%}), {worst[0]} lowest ({worst[1]:.1%})"
+            )
+    return "; ".join(said) + "." if said else "Nothing was measured."
+
+
 def of_shares(panels: Curves) -> str:
     """Which unit had most of the loss at the end of each panel, and which least."""
     said = []

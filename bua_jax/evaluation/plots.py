@@ -188,6 +188,29 @@ def reliability(methods: Mapping[str, Calibration], windows: int) -> bytes:
     return png(figure)
 
 
+Bars = Mapping[str, Sequence[tuple[str, float, float, float]]]
+"""Panel -> its bars (name, value, lower and upper end of its interval)."""
+
+
+def bars(panels: Bars) -> bytes:
+    """A panel per quantity in percent, a bar per row in their order, each with its interval."""
+    most = max(len(rows) for rows in panels.values())
+    size = (1.6 + 3.2 * len(panels), 1.0 + 0.35 * most)
+    figure, every = plt.subplots(
+        1, len(panels), figsize=size, squeeze=False, sharey=True, layout="constrained"
+    )
+    for axes, (title, rows) in zip(every[0], panels.items(), strict=True):
+        at = np.arange(len(rows))
+        names, values, low, high = zip(*rows, strict=True)
+        value = 100 * np.asarray(values)
+        reach = np.abs(100 * np.asarray([low, high]) - value)
+        axes.barh(at, value, color="0.75", xerr=reach, error_kw={"elinewidth": 1})
+        axes.set_yticks(at, _names(names), fontsize=8)
+        axes.set(xlabel="%", title=title, xlim=(0, None))
+    every[0, 0].invert_yaxis()
+    return png(figure)
+
+
 def growth(rows: Sequence[int], panels: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
     """Log-log lines over the number of rows, a panel per quantity; dotted: linear from the last point."""
     size = (3.5 * len(panels), 2.8)

@@ -102,6 +102,7 @@ class Experiment:
     columns: tuple[str, ...] = ()
     curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by row: stages drawn
     asks: str = "predict"  # key of `KINDS`
+    drawn: tuple[str, ...] = ()  # columns of which there is a picture
 
     @property
     def kind(self) -> Kind:
@@ -171,11 +172,21 @@ def check(experiment: Experiment) -> None:
         raise ConfigError(f"{where} speaks of {unknown[0]!r}, which is no row of it: {names}.")
     if experiment.asks not in KINDS:
         raise ConfigError(f"{where} asks={experiment.asks!r}, which is none of {', '.join(KINDS)}.")
+    _check_columns(experiment, where)
+    seeds = experiment.scale.seeds
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{where} has the seeds {seeds}: expected different ones, at least one.")
+    _check_curves(experiment, where)
+
+
+def _check_columns(experiment: Experiment, where: str) -> None:
     scored, columns = experiment.kind, experiment.shown
     if scored.main not in columns:
         raise ConfigError(
             f"{where} lacks the column {scored.main}, which rows are held against each other in."
         )
+    if unseen := [c for c in experiment.drawn if c not in columns]:
+        raise ConfigError(f"{where} draws {unseen[0]!r}, which is no column of it.")
     if wrong := [c for c in columns if c not in scored.metrics]:
         there = ", ".join(scored.metrics)
         raise ConfigError(f"{where} has the column {wrong[0]!r}; there are {there}.")
@@ -183,10 +194,6 @@ def check(experiment: Experiment) -> None:
     known = ends if experiment.curves else {"", *columns}
     if wrong := [claim.metric for claim in experiment.claims if claim.metric not in known]:
         raise ConfigError(f"{where} makes a claim about {wrong[0]!r}, which is no column of it.")
-    seeds = experiment.scale.seeds
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"{where} has the seeds {seeds}: expected different ones, at least one.")
-    _check_curves(experiment, where)
 
 
 def _check_curves(experiment: Experiment, where: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bua_jax.basics import files
-from bua_jax.evaluation import tables
+from bua_jax.evaluation import plots, tables
 from bua_jax.evaluation.differences import LEAST_SEEDS
 from bua_jax.experiments import curves
 from bua_jax.experiments.paper import FROM
@@ -98,15 +98,36 @@ def spread(said: Mapping[str, Any]) -> list[list[str]]:
 
 
 def claims(said: Mapping[str, Any]) -> list[list[str]]:
-    """What the paper says, and whether it holds here."""
+    """What is claimed, the difference here, and whether it holds."""
     found = []
     for claim in said["claims"]:
         p = claim["probability"]
         shown = "-" if p is None else f"{p:.2f}"
         found.append(
-            [f"{claim['above']} above {claim['below']}", claim["metric"], claim["verdict"], shown]
+            [
+                f"{claim['above']} above {claim['below']}",
+                claim["metric"],
+                _apart(claim),
+                claim["verdict"],
+                shown,
+            ]
         )
     return found
+
+
+def _apart(claim: Mapping[str, Any]) -> str:
+    """The difference of a claim's two rows with its interval: in points, and of what is in nats as it is."""
+    one = claim.get("difference")
+    if not one or one["value"] is None or one["low"] is None:
+        return "-"
+    if tables.cell(1.0, claim["metric"]) == "100.0":
+        return _points(one)
+    return f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f}){_mark(one)}"
+
+
+def of_paper(said: Mapping[str, Any]) -> bool:
+    """Whether the claims are the paper's, which then has numbers of some rows."""
+    return any("published" in row for row in said["rows"].values())
 
 
 def published_rows(said: Mapping[str, Any]) -> list[list[str]]:
@@ -133,6 +154,8 @@ def page(said: Mapping[str, Any]) -> str:
         "intervals over seeds and people. [What the metrics mean](../experiments.md#metrics).\n",
         _table(header(said), body(said)),
     ]
+    if said.get("drawn"):
+        parts.append(f"![{', '.join(said['drawn'])} by row]({name}.png)\n")
     if any(one["over"] == "people" for one in _intervals(said)):
         parts.append(
             f"Marked *: over people alone, as there are fewer than {LEAST_SEEDS} seeds to pair. It "
@@ -145,8 +168,9 @@ def page(said: Mapping[str, Any]) -> str:
     if incomplete := [n for n, row in said["rows"].items() if len(row["seeds"]) < len(seeds)]:
         parts.append(f"Fewer seeds than others have: {', '.join(incomplete)}.\n")
     if said["claims"]:
-        parts += ["## What the paper claims\n"]
-        parts += [_table(("claim", "in", "here", "probability"), claims(said))]
+        title = "What the paper claims" if of_paper(said) else "Row against row"
+        parts += [f"## {title}\n"]
+        parts += [_table(("claim", "in", "difference", "here", "probability"), claims(said))]
     parts += ["## By seed\n"]
     columns = ("row", f"{said['main']} (95 %)", "sd of seeds", "seed: value")
     parts += [_table(columns, spread(said))]
@@ -163,6 +187,21 @@ def page(said: Mapping[str, Any]) -> str:
     if notes := [f"- {n}: {row['note']}" for n, row in said["rows"].items() if row["note"]]:
         parts.append("\n".join(notes) + "\n")
     return "\n".join(parts)
+
+
+def bars(said: Mapping[str, Any]) -> plots.Bars:
+    """What is drawn: by column each row's mean over seeds and its interval, where it has them."""
+    return {
+        metric: [
+            (name, one["value"], *(one[e] if one[e] is not None else one["value"] for e in _ENDS))
+            for name, row in said["rows"].items()
+            if (one := row["metrics"].get(metric)) and one["value"] is not None
+        ]
+        for metric in said.get("drawn", ())
+    }
+
+
+_ENDS = ("low", "high")
 
 
 def _intervals(said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -223,10 +262,14 @@ def comma_separated(said: Mapping[str, Any]) -> str:
 
 
 def write(said: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Writes NAME.json, .md, .tex and .csv into the folder."""
+    """Writes NAME.json, .md, .tex and .csv into the folder, and .png where columns are drawn."""
     shown = {".md": page(said), ".tex": latex(said), ".csv": comma_separated(said)}
     paths = [folder / f"{said['experiment']}{ending}" for ending in (".json", *shown)]
     files.write_json(paths[0], said)
     for path in paths[1:]:
         files.write_text(path, shown[path.suffix])
+    if said.get("drawn"):
+        paths.append(folder / f"{said['experiment']}.png")
+        with files.atomic_write(paths[-1]) as temporary:
+            temporary.write_bytes(plots.bars(bars(said)))
     return paths

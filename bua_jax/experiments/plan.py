@@ -111,7 +111,7 @@ def check_cells(experiment: Experiment, cells: Sequence[Cell], workdir: Path) ->
     checks.check_workdir(workdir)
     for cell in cells:
         try:
-            checks.check(cell.config, PURPOSES, predicts=experiment.asks == "predict")
+            checks.check(cell.config, PURPOSES, whole=False)  # a cell is one row
         except ConfigError as error:
             raise ConfigError(f"Row {cell.row.name!r}: {error}") from error
     if not experiment.curves:

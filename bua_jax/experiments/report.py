@@ -116,6 +116,7 @@ def collect(
         "reference": experiment.reference,
         "main": main,
         "columns": list(experiment.shown),
+        "drawn": list(experiment.drawn),
         "command": command,
         "config": experiment.scale.config,
         "fields": dict(experiment.scale.fields),
@@ -194,21 +195,22 @@ def _as_published(experiment: Experiment, published: Any, found: Difference) -> 
 
 
 def _claim(claim: Claim, metric: str, asked: Mapping[str, Mapping[int, Asked]]) -> dict[str, Any]:
-    """Held, not held or undecided, and with which probability it holds.
+    """Held, not held or undecided, with which probability it holds, and the difference, paired.
 
     Undecided without one where there are too few seeds to say more than of these very models, and where
     the metric is of nothing.
     """
     said: dict[str, Any] = {**asdict(claim), "metric": metric}
-    said |= {"verdict": "undecided", "probability": None}
+    said |= {"verdict": "undecided", "probability": None, "difference": None}
     above, below = asked.get(claim.above, {}), asked.get(claim.below, {})
     seeds = sorted(above.keys() & below.keys())
     known = all(metric in _known(one) for one in (*above.values(), *below.values()))
-    if len(seeds) < LEAST_SEEDS or not known:
+    if not seeds or not known:
         return said
     y = _tables(above, seeds, metric) - _tables(below, seeds, metric)
+    said["difference"] = _value(difference(y))
     found = difference(-y if metric in LOWER_IS_BETTER else y)
-    if np.isnan(found.value):
+    if len(seeds) < LEAST_SEEDS or np.isnan(found.value):
         return said
     said["probability"] = found.probability
     if found.low > 0 or found.high < 0:

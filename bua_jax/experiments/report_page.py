@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bua_jax.evaluation import findings, tables
+from bua_jax.evaluation import findings, plots, tables
 from bua_jax.evaluation.report import Forest, Interval, Picture, Report, Section
 from bua_jax.experiments import curves, pages
 from bua_jax.experiments.paper import FROM
@@ -16,11 +16,17 @@ def of_table(said: Mapping[str, Any]) -> Report:
     by_seed = ("row", f"{said['main']} (95 %)", "sd of seeds", "seed: value")
     published = pages.published_rows(said)
     few = said["people"] < tables.FEW_PEOPLE
+    drawn = pages.bars(said)
     return Report(
         title=said["title"],
         verdict=_verdict(said, against),
         forests=[_forest(said, against)] if against else [],
-        claims=[(f"{claim}, {metric}", held, p) for claim, metric, held, p in pages.claims(said)],
+        pictures=[Picture(", ".join(drawn), plots.bars(drawn), findings.of_bars(drawn))]
+        if drawn
+        else [],
+        claims=[
+            (f"{claim}, {metric}", held, p) for claim, metric, _, held, p in pages.claims(said)
+        ],
         notes=[
             f"{tables.scope(said)}, {len(seeds)} seeds. Means over seeds, in percent, log-loss in nats; 95 % "
             "intervals over seeds and people."
@@ -47,7 +53,7 @@ def of_curves(said: Mapping[str, Any]) -> Report:
     drawn = {row: _mean_of(by_seed) for row, by_seed in said["losses"].items()}
     return Report(
         title=said["title"],
-        verdict=_of_claims([held for _, _, held, _ in claims]),
+        verdict=_of_claims([held for _, _, held, _ in claims], paper=True),
         claims=[(f"{claim}, {which}", held, p) for claim, which, held, p in claims],
         tables=[table],
         pictures=[
@@ -79,15 +85,17 @@ def _verdict(said: Mapping[str, Any], against: list[Interval]) -> list[str]:
     """What the reference is above and below of, and what became of the paper's claims."""
     pairs = {line.name: {"low": line.low, "high": line.high} for line in against}
     text = tables.verdict(pairs, said["reference"]).replace("`", "")
-    return [*filter(None, [text]), *_of_claims([claim["verdict"] for claim in said["claims"]])]
+    verdicts = [claim["verdict"] for claim in said["claims"]]
+    return [*filter(None, [text]), *_of_claims(verdicts, paper=pages.of_paper(said))]
 
 
-def _of_claims(verdicts: list[str]) -> list[str]:
+def _of_claims(verdicts: list[str], *, paper: bool) -> list[str]:
     if not verdicts:
         return []
+    whose = "the paper's" if paper else "the"
     count = {name: verdicts.count(name) for name in ("held", "not held", "undecided")}
     return [
-        f"Of the paper's {len(verdicts)} claims {count['held']} hold here, {count['not held']} do not, and "
+        f"Of {whose} {len(verdicts)} claims {count['held']} hold here, {count['not held']} do not, and "
         f"{count['undecided']} cannot be told at this size."
     ]
 

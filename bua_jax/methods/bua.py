@@ -13,12 +13,14 @@ from bua_jax.basics.legal import Legal, Real, Whole
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.dialogue.tasks import prediction_instruction
 from bua_jax.methods.protocol import (
+    NO_NOTES,
     About,
     Cases,
     Description,
     Generation,
     Kind,
     Method,
+    Notes,
     Prediction,
     Site,
 )
@@ -33,12 +35,24 @@ _SEES = ("weekday", "slot", "place", "behaviour")
 
 
 @dataclass(frozen=True)
+class Given:
+    """Reference answers that stand in the place of the model's own to the first `rounds`."""
+
+    rounds: int = 0
+    another: bool = False  # they are about another person
+    turned: bool = False  # each is that to the round after it, the last one's that to the first
+
+
+OWN = Given()
+
+
+@dataclass(frozen=True)
 class AskedBua:
-    """A trained model that reads the first `known` rounds from the cases' notes."""
+    """A trained model; what it is given are the cases' notes."""
 
     bua: "Bua"
     facts: Mapping[str, Any]
-    known: int = 0
+    given: Given = OWN
 
     @property
     def rows(self) -> int:
@@ -50,8 +64,11 @@ class AskedBua:
             prediction_instruction(bua.catalogue, case.weekday, case.slot or 0, drill=bua.drill)
             for case in cases
         ]
+        kinds = UNDERSTANDING[: self.given.rounds]
+        told = (*kinds[1:], *kinds[:1]) if self.given.turned else kinds
         given = [
-            {kind: notes[kind] for kind in UNDERSTANDING[: self.known]} for notes in cases.notes
+            {kind: notes[other] for kind, other in zip(kinds, told, strict=True)}
+            for notes in cases.notes
         ]
         log_p, said = bua.probabilities(cases.histories(), final, decode=decode, given=given)
         readable = np.isfinite(log_p).any(1)
@@ -84,7 +101,7 @@ def last_stage(config: Settings) -> str:
     return f"stage{max(config.stages)}"
 
 
-def _load(site: Site, *, rounds: bool, known: int) -> AskedBua:
+def _load(site: Site, *, rounds: bool, given: Given) -> AskedBua:
     from bua_jax.alignment.ask import Bua
     from bua_jax.alignment.parts import TRAINED, assemble, with_trained
     from bua_jax.parallel.sharding import own_mesh
@@ -108,7 +125,7 @@ def _load(site: Site, *, rounds: bool, known: int) -> AskedBua:
         "training_windows": site.inputs[stage].result["all_dialogues"],
         "signature": bua.signature(config.decoding.decode),
     }
-    return AskedBua(bua, facts, known)
+    return AskedBua(bua, facts, given)
 
 
 def _method(
@@ -118,16 +135,16 @@ def _method(
     says: tuple[Kind, ...] = ("predict",),
     *,
     rounds: bool = True,
-    known: int = 0,
+    given: Given = OWN,
     legal: Mapping[str, Legal] | None = None,
 ) -> Method:
     return Method(
         name,
         About(name, about, _SEES, "dialogues"),
-        load=functools.partial(_load, rounds=rounds, known=known),
+        load=functools.partial(_load, rounds=rounds, given=given),
         says=says,
         needs=lambda config: ("data", "encoder", stage(config)),
-        about_set="reference" if known else "",
+        notes=Notes("reference", another=given.another) if given.rounds else NO_NOTES,
         reads=("dialogues.rounds", *(f"decoding.{name}" for name in _WRITING)),
         reads_for={"generate": tuple(f"decoding.{name}" for name in _DRAWING)},
         legal=legal or {},
@@ -141,6 +158,8 @@ _LEGAL: dict[str, Legal] = {
     "warm_lr": Real(0, 1),
 }
 
+_ROUNDS = len(UNDERSTANDING)
+
 METHODS = (
     _method("bua", "the whole curriculum", says=("predict", "generate", "describe"), legal=_LEGAL),
     _method("bua_stage1", "the projector alone", lambda config: "stage1", says=("describe",)),
@@ -150,7 +169,17 @@ METHODS = (
     _method("bua_joint", "all stages at once (Appendix S)", lambda config: "joint"),
     _method("bua_no_rounds", "asked without understanding rounds (Appendix J)", rounds=False),
     *(
-        _method(f"bua_given{k}", f"reference answers for {k} rounds (Appendix J)", known=k)
-        for k in range(1, len(UNDERSTANDING) + 1)
+        _method(f"bua_given{k}", f"reference answers for {k} rounds (Appendix J)", given=Given(k))
+        for k in range(1, _ROUNDS + 1)
+    ),
+    _method(
+        "bua_given_another",
+        "reference answers about another person",
+        given=Given(_ROUNDS, another=True),
+    ),
+    _method(
+        "bua_given_shuffled",
+        "reference answers, each to the next round's question",
+        given=Given(_ROUNDS, turned=True),
     ),
 )

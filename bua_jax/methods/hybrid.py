@@ -15,12 +15,23 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bua_jax.basics.config import Settings
-from bua_jax.basics.legal import OneOf, Real, Whole, keys_of
-from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Prompts, distribution
+from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.legal import Legal, OneOf, Real, Whole, keys_of
+from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Known, Prompts, distribution
 from bua_jax.dialogue.text import parse_label
 from bua_jax.methods import neural, sasrec
 from bua_jax.methods.behavegpt import FIELDS
-from bua_jax.methods.protocol import About, Cases, Data, Labelled, Method, Prediction, Site
+from bua_jax.methods.protocol import (
+    NO_NOTES,
+    About,
+    Cases,
+    Data,
+    Labelled,
+    Method,
+    Notes,
+    Prediction,
+    Site,
+)
 
 if TYPE_CHECKING:
     from bua_jax.alignment.hybrid import Switches
@@ -50,11 +61,11 @@ class AskedHybrid:
         """Exact distributions over all labels; and where labels are written, what is written freely."""
         from bua_jax.alignment.hybrid import label_scores, yes_logits
 
-        histories = cases.histories()
+        asked = self.decoder, self.prompts, cases.histories(), _summaries(cases)
         if TARGETS[self.target]:
-            p = distribution(yes_logits(self.decoder, self.prompts, histories), self.negatives)
+            p = distribution(yes_logits(*asked), self.negatives)
             return Prediction(p.argmax(1).astype(np.int16), p)
-        log_p, written = label_scores(self.decoder, self.prompts, histories)
+        log_p, written = label_scores(*asked)
         catalogue = self.prompts.catalogue
         read = [-1 if cut else parse_label(text, catalogue) for text, cut in written]
         names = ["" if label < 0 else catalogue.behaviours[label] for label in read]
@@ -100,24 +111,25 @@ def _aligned(site: Site, data: Data, parts: "Parts") -> "Parts":
     return aligned(parts, labels, data.store, settings, site.folder / "alignment")
 
 
-def _named(given: Labelled, most: int) -> dict[str, tuple[Any, int]]:
+def _named(given: Labelled, most: int) -> dict[str, Known]:
     """At most so many of the cases, the first; 0 = all."""
     some = given.cases[: most or None]
-    return dict(
-        zip(
-            some.sample_id,
-            zip(some.histories(), given.target.tolist(), strict=False),
-            strict=True,
-        )
-    )
+    known = map(Known, some.histories(), given.target.tolist(), _summaries(some))
+    return dict(zip(some.sample_id, known, strict=True))
 
 
-def _fit(site: Site, data: Data, name: str) -> Mapping[str, Any]:
+def _summaries(cases: Cases) -> list[str]:
+    """What stands before each log: the notes' summary, or nothing."""
+    notes = cases.notes or ({},) * len(cases)
+    return [one.get("summary", "") for one in notes]
+
+
+def _fit(site: Site, data: Data, page_name: str, sets: tuple[str, str]) -> Mapping[str, Any]:
     from bua_jax.alignment.hybrid import MAPPINGS, Learning, train
     from bua_jax.interop.huggingface import save_tree
     from bua_jax.parallel import sharding
 
-    config, page = site.config, site.config.methods[name]
+    config, page = site.config, site.config.methods[page_name]
     parts, switches = _assembled(site, page, config)
     if MAPPINGS[switches.mapping].aligned:
         parts = _aligned(site, data, parts)
@@ -125,8 +137,8 @@ def _fit(site: Site, data: Data, name: str) -> Mapping[str, Any]:
         parts.tokenizer, parts.catalogue, SOURCES[switches.source], config.model.drill
     )
     cases = {
-        "train": _named(data.train, 0),
-        "validation": _named(data.validation, config.windows.validation),
+        "train": _named(data.draw(sets[0]), 0),
+        "validation": _named(data.draw(sets[1]), config.windows.validation),
     }
     learning = Learning(config.stage2, page.epochs, page.peak_lr, page.negatives, config.seed)
     parts, measured = train(parts, prompts, switches, cases, learning, site.folder)
@@ -141,13 +153,13 @@ def _fit(site: Site, data: Data, name: str) -> Mapping[str, Any]:
 # ------------------------------------------------------------------------------------------- asking
 
 
-def _load(site: Site, name: str) -> AskedHybrid:
+def _load(site: Site, name: str, page_name: str) -> AskedHybrid:
     from bua_jax.alignment.hybrid import longest_label
     from bua_jax.alignment.parts import with_trained
     from bua_jax.decoding.rounds import Decoder
 
     fitted, how = site.inputs[f"fit/{name}"], site.config.execution
-    page = fitted.settings.methods[name]
+    page = fitted.settings.methods[page_name]
     parts, switches = _assembled(site, page, fitted.settings)
     parts = with_trained(parts, site.folder / TRAINED)
     drill, source = fitted.settings.model.drill, SOURCES[switches.source]
@@ -172,39 +184,63 @@ def _load(site: Site, name: str) -> AskedHybrid:
 # ------------------------------------------------------------------------------ the rows of the table
 
 
-def _needs(config: Settings, name: str) -> tuple[str, ...]:
-    source = SOURCES.get(config.methods[name].source)  # keys come before `legal` refuses it
+def _needs(config: Settings, page: str) -> tuple[str, ...]:
+    source = SOURCES.get(config.methods[page].source)  # keys come before `legal` refuses it
     items = source is not None and source.encoder == "sasrec"
     own = ("fit/sasrec", *sasrec.METHOD.needs(config)) if items else ()
     return own or ("encoder",)
 
 
-def _check(config: Settings, name: str) -> None:
+def _check(config: Settings, name: str, page: str, sets: tuple[str, str]) -> None:
     from bua_jax.alignment.hybrid import Switches
 
-    Switches.of(config.methods[name])
+    Switches.of(config.methods[page])
+    if "cross" in sets and not config.windows.cross:
+        raise ConfigError(
+            f"config.windows.cross=0 sets no training people apart, on whose windows {name} is fitted: give "
+            "their number, for example --config.windows.cross=2000."
+        )
 
 
-def method(name: str, title: str, source: str) -> Method:
-    """A row that is a page of switches. source: paper and venue."""
+_LEGAL: dict[str, Legal] = {
+    "source": OneOf(SOURCES),
+    "mapping": OneOf(keys_of("alignment.hybrid", "MAPPINGS")),
+    "schedule": OneOf(keys_of("alignment.hybrid", "SCHEDULES")),
+    "target": OneOf(TARGETS),
+    "negatives": Whole(1),
+    "epochs": Real(0, above=True),
+    "peak_lr": Real(0, 1, above=True),
+}
+FIT_SETS = ("fit_train", "fit_validation")
+
+
+def method(
+    name: str,
+    title: str,
+    source: str,
+    *,
+    page: str = "",
+    sets: tuple[str, str] = FIT_SETS,
+    notes: Notes = NO_NOTES,
+) -> Method:
+    """A row that is a page of switches. source: paper and venue.
+
+    page: that of another row, where this one differs in the sets that it is fitted and chosen on and in
+    the notes before its logs alone.
+    """
+    own = page or name
     return Method(
         name,
         About(title, source, ("weekday", "slot", "place", "behaviour"), "dialogues"),
-        load=functools.partial(_load, name=name),
-        fit=functools.partial(_fit, name=name),
-        fit_sets=("fit_train", "fit_validation"),
+        load=functools.partial(_load, name=name, page_name=own),
+        fit=functools.partial(_fit, page_name=own, sets=sets),
+        fit_sets=sets,
+        page=page,
         files=(TRAINED,),
-        needs=functools.partial(_needs, name=name),
-        check=functools.partial(_check, name=name),
+        needs=functools.partial(_needs, page=own),
+        check=functools.partial(_check, name=name, page=own, sets=sets),
+        notes=notes,
         fit_reads=(*FIELDS, "model", "windows.validation", *(f"stage2.{n}" for n in _STAGE)),
         reads=("decoding.cache_dtype",),
-        legal={
-            "source": OneOf(SOURCES),
-            "mapping": OneOf(keys_of("alignment.hybrid", "MAPPINGS")),
-            "schedule": OneOf(keys_of("alignment.hybrid", "SCHEDULES")),
-            "target": OneOf(TARGETS),
-            "negatives": Whole(1),
-            "epochs": Real(0, above=True),
-            "peak_lr": Real(0, 1, above=True),
-        },
+        legal={} if page else _LEGAL,
     )

@@ -180,7 +180,7 @@ class Data:
     """What a method is fitted on: training and validation people only; test people arrive as cases."""
 
     store: EventStore
-    draw: Callable[[str], Labelled]  # the set fit_train or fit_validation
+    draw: Callable[[str], Labelled]  # one of the method's `fit_sets`
 
     @cached_property
     def train(self) -> Labelled:
@@ -304,6 +304,18 @@ def no_check(config: Settings) -> None:
 
 
 @dataclass(frozen=True)
+class Notes:
+    """Which texts a method's cases carry: what another method wrote about the same set, by round."""
+
+    by: str = ""  # the method that wrote them; empty: there are none
+    another: bool = False  # about another person each, that of the set's donor: a placebo
+    summary: bool = False  # the summary alone, and none where it states the next step
+
+
+NO_NOTES = Notes()
+
+
+@dataclass(frozen=True)
 class Method:
     """A row of the tables: a record of functions.
 
@@ -316,11 +328,12 @@ class Method:
     load: Callable[[Site], Any]  # Predictor, Generator or Describer, by `says`
     says: tuple[Kind, ...] = ("predict",)
     fit: Callable[[Site, Data], Mapping[str, Any]] | None = None  # resumable in site.folder; facts
-    fit_sets: tuple[Literal["fit_train", "fit_validation"], ...] = ()  # of `Data`, that `fit` draws
+    fit_sets: tuple[str, ...] = ()  # of `Data`, that `fit` draws; none of test people
+    page: str = ""  # its page, where that is another method's
     files: tuple[str, ...] = ()  # of site.folder: what `fit` leaves for `load`
     needs: Callable[[Settings], tuple[str, ...]] = no_needs  # steps: "encoder", "stage3"
     check: Callable[[Settings], None] = no_check  # before anything is built for it; a `ConfigError`
-    about_set: str = ""  # the method whose descriptions of the same set its cases carry as notes
+    notes: Notes = NO_NOTES  # that its cases carry, where it is fitted and where it is asked
     predicted_by: tuple[str, ...] = ()  # methods whose predictions about it they carry: `predicted`
     legal: Mapping[str, Legal] = field(default_factory=dict)  # values of its page's fields
     fit_reads: tuple[str, ...] = ()  # other fields that `fit` and `needs` read

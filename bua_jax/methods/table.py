@@ -9,8 +9,10 @@ from bua_jax.methods import (
     behavegpt,
     bua,
     collm,
+    cross,
     encoder_adjusted,
     fused,
+    hybrid_data,
     last_day,
     lightgbm,
     llara,
@@ -21,35 +23,38 @@ from bua_jax.methods import (
     reference,
     sasrec,
     tallrec,
+    untuned,
     window_majority,
     zero_shot,
     zero_shot_api,
 )
 from bua_jax.methods.protocol import Method
 
+_OTHERS = (
+    majority.METHOD,
+    window_majority.METHOD,
+    markov.METHOD,
+    markov_counts.METHOD,
+    lightgbm.METHOD,
+    sasrec.METHOD,
+    behavegpt.METHOD,
+    pituning.METHOD,
+    alphafuse.METHOD,
+    tallrec.METHOD,
+    collm.METHOD,
+    llara.METHOD,
+    a_llmrec.METHOD,
+    *cross.METHODS,
+    encoder_adjusted.METHOD,
+    zero_shot.METHOD,
+    zero_shot_api.METHOD,
+    last_day.METHOD,
+    *bua.METHODS,
+    fused.METHOD,
+    reference.METHOD,
+    untuned.METHOD,
+)
+_GENERATORS = [method.name for method in _OTHERS if "generate" in method.says]
 METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        majority.METHOD,
-        window_majority.METHOD,
-        markov.METHOD,
-        markov_counts.METHOD,
-        lightgbm.METHOD,
-        sasrec.METHOD,
-        behavegpt.METHOD,
-        pituning.METHOD,
-        alphafuse.METHOD,
-        tallrec.METHOD,
-        collm.METHOD,
-        llara.METHOD,
-        a_llmrec.METHOD,
-        encoder_adjusted.METHOD,
-        zero_shot.METHOD,
-        zero_shot.BASE,
-        zero_shot_api.METHOD,
-        last_day.METHOD,
-        *bua.METHODS,
-        fused.METHOD,
-        reference.METHOD,
-    )
+    method.name: method for method in (*_OTHERS, hybrid_data.method(_GENERATORS))
 }

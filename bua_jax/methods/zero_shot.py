@@ -1,4 +1,4 @@
-"""The base as it comes: no trained adapter, the history in words. Asked for a label, or for the rounds."""
+"""The base as it comes, asked for a label: no trained adapter, the history in words."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bua_jax.dialogue.tasks import zero_shot_instruction
-from bua_jax.methods.protocol import About, Cases, Description, Kind, Method, Prediction, Site
+from bua_jax.methods.protocol import About, Cases, Method, Prediction, Site
 
 if TYPE_CHECKING:
     from bua_jax.alignment.ask import Bua
@@ -29,12 +29,9 @@ class ZeroShot:
         log_p, _ = self.bua.probabilities(cases.histories(), final)
         return Prediction(log_p.argmax(1).astype(np.int16), np.exp(log_p.astype(np.float64)))
 
-    def describe(self, cases: Cases) -> Description:
-        said = self.bua.understand(cases.histories())
-        return Description([one.texts for one in said], [one.truncated for one in said])
 
-
-def _load(site: Site) -> ZeroShot:
+def untuned(site: Site) -> "Bua":
+    """The base as it comes, which reads histories in words and was taught no rounds."""
     from bua_jax.alignment.ask import Bua
     from bua_jax.alignment.parts import assemble
     from bua_jax.parallel.sharding import own_mesh
@@ -45,25 +42,26 @@ def _load(site: Site) -> ZeroShot:
     parts = assemble(model, how, site.inputs["encoder"].folder, config.seed, mesh)
     shares = np.zeros(len(parts.catalogue.behaviours))  # only the refine round's critic reads them
     batch = how.decode_batch
-    bua = Bua(parts, config.decoding, shares, with_rounds=False, seed=config.seed, batch=batch)
-    return ZeroShot(bua, 8 * batch)
+    return Bua(parts, config.decoding, shares, with_rounds=False, seed=config.seed, batch=batch)
 
 
-_SEES = ("weekday", "slot", "place", "behaviour")
+def _load(site: Site) -> ZeroShot:
+    return ZeroShot(untuned(site), 8 * site.config.execution.decode_batch)
 
 
-def _method(name: str, title: str, about: str, says: tuple[Kind, ...]) -> Method:
-    return Method(
-        name,
-        About(title, about, _SEES, "nothing"),
-        load=_load,
-        says=says,
-        needs=lambda config: ("encoder",),
-        reads=("model", "decoding.max_new_tokens", "decoding.cache_dtype"),
-    )
+READS = ("model", "decoding.max_new_tokens", "decoding.cache_dtype")
+"""What asking the base as it comes reads of the config."""
 
 
-METHOD = _method("zero_shot", "Zero-shot", "the base as it comes, history in words", ("predict",))
-BASE = _method(
-    "base", "Untuned base", "likewise, asked for the understanding rounds", ("describe",)
+METHOD = Method(
+    "zero_shot",
+    About(
+        "Zero-shot",
+        "the base as it comes, history in words",
+        ("weekday", "slot", "place", "behaviour"),
+        "nothing",
+    ),
+    load=_load,
+    needs=lambda config: ("encoder",),
+    reads=READS,
 )

@@ -23,8 +23,10 @@ from bua_jax.events.schema import SLOTS_PER_DAY, Catalogue
 from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
 from bua_jax.interop.openai_host import LEGAL as API
 from bua_jax.interop.openai_page import LEGAL as PAGE
+from bua_jax.methods.altered import ALTERED
 from bua_jax.methods.table import METHODS
 from bua_jax.parallel.shape import parse_mesh
+from bua_jax.pipeline.windows import SETS
 from bua_jax.training.stage_table import STAGE_TABLE
 
 # ------------------------------------------------------------------------------ fields by themselves
@@ -133,9 +135,8 @@ LEGAL: dict[str, Legal] = {
     "windows.prediction_history": Whole(1),
     "windows.generation_history": Whole(1),
     "windows.min_history": Whole(1),
-    **{f"windows.{name}": Whole(0) for name in ("train", "validation", "cross", "match")},
-    **{f"windows.{name}": Whole(0) for name in ("fit_train", "fit_validation")},
-    **{f"windows.{name}": Whole(0) for name in ("test", "texts", "edited", "generation_test")},
+    **dict.fromkeys((f"windows.{drawn.count}" for drawn in SETS.values() if drawn.count), Whole(0)),
+    "windows.test_history": OneOf(ALTERED),
     # -- encoder
     "encoder.kind": OneOf(keys_of("models.encoders", "KINDS")),
     **dict.fromkeys(("encoder.dim", "encoder.num_layers", "encoder.num_heads"), Whole(1)),
@@ -216,11 +217,11 @@ def legal_of(name: str) -> Legal | None:
     return LEGAL.get(name) or LEGAL.get(f"{part}.*")
 
 
-def check(config: ConfigDict, steps: Collection[str], *, predicts: bool = True) -> None:
+def check(config: ConfigDict, steps: Collection[str], *, whole: bool = True) -> None:
     """Raises `ConfigError` for a field's value that is not legal, and for fields that do not fit.
 
-    The error names the field, its value and what is legal. steps: what the config may be for; predicts:
-    whether one of its methods has to, as the table of a run is of predictions.
+    The error names the field, its value and what is legal. steps: what the config may be for; whole: whether
+    its methods are to make a table by themselves.
     """
     there = {name for name, _ in fields(config)}
     for name in LEGAL:
@@ -236,15 +237,15 @@ def check(config: ConfigDict, steps: Collection[str], *, predicts: bool = True) 
     _check_encoders(config)
     _check_base(config)
     _check_data(config)
-    if predicts and not any("predict" in METHODS[name].says for name in config.evaluation.methods):
+    if whole and not any("predict" in METHODS[name].says for name in config.evaluation.methods):
         raise ConfigError(
             f"config.evaluation.methods={config.evaluation.methods!r} names none that predicts, so there is "
             "no table to make; add one, for example 'bua'."
         )
-    given = [name for name in config.evaluation.methods if METHODS[name].about_set]
+    given = [name for name in config.evaluation.methods if METHODS[name].notes.by]
     if given and not config.dialogues.rounds:
         raise ConfigError(
-            f"config.evaluation.methods names {given[0]}, which gives reference answers to the understanding "
+            f"config.evaluation.methods names {given[0]}, which is given answers to the understanding "
             "rounds that config.dialogues.rounds=False leaves out; set one of them back."
         )
     mixed = [name for name in config.evaluation.methods if METHODS[name].predicted_by]

@@ -117,14 +117,14 @@ def _difference(
 
 
 def reference_answers(said: Mapping[str, Result], targets: np.ndarray) -> list[dict[str, Any]]:
-    """What reference answers for the first rounds change, and no rounds at all (Appendix J).
+    """What reference answers for the first rounds change, wrong ones, and no rounds at all (Appendix J).
 
     Flips are counted against the model's own answers; none, where no such row was asked for.
     """
     rows = {f"first {k} given": f"bua_given{k}" for k in range(1, len(UNDERSTANDING) + 1)}
-    rows = {
-        title: name for title, name in (rows | {"none": "bua_no_rounds"}).items() if name in said
-    }
+    rows |= {"another person's": "bua_given_another", "shuffled": "bua_given_shuffled"}
+    rows |= {"none": "bua_no_rounds"}
+    rows = {title: name for title, name in rows.items() if name in said}
     if "bua" not in said or not rows:
         return []
     right = {name: one.label == targets for name, one in said.items()}
@@ -141,7 +141,7 @@ def score_texts(
         Window(history(store, start, end), store.catalogue, shares, str(start))
         for start, end in zip(index.start.tolist(), index.end.tolist(), strict=True)
     ]
-    own = {name: one for name, one in said.items() if not METHODS[name].about_set}
+    own = {name: one for name, one in said.items() if not METHODS[name].notes.by}
     written = {name: [texts.get(kind) for texts in one.texts] for name, one in own.items()}
     return {
         name: truth(windows, [text or "" for text in texts])

@@ -50,11 +50,13 @@ SETS = {
     "cross": Drawn("train", "prediction", "cross"),
     "fit_train": Drawn("train", "prediction", "fit_train"),
     "fit_validation": Drawn("validation", "prediction", "fit_validation"),
+    "days_hybrid": Drawn("train", "generation", "days_hybrid"),
     "match": Drawn("validation", "prediction", "match", among="fit_validation"),
 }
 """`cross`: of training people whom `train` and `days_train` leave out, for methods that read what a model
 wrote which was trained on those. The encoder is pretrained on all training people. `fit_train`,
-`fit_validation`: what methods other than BUA are fitted and chosen on. `match`: validation windows that
+`fit_validation`: what methods other than BUA are fitted and chosen on. `days_hybrid`: training people's next
+days that generators write, for a model that is fitted on them too. `match`: validation windows that
 BUA is asked about, for methods that are matched to its accuracy. `texts`: test windows that descriptions are
 held against; `edited`: of these, whose cases are about an edited history (`evaluation.understanding`).
 """
@@ -116,10 +118,13 @@ def draw_set(config: Settings, store: EventStore, name: str) -> WindowSet:
 
 
 def _apart(store: EventStore, count: int, min_history: int, seed: int) -> np.ndarray:
-    """Training users, in an order drawn by `seed`, until they have `count` windows."""
+    """Training users, in an order drawn by `seed`, until they have `count` windows; two at least.
+
+    So that each of them is another person to somebody.
+    """
     users = np.random.default_rng(seed).permutation(store.users_of_split("train"))
     windows = np.maximum(0, np.diff(store.offsets)[users] - min_history)
-    return users[: 1 + int(np.searchsorted(np.cumsum(windows), count))]
+    return users[: max(2, 1 + int(np.searchsorted(np.cumsum(windows), count)))]
 
 
 def build_set(run: Run, name: str) -> dict[str, Any]:

@@ -267,9 +267,19 @@ class Events:
     def decayed(self, tree: Any) -> Any:
         return jax.tree.map(lambda x: x.ndim > 1, tree)
 
+    def optimizer(self, steps: int) -> OptimizerSettings:
+        """Warm-up and cosine over `steps`."""
+        return OptimizerSettings(
+            peak_lr=self.settings.peak_lr,
+            initial_lr=0.0,
+            final_lr=0.0,
+            warmup_share=max(1, min(100, steps // 10)) / steps,
+            weight_decay=self.settings.weight_decay,
+        )
+
 
 def loop_settings(problem: Events, profile: int = 0) -> LoopSettings:
-    """An epoch is validated and saved at its end; warm-up and cosine over all that there may be."""
+    """An epoch is validated and saved at its end; the rate's course is over all that there may be."""
     settings, steps = problem.settings, problem.settings.epochs * problem.per_epoch
     return LoopSettings(
         total_steps=steps,
@@ -279,13 +289,7 @@ def loop_settings(problem: Events, profile: int = 0) -> LoopSettings:
         patience=settings.patience,
         profile=profile,
         seed=settings.seed,
-        optimizer=OptimizerSettings(
-            peak_lr=settings.peak_lr,
-            initial_lr=0.0,
-            final_lr=0.0,
-            warmup_share=max(1, min(100, steps // 10)) / steps,
-            weight_decay=settings.weight_decay,
-        ),
+        optimizer=problem.optimizer(steps),
     )
 
 

@@ -19,7 +19,7 @@ def get_experiment(scale: Scale) -> Experiment:
     rows = (
         Row(RULES, method="reference", note="What the model is taught to write: the ceiling."),
         *(Row(name, method=method) for name, method in STAGES.items()),
-        Row(BASE, method="base", note="The same base before any stage, the history in words."),
+        Row(BASE, method="untuned", note="The same base before any stage, the history in words."),
     )
     grows = [*((after, before) for before, after in itertools.pairwise(STAGES)), (BUA, BASE)]
     metrics = ("recall", "precision", "persona_recall", "follows")

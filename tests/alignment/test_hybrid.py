@@ -15,7 +15,7 @@ from bua_jax.alignment.hybrid import BUA, MAPPINGS, SCHEDULES, Learning, Phase, 
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding.rounds import Decoder
-from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Prompts, records
+from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Known, Prompts, records
 from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.feed.batches import one_per_row
 from bua_jax.feed.packing import PackingPlan
@@ -170,13 +170,15 @@ def test_labels_are_scored_exactly_and_written_freely(source: str) -> None:
     decoder, prompts = asking(source, max_new_tokens=9)
     assert hybrid.longest_label(prompts) == len(" schläft".encode()) + 1
     histories = [history_of(length, length) for length in (9, 2, 4)]
-    log_p, written = hybrid.label_scores(decoder, prompts, histories)
+    notes = ["", "fond of tea", "lives by night"]
+    log_p, written = hybrid.label_scores(decoder, prompts, histories, notes)
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, atol=1e-6)
-    for history, row in zip(histories, log_p, strict=True):
-        [again], _ = hybrid.label_scores(decoder, prompts, [history])
+    for history, note, row in zip(histories, notes, log_p, strict=True):
+        [again], _ = hybrid.label_scores(decoder, prompts, [history], [note])
         np.testing.assert_allclose(row, again, atol=1e-4)
-    for row, history in zip(log_p, histories, strict=True):
-        asked = {str(c): (history, c) for c in range(len(LABELS))}
+        [without], _ = hybrid.label_scores(decoder, prompts, [history])
+        assert np.allclose(row, without, atol=1e-4) == (not note)
+        asked = {str(c): Known(history, c, note) for c in range(len(LABELS))}
         made = [one for _, one in records(prompts, "label", asked, 1, 0)]
         trained_on = -summed_losses(decoder, made)  # of each label with its stop token
         np.testing.assert_allclose(row, log_softmax(trained_on), atol=2e-4)

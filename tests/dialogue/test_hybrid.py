@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bua_jax.dialogue.hybrid import SOURCES, Prompts, distribution, record, records
+from bua_jax.dialogue.hybrid import SOURCES, Known, Prompts, distribution, record, records
 from bua_jax.dialogue.prompts import TokenRecord, label_tokens
 from bua_jax.dialogue.rounds import Dialogue, Round
 from bua_jax.dialogue.tasks import prediction_instruction
@@ -55,7 +55,7 @@ def test_with_buas_source_a_record_is_buas(source: str, kind: str, drill: str) -
     final = Round("prediction", question, LABELS[5])
     told = Dialogue("u0:4", "train", 2, "prediction", 0, len(ROWS), (final,))
     expected = Encoding(STORE, TOKENIZER, kind, 0, 512).record(told)
-    [(name, found)] = records(prompts(source, drill=drill), "label", {"u0:4": (SEEN, 5)}, 1, 0)
+    [(name, found)] = records(prompts(source, drill=drill), "label", {"u0:4": Known(SEEN, 5)}, 1, 0)
     assert name == "u0:4"
     same(found, expected)
 
@@ -83,9 +83,24 @@ def test_where_soft_tokens_stand(source: str, history_part: str, soft: list[int]
     assert made.round_ids.tolist() == [0] * len(asked.tokens) + [1]
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_note_stands_before_the_log(source: str) -> None:
+    """In what is trained on and in what is asked alike, and nothing else moves."""
+    one, note = prompts(source), "Traits: sociable."
+    line = "Background on this person: Traits: sociable.\n"
+    for asked in (one.label, one.head):
+        plain, noted = asked(SEEN), asked(SEEN, note)
+        assert shown(noted.tokens) == shown(plain.tokens).replace("{user\n", "{user\n" + line, 1)
+        assert (noted.shown, noted.events.tolist()) == (plain.shown, plain.events.tolist())
+    [(_, made)] = records(one, "label", {"a": Known(SEEN, 3, note)}, 1, 0)
+    assert made.tokens[made.round_ids == 0].tolist() == one.label(SEEN, note).tokens
+    for _, made in records(one, "yes_no", {"a": Known(SEEN, 3, note)}, 1, 0):
+        assert shown(made.tokens).startswith("{user\n" + line)
+
+
 def test_a_candidate_is_an_event_of_its_own_behind_the_history() -> None:
     """Its answer is one token, where yes and no part; in words alone it has no event."""
-    cases = {"a": (SEEN, 3)}
+    cases = {"a": Known(SEEN, 3)}
     [(_, right), (_, wrong)] = records(prompts("item+user"), "yes_no", cases, 1, 0)
     text = shown(right.tokens)
     assert text.endswith("Places*\nDoes read news* come next?}\n{assistant\n Y")
@@ -102,7 +117,7 @@ def test_a_candidate_is_an_event_of_its_own_behind_the_history() -> None:
 
 
 def candidates(label: int, negatives: int, seed: int = 0) -> Iterator[int]:
-    found = records(prompts("item"), "yes_no", {"a": (SEEN, label)}, negatives, seed)
+    found = records(prompts("item"), "yes_no", {"a": Known(SEEN, label)}, negatives, seed)
     return (int(one.events[-1, 3]) for _, one in found)
 
 
@@ -119,7 +134,7 @@ def test_one_class_has_no_negatives_and_is_certain() -> None:
     catalogue = Catalogue(("sleep",), 48, has_places=True)
     seen = dataclasses.replace(SEEN, behaviour=np.zeros(4, np.int32))
     for target, count in (("yes_no", 1), ("label", 1)):
-        made = list(records(prompts("item+user", catalogue), target, {"a": (seen, 0)}, 3, 0))
+        made = list(records(prompts("item+user", catalogue), target, {"a": Known(seen, 0)}, 3, 0))
         assert len(made) == count
     assert distribution(np.asarray([[-3.0], [2.0]]), 3).tolist() == [[1.0], [1.0]]
 
@@ -129,7 +144,7 @@ def test_a_label_within_another_is_another_question_and_answer() -> None:
     asked = prompts("none", catalogue)
     questions = [shown(asked.candidate(c).tokens).split("}")[0] for c in range(3)]
     assert questions == ["Does run come next?", "Does run far come next?", "Does far come next?"]
-    made = [next(records(asked, "label", {"a": (seen_of(c), c)}, 1, 0))[1] for c in range(3)]
+    made = [next(records(asked, "label", {"a": Known(seen_of(c), c)}, 1, 0))[1] for c in range(3)]
     answers = [one.tokens[one.round_ids > 0].tolist() for one in made]
     stop = [TOKENIZER.im_end]
     assert answers == [label_tokens(TOKENIZER, b) + stop for b in catalogue.behaviours]

@@ -76,6 +76,10 @@ def with_rows(*rows: Row, **changes) -> Experiment:
             "no stage 'stage9' to draw",
         ),
         (with_rows(columns=("overall",), claims=()), "lacks the column rec_w"),
+        (
+            with_rows(columns=("rec_w",), drawn=("tail",), claims=()),
+            "draws 'tail', which is no col",
+        ),
         (with_rows(name="../up"), r"name '../up' is to be of letters"),
         (with_rows(Row("two\nlines")), "is no name of a row"),
         (with_rows(Row("majority ")), "is no name of a row"),

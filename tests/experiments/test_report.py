@@ -284,6 +284,45 @@ def test_every_form_has_every_row(said, tmp_path: Path) -> None:
     assert "rec\\_w" in paths[".tex"].read_text()
 
 
+def test_what_is_drawn_is_what_the_json_holds(said, tmp_path: Path) -> None:
+    """A bar per row and column with its interval, in the page too; and none where none is asked for."""
+    assert not [path for path in pages.write(said, tmp_path) if path.suffix == ".png"]
+    drawn = {**said, "drawn": ["rec_w", "tail"]}
+    *_, picture = pages.write(drawn, tmp_path)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert f"]({picture.name})" in (tmp_path / "small.md").read_text()
+    found = pages.bars(drawn)
+    assert [*found] == ["rec_w", "tail"]
+    for name, value, low, high in found["rec_w"]:
+        one = said["rows"][name]["metrics"]["rec_w"]
+        assert (value, low, high) == (one["value"], one["low"], one["high"])
+        assert low < value < high
+    (shown,) = report_page.of_table(drawn).pictures
+    assert shown.data.startswith(b"\x89PNG")
+    best = max(found["rec_w"], key=lambda bar: bar[1])
+    assert f"rec_w: {best[0]} is highest ({best[1]:.1%})" in shown.finding
+
+
+def test_claims_show_their_paired_difference(said) -> None:
+    """It is that of the table where the row is held against the reference; who claims it is said."""
+    against = said["rows"]["majority"]["against"]["rec_w"]
+    (claim,) = (c for c in said["claims"] if (c["below"], c["metric"]) == ("majority", "rec_w"))
+    assert claim["difference"]["value"] == pytest.approx(-against["value"])
+    assert claim["difference"]["low"] == pytest.approx(-against["high"])
+    shown = {tuple(line[:2]): line[2] for line in pages.claims(said)}
+    points = [100 * claim["difference"][name] for name in ("value", "low", "high")]
+    expected = "{:+.1f} ({:+.1f} to {:+.1f})".format(*points)
+    assert shown[f"{PLAIN} above majority", "rec_w"] == expected
+    (nats,) = (text for (_, metric), text in shown.items() if metric == "log_loss")
+    assert abs(float(nats.split()[0])) < 5  # no points
+    assert "## What the paper claims" in pages.page(said)
+    own = copy.deepcopy(said)
+    for row in own["rows"].values():
+        row.pop("published", None)
+    assert "## Row against row" in pages.page(own)
+    assert report_page.of_table(own).verdict[1].startswith("Of the 3 claims ")
+
+
 def test_names_may_hold_any_signs(said, tmp_path: Path) -> None:
     name = r"a|b_c%d{e}~^\f & <g>"
     odd = copy.deepcopy(said)

@@ -17,7 +17,7 @@ from bua_jax.basics.errors import ConfigError, DataError, UndeclaredError
 from bua_jax.evaluation import results
 from bua_jax.events.schema import EventStore
 from bua_jax.experiments.experiment import TINY
-from bua_jax.methods import neural
+from bua_jax.methods import cross, neural
 from bua_jax.methods.protocol import Cases, Counted, Histories, Kind, Method, Site
 from bua_jax.methods.table import METHODS
 from bua_jax.pipeline import chain
@@ -32,11 +32,12 @@ from bua_jax.training import events
 from tests.support.api import Api, Do, pick, serving
 
 FEW = 8
-GIVEN = ("bua_given1", "bua_given2", "bua_given3")
-ALIKE = ("bua_stage1", "bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec")
+GIVEN = tuple(f"bua_given{what}" for what in (1, 2, 3, "_another", "_shuffled"))
+CROSS = tuple(method.name for method in cross.METHODS)
+ALIKE = ("bua_stage1", "bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec", *CROSS)
 """Rows that are asked as `bua`, or as `llara` and `collm`, by the same code: theirs is a long test."""
 NETWORKS = ("sasrec", "behavegpt", "pituning", "alphafuse")
-TRAINED = (*NETWORKS, "tallrec", "collm", "llara", "a_llmrec")
+TRAINED = (*NETWORKS, "tallrec", "collm", "llara", "a_llmrec", "hybrid_data", *CROSS)
 """Rows whose fit is the loop's, which has tests of its own."""
 COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
 

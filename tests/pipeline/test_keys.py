@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bua_jax.events.simulate import simulated_store
-from bua_jax.methods import sasrec
+from bua_jax.methods import cross, sasrec
 from bua_jax.methods.protocol import Data, Site
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.steps import Run, key, order, outline
@@ -44,6 +44,7 @@ def test_a_rows_page_is_in_the_key_of_no_encoder(kind: str) -> None:
     wider = config_of(encoder__kind=kind, methods__sasrec__dim=80)
     changed = {name for name in STEPS if key(name, one, STEPS) != key(name, wider, STEPS)}
     rows = {"sasrec", "collm", "llara", "a_llmrec"}  # of which the others read its items
+    rows |= {f"llara_{ending}" for ending in cross.NOTES}
     steps = {
         f"{kind}/{row}{of}" for row in rows for kind, of in (("fit", ""), ("predict", "/test"))
     }

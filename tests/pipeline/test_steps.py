@@ -379,10 +379,12 @@ def test_the_key_of_a_fit_follows_from_the_windows_that_it_reads_alone() -> None
         for name in STEPS
         if name.startswith("fit/") and key(name, one, STEPS) != key(name, other, STEPS)
     }
-    assert changed == {f"fit/{n}" for n in ("lightgbm", "tallrec", "collm", "llara", "a_llmrec")}
+    hybrid = ("tallrec", "collm", "llara", "a_llmrec")
+    assert changed == {f"fit/{n}" for n in ("lightgbm", "hybrid_data", *hybrid)}
 
 
 def test_how_days_are_drawn_is_no_part_of_predictions() -> None:
     one, other = config_of(), config_of(decoding__temperature=0.5)
     changed = {name for name in STEPS if key(name, one, STEPS) != key(name, other, STEPS)}
-    assert changed == {"generate/bua/days", "evaluation"}
+    days = {"generate/bua/days", "generate/bua/days_hybrid"}
+    assert changed == {*days, "fit/hybrid_data", "predict/hybrid_data/test", "evaluation"}
