@@ -282,7 +282,7 @@ STEPS: dict[str, Step] = {
             "behaviour encoder pretrained on the training users",
             ("seed", *behavegpt.FIELDS),
             lambda config: ("data",),
-            _built_by("encoder", "build_encoder"),
+            _built_by("stages", "build_encoder"),
             lambda config: 1.5,
             together=True,
             files=(neural.FILE,),

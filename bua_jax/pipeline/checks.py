@@ -43,10 +43,9 @@ def _stages(value: Any) -> None:
 
 def _labels(value: Any) -> None:
     """Raises `ConfigError` for what is no label set; an empty one means that of the data."""
-    if not all(isinstance(label, str) for label in value):
-        raise ConfigError("expected a tuple of labels, for example \"('pay', 'ride')\".")
-    if len(value) == 1:
-        raise ConfigError("expected none, for the labels in the data, or at least two.")
+    if len(value) == 1 or not all(isinstance(label, str) for label in value):
+        few = "expected none, for the labels in the data, or at least two"
+        raise ConfigError(f"{few}, such as \"('pay', 'ride')\".")
     try:
         if value:
             Catalogue(value, SLOTS_PER_DAY[0], has_places=True)

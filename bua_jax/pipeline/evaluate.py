@@ -159,7 +159,7 @@ def written(
     there, nobody was asked again.
     """
     rows = np.searchsorted(test.windows.end, frozen.windows.end)
-    said = {n: one.take(rows) for n, one in predicted.items() if not METHODS[n].about_set}
+    said = {n: one.take(rows) for n, one in predicted.items() if not METHODS[n].notes.by}
     said |= said_of(run, "describe", "texts", store, frozen)
     texts = {
         name: [whole(text, UNDERSTANDING) for text in said[name].texts]

@@ -3,7 +3,6 @@
 What they say lies in a result file each (evaluation/results.py), which `evaluation` scores without them.
 """
 
-import dataclasses
 import functools
 from collections.abc import Collection
 from typing import Any
@@ -16,18 +15,22 @@ from bua_jax.basics import begun, files
 from bua_jax.basics import config as configs
 from bua_jax.basics.config import Settings, View
 from bua_jax.basics.console import notice
-from bua_jax.basics.errors import ConfigError, DataError
+from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.version import __version__
-from bua_jax.dialogue.notes import states_next, summary_of
 from bua_jax.evaluation import results
 from bua_jax.evaluation.results import Ready, Rows
-from bua_jax.evaluation.understanding.counterfactual import edited
-from bua_jax.events.schema import EventStore
 from bua_jax.events.split import without_test_people
 from bua_jax.events.windows import WindowSet
-from bua_jax.methods.altered import altered_cases
 from bua_jax.methods.protocol import Built, Cases, Data, Kind, Labelled, Method, Site, cases_of
 from bua_jax.methods.table import METHODS
+from bua_jax.pipeline.cases import (
+    asked_about,
+    cases_about,
+    length_of,
+    notes_step,
+    refused_of,
+    with_notes,
+)
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import (
     EXECUTION,
@@ -48,8 +51,6 @@ ASKED: dict[Kind, tuple[str, ...]] = {
 NUMBERS = ("attention", "remat", "merge_adapter")
 """Fields of `execution` that the bits of what a language model learns depend on."""
 _TOKENS = 300  # of a history in words, about
-_REVEALED = "dialogues.target_time_revealed"
-_ALTERED = "windows.test_history"  # read where next behaviours of test people are asked for
 
 
 def result_steps(config: Settings) -> tuple[str, ...]:
@@ -111,7 +112,7 @@ def _fit_fields(method: Method) -> tuple[str, ...]:
 
 def _fit_step(method: Method) -> Step:
     fields, sets = _fit_fields(method), tuple(map(step_of, method.fit_sets))
-    notes = tuple(_notes_step(method, name) for name in method.fit_sets if method.notes.by)
+    notes = tuple(notes_step(method, name) for name in method.fit_sets if method.notes.by)
     return Step(
         f"fit/{method.name}",
         f"{method.about.title} fitted: {method.about.source}",
@@ -140,20 +141,15 @@ def _build_fit(run: Run, method: Method) -> dict[str, Any]:
 
     def labelled(name: str) -> Labelled:
         frozen = load_set(run, name, store)
-        cases = cases_of(store, frozen.windows, _length(run, name))
-        cases = _with_notes(run, method, name, store, frozen, cases)
+        cases = cases_of(store, frozen.windows, length_of(run, name))
+        cases = with_notes(run, method, name, store, frozen, cases)
         if method.notes.summary:
-            refused[f"notes_refused_{name}"] = _refused(cases)
+            refused[f"notes_refused_{name}"] = refused_of(cases)
         return Labelled(cases, store.behaviour[frozen.windows.end].astype(np.int32))
 
     data = Data(without_test_people(store), labelled)
     facts = method.fit(_site(run, method, _fit_fields(method), run.step), data)
     return {**facts, **refused}
-
-
-def _length(run: Run, name: str) -> int:
-    """Events of the longest history that a set may hold."""
-    return recorded(run, step_of(name)).windows[f"{SETS[name].task}_history"]
 
 
 def _site(run: Run, method: Method, fields: tuple[str, ...], folder: str) -> Site:
@@ -174,16 +170,10 @@ def _asked_fields(method: Method, kind: Kind) -> tuple[str, ...]:
     return (*own, *method.reads, *method.reads_for.get(kind, ()))
 
 
-def _asked_about(kind: Kind, name: str) -> tuple[str, ...]:
-    """What cases depend on beside their set."""
-    altered = (_ALTERED,) if (kind, name) == ("predict", "test") else ()
-    return (_REVEALED, *altered) if kind == "predict" else ()
-
-
 def _result_step(method: Method, kind: Kind, name: str) -> Step:
     fields = _asked_fields(method, kind)
     fitted = (f"fit/{method.name}",) if method.fit else ()
-    about = [_notes_step(method, name)] if method.notes.by else []
+    about = [notes_step(method, name)] if method.notes.by else []
     about += [f"predict/{other}/{name}" for other in method.predicted_by]
 
     def needs(config: ConfigDict) -> tuple[str, ...]:
@@ -200,7 +190,7 @@ def _result_step(method: Method, kind: Kind, name: str) -> Step:
     return Step(
         f"{kind}/{method.name}/{name}",
         f"{what} of the set {name} by {method.about.title}",
-        (*fields, *_asked_about(kind, name)),
+        (*fields, *asked_about(kind, name)),
         needs,
         functools.partial(_build_result, method=method, kind=kind, name=name),
         minutes,
@@ -239,7 +229,7 @@ def _build_result(run: Run, method: Method, kind: Kind, name: str) -> dict[str, 
     notice(f"{run.step}: {len(cases)} cases")
     said = results.read(path)
     more: dict[str, Any] = {"answered_by": said.answered_by} if said.answered_by else {}
-    more |= {"notes_refused": _refused(cases)} if method.notes.summary else {}
+    more |= {"notes_refused": refused_of(cases)} if method.notes.summary else {}
     return {"cases": len(cases), "content": said.digest, **more}
 
 
@@ -247,66 +237,6 @@ def asked_site(run: Run, method: Method, kind: Kind) -> Site:
     """Where a method is asked; run: that of a result step of this kind."""
     folder = f"fit/{method.name}" if method.fit else run.step
     return _site(run, method, _asked_fields(method, kind), folder)
-
-
-def cases_about(run: Run, method: Method, kind: Kind, name: str, store: EventStore) -> Cases:
-    """The cases of a set as the method is asked about them; run: that of the result step."""
-    frozen = load_set(run, name, store)
-    told = {"predict": "nothing", "generate": "weekday", "describe": "nothing"}[kind]
-    if kind == "predict" and run.config.dialogues.target_time_revealed:
-        told = "time"
-    how = run.config.windows.test_history if _ALTERED in _asked_about(kind, name) else "own"
-    cases = altered_cases(store, frozen, _length(run, name), how, told=told)
-    if name == "edited":
-        seen = enumerate(cases.histories())
-        cases = cases.with_histories([edited(one, store.catalogue, row) for row, one in seen])
-    cases = _with_notes(run, method, name, store, frozen, cases)
-    others = {
-        other: _said_of(run, f"predict/{other}/{name}", frozen, cases)
-        for other in method.predicted_by
-    }
-    return dataclasses.replace(
-        cases, predicted={other: said.distributions for other, said in others.items()}
-    )
-
-
-def _said_of(run: Run, step: str, frozen: WindowSet, cases: Cases) -> results.Result:
-    """What another method said about the same cases, in their order."""
-    said = results.read(run.folder(step) / results.FILE)
-    return said.take(results.rows_of(said, frozen.fingerprint, cases.sample_id))
-
-
-def _notes_step(method: Method, name: str) -> str:
-    """The step whose texts are the notes of a set's cases."""
-    return f"describe/{method.notes.by}/{name}"
-
-
-def _with_notes(
-    run: Run, method: Method, name: str, store: EventStore, frozen: WindowSet, cases: Cases
-) -> Cases:
-    """The cases of a set with the method's notes, if it reads any; a refused summary is left out.
-
-    Raises `DataError` where notes are to be about another person and there is nobody else.
-    """
-    if not method.notes.by:
-        return cases
-    texts = _said_of(run, _notes_step(method, name), frozen, cases).texts
-    if method.notes.another:
-        if (frozen.donor < 0).any():
-            raise DataError(
-                f"The set {name} is about one person, so that {method.name} has no text about another; give "
-                "it more windows (config.windows), or the data more people."
-            )
-        texts = [texts[row] for row in frozen.donor]
-    if method.notes.summary:
-        summaries = map(summary_of, texts)
-        texts = [{} if states_next(store.catalogue, one) else {"summary": one} for one in summaries]
-    return cases.with_notes(texts)
-
-
-def _refused(cases: Cases) -> int:
-    """Summaries that were left out."""
-    return sum("summary" not in notes for notes in cases.notes)
 
 
 def _written_with_predictions(config: Settings, method: Method, kind: Kind, name: str) -> bool:

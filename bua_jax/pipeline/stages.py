@@ -1,4 +1,4 @@
-"""Steps `stage1`, `stage2`, `stage3`, `joint`: one training run each."""
+"""Steps `encoder`, `stage1`, `stage2`, `stage3`, `joint`: one training run each."""
 
 import dataclasses
 import functools
@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from bua_jax.alignment.encoder import FILE, encoder_config, encoder_metadata, encoder_settings
 from bua_jax.alignment.parts import TRAINED, Parts, assemble, with_trained
 from bua_jax.alignment.warm_start import warm_start, word_targets
 from bua_jax.basics import begun
 from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice, waiting
+from bua_jax.basics.files import write_json
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import sample_windows, window_arrays
@@ -29,7 +31,7 @@ from bua_jax.pipeline.steps import Run, plain, recorded, result_of
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training.balancers import table
 from bua_jax.training.dialogues import Dialogues, TrainSettings, as_good_as_untrained
-from bua_jax.training.events import segments_of
+from bua_jax.training.events import segments_of, train_encoder
 from bua_jax.training.loop import fit
 from bua_jax.training.optimizer import (
     OptimizerSettings,
@@ -39,6 +41,33 @@ from bua_jax.training.stage_table import STAGE_TABLE
 from bua_jax.training.weighting import SCALES
 
 _PADDED = 1.2  # rows on the mesh over those with dialogues, from which on it is said
+
+
+def build_encoder(run: Run) -> dict[str, Any]:
+    """Writes encoder/encoder.safetensors and history.json."""
+    store = load_store(run)
+    config = encoder_config(run.config, store.catalogue)
+    how = run.config.execution
+    params, records = train_encoder(
+        config,
+        store,
+        encoder_settings(run.config),
+        run.folder("encoder"),
+        sharding.make_mesh(how.mesh),
+        how.profile,
+    )
+    digest = tree_hash(params)
+    metadata = encoder_metadata(config, store.catalogue, store.fingerprint, digest)
+    if processes.is_first():
+        save_tree(run.folder("encoder") / FILE, params, metadata)
+        write_json(run.folder("encoder") / "history.json", records)
+        if records:  # they are read back from metrics.jsonl, which may be damaged
+            best = min(records, key=lambda record: record["validation_log_loss"])
+            notice(
+                f"encoder: validation log-loss {best['validation_log_loss']:.3f}, "
+                f"accuracy {best['validation_accuracy']:.1%} (epoch {int(best['epoch'])})"
+            )
+    return {"encoder": digest}
 
 
 def load_stage(run: Run, stage: str) -> Parts:

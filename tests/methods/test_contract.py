@@ -22,10 +22,11 @@ from bua_jax.methods.protocol import Cases, Counted, Histories, Kind, Method, Si
 from bua_jax.methods.table import METHODS
 from bua_jax.pipeline import chain
 from bua_jax.pipeline import methods as built
+from bua_jax.pipeline.cases import cases_about
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.evaluate import said_of, score_predictions
-from bua_jax.pipeline.methods import ASKED, asked_site, cases_about, rows_of_slice
+from bua_jax.pipeline.methods import ASKED, asked_site, rows_of_slice
 from bua_jax.pipeline.steps import Run, Step, ensure, outline
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training import events

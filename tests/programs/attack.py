@@ -34,7 +34,7 @@ import polars as pl
 
 from bua_jax.alignment import ask  # noqa: F401 (what verbs import takes seconds)
 from bua_jax.basics import files
-from bua_jax.pipeline import chain, checks, encoder, export, finished, reflection, report, stages  # noqa: F401
+from bua_jax.pipeline import chain, checks, export, finished, reflection, report, stages  # noqa: F401
 from tests.support import forks
 from tests.support.runs import REDUCED
 

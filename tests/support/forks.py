@@ -84,7 +84,7 @@ def end_as_main(request: dict[str, Any]) -> NoReturn:
 def serve() -> None:
     """Forks for each request until standard input ends."""
     from bua_jax.alignment import ask  # noqa: F401
-    from bua_jax.pipeline import chain, checks, encoder, export, finished, report, stages  # noqa: F401
+    from bua_jax.pipeline import chain, checks, export, finished, report, stages  # noqa: F401
 
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
     for line in sys.stdin:
