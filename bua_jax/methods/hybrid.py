@@ -153,7 +153,7 @@ def _fit(site: Site, data: Data, page_name: str, sets: tuple[str, str]) -> Mappi
 # ------------------------------------------------------------------------------------------- asking
 
 
-def _load(site: Site, name: str, page_name: str) -> AskedHybrid:
+def _load(site: Site, name: str, page_name: str, sets: tuple[str, str]) -> AskedHybrid:
     from bua_jax.alignment.hybrid import longest_label
     from bua_jax.alignment.parts import with_trained
     from bua_jax.decoding.rounds import Decoder
@@ -175,7 +175,8 @@ def _load(site: Site, name: str, page_name: str) -> AskedHybrid:
         site.config.decoding.cache_dtype,
         parts.mesh,
     )
-    facts = {key: fitted.result[key] for key in ("training_windows", "switches")}
+    shown = ("training_windows", "switches", *(f"notes_refused_{name}" for name in sets))
+    facts = {key: fitted.result[key] for key in shown if key in fitted.result}
     return AskedHybrid(
         decoder, prompts, switches.target, page.negatives, facts, 8 * how.decode_batch
     )
@@ -232,7 +233,7 @@ def method(
     return Method(
         name,
         About(title, source, ("weekday", "slot", "place", "behaviour"), "dialogues"),
-        load=functools.partial(_load, name=name, page_name=own),
+        load=functools.partial(_load, name=name, page_name=own, sets=sets),
         fit=functools.partial(_fit, page_name=own, sets=sets),
         fit_sets=sets,
         page=page,

@@ -26,7 +26,6 @@ from bua_jax.interop.openai_page import LEGAL as PAGE
 from bua_jax.methods.altered import ALTERED
 from bua_jax.methods.table import METHODS
 from bua_jax.parallel.shape import parse_mesh
-from bua_jax.pipeline.windows import SETS
 from bua_jax.training.stage_table import STAGE_TABLE
 
 # ------------------------------------------------------------------------------ fields by themselves
@@ -97,6 +96,8 @@ _STAGE: dict[str, Legal] = {
     "full_finetuning": Flag(),
 }
 
+_DRAWN = ("train", "validation", "cross", "fit_train", "fit_validation", "match", "days_hybrid")
+
 LEGAL: dict[str, Legal] = {
     "seed": SEED,
     "stages": Read(_stages, tuple),
@@ -134,7 +135,7 @@ LEGAL: dict[str, Legal] = {
     "windows.prediction_history": Whole(1),
     "windows.generation_history": Whole(1),
     "windows.min_history": Whole(1),
-    **dict.fromkeys((f"windows.{drawn.count}" for drawn in SETS.values() if drawn.count), Whole(0)),
+    **{f"windows.{name}": Whole(0) for name in (*_DRAWN, "test", "generation_test")},
     "windows.test_history": OneOf(ALTERED),
     # -- encoder
     "encoder.kind": OneOf(keys_of("models.encoders", "KINDS")),
