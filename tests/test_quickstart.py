@@ -91,7 +91,7 @@ def files_of(run: Path) -> dict[str, int]:
 
 def test_running_again_repeats_nothing(quickstart: Path) -> None:
     before = files_of(quickstart)
-    assert len(before) == 14
+    assert len(before) == 17
     done = curriculum(quickstart)
     assert done.returncode == 0, done.stderr
     assert "-- " not in done.stderr

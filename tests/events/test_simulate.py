@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from bua_jax.basics import config as configs
+from bua_jax.basics.errors import DataError
 from bua_jax.events.groups import behaviour_groups, training_shares
 from bua_jax.events.readers import read_store
 from bua_jax.events.schema import EventStore
@@ -17,6 +18,7 @@ from bua_jax.events.simulate import (
     TAIL,
     TRIGGERS,
     people,
+    read_personas,
     simulated_store,
     write_population,
 )
@@ -82,6 +84,19 @@ def test_ground_truth_shows_in_the_events() -> None:
         for hobby in persona.hobbies:
             assert hobby in BEHAVIOURS
     assert np.mean(night) > 0.8
+
+
+def test_personas_are_kept_apart_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "personas.parquet"
+    simulated_store(7, 9, 4, personas=path)
+    assert read_personas(path) == {one.user: one for one, _ in people(7, 9, 4)}
+    for content in (path.read_bytes()[:-9], b""):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="no file of personas"):
+            read_personas(path)
+    pl.DataFrame({"user": ["p1"]}).write_parquet(path)
+    with pytest.raises(DataError, match="no file of personas"):
+        read_personas(path)
 
 
 def test_streamed_file_reads_back_as_the_same_events(tmp_path: Path) -> None:

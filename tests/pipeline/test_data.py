@@ -17,10 +17,11 @@ from bua_jax.basics.errors import BuaError, DataError, MismatchError
 from bua_jax.decoding.labels import build_tree, check_labels
 from bua_jax.dialogue.prompts import label_tokens
 from bua_jax.events.schema import Catalogue, EventStore
+from bua_jax.events.simulate import people
 from bua_jax.pipeline import steps
 from bua_jax.pipeline.chain import STEPS, build
 from bua_jax.pipeline.checks import check_model
-from bua_jax.pipeline.data import check_events, load_store, read_words
+from bua_jax.pipeline.data import check_events, load_personas, load_store, read_words
 from bua_jax.pipeline.steps import Run, key
 from tests.dialogue.stores import make_store
 
@@ -198,6 +199,10 @@ def test_words_are_a_source_of_the_data_step(tmp_path: Path) -> None:
     run = Run(config, tmp_path / "run")
     steps.ensure(run, "data", STEPS)
     assert "Kochen" in load_store(run).catalogue.behaviours
+    plain = [one.hobbies for one, _ in people(6, 3, config.data.seed)]
+    assert any("cook" in hobbies for hobbies in plain)
+    named = [one.hobbies for one in (load_personas(run) or {}).values()]
+    assert named == [tuple("Kochen" if h == "cook" else h for h in hobbies) for hobbies in plain]
     path.write_text(json.dumps({"cook": "Braten"}))
     with pytest.raises(MismatchError, match=r"another config\.data\.words"):
         steps.ensure(run, "data", STEPS)

@@ -285,6 +285,9 @@ def test_where_stage_2_is_the_last_it_has_one_row(tmp_path: Path) -> None:
     fields = {"evaluation__methods": ("bua_stage2", "bua"), "stages": (2,)}
     asked = [name for name in ask(tmp_path, "evaluation", **fields) if name.startswith("predict/")]
     assert asked == ["predict/bua/test"]
+    fields = {"evaluation__methods": ("reference", "bua_stage1", "bua"), "stages": (2, 3)}
+    said = [name for name in ask(tmp_path, "evaluation", **fields) if name.startswith("describe/")]
+    assert said == ["describe/reference/texts"]  # no stage 1; BUA's texts come with predictions
 
 
 def test_seeds_share_their_test_windows_and_more_of_them_train_nothing_anew() -> None:

@@ -69,7 +69,10 @@ _DAY = "|".join(day[:3] for day in WEEKDAYS)
 _OWN = re.compile(  # words of ours, which a label may share: "food-loving" does not name Food
     rf"(?<!\w)(?:{_TRAITS}|{'|'.join(RHYTHMS)}|(?:home|work)(?: place)?(?: is| seems to be)?(?= L\d)"
     rf"|(?:{_HEADS}|Recurring|Repeated|Patterns|Traits|Character|Person|Habits|Anchors)(?=: )"
-    rf"|Now (?:{_DAY})\b)",
+    rf"|Now (?:{_DAY})\b|No night event shows a home|No separate work place is seen|night events"
+    r"|weekday daytime events|events on weekends|A change of place comes with|Days open with"
+    r"|opens the day|on other days|No sequence recurs within a day|Nothing followed"
+    r"|No hobby stands out|the most frequent leisure is|No leisure behaviour is recorded)(?!\w)",
     re.IGNORECASE,
 )
 _COUNTED_LIST = re.compile(rf"(?<!\w)(?:{_HEADS}): (?:(?!\. ).)*", re.DOTALL)

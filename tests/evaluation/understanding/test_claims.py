@@ -49,6 +49,7 @@ def claims(text: str, *aspects: str) -> set[tuple]:
         ("gym 2 2 times, gym 2 times", [GYM2, GYM]),
         ("food-loving, home L1 and work is L2: Home, food", [HOME, FOOD]),
         ("Now Wed 08:00: now. Seafood, EAT (OUT) and gyms", [NOW, EAT]),
+        ("No night event shows a home. No separate work place is seen.", []),
         ("news: read then \ue0001\ue001", [NEWS]),  # nothing in a text passes for a mark
     ],
 )
