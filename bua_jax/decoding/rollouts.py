@@ -34,13 +34,11 @@ class Seen(NamedTuple):
 def _after(
     network: Rollouts, variables: Mapping[str, Any], seen: Seen
 ) -> tuple[jax.Array, jax.Array]:
-    """(states float32[B, D], log p of the next behaviour float32[B, C]) after the last event."""
+    """(states float32[B, 2 D], log p of the next behaviour float32[B, C]) after the last event."""
     segments = (jnp.arange(seen.fields.shape[1]) < seen.events[:, None]).astype(jnp.int32)
     found = network.encoded(variables, seen.fields, segments)
     at = (seen.events - 1)[:, None, None]
-    states, logits = (
-        jnp.take_along_axis(x, at, axis=1)[:, 0] for x in (found.states, found.logits)
-    )
+    states, logits = (jnp.take_along_axis(x, at, axis=1)[:, 0] for x in found)
     return states, jax.nn.log_softmax(logits)
 
 

@@ -4,6 +4,7 @@ As published it has a head for behaviours alone, so `behavegpt_days` takes clock
 and is scored on behaviours; `behavegpt_timed_days` has heads for time and place too, and ends its days.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from bua_jax.events.groups import training_mask
 from bua_jax.events.schema import NUM_PLACES, EventStore
 from bua_jax.events.windows import Day
 from bua_jax.methods import behavegpt, neural
-from bua_jax.methods.protocol import About, Cases, Data, Generation, Method, Site
+from bua_jax.methods.protocol import About, Cases, Data, Generation, Histories, Method, Site
 
 if TYPE_CHECKING:
     import jax
@@ -49,6 +50,24 @@ def longest_day(store: EventStore) -> int:
     pairs = np.stack([store.user_of(events), store.day[events]])
     counts = np.unique(pairs, axis=1, return_counts=True)[1]
     return max(1, int(np.ceil(np.percentile(counts, _LONGEST)))) if len(counts) else 1
+
+
+def shortened(cases: Cases, length: int) -> Cases:
+    """The last `length` events of every history, their places in the order of first appearance there."""
+    seen = cases.arrays
+    cut = np.maximum(0, seen.n_events - length)
+    at = np.minimum(cut[:, None] + np.arange(length), seen.fields.shape[1] - 1)
+    rank, day, gap = (
+        np.take_along_axis(x, at, axis=1) for x in (seen.place_rank, seen.day, cases.gap)
+    )
+    fields, n_events = np.take_along_axis(seen.fields, at[..., None], axis=1), seen.n_events - cut
+    inside = np.arange(length) < n_events[:, None]
+    place = np.where(inside, fields[:, :, 2], 0)
+    first = (place[:, :, None] == place[:, None, :]).argmax(2)
+    begins = (first == np.arange(length)) & (place > 0)
+    order = np.take_along_axis(np.cumsum(begins, axis=1), first, axis=1)
+    fields[:, :, 2] = np.where(place > 0, order, 0)
+    return dataclasses.replace(cases, arrays=Histories(fields, rank, day, n_events), gap=gap)
 
 
 def _rank_of(cases: Cases) -> np.ndarray:
@@ -93,7 +112,7 @@ class Rolled:
 
     def _batch(self, cases: Cases) -> list[Day]:
         count = len(cases)
-        full = cases.take(np.arange(ROWS) % count)
+        full = shortened(cases.take(np.arange(ROWS) % count), self.length)
         slots, behaviours, places, counts = (self._timed if self.most else self._clocked)(full)
         ranks = np.take_along_axis(_rank_of(full), places, axis=1)
         days = []
@@ -108,13 +127,9 @@ class Rolled:
 
         from bua_jax.decoding.rollouts import Seen
 
-        seen = cases.arrays
-        cut = np.maximum(0, seen.n_events - self.length)
-        at = cut[:, None] + np.arange(self.length)
-        at = np.minimum(at, seen.fields.shape[1] - 1)
-        fields = np.take_along_axis(seen.fields, at[..., None], axis=1)
-        weekday, keys = cases.weekday.astype(np.int32), keys_of(self.seed, cases.sample_id)
-        return Seen(jnp.asarray(fields), jnp.asarray(seen.n_events - cut)), weekday, keys
+        seen, keys = cases.arrays, keys_of(self.seed, cases.sample_id)
+        histories = Seen(jnp.asarray(seen.fields), jnp.asarray(seen.n_events))
+        return histories, cases.weekday.astype(np.int32), keys
 
     def _clocked(self, cases: Cases) -> tuple[np.ndarray, ...]:
         """(slots, behaviours, places, events of each day), the clock and places of the last day."""

@@ -1,6 +1,7 @@
 """BehaveGPT's encoder with heads for time and place beside its own for behaviours.
 
-With s the state after an event, p(next event | s) = p(b | s) p(when | s, b) p(where | s, b, slot): the first
+With s the state after an event, beside that event's own embeddings (what predicts no behaviour the state
+may have lost), p(next event | s) = p(b | s) p(when | s, b) p(where | s, b, slot): the first
 is the encoder's own head. `when` is a slot of the same day, not before the last event's, or a slot of a
 later day, which is how a day ends.
 """
@@ -13,13 +14,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bua_jax.models.encoders import EncoderConfig, EncoderOutput, build, encode_events
+from bua_jax.models.encoders import EncoderConfig, build, encode_events
 
 _NEVER = -1e9
 
 
 class _When(nn.Module):
-    """float32[..., 2 S] of states float32[..., D] and behaviours int32[...]."""
+    """float32[..., 2 S] of states float32[..., 2 D] and behaviours int32[...]."""
 
     classes: int
     slots: int
@@ -78,7 +79,7 @@ class Rollouts:
     def init(self, seed: int) -> dict[str, Any]:
         """The heads before training."""
         when, where = jax.random.split(jax.random.key(seed))
-        states, ids = jnp.zeros((1, self.config.state_dim)), jnp.zeros(1, jnp.int32)
+        states, ids = jnp.zeros((1, 2 * self.config.state_dim)), jnp.zeros(1, jnp.int32)
         return {
             "when": self._when().init(when, states, ids)["params"],
             "where": self._where().init(where, states, ids, ids)["params"],
@@ -86,10 +87,15 @@ class Rollouts:
 
     def encoded(
         self, variables: Mapping[str, Any], fields: jax.Array, segments: jax.Array
-    ) -> EncoderOutput:
-        """After every event of fields int32[B, S, 4]; segments int32[B, S], 0 = padding."""
+    ) -> tuple[jax.Array, jax.Array]:
+        """(states float32[B, S, 2 D], logits float32[B, S, C]) after every event.
+
+        fields int32[B, S, 4]; segments int32[B, S], 0 = padding.
+        """
         positions = jnp.broadcast_to(jnp.arange(fields.shape[1]), fields.shape[:2])
-        return encode_events(build(self.config), variables["encoder"], fields, segments, positions)
+        given = build(self.config), variables["encoder"], fields, segments, positions
+        found = encode_events(*given)
+        return jnp.concatenate([found.states, found.items], axis=-1), found.logits
 
     def logits(
         self,
@@ -99,7 +105,7 @@ class Rollouts:
         key: jax.Array | None = None,
     ) -> jax.Array:
         """float32[B, S, C] of the behaviour that follows."""
-        return self.encoded(variables, fields, segments).logits
+        return self.encoded(variables, fields, segments)[1]
 
     def when(
         self,
@@ -110,7 +116,7 @@ class Rollouts:
     ) -> jax.Array:
         """log p of the same day's slots, then of a later day's, float32[..., 2 S]; none goes back.
 
-        states float32[..., D] after an event at slot int32[...]; behaviour int32[...]: what follows.
+        states float32[..., 2 D] after an event at slot int32[...]; behaviour int32[...]: what follows.
         """
         scores: Any = self._when().apply({"params": variables["heads"]["when"]}, states, behaviour)
         past = jnp.arange(2 * self.slots) < slot[..., None]

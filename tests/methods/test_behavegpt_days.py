@@ -10,8 +10,9 @@ import pytest
 
 from bua_jax.decoding.rollouts import Seen, draw_behaviours, draw_days
 from bua_jax.events.schema import EventStore
+from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import generation_windows, target_day
-from bua_jax.methods.behavegpt_days import Rolled, longest_day
+from bua_jax.methods.behavegpt_days import Rolled, longest_day, shortened
 from bua_jax.methods.last_day import last_day
 from bua_jax.methods.protocol import Cases, cases_of
 from bua_jax.models.encoders import EncoderConfig
@@ -45,12 +46,14 @@ def seen_of(count: int) -> Seen:
 
 
 def after(fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """State [D] and p [C] of the next behaviour after events [n, 4], from the whole encoder."""
+    """State [2 D] and p [C] of the next behaviour after events [n, 4], from the whole encoder."""
     padded = np.zeros((1, LENGTH, 4), np.int32)
     padded[0, : len(fields)] = fields
-    found = ENCODED(VARIABLES, padded, np.asarray(np.arange(LENGTH) < len(fields), np.int32)[None])
-    logits = np.asarray(found.logits[0, len(fields) - 1], np.float64)
-    return np.asarray(found.states[0, len(fields) - 1]), np.exp(logits) / np.exp(logits).sum()
+    states, scores = ENCODED(
+        VARIABLES, padded, np.asarray(np.arange(LENGTH) < len(fields), np.int32)[None]
+    )
+    logits = np.asarray(scores[0, len(fields) - 1], np.float64)
+    return np.asarray(states[0, len(fields) - 1]), np.exp(logits) / np.exp(logits).sum()
 
 
 def heads_by_hand(name: str, state: np.ndarray, *ids: int) -> np.ndarray:
@@ -136,6 +139,23 @@ def test_a_full_history_loses_its_oldest_event() -> None:
 # ----------------------------------------------------------------------------------- as a method
 
 
+def test_places_of_a_shortened_history_are_counted_anew() -> None:
+    """As those of the history that begins there; a place beyond ten stays one."""
+    for store in (routine_store(), simulated_store(8, 6, 0)):
+        windows = generation_windows(store, "test", history_length=20, min_history=10)
+        start = np.maximum(windows.start, windows.end - 7)
+        short = cases_of(store, dataclasses.replace(windows, start=start), 7).arrays
+        found = shortened(cases_of(store, windows, 20), 7).arrays
+        assert (found.n_events == 7).all()
+        known = found.fields[:, :, 2] > 0
+        np.testing.assert_array_equal(
+            found.fields[:, :, 2], np.where(known, short.fields[:, :, 2], 0)
+        )
+        assert known.mean() > 0.9
+        np.testing.assert_array_equal(found.fields[:, :, [0, 1, 3]], short.fields[:, :, [0, 1, 3]])
+        np.testing.assert_array_equal(found.day, short.day)
+
+
 def routine_store(people: int = 12, days: int = 24) -> EventStore:
     """Everybody's day: 0 at 8 at home, 1 at 12 elsewhere, 2 at 20 at home."""
     day = [(8, 5, 0), (12, 6, 1), (20, 5, 2)]
@@ -158,7 +178,9 @@ def test_rollouts_take_the_last_days_clock() -> None:
     days = method.generate(asked).days
     for case, day in zip(asked, days, strict=True):
         last = last_day(case.history)
-        assert (day.weekday, day.slot, day.place) == (case.weekday, last.slot, last.place)
+        kept = slice(-LENGTH, None)  # all of it here: a day has three events
+        assert day.weekday == case.weekday
+        assert (day.slot, day.place) == (last.slot[kept], last.place[kept])
     found = [day.behaviour for day in days]
     again = dataclasses.replace(method, seed=4).generate(asked).days
     assert [day.behaviour for day in again] != found
@@ -174,7 +196,7 @@ def test_heads_learn_when_where_and_the_end_of_a_day() -> None:
     config = dataclasses.replace(CONFIG, dim=8, max_events=12)
     encoder, _ = train_encoder(config, STORE, settings)
     network = Rollouts(config, hidden=16)
-    problem = Heads(network, STORE, settings)
+    problem = Heads(network, STORE, dataclasses.replace(settings, epochs=25, peak_lr=1e-2))
     variables = {"encoder": encoder, "heads": network.init(0)}
     best = train(problem, variables, {"heads": 1.0}, None, {})
     assert set(best) == {"heads"}

@@ -22,7 +22,7 @@ def head_losses(
     fields int32[B, S, 4]; mask int32[B, S], 0 = padding. The encoder is left as it is. An event is of a
     later day where the weekday is another or the clock went back, as far as the encoder can know.
     """
-    states = jax.lax.stop_gradient(network.encoded(variables, fields, mask).states)[:, :-1]
+    states = jax.lax.stop_gradient(network.encoded(variables, fields, mask)[0])[:, :-1]
     weekday, slot, place, behaviour = jnp.moveaxis(fields[:, 1:], -1, 0)
     before = fields[:, :-1, 1]
     later = (weekday != fields[:, :-1, 0]) | (slot < before)
