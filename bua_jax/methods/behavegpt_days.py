@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bua_jax.decoding.rollouts import Seen
     from bua_jax.models.rollouts import Rollouts
 
-ROWS = 64  # days drawn together; the last ones are filled up, so that a batch changes nothing
+ROWS = 16  # days drawn together; the last ones are filled up, so that a batch changes nothing
 TIMED, FILE = "behavegpt_timed_days", "heads.safetensors"
 _SEES = ("weekday", "slot", "place", "behaviour")
 _EVENTS = 16  # a day's events are drawn in multiples of so many, or each length would be compiled
