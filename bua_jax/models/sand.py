@@ -77,8 +77,10 @@ class Sand:
             ),
             "rates": mlp_init(next(keys), 2 * LEVELS * SIZE + _WEEKDAY + _HOUR, self.classes),
         }
-        # softplus(x) = rate
-        found["rates"]["out"]["bias"] = jnp.log(jnp.expm1(jnp.maximum(jnp.asarray(rates), 1e-3)))
+        least = jnp.maximum(jnp.asarray(rates, jnp.float32), 1e-3)
+        found["rates"]["out"]["bias"] = least + jnp.log(
+            -jnp.expm1(-least)
+        )  # its softplus is the rate
         return found
 
     def start(self, params: Params, noise: jax.Array) -> State:
@@ -178,7 +180,7 @@ class Sand:
             end, _ = self.flow(params, day.state, when, left)
             bound = _MARGIN * jnp.maximum(total(day.state, when), total(end, when))
             wait = jax.random.exponential(waits) / bound
-            over = wait >= left
+            over = ~(wait < left)  # also where it is no number, or the day would never end
             at, _ = self.flow(params, day.state, when, jnp.where(over, left, wait))
             log_rates = self.log_rates(params, at, when)
             happens = ~over & (jax.random.uniform(accepts) * bound < jnp.exp(log_rates).sum())

@@ -12,6 +12,7 @@ def get_experiment(scale: Scale) -> Experiment:
     rows = (
         Row("BehaveGPT", method="behavegpt_days", published=("Table 2", "BehaveGPT")),
         Row("BehaveGPT, times and places", method="behavegpt_timed_days"),
+        Row("SAND", method="sand", published=("Table 2", "SAND")),
         Row(BUA, published=("Table 2", BUA)),
         Row("last day", method="last_day"),
     )

@@ -31,6 +31,10 @@ FIELDS: dict[str, Any] = {  # that differ from laptop's
     "methods.lightgbm.rounds": 5,
     "methods.bua.warm_steps": 20,
     "methods.pituning.layers": 1,
+    "methods.sand.days": 64,
+    "methods.sand.epochs": 1,
+    "methods.sand.rounds": 1,
+    "methods.sand.steps": 48,
     **{f"methods.{name}.epochs": 0.001 for name in ("tallrec", "collm", "llara", "a_llmrec")},
     "evaluation.bootstrap": 200,
 }

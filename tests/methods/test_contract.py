@@ -36,7 +36,7 @@ GIVEN = ("bua_given1", "bua_given2", "bua_given3")
 ALIKE = ("bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec")
 """Rows that are asked as `bua`, or as `llara` and `collm`, by the same code: theirs is a long test."""
 NETWORKS = ("sasrec", "behavegpt", "behavegpt_timed_days", "pituning", "alphafuse")
-TRAINED = (*NETWORKS, "tallrec", "collm", "llara", "a_llmrec")
+TRAINED = (*NETWORKS, "sand", "tallrec", "collm", "llara", "a_llmrec")
 """Rows whose fit is the loop's, which has tests of its own."""
 COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
 

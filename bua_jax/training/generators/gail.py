@@ -22,6 +22,7 @@ from bua_jax.basics.errors import Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.models.sand import LEVELS, SIZE, Knots, Sand, draw_days, mlp, mlp_init, when_of
 from bua_jax.training import checkpoint
+from bua_jax.training.loop import TrainingStopped
 from bua_jax.training.generators.sand import Reading
 from bua_jax.training.generators.sand_days import Known
 
@@ -259,7 +260,7 @@ def play(adversaries: Adversaries, policy: Any, folder: Path, identity: Mapping[
     """The policy after all rounds; what is in `folder` is gone on with.
 
     identity: of all that they depend on. Raises `Interrupted` after the round at hand on SIGTERM or Ctrl-C,
-    and as `training.checkpoint.restore` does.
+    `TrainingStopped` for a policy that is not finite, and as `training.checkpoint.restore` does.
     """
     rounds, turn = adversaries.settings.rounds, adversaries.round
     manager = checkpoint.open_manager(folder)
@@ -277,4 +278,10 @@ def play(adversaries: Adversaries, policy: Any, folder: Path, identity: Mapping[
                     f"{number + 1} of {rounds} rounds are kept in {folder}. Run the same command again "
                     "to go on after them.",
                 )
-    return jax.device_get(state["actor"]["policy"])
+    trained = jax.device_get(state["actor"]["policy"])
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)):
+        raise TrainingStopped(
+            f"SAND's policy is not finite after {rounds} rounds against its discriminator. Set "
+            "--config.methods.sand.gail=False, or fewer --config.methods.sand.rounds."
+        )
+    return trained
