@@ -20,7 +20,7 @@ import numpy as np
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
 from bua_jax.basics.errors import ApiError, ConfigError
-from bua_jax.basics.legal import OneOf, Read, Real, Text, Whole, keys_of
+from bua_jax.basics.legal import Legal, OneOf, Read, Real, Text, Whole, keys_of
 from bua_jax.dialogue.text import history_text, parse_label
 from bua_jax.events.schema import WEEKDAYS, Catalogue
 from bua_jax.interop.openai_host import Host, Limits, check_host, check_limits
@@ -122,18 +122,18 @@ def check(config: Settings) -> None:
 
     config: with the method's page and `execution`.
     """
-    _asked(config.methods.zero_shot_api, config.execution)
+    asked_host(NAME, config.methods.zero_shot_api, config.execution)
 
 
-def _asked(page: Settings, how: Settings) -> tuple[Host, Limits]:
-    """Who is asked, within which limits. Raises `ConfigError` where that may not or cannot be."""
-    host = Host(page.url, page.model, page.key_variable, f"methods.{NAME}")
+def asked_host(name: str, page: Settings, how: Settings) -> tuple[Host, Limits]:
+    """Whom the method `name` asks, within which limits. Raises `ConfigError` where that may not or cannot be."""
+    host = Host(page.url, page.model, page.key_variable, f"methods.{name}")
     limits = Limits(**how.api_limits.to_dict())
     check_host(host, how.api_consent)
     check_limits(limits)
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise ConfigError(
-            f"The method {NAME} needs the packages {', '.join(missing)}, the extra api: pip install "
+            f"The method {name} needs the packages {', '.join(missing)}, the extra api: pip install "
             f"{' '.join(missing)}"
         )
     return host, limits
@@ -156,20 +156,34 @@ def _fit(site: Site, data: Data) -> Mapping[str, Any]:
     return {"training_windows": 0}
 
 
-def _load(site: Site) -> ZeroShotApi:
-    page = site.inputs[f"fit/{NAME}"].settings.methods.zero_shot_api
-    how = site.config.execution
-    host, limits = _asked(page, how)
+def chat_of(name: str, page: Settings, how: Settings) -> "Chat":
+    """The chat of the method `name` with the host of its page. Raises `ConfigError` as `asked_host`."""
+    host, limits = asked_host(name, page, how)
     from bua_jax.interop.openai import Chat
 
     options = {"max_tokens": page.max_tokens, "temperature": page.temperature, **_extra(page.extra)}
     options = {name: value for name, value in options.items() if value is not None}
     mode = "" if page.json_mode == "auto" else page.json_mode
-    cache = Path(how.api_cache).expanduser()
-    chat = Chat(host, cache, how.api_consent, limits, options, mode)
-    catalogue = Catalogue.from_json(json.dumps(files.read_json(site.folder / CATALOGUE)))
-    return ZeroShotApi(chat, catalogue, page.order_seed, 8 * limits.concurrency)
+    return Chat(host, Path(how.api_cache).expanduser(), how.api_consent, limits, options, mode)
 
+
+def _load(site: Site) -> ZeroShotApi:
+    page = site.inputs[f"fit/{NAME}"].settings.methods.zero_shot_api
+    chat = chat_of(NAME, page, site.config.execution)
+    catalogue = Catalogue.from_json(json.dumps(files.read_json(site.folder / CATALOGUE)))
+    return ZeroShotApi(chat, catalogue, page.order_seed, 8 * chat.limits.concurrency)
+
+
+HOST_LEGAL: dict[str, Legal] = {
+    "url": Text(),
+    "model": Text(),
+    "key_variable": Text(),
+    "json_mode": OneOf(("auto", *keys_of("interop.openai", "MODES"))),
+    "max_tokens": Whole(1),
+    "temperature": Real(0, 2),
+    "extra": Read(_extra, str),
+}
+"""What a page that names a host has."""
 
 METHOD = Method(
     NAME,
@@ -185,13 +199,7 @@ METHOD = Method(
     files=(CATALOGUE,),
     check=check,
     legal={
-        "url": Text(),
-        "model": Text(),
-        "key_variable": Text(),
-        "json_mode": OneOf(("auto", *keys_of("interop.openai", "MODES"))),
-        "max_tokens": Whole(1),
-        "temperature": Real(0, 2),
-        "extra": Read(_extra, str),
+        **HOST_LEGAL,
         "order_seed": Whole(0),
     },
 )

@@ -31,6 +31,8 @@ FIELDS: dict[str, Any] = {  # that differ from laptop's
     "methods.lightgbm.rounds": 5,
     "methods.bua.warm_steps": 20,
     "methods.pituning.layers": 1,
+    "methods.d2a.step_minutes": 720,
+    "methods.d2a_api.step_minutes": 720,
     "methods.sand.days": 64,
     "methods.sand.epochs": 1,
     "methods.sand.rounds": 1,

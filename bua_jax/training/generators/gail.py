@@ -22,9 +22,9 @@ from bua_jax.basics.errors import Interrupted
 from bua_jax.basics.interrupts import asked_to_stop
 from bua_jax.models.sand import LEVELS, SIZE, Knots, Sand, draw_days, mlp, mlp_init, when_of
 from bua_jax.training import checkpoint
-from bua_jax.training.loop import TrainingStopped
 from bua_jax.training.generators.sand import Reading
 from bua_jax.training.generators.sand_days import Known
+from bua_jax.training.loop import TrainingStopped
 
 _GAMMA, _LAMBDA, _CLIP, _EPOCHS, _VALUE = 0.99, 0.95, 0.2, 8, 0.5
 _EVERY, _TIMES = 5, 4  # rounds between, and steps of, the discriminator's training
