@@ -1,6 +1,6 @@
 """D2A (Wang et al., 2024): a day of what eases a person's desires most, as a language model rates them.
 
-Two rows: `d2a` asks the base as it comes, which writes JSON under a grammar, and `d2a_api` a host, with consent.
+Two rows: `d2a` asks the base as it comes, which writes JSON under a grammar, `d2a_api` a host, with consent.
 A step of a day is one question for each of three plans and one for each of their outcomes.
 """
 

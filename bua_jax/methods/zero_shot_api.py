@@ -126,7 +126,7 @@ def check(config: Settings) -> None:
 
 
 def asked_host(name: str, page: Settings, how: Settings) -> tuple[Host, Limits]:
-    """Whom the method `name` asks, within which limits. Raises `ConfigError` where that may not or cannot be."""
+    """Whom the method `name` asks, within which limits. Raises `ConfigError` where it may or can not."""
     host = Host(page.url, page.model, page.key_variable, f"methods.{name}")
     limits = Limits(**how.api_limits.to_dict())
     check_host(host, how.api_consent)

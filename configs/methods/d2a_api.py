@@ -3,8 +3,9 @@
 Six questions per step and person: with steps of an hour a day takes 145.
 
     export DEEPSEEK_API_KEY=...
-    python -m bua_jax.curriculum --config=configs/curriculum.py --config.evaluation.methods="('d2a_api','bua')" \\
-        --config.windows.generation_test=16 --config.execution.api_consent=api.deepseek.com
+    python -m bua_jax.curriculum --config=configs/curriculum.py \\
+        --config.evaluation.methods="('d2a_api','bua')" --config.windows.generation_test=16 \\
+        --config.execution.api_consent=api.deepseek.com
 
 What may be spent, and how fast, is `execution.api_limits`.
 """

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import json
+import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from bua_jax.alignment import bases
 from bua_jax.basics import config as configs
 from bua_jax.basics import files
 from bua_jax.basics.errors import ConfigError, DataError, UndeclaredError
+from bua_jax.dialogue.d2a import DESIRES
 from bua_jax.evaluation import results
 from bua_jax.events.schema import EventStore
 from bua_jax.experiments.experiment import TINY
@@ -44,8 +48,20 @@ COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
 @pytest.fixture(scope="module")
 def host() -> Iterator[Api]:
     """Where methods send logs to: this machine."""
-    with serving(lambda body, before: Do(), pick) as api:
+    with serving(lambda body, before: Do(), said_by_host) as api:
         yield api
+
+
+def said_by_host(question: str) -> str:
+    """A label where one is asked for; else what D2A reads: degrees, levels, or a plan of one event."""
+    if "Which behaviour comes next" in question:
+        return pick(question)
+    if "In the next " in question:
+        return json.dumps({name: zlib.crc32(question.encode()) % 11 for name in DESIRES})
+    if "Say of each" in question:
+        return json.dumps(dict.fromkeys(DESIRES, "quite"))
+    place = re.findall(r" (L1|other) ", question)[0]
+    return json.dumps({"plan": [{"minute": 0, "place": place, "activity": "pay"}]})
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +71,8 @@ def run(quickstart: Path, host: Api, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copytree(quickstart, workdir)
     config = configs.load("configs/quickstart.py")
     config.update_from_flattened_dict(dict(TINY))
-    config.methods.zero_shot_api.update(url=host.url, key_variable="")
+    for name in ("zero_shot_api", "d2a_api"):
+        config.methods[name].update(url=host.url, key_variable="")
     how = config.execution
     how.update(api_consent="127.0.0.1", api_cache=str(workdir.parent / "api.sqlite"))
     how.api_limits.requests_per_minute = 60_000
