@@ -1,4 +1,4 @@
-"""Table 2: the next day, by the systems that are here; SAND and D2A are not built yet.
+"""Table 2: the next day, by all systems that generate one; dashes where one writes no times or no places.
 
 python -m bua_jax.experiment --experiment=configs/experiments/table2.py:scale=laptop --workdir=runs/paper
 """
@@ -13,6 +13,7 @@ def get_experiment(scale: Scale) -> Experiment:
         Row("BehaveGPT", method="behavegpt_days", published=("Table 2", "BehaveGPT")),
         Row("BehaveGPT, times and places", method="behavegpt_timed_days"),
         Row("SAND", method="sand", published=("Table 2", "SAND")),
+        Row("D2A", method="d2a", published=("Table 2", "D2A")),
         Row(BUA, published=("Table 2", BUA)),
         Row("last day", method="last_day"),
     )

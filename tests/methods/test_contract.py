@@ -2,10 +2,7 @@
 
 import dataclasses
 import functools
-import json
-import re
 import shutil
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,6 @@ from bua_jax.alignment import bases
 from bua_jax.basics import config as configs
 from bua_jax.basics import files
 from bua_jax.basics.errors import ConfigError, DataError, UndeclaredError
-from bua_jax.dialogue.d2a import DESIRES
 from bua_jax.evaluation import results
 from bua_jax.events.schema import EventStore
 from bua_jax.experiments.experiment import TINY
@@ -33,7 +29,7 @@ from bua_jax.pipeline.methods import ASKED, asked_site, cases_about, rows_of_sli
 from bua_jax.pipeline.steps import Run, Step, ensure, outline
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training import events
-from tests.support.api import Api, Do, pick, serving
+from tests.support.api import Api, Do, said_by_host, serving
 
 FEW = 8
 GIVEN = ("bua_given1", "bua_given2", "bua_given3")
@@ -50,18 +46,6 @@ def host() -> Iterator[Api]:
     """Where methods send logs to: this machine."""
     with serving(lambda body, before: Do(), said_by_host) as api:
         yield api
-
-
-def said_by_host(question: str) -> str:
-    """A label where one is asked for; else what D2A reads: degrees, levels, or a plan of one event."""
-    if "Which behaviour comes next" in question:
-        return pick(question)
-    if "In the next " in question:
-        return json.dumps({name: zlib.crc32(question.encode()) % 11 for name in DESIRES})
-    if "Say of each" in question:
-        return json.dumps(dict.fromkeys(DESIRES, "quite"))
-    place = re.findall(r" (L1|other) ", question)[0]
-    return json.dumps({"plan": [{"minute": 0, "place": place, "activity": "pay"}]})
 
 
 @pytest.fixture(scope="module")
