@@ -161,7 +161,8 @@ def read_plan(
     found: list[Event] = []
     for one in said:
         one = one if isinstance(one, dict) else {}
-        minute, place = one.get("minute"), 1
+        minute: Any = one.get("minute")
+        place = 1
         label = parse_label(str(one.get("activity", "")), catalogue)
         good = isinstance(minute, int) and not isinstance(minute, bool) and 0 <= minute < minutes
         if catalogue.has_places:

@@ -78,8 +78,8 @@ class Base:
 
     def say(self, kind: str, asked: Sequence[Question]) -> list[str]:
         texts, streams, places = zip(*asked, strict=True)
-        how = {"temperature": self.temperature, "seed": self.seed}
-        return self.forms[kind].write(texts, streams, places, **how)
+        write = self.forms[kind].write
+        return write(texts, streams, places, temperature=self.temperature, seed=self.seed)
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,13 @@ class State(NamedTuple):
 
 
 class Knots(NamedTuple):
-    """Stretches of time of one person, [K] each; padding takes no time."""
+    """Stretches of time of one person, arrays [K] each (of numpy or jax); padding takes no time."""
 
-    dt: np.ndarray | jax.Array  # float, days
-    hour: np.ndarray | jax.Array  # int, of all of the stretch
-    weekday: np.ndarray | jax.Array  # int
-    event: np.ndarray | jax.Array  # int: the behaviour at its end, or -1
-    counted: np.ndarray | jax.Array  # bool: of the day that is learnt, not read
+    dt: Any  # float, days
+    hour: Any  # int, of all of the stretch
+    weekday: Any  # int
+    event: Any  # int: the behaviour at its end, or -1
+    counted: Any  # bool: of the day that is learnt, not read
 
 
 class Walked(NamedTuple):
@@ -170,7 +170,7 @@ class Sand:
             return jnp.exp(self.log_rates(params, at, when)).sum()
 
         def go_on(day: _Day) -> jax.Array:
-            return (day.step < steps) & (day.count < most)
+            return (day.step < steps) & (day.number < most)
 
         def move(day: _Day) -> _Day:
             own = jax.random.fold_in(key, day.turn)
@@ -186,13 +186,13 @@ class Sand:
             happens = ~over & (jax.random.uniform(accepts) * bound < jnp.exp(log_rates).sum())
             event = jnp.where(happens, jax.random.categorical(picks, log_rates), -1)
             time = jnp.where(over, (day.step + 1) / steps, day.time + wait)
-            put = jnp.where(happens, day.count, most)  # beyond the end it is dropped
+            put = jnp.where(happens, day.number, most)  # beyond the end it is dropped
             return _Day(
                 self.jump(params, at, event),
                 time,
                 day.step + over,
                 day.turn + 1,
-                day.count + happens,
+                day.number + happens,
                 day.times.at[put].set(time, mode="drop"),
                 day.events.at[put].set(event, mode="drop"),
             )
@@ -201,7 +201,7 @@ class Sand:
         events = jnp.full(most, -1, jnp.int32)
         day = _Day(state, jnp.zeros(()), zero, zero, zero, jnp.zeros(most), events)
         day = jax.lax.while_loop(go_on, move, day)
-        return day.times, day.events, day.count
+        return day.times, day.events, day.number
 
 
 @functools.partial(jax.jit, static_argnames=("network", "steps", "most"))
@@ -234,7 +234,7 @@ class _Day(NamedTuple):
     time: jax.Array  # since midnight, days
     step: jax.Array  # of the grid
     turn: jax.Array  # of random numbers
-    count: jax.Array  # events so far
+    number: jax.Array  # of events so far
     times: jax.Array
     events: jax.Array
 

@@ -1,6 +1,6 @@
 """People's days as SAND reads them: stretches of time, each within an hour, that end with events or hours."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,16 +64,16 @@ def knots_of(known: Known, slots: int, replay_days: int, width: int, *, whole: b
     event = np.concatenate([behaviour, np.full(hours, -1)])
     order = np.argsort(ends, kind="stable")
     ends, event = ends[order], event[order]
-    passed = np.cumsum(event < 0) - (event < 0)  # full hours before each stretch
-    found = {
+    passed: np.ndarray = np.cumsum(event < 0) - (event < 0)  # full hours before each stretch
+    found: dict[str, np.ndarray] = {
         "dt": np.diff(ends, prepend=first),
         "hour": passed % HOURS,
         "weekday": (known.weekday + first - 1 + passed // HOURS) % 7,
         "event": event,
         "counted": passed // HOURS + first == 1,
     }
-    filler = {"dt": 0.0, "hour": 0, "weekday": 0, "event": -1, "counted": False}
-    kinds = {"dt": np.float32, "counted": bool}
+    filler: dict[str, Any] = {"dt": 0.0, "hour": 0, "weekday": 0, "event": -1, "counted": False}
+    kinds: dict[str, Any] = {"dt": np.float32, "counted": bool}
     padded = {
         name: np.append(x, np.full(width - len(x), filler[name])).astype(kinds.get(name, np.int32))
         for name, x in found.items()
