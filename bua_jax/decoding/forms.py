@@ -13,7 +13,7 @@ from bua_jax.dialogue.prompts import opening
 from bua_jax.dialogue.text import place_text
 from bua_jax.events.schema import NUM_PLACES, Catalogue
 
-_EVENTS = 6  # of a plan, at most
+_EVENTS = 3  # of a plan, at most
 
 
 def choices(fields: Mapping[str, Sequence[str]]) -> Segments:
