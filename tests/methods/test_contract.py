@@ -33,8 +33,8 @@ from tests.support.api import Api, Do, said_by_host, serving
 
 FEW = 8
 GIVEN = ("bua_given1", "bua_given2", "bua_given3")
-ALIKE = ("bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec")
-"""Rows that are asked as `bua`, or as `llara` and `collm`, by the same code: theirs is a long test."""
+ALIKE = ("bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec", "d2a")
+"""Rows asked as `bua`, as `llara` and `collm`, or as `d2a_api`, by the same code: theirs is a long test."""
 NETWORKS = ("sasrec", "behavegpt", "behavegpt_timed_days", "pituning", "alphafuse")
 TRAINED = (*NETWORKS, "sand", "tallrec", "collm", "llara", "a_llmrec")
 """Rows whose fit is the loop's, which has tests of its own."""

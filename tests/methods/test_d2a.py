@@ -18,6 +18,7 @@ from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import WindowIndex, generation_windows
 from bua_jax.methods.d2a import D2A, METHODS, PLANS, Question
 from bua_jax.methods.protocol import Built, Cases, Data, Site, cases_of
+from tests.methods.sites import config_of, site_of
 from tests.support.api import Do, serving
 
 STORE = simulated_store(12, 8, 3)
@@ -160,7 +161,29 @@ def test_nobody_is_told_the_day_that_came() -> None:
     assert LABELS[int(STORE.behaviour[end - 1])] in asked[0][0].text
 
 
-# ------------------------------------------------------------------------------------------ a host
+# ------------------------------------------------------------------------------- a base, and a host
+
+
+def test_a_base_writes_what_can_be_read_whatever_else_is_asked(tmp_path: Path) -> None:
+    """Its plans are of the places that may be named; another order of questions changes no answer."""
+    config = config_of()
+    config.methods.d2a.update(step_minutes=60, temperature=5.0)  # or most plans would be empty
+    voice = METHODS[0].load(site_of(tmp_path, STORE, config)).voice
+    asked = [Question(f"Plan {i}.", 7 * i, [1, 3]) for i in range(3)]
+    for kind in ("degrees", "levels", "plan"):
+        said = voice.say(kind, asked)
+        assert voice.say(kind, asked[::-1]) == said[::-1]
+        assert len({*said}) > 1
+        for text in said:
+            if kind == "plan":
+                events, invalid = read_plan(text, STORE.catalogue, 0, 60, [1, 3])
+                assert len(events) <= 3
+                assert {event[0] for event in events} <= {0, 1}
+            elif kind == "levels":
+                invalid = read_levels(text, np.zeros(len(DESIRES), int))[1]
+            else:
+                invalid = read_degrees(text)[1]
+            assert invalid == 0
 
 
 def test_a_host_is_asked_once_more_for_what_is_no_json(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from bua_jax.training.generators.sand_days import Known, Past, knots_of, known_d
 from tests.events.stores import store_of
 
 NETWORK = Sand((0, 1, 2), 1)
-READING = Reading(slots=24, replay_days=1, length=8, most=4)
+READING = Reading(slots=24, replay_days=1, length=8, most=2)
 
 
 def test_times_are_spread_within_a_slot() -> None:
@@ -129,7 +129,8 @@ def acts_of_days() -> Acts:
 
 
 def test_acts_are_the_events_of_the_day() -> None:
-    acts = acts_of_days()
+    problem = pretrained()[0]
+    acts = gail.acts_of(problem.reading.knots(problem.known[:4], whole=True), 4)
     assert acts.there.tolist() == [[True, True, False, False]] * 4
     assert acts.behaviour[:, :2].tolist() == [[0, 1]] * 4
     assert acts.hour[:, :2].tolist() == [[8, 20]] * 4
