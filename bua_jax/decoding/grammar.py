@@ -7,7 +7,7 @@ Weekday, places and the earliest slot differ by row, so they are guards on the e
 are few, so a step chooses among their tokens alone, inside jit, and never looks at the vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from bua_jax.dialogue.text import NOTHING, place_text
 from bua_jax.events.schema import NUM_PLACES, WEEKDAYS, Catalogue
 
 _ANY = 2**30  # a guard that always holds
-_END = b"\x00"  # stands for the stop token
+LAST = b"\x00"  # stands for the stop token
 
 
 class Tables(NamedTuple):
@@ -48,7 +48,15 @@ def start_of(weekday: int, places: Sequence[int]) -> tuple[int, int, int, int, i
     return 0, 0, 0, 1 << weekday, sum(1 << place for place in set(places)) or _ANY - 1
 
 
-class _Option(NamedTuple):
+Segments = Mapping[str, Sequence["Option"]]
+"""Each segment's complete texts, none a prefix of another; the segment `end` has none.
+
+A text that ends with `LAST` is the whole's last one. What `start` says of the weekday, `first` and `clock` of
+the slot and `place` of the place is held against the row's.
+"""
+
+
+class Option(NamedTuple):
     """A complete text of a segment and the segment after it."""
 
     text: bytes
@@ -59,27 +67,27 @@ class _Option(NamedTuple):
     continues: bool = False
 
 
-def _segments(catalogue: Catalogue) -> dict[str, list[_Option]]:
+def _segments(catalogue: Catalogue) -> dict[str, list[Option]]:
     """Each segment's texts; none is a prefix of another, since they end in a space, `; ` or the end."""
     after_clock = "place" if catalogue.has_places else "label"
     clocks = [
-        _Option(f"{catalogue.clock(slot)} ".encode(), after_clock, slot=slot)
+        Option(f"{catalogue.clock(slot)} ".encode(), after_clock, slot=slot)
         for slot in range(catalogue.slots_per_day)
     ]
     labels = [label.encode() for label in catalogue.behaviours]
     return {
         "start": [
-            _Option(f"{name[:3]} ".encode(), "first", weekday=day)
+            Option(f"{name[:3]} ".encode(), "first", weekday=day)
             for day, name in enumerate(WEEKDAYS)
         ],
-        "first": [*clocks, _Option(NOTHING.encode() + _END, "end")],
+        "first": [*clocks, Option(NOTHING.encode() + LAST, "end")],
         "clock": clocks,
         "place": [
-            _Option(f"{place_text(place)} ".encode(), "label", place=place)
+            Option(f"{place_text(place)} ".encode(), "label", place=place)
             for place in range(NUM_PLACES + 1)
         ],
-        "label": [_Option(text + _END, "end") for text in labels]
-        + [_Option(text + b"; ", "clock", continues=True) for text in labels],
+        "label": [Option(text + LAST, "end") for text in labels]
+        + [Option(text + b"; ", "clock", continues=True) for text in labels],
         "end": [],
     }
 
@@ -100,9 +108,9 @@ class _Guards(NamedTuple):
 class _Automaton:
     """Byte-level steps of the grammar."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._alive: dict[_State, list[_Option]] = {}
-        for segment, options in _segments(catalogue).items():
+    def __init__(self, segments: Segments) -> None:
+        self._alive: dict[_State, list[Option]] = {}
+        for segment, options in segments.items():
             for option in options:
                 for end in range(len(option.text) + 1):
                     self._alive.setdefault((segment, option.text[:end]), []).append(option)
@@ -136,13 +144,20 @@ class _Automaton:
 def compile_day(
     catalogue: Catalogue, vocabulary: Sequence[bytes | None], vocab_size: int, stop: int
 ) -> Tables:
-    """The automaton of a label set for a tokenizer; state 0 is the start.
+    """The automaton of a label set for a tokenizer; see `compile_segments`."""
+    return compile_segments(_segments(catalogue), "start", vocabulary, vocab_size, stop)
+
+
+def compile_segments(
+    segments: Segments, begin: str, vocabulary: Sequence[bytes | None], vocab_size: int, stop: int
+) -> Tables:
+    """The automaton of texts that begin in a segment, for a tokenizer; state 0 is the start.
 
     `vocabulary`: bytes of each token id (None for ids that are no text).
     """
-    automaton, trie = _Automaton(catalogue), _byte_trie(vocabulary[:vocab_size])
-    numbers: dict[_State, int] = {("start", b""): 0}
-    queue, edges = [("start", b"")], []
+    automaton, trie = _Automaton(segments), _byte_trie(vocabulary[:vocab_size])
+    numbers: dict[_State, int] = {(begin, b""): 0}
+    queue, edges = [(begin, b"")], []
     for state in queue:  # grows while it is walked
         found: list[tuple[int, _State, _Guards]] = []
         _walk(automaton, trie, state, _Guards(), found)

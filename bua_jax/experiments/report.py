@@ -15,7 +15,7 @@ import numpy as np
 from bua_jax.basics.errors import DataError
 from bua_jax.evaluation import results
 from bua_jax.evaluation.counts import Totals, count, metrics
-from bua_jax.evaluation.day_counts import count_days, day_metrics
+from bua_jax.evaluation.day_counts import DayCounts, count_days, day_metrics
 from bua_jax.evaluation.differences import (
     LEAST_SEEDS,
     Difference,
@@ -32,7 +32,7 @@ from bua_jax.experiments.experiment import Cell, Claim, Experiment
 from bua_jax.experiments.paper import FOOTNOTES, PUBLISHED
 from bua_jax.experiments.run import provenance, run_of
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.evaluate import count_described, days_of
+from bua_jax.pipeline.evaluate import count_described, days_of, sides_of
 from bua_jax.pipeline.steps import Run
 from bua_jax.pipeline.windows import load_set
 
@@ -71,11 +71,17 @@ def asked_in(run: Run, step: str) -> Asked:
     people, number = frozen.windows.user, len(frozen)
     if kind == "generate":
         days = count_days(people, said.days, days_of(store, frozen), store.catalogue)
-        return Asked(days, day_metrics, number, frozen.fingerprint)
+        measure = functools.partial(_own_metrics, sides=tuple(sides_of(method)))
+        return Asked(days, measure, number, frozen.fingerprint)
     targets, size = store.behaviour[frozen.windows.end], len(store.catalogue.behaviours)
     found = count(people, targets, said.label, size, said.probability)
     measure = functools.partial(metrics, groups=behaviour_groups(store))
     return Asked(found, measure, number, frozen.fingerprint)
+
+
+def _own_metrics(counts: DayCounts, sides: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """`day_metrics` of those sides of a day."""
+    return {n: v for n, v in day_metrics(counts).items() if n.startswith(sides)}
 
 
 def _known(one: Asked) -> dict[str, np.ndarray]:

@@ -292,6 +292,11 @@ class About:
     sees: tuple[str, ...]  # fields of an event that it reads
     trained_on: Literal["nothing", "events", "windows", "dialogues"]
     sends_logs: bool = False  # to another machine, which takes consent
+    writes: tuple[str, ...] = (
+        "slot",
+        "place",
+        "behaviour",
+    )  # of a day: the rest of it is not scored
 
 
 def no_needs(config: Settings) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"adapter/layers/\w+/(o|down)_proj/a", P(None, "tensor", None)),
     (r"adapter/layers/\w+/(o|down)_proj/b", P(None, None, "fsdp")),
     (r"adapter/rows|projector/.*", P()),
-    (r"encoder/.*", P()),
+    (r"(encoder|heads|policy)/.*", P()),
     (r"weighting(/.*)?", P()),  # a balancer's state, K or K x K numbers
     (r"weights|validation|key", P()),  # of a train state
 )

@@ -19,7 +19,7 @@ from bua_jax.evaluation.oracle import flips
 from bua_jax.evaluation.prediction import summary
 from bua_jax.evaluation.results import Result
 from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
-from bua_jax.evaluation.tables import unread
+from bua_jax.evaluation.tables import SIDES, unread
 from bua_jax.evaluation.truth import truth
 from bua_jax.evaluation.understanding.counterfactual import followed
 from bua_jax.evaluation.understanding.ladder import climb
@@ -235,10 +235,19 @@ def score_days(
     real = days_of(store, frozen)
     known = days_of(store, load_set(run, "days_train", store))
     made = {name: one.days for name, one in said.items()}
+    scored = {n: generation_metrics(d, real, store.catalogue) for n, d in made.items()}
     return {
-        "generation": {n: generation_metrics(d, real, store.catalogue) for n, d in made.items()},
+        "generation": {
+            name: {side: scores[side] for side in sides_of(name) if side in scores}
+            for name, scores in scored.items()
+        },
         "originality": {n: originality(days, known) for n, days in {**made, "real": real}.items()},
     }
+
+
+def sides_of(method: str) -> list[str]:
+    """What of a method's days is its own, among `SIDES`: all else is a dash in the tables."""
+    return [side for side, field in SIDES.items() if field in METHODS[method].about.writes]
 
 
 def days_of(store: EventStore, frozen: WindowSet) -> list[Any]:

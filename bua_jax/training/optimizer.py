@@ -14,7 +14,7 @@ from bua_jax.basics.console import err
 from bua_jax.basics.errors import ConfigError
 from bua_jax.training.stage_table import STAGE_TABLE
 
-PARTS = ("encoder", "projector", "base", "adapter", "teacher")
+PARTS = ("encoder", "projector", "base", "adapter", "teacher", "heads", "policy")
 _LINES = 40  # of the table of trained arrays, at most
 MATRICES = ("kernel", "embedding", "a", "b")  # leaves that decay; biases and norm scales do not
 

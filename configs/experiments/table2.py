@@ -1,4 +1,4 @@
-"""Table 2: the next day, by the systems that are here; SAND, D2A and BehaveGPT's rollouts are not built yet.
+"""Table 2: the next day, by all systems that generate one; dashes where one writes no times or no places.
 
 python -m bua_jax.experiment --experiment=configs/experiments/table2.py:scale=laptop --workdir=runs/paper
 """
@@ -9,5 +9,12 @@ BUA = "BUA"
 
 
 def get_experiment(scale: Scale) -> Experiment:
-    rows = (Row(BUA, published=("Table 2", BUA)), Row("last day", method="last_day"))
+    rows = (
+        Row("BehaveGPT", method="behavegpt_days", published=("Table 2", "BehaveGPT")),
+        Row("BehaveGPT, times and places", method="behavegpt_timed_days"),
+        Row("SAND", method="sand", published=("Table 2", "SAND")),
+        Row("D2A", method="d2a", published=("Table 2", "D2A")),
+        Row(BUA, published=("Table 2", BUA)),
+        Row("last day", method="last_day"),
+    )
     return Experiment("table2", "Table 2: the next day", scale, rows, BUA, asks="generate")

@@ -37,6 +37,12 @@ FIELDS: dict[str, Any] = {  # that differ from laptop's
     "methods.pituning.layers": 1,
     "methods.hybrid_data.epochs": 1,
     "methods.hybrid_data.length": 4,
+    "methods.d2a.step_minutes": 720,
+    "methods.d2a_api.step_minutes": 720,
+    "methods.sand.days": 64,
+    "methods.sand.epochs": 1,
+    "methods.sand.rounds": 1,
+    "methods.sand.steps": 48,
     **{f"methods.{name}.epochs": 0.001 for name in ("tallrec", "collm", "llara", "a_llmrec")},
     "evaluation.bootstrap": 200,
 }

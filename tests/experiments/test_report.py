@@ -17,15 +17,20 @@ from bua_jax.basics.errors import DataError
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.evaluation import results
 from bua_jax.evaluation.counts import metrics
+from bua_jax.evaluation.day_counts import count_days, day_metrics
 from bua_jax.evaluation.prediction import prediction_metrics
 from bua_jax.evaluation.report import render
 from bua_jax.evaluation.sequences import generation_metrics
+from bua_jax.evaluation.tables import MEASURES
 from bua_jax.evaluation.understanding import score
 from bua_jax.events.groups import behaviour_groups, training_shares
+from bua_jax.events.schema import Catalogue
+from bua_jax.events.windows import Day
 from bua_jax.experiments import curves, pages, publish, report, report_page, run
 from bua_jax.experiments.experiment import Cell, Claim, Experiment, Row, cells
+from bua_jax.experiments.paper import DAY_COLUMNS, PUBLISHED
 from bua_jax.pipeline.data import load_personas, load_store
-from bua_jax.pipeline.evaluate import days_of
+from bua_jax.pipeline.evaluate import days_of, sides_of
 from bua_jax.pipeline.windows import load_set
 from tests.experiments.files import PLAIN, SMALL, SMOOTH, experiment, write
 from tests.support.helpers import ROOT
@@ -170,6 +175,23 @@ def test_a_metric_of_nothing_decides_nothing(built, tmp_path: Path, monkeypatch)
     assert [(c["verdict"], c["probability"]) for c in found["claims"]] == [("undecided", None)] * 2
     assert found["rows"][PLAIN]["metrics"]["tail"]["value"] is None
     pages.write(found, tmp_path)  # valid JSON
+
+
+def test_what_a_system_does_not_write_is_no_metric_of_it() -> None:
+    """A dash in the table, here and in the paper's row."""
+    day = Day(0, (3, 9), (1, 2), (0, 1))
+    counts = count_days(np.asarray([0]), [day], [day], Catalogue(("a", "b"), 24, True)).total()
+    sides = {"behavegpt_days": 1, "sand": 2, "d2a": 3, "last_day": 3}
+    for method, number in sides.items():
+        found = report._own_metrics(counts, tuple(sides_of(method)))
+        assert list(found) == list(day_metrics(counts))[: number * len(MEASURES)]
+    published = {row: PUBLISHED["Table 2", row] for row in ("BehaveGPT", "SAND", "D2A")}
+    there = {name: [c for c in DAY_COLUMNS if one.value(c)] for name, one in published.items()}
+    assert {name: len(columns) // 3 for name, columns in there.items()} == {
+        "BehaveGPT": 1,
+        "SAND": 2,
+        "D2A": 3,
+    }
 
 
 def test_rows_may_be_asked_for_days(tmp_path: Path) -> None:

@@ -30,15 +30,15 @@ from bua_jax.pipeline.methods import ASKED, asked_site, rows_of_slice
 from bua_jax.pipeline.steps import Run, Step, ensure, outline
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training import events
-from tests.support.api import Api, Do, pick, serving
+from tests.support.api import Api, Do, said_by_host, serving
 
 FEW = 8
 GIVEN = tuple(f"bua_given{what}" for what in (1, 2, 3, "_another", "_shuffled"))
 CROSS = tuple(method.name for method in cross.METHODS)
-ALIKE = ("bua_stage1", "bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec", *CROSS)
-"""Rows that are asked as `bua`, or as `llara` and `collm`, by the same code: theirs is a long test."""
-NETWORKS = ("sasrec", "behavegpt", "pituning", "alphafuse")
-TRAINED = (*NETWORKS, "tallrec", "collm", "llara", "a_llmrec", "hybrid_data", *CROSS)
+ALIKE = ("bua_stage1", "bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec", *CROSS, "d2a")
+"""Rows asked as `bua`, as `llara` and `collm`, or as `d2a_api`, by the same code: theirs is a long test."""
+NETWORKS = ("sasrec", "behavegpt", "behavegpt_timed_days", "pituning", "alphafuse")
+TRAINED = (*NETWORKS, "sand", "tallrec", "collm", "llara", "a_llmrec", "hybrid_data", *CROSS)
 """Rows whose fit is the loop's, which has tests of its own."""
 COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
 
@@ -46,7 +46,7 @@ COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
 @pytest.fixture(scope="module")
 def host() -> Iterator[Api]:
     """Where methods send logs to: this machine."""
-    with serving(lambda body, before: Do(), pick) as api:
+    with serving(lambda body, before: Do(), said_by_host) as api:
         yield api
 
 
@@ -57,7 +57,8 @@ def run(quickstart: Path, host: Api, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copytree(quickstart, workdir)
     config = configs.load("configs/quickstart.py")
     config.update_from_flattened_dict(dict(TINY))
-    config.methods.zero_shot_api.update(url=host.url, key_variable="")
+    for name in ("zero_shot_api", "d2a_api"):
+        config.methods[name].update(url=host.url, key_variable="")
     how = config.execution
     how.update(api_consent="127.0.0.1", api_cache=str(workdir.parent / "api.sqlite"))
     how.api_limits.requests_per_minute = 60_000

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
+from bua_jax.dialogue.d2a import DESIRES
+
 
 class Do(NamedTuple):
     """What the host does with one call; see `_Handler._do`."""
@@ -106,6 +108,18 @@ def pick(question: str) -> str:
     """One of the labels that a question lists, by its hash."""
     labels = json.loads(re.findall(r"one of: (\[.*?\])\.", question)[0])
     return json.dumps({"behaviour": labels[zlib.crc32(question.encode()) % len(labels)]})
+
+
+def said_by_host(question: str) -> str:
+    """A label where one is asked for; else what D2A reads: degrees, levels, or a plan of one event."""
+    if "Which behaviour comes next" in question:
+        return pick(question)
+    if "In the next " in question:
+        return json.dumps({name: zlib.crc32(question.encode()) % 11 for name in DESIRES})
+    if "Say of each" in question:
+        return json.dumps(dict.fromkeys(DESIRES, "quite"))
+    place = re.findall(r" (L1|other) ", question)[0]
+    return json.dumps({"plan": [{"minute": 0, "place": place, "activity": "pay"}]})
 
 
 def completion(text: str, finish: str = "stop") -> bytes:

@@ -1,0 +1,1 @@
+"""How the generators of Table 2 are trained."""
