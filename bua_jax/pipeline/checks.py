@@ -34,10 +34,10 @@ from bua_jax.training.stage_table import STAGE_TABLE
 def _stages(value: Any) -> None:
     """Raises `ConfigError` for what is no curriculum."""
     if not set(value) <= {1, 2, 3} or list(value) != sorted(set(value)) or 2 not in value:
-        raise ConfigError(
-            "expected an increasing subset of (1, 2, 3) that holds 2, for example "
-            "--config.stages='(2, 3)'."
+        said = (
+            "an increasing subset of (1, 2, 3) that holds 2, for example --config.stages='(2, 3)'"
         )
+        raise ConfigError(f"expected {said}.")
 
 
 def _labels(value: Any) -> None:
@@ -186,8 +186,7 @@ LEGAL: dict[str, Legal] = {
     "decoding.cache_dtype": OneOf(keys_of("decoding.cache", "CACHE_TYPES")),
     "decoding.refine": Flag(),
     "decoding.decode": OneOf(keys_of("decoding.rounds", "DECODE")),
-    "decoding.temperature": WEIGHT,
-    "decoding.top_p": SOME,
+    **{"decoding.temperature": WEIGHT, "decoding.top_p": SOME},
     "decoding.constrained": Flag(),
     "evaluation.bootstrap": Whole(1),
     "evaluation.methods": SomeOf([*METHODS]),

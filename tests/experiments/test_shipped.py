@@ -17,7 +17,7 @@ from bua_jax.experiments.experiment import cells, load
 from bua_jax.experiments.run import build_cells, finished, folder_of, run_of
 from bua_jax.pipeline import steps
 from bua_jax.pipeline.steps import Run, Step, ensure
-from tests.support.drawn import table
+from tests.experiments.drawn import table
 
 SHIPPED = sorted(p.stem for p in (configs.folder() / "experiments").glob("[a-z]*.py"))
 SEED = "1"  # the others differ from it in nothing that is seen here

@@ -330,10 +330,9 @@ def test_another_base_is_another_load(tmp_path: Path, monkeypatch) -> None:
     folder = Path(shutil.copytree(bases.NANO, tmp_path / "base"))
     model = configs.load("configs/base.py").model.copy_and_resolve_references()
     model.path = str(folder)
-    one = bases.load_base(model)
-    assert bases.load_base(model) is one
-    said = files.read_json(folder / "config.json")
-    files.write_json(folder / "config.json", {**said, "rms_norm_eps": 1e-3})
+    assert (one := bases.load_base(model)) is bases.load_base(model)
+    path = folder / "config.json"
+    files.write_json(path, {**files.read_json(path), "rms_norm_eps": 1e-3})
     assert bases.load_base(model).config.rms_norm_eps == 1e-3
     model.dtype = "bfloat16"
     assert str(bases.load_base(model).config.dtype) != str(one.config.dtype)

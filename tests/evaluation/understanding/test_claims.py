@@ -10,7 +10,7 @@ from bua_jax.dialogue.rules import ANNOTATORS
 from bua_jax.evaluation.understanding.checks import Ground, holds, recalled
 from bua_jax.evaluation.understanding.claims import ASPECTS, Claim, marked, plain, read
 from bua_jax.events.schema import Catalogue, History
-from tests.support.described import described
+from tests.evaluation.understanding.described import described
 
 # labels that begin alike, that end in numbers, with signs, and that are words of the rules
 LABELS = ("gym", "gym 2", "news: read", "Home", "food", "eat (out)", "now", "work")

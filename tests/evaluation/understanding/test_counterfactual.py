@@ -14,7 +14,7 @@ from bua_jax.evaluation.understanding.counterfactual import EDITS, edited, follo
 from bua_jax.events.schema import History
 from bua_jax.events.windows import history, with_places
 from bua_jax.methods.protocol import Cases, Description, cases_of
-from tests.support.described import Described, described
+from tests.evaluation.understanding.described import Described, described
 
 
 def rules(window: Window) -> str:

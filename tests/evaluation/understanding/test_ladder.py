@@ -7,7 +7,7 @@ import scipy.stats
 from bua_jax.evaluation.understanding import ladder
 from bua_jax.evaluation.understanding.claims import read
 from bua_jax.evaluation.understanding.ladder import LADDER, STRENGTHS, Source, climb, corrupted
-from tests.support.described import described
+from tests.evaluation.understanding.described import described
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from bua_jax.evaluation.understanding.score import (
     text_metrics,
 )
 from bua_jax.events.simulate import HOBBIES
-from tests.support.described import Described, described
+from tests.evaluation.understanding.described import Described, described
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from bua_jax.evaluation.report import Report, render, sections
 from bua_jax.evaluation.understanding.ladder import climb
 from bua_jax.evaluation.understanding.score import count_texts, scored
 from bua_jax.pipeline.report import _of_texts
-from tests.support.described import described
+from tests.evaluation.understanding.described import described
 
 PNG = b"\x89PNG"
 
