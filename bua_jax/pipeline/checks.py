@@ -97,6 +97,7 @@ _STAGE: dict[str, Legal] = {
 }
 
 _DRAWN = ("train", "validation", "cross", "fit_train", "fit_validation", "match", "days_hybrid")
+_DRAWN += ("test", "texts", "edited", "generation_test")
 
 LEGAL: dict[str, Legal] = {
     "seed": SEED,
@@ -135,7 +136,7 @@ LEGAL: dict[str, Legal] = {
     "windows.prediction_history": Whole(1),
     "windows.generation_history": Whole(1),
     "windows.min_history": Whole(1),
-    **{f"windows.{name}": Whole(0) for name in (*_DRAWN, "test", "generation_test")},
+    **{f"windows.{name}": Whole(0) for name in _DRAWN},
     "windows.test_history": OneOf(ALTERED),
     # -- encoder
     "encoder.kind": OneOf(keys_of("models.encoders", "KINDS")),
