@@ -286,7 +286,8 @@ def test_where_stage_2_is_the_last_it_has_one_row(tmp_path: Path) -> None:
     asked = [name for name in ask(tmp_path, "evaluation", **fields) if name.startswith("predict/")]
     assert asked == ["predict/bua/test"]
     fields = {"evaluation__methods": ("reference", "bua_stage1", "bua"), "stages": (2, 3)}
-    said = [name for name in ask(tmp_path, "evaluation", **fields) if name.startswith("describe/")]
+    found = ask(tmp_path / "other", "evaluation", **fields)
+    said = [name for name in found if name.startswith("describe/")]
     assert said == ["describe/reference/texts"]  # no stage 1; BUA's texts come with predictions
 
 
