@@ -2,8 +2,8 @@
 
 A round draws days from the policy behind real people's days, a discriminator tells them from the real ones,
 and PPO moves the policy to where it cannot: the reward of an event is log D. As published the policy's
-likelihood is that of the behaviour, given that something happens at that time; when something happens is what
-pretraining has taught.
+likelihood is that of the behaviour, given that something happens at that time: nothing here holds the rate at
+which anything happens to what pretraining has taught, and it drifts.
 """
 
 import functools
