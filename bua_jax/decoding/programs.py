@@ -113,13 +113,14 @@ def decode(  # noqa: PLR0913 (as `read`)
     tables: grammar.Tables | None,
     settings: tuple[jax.Array, jax.Array, jax.Array] | None,
     wanted: jax.Array,
+    most: jax.Array,
     *,
     stop: int,
     max_new: int,
     limits: tuple[int, int, int] | None,
     greedy: bool,
 ) -> Slots:
-    """Decodes all live rows until at least `wanted` of them have finished their answers.
+    """Decodes all live rows until `wanted` of them or more have finished, or `most` tokens are written.
 
     settings: (temperature, top_p, seed) of days; limits: (events, tokens before closing, tokens) of one.
     The stop token is in the cache of every finished row, also of those cut at their limit.
@@ -127,11 +128,13 @@ def decode(  # noqa: PLR0913 (as `read`)
     batch = slots.live.shape[0]
     started = jnp.sum(slots.live)
 
-    def going(slots: Slots) -> jax.Array:
+    def going(state: tuple[Slots, jax.Array]) -> jax.Array:
+        slots, left = state
         alive = jnp.sum(slots.live)
-        return (alive > 0) & (started - alive < wanted)
+        return (alive > 0) & (started - alive < wanted) & (left > 0)
 
-    def body(slots: Slots) -> Slots:
+    def body(state: tuple[Slots, jax.Array]) -> tuple[Slots, jax.Array]:
+        slots, left = state
         scores = logits(weights, slots.rows.hidden)
         token, day, limit = highest(scores), slots.day, jnp.full(batch, max_new)
         if settings is not None and limits is not None:
@@ -161,6 +164,7 @@ def decode(  # noqa: PLR0913 (as `read`)
         word = aligned.embed(model, weights, token[:, None])
         rows = extend(model, weights, slots.rows, word, counts)
         counts = slots.counts + writes
-        return placed(slots._replace(rows=rows, tokens=tokens, counts=counts, live=writes, day=day))
+        slots = slots._replace(rows=rows, tokens=tokens, counts=counts, live=writes, day=day)
+        return placed(slots), left - 1
 
-    return jax.lax.while_loop(going, body, slots)
+    return jax.lax.while_loop(going, body, (slots, jnp.asarray(most)))[0]
