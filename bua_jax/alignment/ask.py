@@ -190,8 +190,11 @@ class Bua:
     def describe_all(self, histories: Sequence[History]) -> list[Description]:
         """`describe` of many, which are read together."""
         _check_histories(histories)
-        signed = self.signature("texts")
-        return [Description(said.texts, signed) for said in self.understand(histories)]
+        return [self.description_of(said) for said in self.understand(histories)]
+
+    def description_of(self, said: Understanding) -> Description:
+        """The answer that the texts are."""
+        return Description(said.texts, self.signature("texts"))
 
     def predict(self, histories: Sequence[History]) -> list[NextBehaviour]:
         """Of each history the next behaviour, the probability of every label, and the understanding texts.
