@@ -5,6 +5,7 @@ Examples:
   curl --data-binary @histories.jsonl http://127.0.0.1:8000/predict
   BUA_SERVE_TOKEN=$(openssl rand -hex 32) python -m bua_jax.serve --model=runs/quickstart --host=0.0.0.0
 
+/ is a page: a history, or one of the run's test users; what the model says, what comes next, the next day.
 /predict, /describe and /generate take histories as `python -m bua_jax.predict --help` says, a JSON object to
 a line, and answer with the verb's line for each, in their order, as they are made. /healthz says whether
 the server is there, /metrics how it does (Prometheus). Requests share batches: a history joins those that
@@ -15,6 +16,8 @@ BUA_SERVE_TOKEN, through something that encrypts (a reverse proxy): this server 
 more. Needs the extra `serve`.
 """
 
+import json
+
 from absl import flags
 
 from bua_jax import cli
@@ -24,6 +27,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "runs/curriculum", "Workdir of a trained run.")
 flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
 flags.DEFINE_integer("port", 8000, "Port; 0: a free one, which is said.", 0, 65535)
+flags.DEFINE_integer("examples", 8, "The run's test users that the page offers.", lower_bound=0)
 flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
 flags.DEFINE_integer("queue", 512, "Histories that may wait.", lower_bound=1)
 flags.DEFINE_float("seconds", 300.0, "From a request to its last answer.", lower_bound=1.0)
@@ -39,11 +43,12 @@ def main() -> None:
     for name, field in OF_FIELDS.items():
         check_flag(name, FLAGS[name].value, field)
     try:
-        from bua_jax.serving import guard, server
+        from bua_jax.serving import guard, page, server
         from bua_jax.serving.app import Office
     except ImportError as error:
         raise ConfigError(f"{error}: pip install 'bua-jax[serve]'.") from error
-    from bua_jax.pipeline.finished import load
+    from bua_jax.events.histories import example_lines
+    from bua_jax.pipeline.finished import events_of, load
     from bua_jax.serving.limits import Limits
 
     token = guard.token_for(FLAGS.host)
@@ -52,7 +57,9 @@ def main() -> None:
         limits = Limits(waiting=FLAGS.queue, seconds=FLAGS.seconds)
         drawn = server.Drawn(FLAGS.temperature, FLAGS.top_p, FLAGS.seed)
         office = Office(bua, server.desk_of(bua, limits, drawn), limits)
-        server.serve(office, [listening], FLAGS.host, token)
+        lines = example_lines(events_of(FLAGS.model), FLAGS.examples) if FLAGS.examples else []
+        shown = page.routes(page.people_of([json.loads(line) for line in lines]))
+        server.serve(office, [listening], FLAGS.host, token, shown)
 
 
 if __name__ == "__main__":

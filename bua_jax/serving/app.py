@@ -23,7 +23,7 @@ from bua_jax.serving.desk import Desk, Event, Ticket
 from bua_jax.serving.guard import Guard, refusal
 from bua_jax.serving.limits import Limits, Refused
 from bua_jax.serving.metrics import Metrics
-from bua_jax.serving.questions import Question, questions_of
+from bua_jax.serving.questions import KINDS, Question, encoder_shares, questions_of
 
 LINES = "application/x-ndjson"
 LATE = "There was no answer in time."
@@ -130,11 +130,17 @@ def tasks_of(office: Office, kind: str, body: bytes) -> list[QuestionTask]:
     return tasks
 
 
-async def _lines(office: Office, kind: str, tickets: Sequence[Ticket]) -> AsyncIterator[bytes]:
-    """A line for each history, in their order; of watched ones also what is being written."""
+async def _lines(
+    office: Office, kind: str, tasks: Sequence[QuestionTask], tickets: Sequence[Ticket]
+) -> AsyncIterator[bytes]:
+    """A line for each history, in their order; of watched ones also the encoder's shares and what grows."""
     deadline = asyncio.get_running_loop().time() + office.limits.seconds
     try:
-        for ticket in tickets:
+        for task, ticket in zip(tasks, tickets, strict=True):
+            if ticket.watched:
+                history = task.question.history
+                shares = await run_in_threadpool(encoder_shares, office.bua, history)
+                yield _line({"encoder": shares})
             while not (event := await event_of(ticket, deadline)).last:
                 yield _line({"part": event.part, "text": event.text})
             office.metrics.answered(kind, time.monotonic() - ticket.begun)
@@ -163,7 +169,7 @@ def _asking(office: Office, kind: str) -> Callable[[Request], Awaitable[Response
         body = await body_of(request, office.limits)
         tasks = await run_in_threadpool(tasks_of, office, kind, body)
         tickets = office.desk.submit(tasks, watched=kind == "person")
-        lines = _lines(office, kind, tickets)
+        lines = _lines(office, kind, tasks, tickets)
         first = await unless_gone(request, anext(lines))
         if first.startswith(b'{"error"') and len(tickets) == 1:
             said = json.loads(first)["error"]
@@ -208,11 +214,11 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 def app_of(office: Office, token: str, *, loopback: bool, more: Sequence[Route] = ()) -> Guard:
-    """The application. token: see `guard.token_for`; loopback: whether it answers to localhost only."""
-    asked = [
-        Route(f"/{kind}", _asking(office, kind), methods=["POST"])
-        for kind in ("predict", "describe", "generate", "person")
-    ]
+    """The application. token: see `guard.token_for`; loopback: whether it answers to localhost only.
+
+    more: routes beside those of the office, such as the page's.
+    """
+    asked = [Route(f"/{kind}", _asking(office, kind), methods=["POST"]) for kind in KINDS]
     routes = [*asked, Route("/healthz", _healthz), Route("/metrics", _metrics(office)), *more]
     known = {route.path for route in routes}
     errors: dict[Any, Any] = {Refused: _refused, BuaError: _wrong, ClientDisconnect: _gone}

@@ -9,11 +9,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bua_jax.alignment.ask import Bua
 from bua_jax.decoding.dialogue import Asked, DayAsked, Said
 from bua_jax.dialogue.tasks import generation_instruction
 from bua_jax.events.histories import MIN_EVENTS, histories_of
 from bua_jax.events.schema import WEEKDAYS, History
+from bua_jax.methods import neural
+from bua_jax.methods.protocol import Histories
 from bua_jax.serving.limits import Limits, Refused
 
 KINDS = ("predict", "describe", "generate", "person")
@@ -48,6 +52,20 @@ class Question:
         else:
             answer = bua.description_of(found.said)
         return {"id": self.id, **answer.record}
+
+
+def encoder_shares(bua: Bua, history: History) -> dict[str, float]:
+    """How likely every label comes next by the encoder's own head, without the language model; sum 1."""
+    room = ((0, max(0, bua.windows.prediction_history - len(history))),)  # one shape is compiled
+    seen = Histories(
+        np.pad(history.encoder_fields().astype(np.int32), (*room, (0, 0)))[None],
+        np.pad(history.place, room)[None],
+        np.pad(history.day, room)[None],
+        np.asarray([len(history)], np.int32),
+    )
+    encoder: Any = bua.parts.model.encoder
+    shares = neural.predictor(encoder.config, bua.parts.variables["encoder"])(seen)[0]
+    return {b: float(p) for b, p in zip(bua.catalogue.behaviours, shares, strict=True)}
 
 
 def limit_of(bua: Bua, kind: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import uvicorn
+from starlette.routing import Route
 
 from bua_jax.alignment.ask import Bua
 from bua_jax.basics.console import notice, waiting
@@ -85,9 +86,15 @@ class Server(uvicorn.Server):
         super().__init__(settings)
 
 
-def serve(office: Office, sockets: Sequence[socket.socket], host: str, token: str) -> None:
-    """Serves until Ctrl-C or SIGTERM."""
-    app = app_of(office, token, loopback=host in LOOPBACK)
+def serve(
+    office: Office,
+    sockets: Sequence[socket.socket],
+    host: str,
+    token: str,
+    more: Sequence[Route],
+) -> None:
+    """Serves until Ctrl-C or SIGTERM; the rest as `app_of` has it."""
+    app = app_of(office, token, loopback=host in LOOPBACK, more=more)
     port = sockets[0].getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
 

@@ -27,12 +27,16 @@ def find() -> str:
     pytest.skip("there is no chromium (apt-get install chromium)")
 
 
-def written_by(chromium: str, page: Path, profile: Path, *flags: str) -> str:
-    """What a page writes into its `#out`; no line may reach the console."""
+def written_by(chromium: str, page: Path | str, profile: Path, *flags: str) -> str:
+    """What a page (a file or an address) writes into its `#out`; no line may reach the console."""
     command = [
         *(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
         *("--enable-logging=stderr", f"--user-data-dir={profile}", *flags),
-        *("--virtual-time-budget=10000", "--dump-dom", page.as_uri()),
+        *(
+            "--virtual-time-budget=10000",
+            "--dump-dom",
+            page.as_uri() if isinstance(page, Path) else page,
+        ),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
