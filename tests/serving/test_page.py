@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import httpx
@@ -17,14 +18,19 @@ from bua_jax.events.histories import example_lines, histories_of
 from bua_jax.pipeline.finished import events_of
 from bua_jax.serving import page
 from bua_jax.serving.app import Office
-from tests.support.browser import measured, written_by
+from tests.support.browser import measured, sent_by
 from tests.support.helpers import ROOT
 from tests.support.serving import listening
 
 PROGRAM = ROOT / "tests" / "programs" / "serve_page.html"
 
 
+SENT: Queue[str] = Queue()
+
+
 async def _program(request: Request) -> Response:
+    if request.method == "POST":
+        SENT.put((await request.body()).decode())
     return HTMLResponse(PROGRAM.read_text(encoding="utf-8"))
 
 
@@ -36,7 +42,9 @@ def people(quickstart: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def url(office: Office, people: list[dict[str, Any]]) -> Iterator[str]:
-    with listening(office, more=[*page.routes(people), Route("/program", _program)]) as address:
+    with listening(
+        office, more=[*page.routes(people), Route("/program", _program, methods=["GET", "POST"])]
+    ) as address:
         yield address
 
 
@@ -44,7 +52,7 @@ def url(office: Office, people: list[dict[str, Any]]) -> Iterator[str]:
 def seen(chromium: str, url: str, tmp_path_factory) -> dict[str, Any]:
     """What happened to somebody at the keyboard; no line reached the console, so the policy held."""
     profile = tmp_path_factory.mktemp("profile")
-    return json.loads(written_by(chromium, f"{url}/program", profile))
+    return json.loads(sent_by(chromium, f"{url}/program", profile, SENT))
 
 
 def test_errors_are_said(seen: dict[str, Any]) -> None:
