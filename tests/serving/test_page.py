@@ -13,8 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from bua_jax.alignment.answer import NextDay
-from bua_jax.events.histories import example_lines, histories_of
+from bua_jax.events.histories import example_lines
 from bua_jax.pipeline.finished import events_of
 from bua_jax.serving import page
 from bua_jax.serving.app import Office
@@ -62,29 +61,30 @@ def test_errors_are_said(seen: dict[str, Any]) -> None:
 
 
 def test_the_page_shows_what_the_model_says(
-    seen: dict[str, Any], office: Office, people: list[dict[str, Any]]
+    seen: dict[str, Any], url: str, people: list[dict[str, Any]]
 ) -> None:
-    """The texts grow; they, the labels, and the day are those of the Python API."""
+    """The texts grow; they, the labels of model and encoder, and the day are what /person answers."""
     assert seen["people"] == ["none", "person 1", "person 2", "person 3"]
     assert seen["done"] == "Done."
     events = people[1]["events"]
     assert seen["lines"] == len(events) == len(seen["marks"])
-    bua = office.bua
-    line = json.dumps({"events": events}).encode()
-    _, histories = histories_of("here", [line], bua.catalogue, bua.windows.prediction_history)
-    (said,) = bua.generate(histories, predictions=True, temperature=1.0, top_p=0.95, seed=42)
-    assert isinstance(said, NextDay)
-    assert said.next is not None
-    assert seen["texts"] == dict(said.understanding)
-    grown = set(seen["seen"]) - set(said.understanding.values())
-    assert any(text.startswith(one) for one in grown for text in said.understanding.values() if one)
+    line = json.dumps({"events": events})
+    answer = httpx.post(f"{url}/person", content=line, timeout=300)
+    first, *_, said = map(json.loads, answer.text.splitlines())
+    texts = said["understanding"]
+    assert seen["texts"] == texts
+    grown = set(seen["seen"]) - set(texts.values())
+    assert any(text.startswith(one) for one in grown for text in texts.values() if one)
     assert seen["day"] == [
-        " | ".join(filter(None, (e["time"], e.get("place"), e["behaviour"]))) for e in said.events
+        " | ".join((event["time"], event["place"], event["behaviour"])) for event in said["events"]
     ]
-    shown = {label: (model, encoder) for label, model, encoder in seen["labels"]}
-    for label, share in said.next.likely(3):
-        assert float(shown[label][0]) == pytest.approx(100 * share, abs=0.06)  # one decimal
-    assert all(0 <= float(encoder) <= 100 for _, encoder in shown.values())
+    shares = said["probabilities"], first["encoder"]
+    for label, *shown in seen["labels"]:  # with one decimal
+        assert [float(one) for one in shown] == pytest.approx(
+            [100 * share[label] for share in shares], abs=0.06
+        )
+    likely = sorted(shares[0], key=lambda label: -shares[0][label])
+    assert [label for label, *_ in seen["labels"][:8]] == likely[:8]
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1400, True)])
