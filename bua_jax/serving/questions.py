@@ -16,9 +16,8 @@ from bua_jax.decoding.dialogue import Asked, DayAsked, Said
 from bua_jax.dialogue.tasks import generation_instruction
 from bua_jax.events.histories import MIN_EVENTS, histories_of
 from bua_jax.events.schema import WEEKDAYS, History
-from bua_jax.methods import neural
-from bua_jax.methods.protocol import Histories
 from bua_jax.serving.limits import Limits, Refused
+from bua_jax.training.networks import Encoder, last_log_probabilities
 
 KINDS = ("predict", "describe", "generate", "person")
 """What can be asked: three verbs, and `generate --predictions`, which the page shows."""
@@ -56,15 +55,13 @@ class Question:
 
 def encoder_shares(bua: Bua, history: History) -> dict[str, float]:
     """How likely every label comes next by the encoder's own head, without the language model; sum 1."""
-    room = ((0, max(0, bua.windows.prediction_history - len(history))),)  # one shape is compiled
-    seen = Histories(
-        np.pad(history.encoder_fields().astype(np.int32), (*room, (0, 0)))[None],
-        np.pad(history.place, room)[None],
-        np.pad(history.day, room)[None],
-        np.asarray([len(history)], np.int32),
-    )
     encoder: Any = bua.parts.model.encoder
-    shares = neural.predictor(encoder.config, bua.parts.variables["encoder"])(seen)[0]
+    variables = {"encoder": bua.parts.variables["encoder"]}
+    room = max(0, bua.windows.prediction_history - len(history))  # one shape is compiled
+    fields = np.pad(history.encoder_fields().astype(np.int32), ((0, room), (0, 0)))[None]
+    count = np.asarray([len(history)], np.int32)
+    log_p = last_log_probabilities(Encoder(encoder.config), variables, fields, count)
+    shares = np.exp(np.asarray(log_p[0], np.float64))
     return {b: float(p) for b, p in zip(bua.catalogue.behaviours, shares, strict=True)}
 
 
