@@ -9,7 +9,8 @@ Examples:
 /predict, /describe and /generate take histories as `python -m bua_jax.predict --help` says, a JSON object to
 a line, and answer with the verb's line for each, in their order, as they are made. /healthz says whether
 the server is there, /metrics how it does (Prometheus). Requests share batches: a history joins those that
-are being answered as soon as a row is free.
+are being answered as soon as a row is free. /v1/chat/completions is OpenAI's protocol, for the base without
+the run's adapter or with it (models base and adapter).
 
 Off loopback clients must send `Authorization: Bearer TOKEN`, the token of the environment variable
 BUA_SERVE_TOKEN, through something that encrypts (a reverse proxy): this server does not. docs/serve.md says
@@ -43,7 +44,7 @@ def main() -> None:
     for name, field in OF_FIELDS.items():
         check_flag(name, FLAGS[name].value, field)
     try:
-        from bua_jax.serving import guard, page, server
+        from bua_jax.serving import chat, guard, page, server
         from bua_jax.serving.app import Office
     except ImportError as error:
         raise ConfigError(f"{error}: pip install 'bua-jax[serve]'.") from error
@@ -59,7 +60,10 @@ def main() -> None:
         office = Office(bua, server.desk_of(bua, limits, drawn), limits)
         lines = example_lines(events_of(FLAGS.model), FLAGS.examples) if FLAGS.examples else []
         shown = page.routes(page.people_of([json.loads(line) for line in lines]))
-        server.serve(office, [listening], FLAGS.host, token, shown)
+        chats = chat.Chats(office)
+        more = [*shown, *chat.routes(chats)]
+        server.serve(office, [listening], FLAGS.host, token, more)
+        chats.close()
 
 
 if __name__ == "__main__":

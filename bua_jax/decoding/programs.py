@@ -112,15 +112,14 @@ def decode(  # noqa: PLR0913 (as `read`)
     slots: Slots,
     tables: grammar.Tables | None,
     settings: tuple[jax.Array, jax.Array, jax.Array] | None,
-    wanted: jax.Array,
-    most: jax.Array,
+    until: tuple[jax.Array, jax.Array],
     *,
     stop: int,
     max_new: int,
     limits: tuple[int, int, int] | None,
     greedy: bool,
 ) -> Slots:
-    """Decodes all live rows until `wanted` of them or more have finished, or `most` tokens are written.
+    """Decodes all live rows `until` so many of them or more have finished, or have written so many tokens.
 
     settings: (temperature, top_p, seed) of days; limits: (events, tokens before closing, tokens) of one.
     The stop token is in the cache of every finished row, also of those cut at their limit.
@@ -131,7 +130,7 @@ def decode(  # noqa: PLR0913 (as `read`)
     def going(state: tuple[Slots, jax.Array]) -> jax.Array:
         slots, left = state
         alive = jnp.sum(slots.live)
-        return (alive > 0) & (started - alive < wanted) & (left > 0)
+        return (alive > 0) & (started - alive < until[0]) & (left > 0)
 
     def body(state: tuple[Slots, jax.Array]) -> tuple[Slots, jax.Array]:
         slots, left = state
@@ -160,11 +159,12 @@ def decode(  # noqa: PLR0913 (as `read`)
         writes = slots.live & ~ends
         at = jnp.where(writes, slots.counts, slots.tokens.shape[1])
         tokens = slots.tokens.at[jnp.arange(batch), at].set(token, mode="drop")
-        counts = slots.live.astype(jnp.int32)  # live rows read the stop token too
         word = aligned.embed(model, weights, token[:, None])
-        rows = extend(model, weights, slots.rows, word, counts)
+        rows = extend(
+            model, weights, slots.rows, word, slots.live.astype(jnp.int32)
+        )  # the stop too
         counts = slots.counts + writes
         slots = slots._replace(rows=rows, tokens=tokens, counts=counts, live=writes, day=day)
         return placed(slots), left - 1
 
-    return jax.lax.while_loop(going, body, (slots, jnp.asarray(most)))[0]
+    return jax.lax.while_loop(going, body, (slots, jnp.asarray(until[1])))[0]

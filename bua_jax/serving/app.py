@@ -45,6 +45,7 @@ class QuestionTask:
 
     bua: Bua
     question: Question
+    most: int = 0
 
     @functools.cached_property
     def asked(self) -> dialogue.Asked:
@@ -62,6 +63,9 @@ class QuestionTask:
         constrained = self.bua.decoding.constrained
         found = yield from dialogue.dialogue(self.bua.decoder, self.asked, constrained)
         return self.question.record(self.bua, found)
+
+    def cut(self, tokens: Sequence[int]) -> None:
+        """Is not asked: rounds end at the engine's limit."""
 
     def text(self, tokens: Sequence[int]) -> str:
         """What was written."""

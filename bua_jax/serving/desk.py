@@ -40,6 +40,13 @@ class Task(Protocol):
     def text(self, tokens: Sequence[int]) -> str:
         """What tokens of an answer say."""
 
+    @property
+    def most(self) -> int:
+        """Tokens of an answer that are wanted at most; 0 = as many as the engine writes."""
+
+    def cut(self, tokens: Sequence[int]) -> Any:
+        """What is told as the answer once there are `most`."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -158,7 +165,11 @@ class Desk:
         return key.gone
 
     def heard(self, key: Ticket, tokens: list[int]) -> None:
-        """Tells a watched ticket what its row has written so far."""
+        """Tells a watched ticket what its row has written so far, and ends what is long enough."""
+        if key.task.most and len(tokens) >= key.task.most:
+            self._answered(key, Event(answer=key.task.cut(tokens)))
+            key.drop()
+            return
         if key.watched and key.part:
             text = key.task.text(tokens).rstrip("\ufffd")  # a character may not be whole yet
             key.tell(Event(key.part, text))
