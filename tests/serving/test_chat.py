@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ from tests.support.serving import listening
 SECRET = "s3cret-of-16-or-more"
 HEADERS = {"authorization": f"Bearer {SECRET}"}
 QUESTION = {"role": "user", "content": "Key behaviours of the person?"}
+
+
+@pytest.fixture(scope="module")
+def office(office: Office) -> Office:
+    """With an adapter that is heard: that of the reduced quickstart has hardly learnt anything."""
+    parts, rng = office.bua.parts, np.random.default_rng(0)
+    adapter = jax.tree.map(
+        lambda x: x + jnp.asarray(0.1 * rng.normal(size=x.shape), x.dtype),
+        parts.variables["adapter"],
+    )
+    loud = replace(parts, variables={**parts.variables, "adapter": adapter})
+    return replace(office, bua=replace(office.bua, parts=loud))
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +70,14 @@ def greedy(office: Office, model: str, question: str, count: int) -> str:
         states = aligned.hidden(bua.parts.model, variables, embedded, positions, segments)
         return jnp.argmax(aligned.unembed(bua.parts.model, variables, states)[0, at])
 
+    begin = len(tokens)
     for _ in range(count):
         padded = np.zeros((1, 64), np.int32)
         padded[0, : len(tokens)] = tokens
         tokens.append(int(best(padded, len(tokens) - 1)))
         if tokens[-1] == tokenizer.im_end:
-            return tokenizer.decode(tokens[-_ - 1 : -1])
-    return tokenizer.decode(tokens[-count:])
+            break
+    return tokenizer.decode(tokens[begin:])
 
 
 @pytest.mark.parametrize("model", chat.MODELS)
