@@ -103,6 +103,13 @@ def score(  # noqa: PLR0913 (as `read`)
     return score_labels(model, weights, some, tree, stop=stop)
 
 
+def _keys(seed: jax.Array, stream: jax.Array, step: jax.Array) -> jax.Array:
+    """A key for each row: of its stream int32[B] and the token int32[B] that is drawn."""
+    return jax.vmap(lambda one, at: jax.random.fold_in(jax.random.fold_in(seed, one), at))(
+        stream, step
+    )
+
+
 @functools.partial(
     jax.jit, static_argnames=("model", "stop", "max_new", "limits", "greedy"), donate_argnums=2
 )
@@ -138,9 +145,7 @@ def decode(  # noqa: PLR0913 (as `read`)
         token, day, limit = highest(scores), slots.day, jnp.full(batch, max_new)
         if settings is not None and limits is not None:
             temperature, top_p, seed = settings
-            keys = jax.vmap(
-                lambda row, step: jax.random.fold_in(jax.random.fold_in(seed, row), step)
-            )(slots.stream, slots.counts)
+            keys = _keys(seed, slots.stream, slots.counts)
             if tables is None:
                 everything = jnp.ones_like(scores, bool)
                 drawn = sample(scores, everything, keys, temperature, top_p, greedy=greedy)
@@ -160,9 +165,8 @@ def decode(  # noqa: PLR0913 (as `read`)
         at = jnp.where(writes, slots.counts, slots.tokens.shape[1])
         tokens = slots.tokens.at[jnp.arange(batch), at].set(token, mode="drop")
         word = aligned.embed(model, weights, token[:, None])
-        rows = extend(
-            model, weights, slots.rows, word, slots.live.astype(jnp.int32)
-        )  # the stop too
+        read = slots.live.astype(jnp.int32)  # live rows read the stop token too
+        rows = extend(model, weights, slots.rows, word, read)
         counts = slots.counts + writes
         slots = slots._replace(rows=rows, tokens=tokens, counts=counts, live=writes, day=day)
         return placed(slots), left - 1
