@@ -39,20 +39,22 @@ OF_FIELDS = {"temperature": "decoding.temperature", "top_p": "decoding.top_p", "
 
 
 def main() -> None:
+    try:
+        import uvicorn  # noqa: F401
+
+        from bua_jax.serving import guard
+    except ImportError as error:
+        raise ConfigError(f"{error}: pip install 'bua-jax[serve]'.") from error
+    token = guard.token_for(FLAGS.host)
+    from bua_jax.events.histories import example_lines
     from bua_jax.pipeline.checks import check_flag
+    from bua_jax.pipeline.finished import events_of, load
+    from bua_jax.serving import chat, page, server
+    from bua_jax.serving.app import Office
+    from bua_jax.serving.limits import Limits
 
     for name, field in OF_FIELDS.items():
         check_flag(name, FLAGS[name].value, field)
-    try:
-        from bua_jax.serving import chat, guard, page, server
-        from bua_jax.serving.app import Office
-    except ImportError as error:
-        raise ConfigError(f"{error}: pip install 'bua-jax[serve]'.") from error
-    from bua_jax.events.histories import example_lines
-    from bua_jax.pipeline.finished import events_of, load
-    from bua_jax.serving.limits import Limits
-
-    token = guard.token_for(FLAGS.host)
     with server.bound(FLAGS.host, FLAGS.port) as listening:
         bua = load(FLAGS.model, mesh=FLAGS.mesh)
         limits = Limits(waiting=FLAGS.queue, seconds=FLAGS.seconds)

@@ -14,13 +14,15 @@ import httpx
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from scipy.special import softmax
 
 from bua_jax.alignment.ask import Bua
+from bua_jax.alignment.encoder import load_encoder
 from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.events.histories import MIN_EVENTS, example_lines, histories_of, read_histories
 from bua_jax.events.schema import History
-from bua_jax.methods import neural
-from bua_jax.methods.protocol import Histories
+from bua_jax.models.encoders import build
+from bua_jax.models.encoders.base import encode_events
 from bua_jax.pipeline.answers import records
 from bua_jax.pipeline.finished import events_of
 from bua_jax.serving import guard
@@ -111,12 +113,12 @@ def test_what_is_written_can_be_watched(url: str, lines, office: Office, quickst
     with httpx.stream("POST", f"{url}/person", content=lines[0], timeout=300) as answer:
         encoder, *told, last = map(json.loads, answer.iter_lines())
     (history,) = histories_in(office, lines[:1])
-    seen = Histories(
-        history.encoder_fields()[None], history.place, history.day, np.asarray([len(history)])
+    config, params, _ = load_encoder(quickstart / "encoder")
+    fields, n = history.encoder_fields()[None], len(history)
+    read = encode_events(
+        build(config), params, fields, np.ones((1, n), np.int32), np.arange(n)[None]
     )
-    own = neural.of_folder(quickstart / "encoder", {}).probabilities(seen)[
-        0
-    ]  # that of the tables' row
+    own = softmax(np.asarray(read.logits[0, -1], np.float64))
     assert list(encoder["encoder"].values()) == pytest.approx(own, abs=1e-5)  # float32
     parts = list(dict.fromkeys(one["part"] for one in told))
     assert parts == [*last["understanding"], "day"]
