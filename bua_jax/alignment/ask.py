@@ -18,7 +18,7 @@ from bua_jax.basics.config import Settings
 from bua_jax.basics.errors import ConfigError
 from bua_jax.basics.version import signature
 from bua_jax.decoding import rounds as decoding
-from bua_jax.decoding.rounds import Decoder, GeneratedDay, Instruction, Understanding
+from bua_jax.decoding.dialogue import Decoder, GeneratedDay, Instruction, Understanding
 from bua_jax.dialogue.critic import critique, refinement_instruction
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.prompts import first_instruction, num_placeholders, opening
@@ -190,8 +190,11 @@ class Bua:
     def describe_all(self, histories: Sequence[History]) -> list[Description]:
         """`describe` of many, which are read together."""
         _check_histories(histories)
-        signed = self.signature("texts")
-        return [Description(said.texts, signed) for said in self.understand(histories)]
+        return [self.description_of(said) for said in self.understand(histories)]
+
+    def description_of(self, said: Understanding) -> Description:
+        """The answer that the texts are."""
+        return Description(said.texts, self.signature("texts"))
 
     def predict(self, histories: Sequence[History]) -> list[NextBehaviour]:
         """Of each history the next behaviour, the probability of every label, and the understanding texts.
@@ -201,7 +204,7 @@ class Bua:
         """
         _check_histories(histories)
         log_p, texts = self.probabilities(histories)
-        return [self._next(row, said) for row, said in zip(log_p, texts, strict=True)]
+        return [self.next_of(row, said) for row, said in zip(log_p, texts, strict=True)]
 
     def generate(
         self, histories: Sequence[History], *, predictions: bool = False, **options: Any
@@ -216,20 +219,24 @@ class Bua:
             asked = [self.final_instruction] * len(histories)
             options = {**options, "predict_first": asked}
         days, texts, log_p = self.days(histories, weekdays, **options)
-        signed = self.signature("grammar" if self.decoding.constrained else "free")
-        return [
-            NextDay(
-                WEEKDAYS[one.day.weekday],
-                tuple(self._event(*event) for event in _events(one.day)),
-                one.invalid,
-                said.texts,
-                signed,
-                self._next(log_p[i], said) if predictions else None,
-            )
-            for i, (one, said) in enumerate(zip(days, texts, strict=True))
-        ]
+        scores = list(log_p) if predictions else [None] * len(days)
+        return [self.day_of(*one) for one in zip(days, texts, scores, strict=True)]
 
-    def _next(self, log_p: np.ndarray, said: Understanding) -> NextBehaviour:
+    def day_of(
+        self, one: GeneratedDay, said: Understanding, log_p: np.ndarray | None = None
+    ) -> NextDay:
+        """The answer that a generated day is; log_p float32[C]: of the prediction, where it was asked for."""
+        return NextDay(
+            WEEKDAYS[one.day.weekday],
+            tuple(self._event(*event) for event in _events(one.day)),
+            one.invalid,
+            said.texts,
+            self.signature("grammar" if self.decoding.constrained else "free"),
+            None if log_p is None else self.next_of(log_p, said),
+        )
+
+    def next_of(self, log_p: np.ndarray, said: Understanding) -> NextBehaviour:
+        """The answer that log-probabilities float32[C] and the texts before them are."""
         labels = self.catalogue.behaviours
         shares = {b: float(p) for b, p in zip(labels, np.exp(log_p), strict=True)}
         best = labels[int(np.argmax(log_p))]

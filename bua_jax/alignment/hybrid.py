@@ -18,9 +18,10 @@ from bua_jax.basics import files
 from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError
+from bua_jax.decoding.dialogue import Decoder, check_finite, check_room
 from bua_jax.decoding.engine import Job, Turn
 from bua_jax.decoding.labels import CandidateTree, build_tree
-from bua_jax.decoding.rounds import Decoder, check_finite, check_room, label_tree, run_jobs
+from bua_jax.decoding.rounds import label_tree, run_jobs
 from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Asked, Known, Prompts, records
 from bua_jax.dialogue.prompts import label_tokens
 from bua_jax.events.schema import History

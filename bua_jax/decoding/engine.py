@@ -24,9 +24,11 @@ from bua_jax.decoding.cache import (
 )
 from bua_jax.decoding.labels import CandidateTree, LabelTree
 from bua_jax.decoding.programs import Slots
+from bua_jax.decoding.source import Listed, Source
 from bua_jax.models.aligned import Aligned
 
 _SHORTEST, _CHUNK = 32, 128  # tokens of a row that one call reads: powers of two between them
+_ENDLESS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ def _empty(engine: Engine) -> Slots:
 class _Row:
     """A row's job, host side: its turn, which begins at slot `begin`, and the slots it has filled."""
 
-    def __init__(self, number: int, job: Job) -> None:
-        self.number, self.job = number, job
+    def __init__(self, key: Any, job: Job) -> None:
+        self.key, self.job = key, job
         self.length = self.begin = self.cut_at = 0
         self.turn: Turn = next(job)
 
@@ -144,7 +146,7 @@ def run(engine: Engine, jobs: Sequence[Callable[[], Job]]) -> Iterator[tuple[int
     left = dict(enumerate(jobs))
     while left:
         try:
-            for number, result in _run(engine, left):
+            for number, result in serve(engine, Listed(iter(list(left.items())))):
                 del left[number]
                 yield number, result
             return
@@ -155,18 +157,22 @@ def run(engine: Engine, jobs: Sequence[Callable[[], Job]]) -> Iterator[tuple[int
         notice(f"out of memory: decoding goes on with {engine.batch} rows at a time")
 
 
-def _run(  # noqa: C901 (one queue: its branches are what a row can want next)
-    engine: Engine, jobs: dict[int, Callable[[], Job]]
-) -> Iterator[tuple[int, Any]]:
-    queue = iter(list(jobs.items()))
+def serve(  # noqa: C901 (one queue: its branches are what a row can want next)
+    engine: Engine, source: Source, most: int = _ENDLESS
+) -> Iterator[tuple[Any, Any]]:
+    """Runs what `source` has until it ends; yields (key, result) as jobs finish.
+
+    most: tokens after which it asks the source again, though no answer is finished.
+    """
     rows: list[_Row | None] = [None] * engine.batch
     asking: list[int] = []  # rows whose turn is to be read
     slots = _empty(engine)
     while True:
+        slots = _freed(slots, rows, source)
         for at in range(engine.batch):
-            if rows[at] is None and (following := next(queue, None)) is not None:
-                number, make = following
-                rows[at] = _Row(number, make())
+            idle = not any(rows)
+            if rows[at] is None and (following := source.take(idle)) is not None:
+                rows[at] = _Row(following[0], following[1]())
                 asking.append(at)
         again: list[int] = []
         freed = False
@@ -177,7 +183,7 @@ def _run(  # noqa: C901 (one queue: its branches are what a row can want next)
             if turns[0].turn.wants == "labels":
                 for at, finished, result in _scored(engine, slots, rows, some):
                     if finished:
-                        yield _row(rows, at).number, result
+                        yield _row(rows, at).key, result
                         rows[at], freed = None, True
                     else:
                         again.append(at)
@@ -189,21 +195,33 @@ def _run(  # noqa: C901 (one queue: its branches are what a row can want next)
         live = [at for at, row in enumerate(rows) if row is not None]
         if not live:
             return
-        slots = _answer(engine, slots, min(engine.at_once, len(live)))
+        slots = _answer(engine, slots, min(engine.at_once, len(live)), most)
         done = ~np.asarray(slots.live)
         tokens, counts = np.asarray(slots.tokens), np.asarray(slots.counts)
         for at in live:
-            if not done[at]:
-                continue
             row = _row(rows, at)
+            if not done[at]:
+                source.heard(row.key, tokens[at, : counts[at]].tolist())
+                continue
             answer = Reply(tokens[at, : counts[at]].tolist(), bool(counts[at] >= row.cut_at))
             row.length += int(counts[at]) + 1
             finished, result = row.answered(answer)
             if finished:
-                yield row.number, result
+                yield row.key, result
                 rows[at] = None
             else:
                 asking.append(at)
+
+
+def _freed(slots: Slots, rows: list[_Row | None], source: Source) -> Slots:
+    """Without the rows whose jobs nobody wants any more; their part of `rows` is empty after it."""
+    gone = [at for at, row in enumerate(rows) if row is not None and source.gone(row.key)]
+    if not gone:
+        return slots
+    for at in gone:
+        _row(rows, at).job.close()
+        rows[at] = None
+    return slots._replace(live=slots.live.at[np.asarray(gone)].set(False))
 
 
 def _scored(
@@ -344,7 +362,7 @@ def _begin(engine: Engine, slots: Slots, rows: Sequence[_Row | None], some: list
     )
 
 
-def _answer(engine: Engine, slots: Slots, wanted: int) -> Slots:
+def _answer(engine: Engine, slots: Slots, wanted: int, most: int) -> Slots:
     drawing = engine.drawing
     tables, settings, limits, greedy = None, None, None, True
     if drawing is not None:
@@ -358,7 +376,7 @@ def _answer(engine: Engine, slots: Slots, wanted: int) -> Slots:
         slots,
         tables,
         settings,
-        wanted,
+        (wanted, most),
         stop=engine.stop,
         max_new=engine.max_new,
         limits=limits,

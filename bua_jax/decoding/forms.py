@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bua_jax.decoding import grammar
+from bua_jax.decoding.dialogue import Decoder
 from bua_jax.decoding.engine import DayTurn, Drawing, Job, Turn
 from bua_jax.decoding.grammar import LAST, Option, Segments
-from bua_jax.decoding.rounds import Decoder, run_jobs
+from bua_jax.decoding.rounds import run_jobs
 from bua_jax.dialogue.prompts import opening
 from bua_jax.dialogue.text import place_text
 from bua_jax.events.schema import NUM_PLACES, Catalogue

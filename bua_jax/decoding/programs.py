@@ -103,6 +103,13 @@ def score(  # noqa: PLR0913 (as `read`)
     return score_labels(model, weights, some, tree, stop=stop)
 
 
+def _keys(seed: jax.Array, stream: jax.Array, step: jax.Array) -> jax.Array:
+    """A key for each row: of its stream int32[B] and the token int32[B] that is drawn."""
+    return jax.vmap(lambda one, at: jax.random.fold_in(jax.random.fold_in(seed, one), at))(
+        stream, step
+    )
+
+
 @functools.partial(
     jax.jit, static_argnames=("model", "stop", "max_new", "limits", "greedy"), donate_argnums=2
 )
@@ -112,14 +119,14 @@ def decode(  # noqa: PLR0913 (as `read`)
     slots: Slots,
     tables: grammar.Tables | None,
     settings: tuple[jax.Array, jax.Array, jax.Array] | None,
-    wanted: jax.Array,
+    until: tuple[jax.Array, jax.Array],
     *,
     stop: int,
     max_new: int,
     limits: tuple[int, int, int] | None,
     greedy: bool,
 ) -> Slots:
-    """Decodes all live rows until at least `wanted` of them have finished their answers.
+    """Decodes all live rows `until` so many of them or more have finished, or have written so many tokens.
 
     settings: (temperature, top_p, seed) of days; limits: (events, tokens before closing, tokens) of one.
     The stop token is in the cache of every finished row, also of those cut at their limit.
@@ -127,18 +134,18 @@ def decode(  # noqa: PLR0913 (as `read`)
     batch = slots.live.shape[0]
     started = jnp.sum(slots.live)
 
-    def going(slots: Slots) -> jax.Array:
+    def going(state: tuple[Slots, jax.Array]) -> jax.Array:
+        slots, left = state
         alive = jnp.sum(slots.live)
-        return (alive > 0) & (started - alive < wanted)
+        return (alive > 0) & (started - alive < until[0]) & (left > 0)
 
-    def body(slots: Slots) -> Slots:
+    def body(state: tuple[Slots, jax.Array]) -> tuple[Slots, jax.Array]:
+        slots, left = state
         scores = logits(weights, slots.rows.hidden)
         token, day, limit = highest(scores), slots.day, jnp.full(batch, max_new)
         if settings is not None and limits is not None:
             temperature, top_p, seed = settings
-            keys = jax.vmap(
-                lambda row, step: jax.random.fold_in(jax.random.fold_in(seed, row), step)
-            )(slots.stream, slots.counts)
+            keys = _keys(seed, slots.stream, slots.counts)
             if tables is None:
                 everything = jnp.ones_like(scores, bool)
                 drawn = sample(scores, everything, keys, temperature, top_p, greedy=greedy)
@@ -157,10 +164,11 @@ def decode(  # noqa: PLR0913 (as `read`)
         writes = slots.live & ~ends
         at = jnp.where(writes, slots.counts, slots.tokens.shape[1])
         tokens = slots.tokens.at[jnp.arange(batch), at].set(token, mode="drop")
-        counts = slots.live.astype(jnp.int32)  # live rows read the stop token too
         word = aligned.embed(model, weights, token[:, None])
-        rows = extend(model, weights, slots.rows, word, counts)
+        read = slots.live.astype(jnp.int32)  # live rows read the stop token too
+        rows = extend(model, weights, slots.rows, word, read)
         counts = slots.counts + writes
-        return placed(slots._replace(rows=rows, tokens=tokens, counts=counts, live=writes, day=day))
+        slots = slots._replace(rows=rows, tokens=tokens, counts=counts, live=writes, day=day)
+        return placed(slots), left - 1
 
-    return jax.lax.while_loop(going, body, slots)
+    return jax.lax.while_loop(going, body, (slots, jnp.asarray(until[1])))[0]

@@ -5,7 +5,7 @@ import datetime
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events import values
 from bua_jax.events.clock import LARGEST_DAY
-from bua_jax.events.json_lines import json_lines
+from bua_jax.events.json_lines import json_values
 from bua_jax.events.names import WRITABLE, writable
 from bua_jax.events.readers import read_people
 from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore, History
@@ -147,38 +147,48 @@ def _parse_line(where: str, record: Any, catalogue: Catalogue) -> tuple[str, Eve
 def read_histories(
     path: str | Path, catalogue: Catalogue, limit: int
 ) -> tuple[list[str], list[History]]:
-    """Reads one person per line; of more than `limit` events the oldest are dropped, which is said.
-
-    Raises `DataError` naming file, line, event, field, value and what was expected: a malformed line,
-    an unknown behaviour, too few events (10 are needed), events out of order, an id of an earlier line.
-    """
+    """`histories_of` a file. Raises `DataError` also where there is none."""
     path = Path(path)
     if not path.is_file():
         raise DataError(
             f"There is no file {path}. Make one with: "
             f"python -m bua_jax.predict --model=RUN --example=3 > {path}"
         )
-    lines: dict[str, int] = {}  # of each id
+    with path.open("rb") as lines:
+        return histories_of(path, lines, catalogue, limit)
+
+
+def histories_of(
+    called: str | Path, lines: Iterable[bytes], catalogue: Catalogue, limit: int
+) -> tuple[list[str], list[History]]:
+    """Ids and histories, one person per line; of more than `limit` events the oldest are dropped, as is said.
+
+    called: where the lines come from. Raises `DataError` naming that, line, event, field, value and what
+    was expected: a malformed line, an unknown behaviour, too few events (10 are needed), events out of order,
+    an id of an earlier line.
+    """
+    seen: dict[str, int] = {}  # lines of each id
     histories, longer = [], 0
-    for number, record in json_lines(path):
-        name, events = _parse_line(f"{path}, line {number}", record, catalogue)
+    for number, record in json_values(called, lines):
+        name, events = _parse_line(f"{called}, line {number}", record, catalogue)
         count, name = len(events.day), name or str(number)
-        if name in lines:
+        if name in seen:
             raise DataError(
-                f"{path}, line {number}: the id {name!r} stands in line {lines[name]} too; expected one line "
-                "for each, or answers could not be told apart. (A line without an id is named by its number.)"
+                f"{called}, line {number}: the id {name!r} stands in line {seen[name]} too; expected one "
+                "line for each, or answers could not be told apart. (A line without an id is named by its "
+                "number.)"
             )
-        lines[name] = number
+        seen[name] = number
         histories.append(history(events, max(0, count - limit), count))
         longer += count > limit
     if not histories:
-        raise DataError(f"{path} holds no history; one JSON object per line is expected.")
+        raise DataError(f"{called} holds no history; one JSON object per line is expected.")
     if longer:
         notice(
-            f"{path}: {longer} of {len(lines)} histories are longer than the {limit} events that the model "
+            f"{called}: {longer} of {len(seen)} histories are longer than the {limit} events that the model "
             "was trained on; their oldest events are left out"
         )
-    return list(lines), histories
+    return list(seen), histories
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Values of a JSON-lines file: UTF-8, a value to a line, lines end with a line feed only."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +23,37 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """(line number from 1, value) of each line of a file; see `json_values`."""
+    with open(path, "rb") as file:
+        yield from json_values(path, file)
+
+
+def json_values(called: str | Path, lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
     """(line number from 1, value) of each line that is not empty. A byte order mark is skipped.
 
-    Raises `DataError` naming file and line: other encodings, compressed files, malformed lines, names
+    called: where the lines come from, for errors. Raises `DataError` naming that and the line: other
+    encodings, compressed files, malformed lines, names
     that stand twice in an object, NaN and infinities, values that are nested too deep or too long.
     """
-    path = Path(path)
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                check_encoding(path, line)
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(
-                    line.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once
-                )
-            except json.JSONDecodeError as error:
-                wrong = f"not valid JSON ({error.msg}, column {error.colno})"
-            except UnicodeDecodeError as error:
-                wrong = f"not UTF-8 text (byte {error.start + 1})"
-            except RecursionError:
-                wrong = "nested too deep"
-            except ValueError as error:  # of the hooks above, and of numbers with too many digits
-                wrong = str(error).partition(";")[0]
-            else:
-                yield number, value
-                continue
-            raise DataError(f"{path}, line {number}: {wrong}. Expected one JSON object per line.")
+    for number, line in enumerate(lines, 1):
+        if number == 1:
+            check_encoding(called, line)
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(
+                line.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once
+            )
+        except json.JSONDecodeError as error:
+            wrong = f"not valid JSON ({error.msg}, column {error.colno})"
+        except UnicodeDecodeError as error:
+            wrong = f"not UTF-8 text (byte {error.start + 1})"
+        except RecursionError:
+            wrong = "nested too deep"
+        except ValueError as error:  # of the hooks above, and of numbers with too many digits
+            wrong = str(error).partition(";")[0]
+        else:
+            yield number, value
+            continue
+        raise DataError(f"{called}, line {number}: {wrong}. Expected one JSON object per line.")

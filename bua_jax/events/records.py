@@ -84,7 +84,7 @@ def records(path: Path, format: str, size: int = -1) -> Iterator[Record]:
         position += 1
 
 
-def check_encoding(path: Path, start: bytes) -> None:
+def check_encoding(path: str | Path, start: bytes) -> None:
     """Raises `DataError` if a file that starts with these bytes is not UTF-8 text."""
     known = [name for magic, name in _ENCODINGS.items() if start.startswith(magic)]
     if known or b"\0" in start[:4]:

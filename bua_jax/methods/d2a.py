@@ -27,8 +27,8 @@ from bua_jax.methods import zero_shot_api
 from bua_jax.methods.protocol import About, Cases, Data, Generation, Method, Site
 
 if TYPE_CHECKING:
+    from bua_jax.decoding.dialogue import Decoder
     from bua_jax.decoding.forms import Form
-    from bua_jax.decoding.rounds import Decoder
     from bua_jax.interop.openai import Chat
 
 NAME, API = "d2a", "d2a_api"

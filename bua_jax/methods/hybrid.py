@@ -36,7 +36,7 @@ from bua_jax.methods.protocol import (
 if TYPE_CHECKING:
     from bua_jax.alignment.hybrid import Switches
     from bua_jax.alignment.parts import Parts
-    from bua_jax.decoding.rounds import Decoder
+    from bua_jax.decoding.dialogue import Decoder
 
 TRAINED = "trained.safetensors"
 _STAGE = (
@@ -156,7 +156,7 @@ def _fit(site: Site, data: Data, page_name: str, sets: tuple[str, str]) -> Mappi
 def _load(site: Site, name: str, page_name: str, sets: tuple[str, str]) -> AskedHybrid:
     from bua_jax.alignment.hybrid import longest_label
     from bua_jax.alignment.parts import with_trained
-    from bua_jax.decoding.rounds import Decoder
+    from bua_jax.decoding.dialogue import Decoder
 
     fitted, how = site.inputs[f"fit/{name}"], site.config.execution
     page = fitted.settings.methods[page_name]

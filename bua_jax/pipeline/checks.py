@@ -96,8 +96,8 @@ _STAGE: dict[str, Legal] = {
     "full_finetuning": Flag(),
 }
 
-_DRAWN = ("train", "validation", "cross", "fit_train", "fit_validation", "match", "days_hybrid")
-_DRAWN += ("test", "texts", "edited", "generation_test")
+_DRAWN = """train validation cross fit_train fit_validation match days_hybrid
+    test texts edited generation_test"""
 
 LEGAL: dict[str, Legal] = {
     "seed": SEED,
@@ -135,7 +135,7 @@ LEGAL: dict[str, Legal] = {
     "windows.prediction_history": Whole(1),
     "windows.generation_history": Whole(1),
     "windows.min_history": Whole(1),
-    **{f"windows.{name}": Whole(0) for name in _DRAWN},
+    **{f"windows.{name}": Whole(0) for name in _DRAWN.split()},
     "windows.test_history": OneOf(ALTERED),
     # -- encoder
     "encoder.kind": OneOf(keys_of("models.encoders", "KINDS")),

@@ -77,7 +77,8 @@ class Encoder:
 
 
 @functools.partial(jax.jit, static_argnames=("network",))
-def _last_log_probabilities(network: Network, variables, fields, n_events):
+def last_log_probabilities(network: Network, variables, fields, n_events):
+    """log p float32[n, C] of the behaviour after each row: fields int32[n, L, 4], n_events int32[n]."""
     segments = (jnp.arange(fields.shape[1]) < n_events[:, None]).astype(jnp.int32)
     logits = network.logits(variables, fields, segments)
     last = jnp.take_along_axis(logits, (n_events - 1)[:, None, None], axis=1)[:, 0]
@@ -94,9 +95,7 @@ def predict_last(
     fields, counts = np.pad(fields, pad), np.pad(n_events, (0, padded - n), constant_values=1)
     parts = [
         np.asarray(
-            _last_log_probabilities(
-                network, variables, fields[i : i + batch], counts[i : i + batch]
-            )
+            last_log_probabilities(network, variables, fields[i : i + batch], counts[i : i + batch])
         )
         for i in range(0, padded, batch)
     ]

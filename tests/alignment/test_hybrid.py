@@ -14,7 +14,7 @@ from bua_jax.alignment import hybrid
 from bua_jax.alignment.hybrid import BUA, MAPPINGS, SCHEDULES, Learning, Phase, Switches
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import CheckpointError, ConfigError
-from bua_jax.decoding.rounds import Decoder
+from bua_jax.decoding.dialogue import Decoder
 from bua_jax.dialogue.hybrid import SOURCES, TARGETS, Known, Prompts, records
 from bua_jax.dialogue.prompts import TokenRecord
 from bua_jax.feed.batches import one_per_row

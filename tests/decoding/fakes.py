@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bua_jax.decoding.rounds import Decoder
+from bua_jax.decoding.dialogue import Decoder
 from bua_jax.events.schema import Catalogue, History
 from bua_jax.models import aligned, lora, projector
 from bua_jax.models.aligned import Aligned

@@ -10,6 +10,7 @@ import pytest
 
 from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding import cache, engine, programs, rounds
+from bua_jax.decoding.dialogue import first_turn
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.models import aligned
@@ -77,7 +78,7 @@ def dialogues() -> list[tuple]:
     seen = [history_of(10 + i * 7 % 31, i) for i in range(500)]
 
     def job(history):
-        first = yield rounds._first_turn(one, history, "Key?")
+        first = yield first_turn(one, history, "Key?")
         second = yield Turn(next_turn(one.tokenizer, "Which?"))
         return first.tokens, second.tokens
 
@@ -134,7 +135,7 @@ def test_cache_reuse_equals_recomputing_from_scratch(dialogues, shift: int) -> N
 
 def answers(one: rounds.Decoder, cache_dtype: str = "float32") -> list[list[int]]:
     def job(seen):
-        first = yield rounds._first_turn(one, seen, "Key?")
+        first = yield first_turn(one, seen, "Key?")
         second = yield Turn(next_turn(one.tokenizer, "Which?"))
         return first.tokens + second.tokens
 

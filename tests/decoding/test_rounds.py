@@ -9,6 +9,7 @@ import pytest
 
 from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding import engine, rounds
+from bua_jax.decoding.dialogue import first_turn
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import label_tokens, next_turn, opening
 from bua_jax.dialogue.text import history_text, parse_day
@@ -51,7 +52,7 @@ def answers(one, seen, instructions) -> list[list[int]]:
     """Token ids of the greedy answers to each instruction, on one row."""
 
     def job():
-        found = [(yield rounds._first_turn(one, seen, instructions[0])).tokens]
+        found = [(yield first_turn(one, seen, instructions[0])).tokens]
         for text in instructions[1:]:
             found.append((yield Turn(next_turn(one.tokenizer, text))).tokens)
         return found

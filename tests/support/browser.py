@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -27,19 +28,42 @@ def find() -> str:
     pytest.skip("there is no chromium (apt-get install chromium)")
 
 
-def written_by(chromium: str, page: Path, profile: Path, *flags: str) -> str:
-    """What a page writes into its `#out`; no line may reach the console."""
-    command = [
+def _command(chromium: str, profile: Path, *flags: str) -> list[str]:
+    return [
         *(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
         *("--enable-logging=stderr", f"--user-data-dir={profile}", *flags),
-        *("--virtual-time-budget=10000", "--dump-dom", page.as_uri()),
     ]
+
+
+def _check_console(said: str) -> None:
+    lines = [line for line in said.splitlines() if "CONSOLE" in line]
+    assert not lines, lines
+
+
+def written_by(chromium: str, page: Path, profile: Path, *flags: str) -> str:
+    """What a page writes into its `#out`; no line may reach the console."""
+    command = _command(chromium, profile, *flags)
+    command += ["--virtual-time-budget=10000", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert not said, said
+    _check_console(done.stderr)
     (out,) = re.findall(r'<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)
     assert out, done.stderr[-2000:]
     return html.unescape(out)
+
+
+def sent_by(chromium: str, address: str, profile: Path, sent: Queue[str]) -> str:
+    """What a page of a server sends back to it, which puts it into `sent`; as `written_by`, in real time."""
+    with (profile.parent / f"{profile.name}.log").open("w+") as log:
+        process = subprocess.Popen(
+            [*_command(chromium, profile), "--remote-debugging-port=0", address], stderr=log
+        )
+        try:
+            return sent.get(timeout=120)
+        finally:
+            process.terminate()
+            process.wait()
+            log.seek(0)
+            _check_console(log.read())
 
 
 def measured(chromium: str, folder: Path, page: str, width: int, dark: bool = False) -> Any:
