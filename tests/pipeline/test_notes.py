@@ -13,6 +13,7 @@ from bua_jax.events.windows import WindowSet
 from bua_jax.methods import cross
 from bua_jax.methods.protocol import Data, Description, Method, Site
 from bua_jax.methods.table import METHODS
+from bua_jax.pipeline import cases as about
 from bua_jax.pipeline import methods as built
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import load_store
@@ -112,7 +113,7 @@ def test_cases_of_test_people_carry_them_and_the_record_counts_them(run: Run) ->
     assert [one.get("summary", "refused") for one in cases.notes] == [
         "refused" if i == AHEAD else f"person {name}" for i, name in enumerate(cases.sample_id)
     ]
-    assert built._refused(cases) == 1
+    assert about.refused_of(cases) == 1
 
 
 def test_nobody_else_is_an_error(run: Run) -> None:
@@ -127,7 +128,7 @@ def test_nobody_else_is_an_error(run: Run) -> None:
     with pytest.raises(
         DataError, match="The set test is about one person, so that tallrec_cross_ano"
     ):
-        built._with_notes(run, method, "test", store, alone, cases)
+        about.with_notes(run, method, "test", store, alone, cases)
 
 
 def test_rows_of_a_system_differ_in_the_note_alone() -> None:
