@@ -21,7 +21,7 @@ from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.dialogue.store import provenance, read_dialogues, write_dialogues
 from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, is_shortened, write_stage1
 from bua_jax.dialogue.teacher import Teacher, annotation_question
-from bua_jax.evaluation.understanding.untrue import untrue
+from bua_jax.evaluation.understanding.judged import untrue
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import WindowIndex, WindowSet, sample_id, sample_windows

@@ -23,7 +23,7 @@ from bua_jax.serving.desk import Desk, Event, Ticket
 from bua_jax.serving.guard import Guard, refusal
 from bua_jax.serving.limits import Limits, Refused
 from bua_jax.serving.metrics import Metrics
-from bua_jax.serving.questions import KINDS, Question, encoder_shares, questions_of
+from bua_jax.serving.questions import KINDS, Question, claims_of, encoder_shares, questions_of
 
 LINES = "application/x-ndjson"
 LATE = "There was no answer in time."
@@ -137,7 +137,7 @@ def tasks_of(office: Office, kind: str, body: bytes) -> list[QuestionTask]:
 async def _lines(
     office: Office, kind: str, tasks: Sequence[QuestionTask], tickets: Sequence[Ticket]
 ) -> AsyncIterator[bytes]:
-    """A line for each history, in their order; of watched ones also the encoder's shares and what grows."""
+    """A line for each history, in their order; of watched ones also shares, what grows, and claims."""
     deadline = asyncio.get_running_loop().time() + office.limits.seconds
     try:
         for task, ticket in zip(tasks, tickets, strict=True):
@@ -149,6 +149,9 @@ async def _lines(
                 yield _line({"part": event.part, "text": event.text})
             office.metrics.answered(kind, time.monotonic() - ticket.begun)
             office.metrics.failed[kind] += bool(event.error)
+            if ticket.watched and not event.error:
+                asked = office.bua, task.question.history, event.answer["understanding"]
+                yield _line({"claims": await run_in_threadpool(claims_of, *asked)})
             yield _line({"error": event.error} if event.error else event.answer)
             ticket.drop()
     finally:

@@ -6,6 +6,7 @@ The answers are those of the verbs `predict`, `describe` and `generate`, made by
 import dataclasses
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 
 from bua_jax.alignment.ask import Bua
 from bua_jax.decoding.dialogue import Asked, DayAsked, Said
+from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.tasks import generation_instruction
+from bua_jax.evaluation.understanding.judged import judged
 from bua_jax.events.histories import MIN_EVENTS, histories_of
 from bua_jax.events.schema import WEEKDAYS, History
 from bua_jax.serving.limits import Limits, Refused
@@ -51,6 +54,14 @@ class Question:
         else:
             answer = bua.description_of(found.said)
         return {"id": self.id, **answer.record}
+
+
+def claims_of(
+    bua: Bua, history: History, texts: Mapping[str, str]
+) -> dict[str, list[tuple[str, str]]]:
+    """The texts in pieces (words, verdict): which of their claims are true of the history."""
+    window = Window(history, bua.catalogue, bua.shares, "")
+    return {part: judged(window, text) for part, text in texts.items()}
 
 
 def encoder_shares(bua: Bua, history: History) -> dict[str, float]:

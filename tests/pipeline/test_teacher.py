@@ -17,7 +17,7 @@ from bua_jax.dialogue.store import read_dialogues
 from bua_jax.dialogue.tasks import Writer, understanding_rounds
 from bua_jax.dialogue.teacher import Teacher, annotation_question, review_question
 from bua_jax.dialogue.text import history_text
-from bua_jax.evaluation.understanding.untrue import untrue
+from bua_jax.evaluation.understanding.judged import untrue
 from bua_jax.events.groups import training_shares
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.windows import prediction_windows, sample_id, sample_windows

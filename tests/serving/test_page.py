@@ -70,8 +70,12 @@ def test_the_page_shows_what_the_model_says(
     assert seen["lines"] == len(events) == len(seen["marks"])
     line = json.dumps({"events": events})
     answer = httpx.post(f"{url}/person", content=line, timeout=300)
-    first, *_, said = map(json.loads, answer.text.splitlines())
+    first, *_, held, said = map(json.loads, answer.text.splitlines())
     texts = said["understanding"]
+    for part, pieces in held["claims"].items():
+        assert "".join(words for words, _ in pieces) == texts[part]
+        assert seen["verdicts"][part] == [piece for piece in pieces if piece[1]]
+    assert any(seen["verdicts"].values())
     assert seen["texts"] == texts
     grown = set(seen["seen"]) - set(texts.values())
     assert any(text.startswith(one) for one in grown for text in texts.values() if one)

@@ -1,0 +1,48 @@
+"""What of a text is true of a window, and what is not: for readers, and as reasons for whoever wrote it."""
+
+import itertools
+import re
+
+import numpy as np
+
+from bua_jax.dialogue.facts import Window
+from bua_jax.evaluation.understanding.checks import Ground, holds
+from bua_jax.evaluation.understanding.claims import plain, read
+
+UNCHECKED, UNKNOWN, TRUE, FALSE = range(4)
+VERDICTS = {TRUE: "true", FALSE: "false", UNKNOWN: "not checkable", UNCHECKED: ""}
+"""By number; what is worse wins where claims overlap. "": no claim is made there."""
+
+
+def untrue(window: Window, text: str) -> list[tuple[str, str]]:
+    """(aspect, what is said) of each false claim, each once; a behaviour that does not occur counts once."""
+    reading, ground = read(window.catalogue, text), Ground(window)
+    found = []
+    for claim, start, end in reading.said:
+        if holds(ground, claim) is not False:
+            continue
+        names = ", ".join(window.label(b) for b in claim.about)
+        said = plain(window.catalogue, reading.marked[start:end])
+        if claim.aspect == "behaviours":
+            found.append((claim.aspect, f"{names} does not occur"))
+        else:
+            found.append((claim.aspect, f"{claim.aspect} of {names or 'the person'}: {said!r}"))
+    return list(dict.fromkeys(found))
+
+
+def judged(window: Window, text: str) -> list[tuple[str, str]]:
+    """The text in pieces (words, verdict), which together are the text; see `VERDICTS`."""
+    reading, ground = read(window.catalogue, text), Ground(window)
+    catalogue, marked = window.catalogue, reading.marked
+    worst = np.zeros(
+        len(plain(catalogue, marked)), np.int8
+    )  # a label has as many letters as its words
+    for claim, start, end in reading.said:
+        true = holds(ground, claim)
+        verdict = UNKNOWN if true is None else TRUE if true else FALSE
+        at = len(plain(catalogue, marked[:start]))
+        part = slice(at, at + len(plain(catalogue, marked[start:end])))
+        worst[part] = np.maximum(worst[part], verdict)
+    cuts = [0, *(np.flatnonzero(np.diff(worst)) + 1).tolist(), len(worst)]
+    shown = re.sub("[\ue000\ue001]", "", text)  # as `claims.marked` reads it
+    return [(shown[a:b], VERDICTS[int(worst[a])]) for a, b in itertools.pairwise(cuts) if a < b]
