@@ -32,6 +32,7 @@ def store_of_one() -> EventStore:
     return store_of([day, test], split=[0, 2])
 
 
+@pytest.mark.long
 def test_one_person_with_one_day_is_enough(tmp_path: Path) -> None:
     store, config = store_of_one(), config_of()
     site = Site(config, tmp_path, {})

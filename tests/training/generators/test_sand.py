@@ -89,6 +89,7 @@ def pretrained() -> tuple[Days, Any]:
     return problem, train(problem, {"policy": begun}, {"policy": 1.0}, None, {})["policy"]
 
 
+@pytest.mark.long
 def test_pretraining_learns_what_the_hour_says() -> None:
     problem, policy = pretrained()
     measure = problem.validation(None)
