@@ -20,6 +20,8 @@ SIZES = (
 """Configs that are chosen among, and their arguments, the smallest first."""
 MOST_EPOCHS = 3.0
 """The paper's (Appendix G): fewer windows than a size takes are read more often, up to this."""
+_ENCODED = 276_948  # training windows of the population that configs' encoder.epochs are for
+_MOST_PASSES = 30  # of the encoder over few events; its patience may end them before
 _FEWER = 1.25  # times fewer windows than that: so many that it is worth a change
 _ACCELERATOR = 20.0
 _MOST_CORES = 8
@@ -46,6 +48,7 @@ class Size(NamedTuple):
     path: str
     argument: str
     epochs: float = 1.0  # of stages 1 and 2; 1 = as there
+    passes: int = 0  # of the encoder over its events; 0 = as there
     why: str = "As --config said."
 
 
@@ -70,13 +73,15 @@ def choose(own: Path, windows: int, minutes: float) -> Size:
         if asked >= _FEWER * windows:
             epochs = min(MOST_EPOCHS, max(epochs, round(asked / max(1, windows), 1)))
         config.stage1.epochs = config.stage2.epochs = epochs
+        least = config.encoder.epochs
+        passes = max(least, min(_MOST_PASSES, round(least * _ENCODED / max(1, windows))))
         expected = sum(minutes_of(config, windows).values()) / fast
         if not fitting or (2 * windows >= asked and expected <= minutes):
             said = f"{min(windows, asked):,} of {windows:,} training windows"
             said += f", each {epochs:g} times" if epochs > 1 else ""
             why = f"{said}; about {expected:.0f} minutes here, chosen within {minutes:g}."
             argument = ",".join(filter(None, (argument, f"data={own}")))
-            fitting.append(Size(path, argument, epochs, why))
+            fitting.append(Size(path, argument, epochs, passes, why))
     return fitting[-1]
 
 
@@ -88,6 +93,7 @@ def save_size(file: Path, size: Size) -> None:
     """Writes a run's config."""
     epochs = (f"    config.{stage}.epochs = {size.epochs!r}\n" for stage in ("stage1", "stage2"))
     lines = "".join(epochs) if size.epochs > 1 else ""
+    lines += f"    config.encoder.epochs = {size.passes}\n" if size.passes else ""
     flags = f"--config={file}", f"--workdir={file.parent}"
     command = shlex.join(["python", "-m", "bua_jax.curriculum", *flags])
     files.write_text(

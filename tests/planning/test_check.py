@@ -226,6 +226,7 @@ def test_fit_writes_a_config_once_and_says_what_it_stands_for(tmp_path: Path) ->
     assert " training windows, each 3 times; about " in first.stdout
     config = configs.load(str(workdir / "fit.py"))
     assert (config.data.path, config.stage2.epochs) == (str(path), 3.0)
+    assert config.encoder.epochs == 30  # of few events
     assert configs.load(str(workdir / "fit.py"), "model=smollm2-135m").data.path == str(path)
     assert "to build" in again.stdout
     assert "wrote" not in again.stdout
@@ -373,6 +374,10 @@ def test_a_size_fits_the_data_and_the_machine(
     found = size.choose(Path("events.py"), windows, minutes)
     assert (found.path, found.epochs) == said
     assert f"{windows:,} training windows" in found.why
+    least = configs.load(
+        found.path, found.argument.rpartition("data=")[0].rstrip(",")
+    ).encoder.epochs
+    assert found.passes == (max(least, 30) if windows < 30_000 else least)
 
 
 def test_a_copy_is_of_what_the_file_holds_now(tmp_path: Path) -> None:
