@@ -83,7 +83,7 @@ def count_texts(people: np.ndarray, about: Sequence[Subject], texts: Sequence[st
     people: int[n] whose each window is; about, texts: the windows, and a text about each.
     """
     owner = np.unique(people, return_inverse=True)[1]
-    size = int(owner.max(initial=-1)) + 1
+    size = int(np.max(owner, initial=-1)) + 1
     table = {name: np.zeros((size, len(ASPECTS))) for name in ("silent", "claims", "true")}
     table |= {name: np.zeros((size, len(ASPECTS))) for name in ("facts", "stated")}
     of_persona = np.zeros((size, len(persona.FIELDS), 4))
