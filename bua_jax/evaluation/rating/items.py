@@ -17,7 +17,7 @@ _MARKS = re.compile(
     r"^\s*(?:#{1,6}|[-*+•]|\d+[.)])\s+|[*`]+|(?<!\w)_{1,2}(?=\S)|(?<=\S)_{1,2}(?!\w)", re.MULTILINE
 )
 _TELLS = re.compile(
-    r"\b(?:bua|behavegpt|qwen\S*|llama\S*|smollm\S*|\w*gpt(?:-\S+)?|deepseek\S*|claude|gemini|mistral\S*"
+    r"\b(?:bua|behavegpt|qwen\S*|llama\S*|smollm\S*|\w*gpt(?:-\S+)?|deepseek\S*|gemini|mistral\S*"
     r"|language model|as an ai|ai assistant)\b",
     re.IGNORECASE,
 )
