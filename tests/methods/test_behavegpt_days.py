@@ -188,6 +188,7 @@ def test_rollouts_take_the_last_days_clock() -> None:
     assert [day.behaviour for day in method.generate(renamed).days] != found
 
 
+@pytest.mark.long
 def test_heads_learn_when_where_and_the_end_of_a_day() -> None:
     """An own routine is drawn nearly always; the encoder is not changed."""
     settings = EncoderSettings(

@@ -36,8 +36,8 @@ FEW = 8
 GIVEN = tuple(f"bua_given{what}" for what in (1, 2, 3, "_another", "_shuffled"))
 CROSS = tuple(method.name for method in cross.METHODS)
 ALIKE = ("bua_stage1", "bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec", *CROSS)
-ALIKE = (*ALIKE, "d2a", "untuned", "hybrid_data", "behavegpt_days")
-"""Rows asked by the same code as others: theirs are long tests. `TRAINED`: fitted by the loop."""
+ALIKE = (*ALIKE, "d2a", "untuned", "hybrid_data", "behavegpt_days", "sand")
+"""Rows asked by others' code, and SAND, which compiles long: long tests. `TRAINED`: fitted by the loop."""
 NETWORKS = ("sasrec", "behavegpt", "behavegpt_timed_days", "pituning", "alphafuse")
 TRAINED = (*NETWORKS, "sand", "tallrec", "collm", "llara", "a_llmrec", "hybrid_data", *CROSS)
 COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`
