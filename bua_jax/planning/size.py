@@ -79,6 +79,7 @@ def choose(own: Path, windows: int, minutes: float) -> Size:
         if not fitting or (2 * windows >= asked and expected <= minutes):
             said = f"{min(windows, asked):,} of {windows:,} training windows"
             said += f", each {epochs:g} times" if epochs > 1 else ""
+            said += f", the encoder {passes} times over all events" if passes > least else ""
             why = f"{said}; about {expected:.0f} minutes here, chosen within {minutes:g}."
             argument = ",".join(filter(None, (argument, f"data={own}")))
             fitting.append(Size(path, argument, epochs, passes, why))

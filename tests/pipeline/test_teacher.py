@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -114,26 +113,18 @@ def test_a_review_has_issues_and_a_true_summary(tmp_path: Path) -> None:
 
 def test_questions_hold_no_target_no_id_and_no_date() -> None:
     """All that follows a window may change: the questions stay byte for byte; nor do people's names leave."""
-    asked = [(annotation_question(w), review_question(w, "d")) for w in WINDOWS]
-    behaviour = STORE.behaviour.copy()
-    for end in FOUND.end:
-        behaviour[end] = (behaviour[end] + 1) % len(STORE.catalogue.behaviours)
-    other = simulated_store(12, 15, 3)
-    untouched = [
-        i
-        for i in range(4)
-        if np.array_equal(
-            behaviour[FOUND.start[i] : FOUND.end[i]], STORE.behaviour[FOUND.start[i] : FOUND.end[i]]
-        )
-    ]
-    assert untouched  # of which no target lies in another's history
-    other.behaviour[:] = behaviour
-    writer = Writer(other, training_shares(STORE))
-    for i in untouched:
-        window = writer.window(int(FOUND.start[i]), int(FOUND.end[i]), "x")
-        assert (annotation_question(window), review_question(window, "d")) == asked[i]
-        assert not any(user in asked[i][0] for user in STORE.users)
-        assert WINDOWS[i].sample_id not in asked[i][0]
+    for i, window in enumerate(WINDOWS):
+        asked, start, end = annotation_question(window), int(FOUND.start[i]), int(FOUND.end[i])
+        other = simulated_store(12, 15, 3)
+        for column, many in ((other.behaviour, len(STORE.catalogue.behaviours)), (other.slot, 48)):
+            column[end:] = (column[end:] + 1) % many
+        other.location[end:] = other.location[0]
+        assert (other.behaviour[end:] != STORE.behaviour[end:]).all()
+        changed = Writer(other, training_shares(STORE)).window(start, end, "x")
+        assert annotation_question(changed) == asked
+        assert review_question(changed, "d") == review_question(window, "d")
+        assert not any(user in asked for user in STORE.users)
+        assert window.sample_id not in asked
 
 
 def test_a_data_set_is_built_again_from_what_was_paid(tmp_path: Path) -> None:
