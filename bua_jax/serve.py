@@ -17,8 +17,6 @@ BUA_SERVE_TOKEN, through something that encrypts (a reverse proxy): this server 
 more. Needs the extra `serve`.
 """
 
-import json
-
 from absl import flags
 
 from bua_jax import cli
@@ -46,7 +44,6 @@ def main() -> None:
     except ImportError as error:
         raise ConfigError(f"{error}: pip install 'bua-jax[serve]'.") from error
     token = guard.token_for(FLAGS.host)
-    from bua_jax.events.histories import example_lines
     from bua_jax.pipeline.checks import check_flag
     from bua_jax.pipeline.finished import events_of, load
     from bua_jax.serving import chat, page, server
@@ -60,10 +57,9 @@ def main() -> None:
         limits = Limits(waiting=FLAGS.queue, seconds=FLAGS.seconds)
         drawn = server.Drawn(FLAGS.temperature, FLAGS.top_p, FLAGS.seed)
         office = Office(bua, server.desk_of(bua, limits, drawn), limits)
-        lines = example_lines(events_of(FLAGS.model), FLAGS.examples) if FLAGS.examples else []
-        shown = page.routes(page.people_of([json.loads(line) for line in lines]))
+        people = page.people_of(events_of(FLAGS.model), FLAGS.examples) if FLAGS.examples else []
         chats = chat.Chats(office)
-        more = [*shown, *chat.routes(chats)]
+        more = [*page.routes(people), *chat.routes(chats)]
         server.serve(office, [listening], FLAGS.host, token, more)
         chats.close()
 

@@ -205,11 +205,6 @@ def test_predict_and_generate(quickstart: Path, tmp_path: Path) -> None:
     head, *lines = (tmp_path / "t.csv").read_text().splitlines()
     assert head == "id,key_behaviours,patterns,summary"
     assert len(lines) == 2
-    require("ray")
-    ray = ("--engine=ray", "--refine", f"--output={tmp_path / 'r.jsonl'}")
-    done = verb("predict", *flags, *ray)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "r.jsonl").read_bytes() == (tmp_path / "p.jsonl").read_bytes()
     done = verb("generate", *flags, f"--output={tmp_path / 'g.jsonl'}", "--predictions")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "g.jsonl").read_text().splitlines()]

@@ -111,11 +111,12 @@ def test_it_is_the_wheel_that_runs(stranger: Stranger) -> None:
             {"delimiter": ";", "encoding": "cp1252"},
             {"user": "Wer", "time": "Zeitpunkt", "behaviour": "Tätigkeit", "location": "Ort"},
         ),
-        (
+        pytest.param(
             ("member", "started", "what"),
             ("sleep", "work", "shop", "read", "walk"),
             {},
             {"user": "member", "time": "started", "behaviour": "what"},
+            marks=pytest.mark.long,
         ),
         (
             ("user_id", "time", "behavior", "location"),

@@ -28,7 +28,7 @@ from bua_jax.dialogue.tasks import (
     generation_instruction,
     prediction_instruction,
 )
-from bua_jax.dialogue.text import place_text
+from bua_jax.dialogue.text import event_record
 from bua_jax.events.schema import WEEKDAYS, Catalogue, History
 from bua_jax.events.windows import Day
 from bua_jax.interop import huggingface
@@ -228,7 +228,7 @@ class Bua:
         """The answer that a generated day is; log_p float32[C]: of the prediction, where it was asked for."""
         return NextDay(
             WEEKDAYS[one.day.weekday],
-            tuple(self._event(*event) for event in _events(one.day)),
+            tuple(event_record(self.catalogue, *event) for event in _events(one.day)),
             one.invalid,
             said.texts,
             self.signature("grammar" if self.decoding.constrained else "free"),
@@ -241,15 +241,6 @@ class Bua:
         shares = {b: float(p) for b, p in zip(labels, np.exp(log_p), strict=True)}
         best = labels[int(np.argmax(log_p))]
         return NextBehaviour(best, shares, said.texts, self.signature("labels"))
-
-    def _event(self, slot: int, place: int, behaviour: int) -> dict[str, str]:
-        event = {
-            "time": self.catalogue.clock(slot),
-            "behaviour": self.catalogue.behaviours[behaviour],
-        }
-        if self.catalogue.has_places:
-            event["place"] = place_text(place)
-        return event
 
 
 def _check_histories(given: Sequence[History]) -> None:

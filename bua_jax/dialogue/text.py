@@ -33,6 +33,12 @@ def event_text(catalogue: Catalogue, slot: int, place: int, behaviour: int) -> s
     return f"{catalogue.clock(slot)} {where}{catalogue.behaviours[behaviour]}"
 
 
+def event_record(catalogue: Catalogue, slot: int, place: int, behaviour: int) -> dict[str, str]:
+    """The same as it stands in JSON: time, behaviour, and place where there are any."""
+    event = {"time": catalogue.clock(slot), "behaviour": catalogue.behaviours[behaviour]}
+    return {**event, "place": place_text(place)} if catalogue.has_places else event
+
+
 def day_text(catalogue: Catalogue, day: Day) -> str:
     """`Tue 07:30 L1 check weather; 08:00 L2 subway`; a day without events is `Tue nothing`."""
     events = [

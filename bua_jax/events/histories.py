@@ -21,7 +21,13 @@ from bua_jax.events.names import WRITABLE, writable
 from bua_jax.events.readers import read_people
 from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore, History
 from bua_jax.events.spec import DataSpec
-from bua_jax.events.windows import history, prediction_windows, sample_windows, shown_id
+from bua_jax.events.windows import (
+    WindowIndex,
+    history,
+    prediction_windows,
+    sample_windows,
+    shown_id,
+)
 
 MIN_EVENTS = 10  # as in training (windows.min_history)
 
@@ -288,33 +294,35 @@ def _in_catalogue(path: str, store: EventStore, catalogue: Catalogue) -> EventSt
 
 
 def example_lines(store: EventStore, count: int, length: int = 40) -> list[str]:
-    """Histories of test users as JSONL lines.
-
-    Areas are named by their rank within the history, and beyond the last rank in order of appearance.
-    """
+    """Histories of test users as JSONL lines."""
     windows = sample_windows(
         prediction_windows(store, "test", history_length=length), count, seed=0
     )
-    lines = []
-    for row in range(len(windows)):
-        seen = history(store, int(windows.start[row]), int(windows.end[row]))
-        codes = store.location[int(windows.start[row]) : int(windows.end[row])].tolist()
-        ranks = {code: rank for code, rank in zip(codes, seen.place.tolist(), strict=True) if rank}
-        for code in codes:
-            ranks.setdefault(code, len(ranks) + 1)
-        events = []
-        for i in range(len(seen)):
-            event: dict[str, Any] = {
-                "weekday": WEEKDAYS[seen.weekday[i]],
-                "time": store.catalogue.clock(int(seen.slot[i])),
-                "behaviour": store.catalogue.behaviours[seen.behaviour[i]],
-                "day": int(seen.day[i] - seen.day[0]),
-            }
-            if store.catalogue.has_places:
-                event["location"] = f"place {ranks[codes[i]]}" if codes[i] >= 0 else None
-            if seen.gap[i]:
-                event["gap"] = True
-            events.append(event)
-        record = {"id": shown_id(store, windows, row), "events": events}
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    return lines
+    records = (history_record(store, windows, row) for row in range(len(windows)))
+    return [json.dumps(one, ensure_ascii=False) + "\n" for one in records]
+
+
+def history_record(store: EventStore, windows: WindowIndex, row: int) -> dict[str, Any]:
+    """The history of a window as a line of a file has it: id and events.
+
+    Areas are named by their rank within the history, and beyond the last rank in order of appearance.
+    """
+    inside = slice(int(windows.start[row]), int(windows.end[row]))
+    seen, codes = history(store, inside.start, inside.stop), store.location[inside].tolist()
+    ranks = {code: rank for code, rank in zip(codes, seen.place.tolist(), strict=True) if rank}
+    for code in codes:
+        ranks.setdefault(code, len(ranks) + 1)
+    events = []
+    for i in range(len(seen)):
+        event: dict[str, Any] = {
+            "weekday": WEEKDAYS[seen.weekday[i]],
+            "time": store.catalogue.clock(int(seen.slot[i])),
+            "behaviour": store.catalogue.behaviours[seen.behaviour[i]],
+            "day": int(seen.day[i] - seen.day[0]),
+        }
+        if store.catalogue.has_places:
+            event["location"] = f"place {ranks[codes[i]]}" if codes[i] >= 0 else None
+        if seen.gap[i]:
+            event["gap"] = True
+        events.append(event)
+    return {"id": shown_id(store, windows, row), "events": events}

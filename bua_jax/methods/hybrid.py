@@ -196,7 +196,13 @@ def _check(config: Settings, name: str, page: str, sets: tuple[str, str]) -> Non
     from bua_jax.alignment.hybrid import Switches
 
     Switches.of(config.methods[page])
-    if "cross" in sets and not config.windows.cross:
+    if "cross" in sets:
+        check_cross(config, name)
+
+
+def check_cross(config: Settings, name: str) -> None:
+    """Raises `ConfigError` where nobody is set apart for a method that reads what others wrote."""
+    if not config.windows.cross:
         raise ConfigError(
             f"config.windows.cross=0 sets no training people apart, on whose windows {name} is fitted: give "
             "their number, for example --config.windows.cross=2000."

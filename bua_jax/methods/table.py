@@ -25,6 +25,7 @@ from bua_jax.methods import (
     reference,
     sand,
     sasrec,
+    summary_alone,
     tallrec,
     untuned,
     window_majority,
@@ -59,6 +60,7 @@ _OTHERS = (
     fused.METHOD,
     reference.METHOD,
     untuned.METHOD,
+    *summary_alone.METHODS,
 )
 _GENERATORS = [method.name for method in _OTHERS if "generate" in method.says]
 METHODS: dict[str, Method] = {

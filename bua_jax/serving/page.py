@@ -11,6 +11,18 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from bua_jax.dialogue.text import event_record
+from bua_jax.events.histories import history_record
+from bua_jax.events.schema import EventStore
+from bua_jax.events.windows import (
+    WindowIndex,
+    generation_windows,
+    prediction_windows,
+    sample_windows,
+    target_day,
+)
+
+_EVENTS = 40  # of a history that is offered
 PAGE = Path(__file__).parent / "page.html"
 
 
@@ -50,6 +62,28 @@ def routes(people: Sequence[Mapping[str, Any]]) -> list[Route]:
     return [Route("/", page), Route("/examples", examples)]
 
 
-def people_of(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Histories as the page offers them, under numbers: their ids do not leave."""
-    return [{"id": f"person {i}", "events": one["events"]} for i, one in enumerate(lines, 1)]
+def people_of(store: EventStore, count: int) -> list[dict[str, Any]]:
+    """Test users as the page offers them, under numbers: their ids do not leave.
+
+    `events` end with a day, and `after` is the one that followed; None where no day of the data follows one.
+    """
+    windows = sample_windows(
+        generation_windows(store, "test", history_length=_EVENTS), count, seed=0
+    )
+    if followed := len(windows) > 0:
+        after = [_day(store, windows, row) for row in range(len(windows))]
+    else:
+        every = prediction_windows(store, "test", history_length=_EVENTS)
+        windows = sample_windows(every, count, seed=0)
+    found = []
+    for row in range(len(windows)):
+        events = history_record(store, windows, row)["events"]
+        shown = after[row] if followed else None
+        found.append({"id": f"person {row + 1}", "events": events, "after": shown})
+    return found
+
+
+def _day(store: EventStore, windows: WindowIndex, row: int) -> list[dict[str, str]]:
+    day = target_day(store, windows, row)
+    events = zip(day.slot, day.place, day.behaviour, strict=True)
+    return [event_record(store.catalogue, *event) for event in events]

@@ -126,7 +126,7 @@ def asking(source: str, **changes: Any) -> tuple[Decoder, Prompts]:
 @pytest.mark.parametrize(
     "source",
     [
-        source if source in ("none", "item+user") else pytest.param(source, marks=pytest.mark.long)
+        source if source == "item+user" else pytest.param(source, marks=pytest.mark.long)
         for source in SOURCES
     ],
 )
@@ -165,7 +165,7 @@ def alone(decoder: Decoder, prompts: Prompts, asked: hybrid.Asked) -> float:
     return float(logits[len(asked.tokens) - 1, prompts.answers[0]])
 
 
-@pytest.mark.parametrize("source", ["none", "item+user"])
+@pytest.mark.parametrize("source", [pytest.param("none", marks=pytest.mark.long), "item+user"])
 def test_labels_are_scored_exactly_and_written_freely(source: str) -> None:
     decoder, prompts = asking(source, max_new_tokens=9)
     assert hybrid.longest_label(prompts) == len(" schläft".encode()) + 1

@@ -17,7 +17,7 @@ from bua_jax.basics.errors import ConfigError, DataError, UndeclaredError
 from bua_jax.evaluation import results
 from bua_jax.events.schema import EventStore
 from bua_jax.experiments.experiment import TINY
-from bua_jax.methods import cross, neural
+from bua_jax.methods import cross, neural, summary_alone
 from bua_jax.methods.protocol import Cases, Counted, Histories, Kind, Method, Site
 from bua_jax.methods.table import METHODS
 from bua_jax.pipeline import chain
@@ -34,10 +34,29 @@ from tests.support.api import Api, Do, said_by_host, serving
 
 FEW = 8
 GIVEN = tuple(f"bua_given{what}" for what in (1, 2, 3, "_another", "_shuffled"))
-CROSS = tuple(method.name for method in cross.METHODS)
-ALIKE = ("bua_stage1", "bua_stage2", "bua_no_rounds", *GIVEN, "tallrec", "a_llmrec", *CROSS)
-ALIKE = (*ALIKE, "d2a", "untuned", "hybrid_data", "behavegpt_days", "sand")
-"""Rows asked by others' code, and SAND, which compiles long: long tests. `TRAINED`: fitted by the loop."""
+CROSS = tuple(method.name for method in (*cross.METHODS, *summary_alone.METHODS))
+ALIKE = (
+    *GIVEN,
+    *CROSS,
+    "bua_stage1",
+    "bua_stage2",
+    "bua_joint",
+    "bua_no_rounds",
+    "encoder_adjusted",
+)
+ALIKE = (
+    *ALIKE,
+    "tallrec",
+    "collm",
+    "a_llmrec",
+    "hybrid_data",
+    "pituning",
+    "untuned",
+    "d2a",
+    "sand",
+)
+ALIKE = (*ALIKE, "behavegpt_days", "behavegpt_timed_days")
+"""Rows that share others' code, or compile long: long tests. `TRAINED`: fitted by the loop."""
 NETWORKS = ("sasrec", "behavegpt", "behavegpt_timed_days", "pituning", "alphafuse")
 TRAINED = (*NETWORKS, "sand", "tallrec", "collm", "llara", "a_llmrec", "hybrid_data", *CROSS)
 COLUMN = {"weekday": 0, "slot": 1, "behaviour": 3}  # of `Histories.fields`

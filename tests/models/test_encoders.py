@@ -153,7 +153,7 @@ def test_chunks_hold_training_users_alone_and_every_target_once() -> None:
     assert np.array_equal(np.sort(targets), np.concatenate(expected))
 
 
-@pytest.mark.parametrize("dro_lambda", [0.0, 0.5])
+@pytest.mark.parametrize("dro_lambda", [pytest.param(0.0, marks=pytest.mark.long), 0.5])
 def test_training_is_deterministic_learns_and_keeps_the_best(
     dro_lambda: float, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def test_the_verb(quickstart: Path, tmp_path: Path) -> None:
     assert {"soft_index", "round_ids", "states"} <= batch.keys()
 
 
+@pytest.mark.long
 def test_a_wrong_soft_token_is_seen(quickstart: Path) -> None:
     """Negative control: with two events exchanged on one side, nothing agrees."""
     require("peft")

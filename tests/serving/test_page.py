@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
@@ -13,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from bua_jax.events.histories import example_lines
 from bua_jax.pipeline.finished import events_of
 from bua_jax.serving import page
 from bua_jax.serving.app import Office
@@ -35,8 +35,7 @@ async def _program(request: Request) -> Response:
 
 @pytest.fixture(scope="module")
 def people(quickstart: Path) -> list[dict[str, Any]]:
-    lines = example_lines(events_of(quickstart), 3)
-    return page.people_of([json.loads(line) for line in lines])
+    return page.people_of(events_of(quickstart), 3)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +81,11 @@ def test_the_page_shows_what_the_model_says(
     assert seen["day"] == [
         " | ".join((event["time"], event["place"], event["behaviour"])) for event in said["events"]
     ]
+    real = [" | ".join((e["time"], e["place"], e["behaviour"])) for e in people[1]["after"]]
+    assert seen["real"] == real
+    assert real
+    none = "" if said["events"] else " (no events)"
+    assert seen["weekdays"] == [said["weekday"] + none, "as it was"]
     shares = said["probabilities"], first["encoder"]
     for label, *shown in seen["labels"]:  # with one decimal
         assert [float(one) for one in shown] == pytest.approx(
@@ -113,6 +117,25 @@ def test_nothing_else_may_run_in_it(url: str) -> None:
     assert not re.search(r"https?://", answer.text)
     other = page.policy(answer.text.replace("SHOWN = 8", "SHOWN = 9"))
     assert other != policy
+
+
+def test_the_day_that_is_offered_is_the_one_that_followed(quickstart: Path) -> None:
+    """Looked up in the events by the last day that is shown, of any test user."""
+    store, days = events_of(quickstart), defaultdict(list)
+    labels, clock = store.catalogue.behaviours, store.catalogue.clock
+    for user in store.users_of_split("test"):
+        for at in range(store.offsets[user], store.offsets[user + 1]):
+            event = clock(int(store.slot[at])), labels[store.behaviour[at]]
+            days[int(user), int(store.day[at])].append(event)
+    followed = {
+        tuple(one): days[user, day + 1]
+        for (user, day), one in [*days.items()]
+        if (user, day + 1) in days
+    }
+    for one in page.people_of(store, 5):
+        last = one["events"][-1]["day"]
+        shown = [(e["time"], e["behaviour"]) for e in one["events"] if e["day"] == last]
+        assert [(e["time"], e["behaviour"]) for e in one["after"]] == followed[tuple(shown)]
 
 
 def test_people_have_numbers(url: str, quickstart: Path) -> None:

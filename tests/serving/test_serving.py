@@ -111,7 +111,7 @@ def test_200_requests_at_once_lose_none(url: str, office: Office, lines) -> None
 def test_what_is_written_can_be_watched(url: str, lines, office: Office, quickstart: Path) -> None:
     """/person tells the texts as they grow, and ends with the line of `generate --predictions`."""
     with httpx.stream("POST", f"{url}/person", content=lines[0], timeout=300) as answer:
-        encoder, *told, last = map(json.loads, answer.iter_lines())
+        encoder, *told, claims, last = map(json.loads, answer.iter_lines())
     (history,) = histories_in(office, lines[:1])
     config, params, _ = load_encoder(quickstart / "encoder")
     fields, n = history.encoder_fields()[None], len(history)
@@ -126,6 +126,7 @@ def test_what_is_written_can_be_watched(url: str, lines, office: Office, quickst
         grown = [one["text"] for one in told if one["part"] == kind]
         assert grown[-1] == text
         assert all(text.startswith(one) for one in grown)
+        assert "".join(words for words, _ in claims["claims"][kind]) == text
     assert {"prediction", "probabilities", "weekday", "events"} <= last.keys()
 
 

@@ -124,6 +124,7 @@ def test_resume_at_equal_and_at_other_counts(tmp_path: Path, capsys, monkeypatch
     assert jax.tree.structure(other) == jax.tree.structure(whole)
 
 
+@pytest.mark.long
 def test_only_a_device_without_work_waits(tmp_path: Path, monkeypatch) -> None:
     """Every batch of 0.02 s is waited for beside short steps; beside long ones the first after a log is."""
     settings = dataclasses.replace(SETTINGS, checkpoint_every=STEPS, log_every=STEPS)

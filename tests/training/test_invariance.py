@@ -44,7 +44,11 @@ def gradient_of(
 
 @pytest.mark.parametrize(
     ("dtype", "loss"),
-    [("float32", "round_balanced"), ("float64", "round_balanced"), ("float64", "kind_mean")],
+    [
+        pytest.param("float32", "round_balanced", marks=pytest.mark.long),
+        ("float64", "round_balanced"),
+        ("float64", "kind_mean"),
+    ],
 )
 def test_packing_padding_order_and_microbatches(dtype: str, loss: str) -> None:
     tokens = sum(int((r.round_ids > 0).sum()) for r in RECORDS)
@@ -82,7 +86,7 @@ def test_dividing_per_microbatch_would_fail() -> None:
     assert tiny.relative(right, whole[2]) <= LIMIT["float32"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.long), "float64"])
 def test_an_adapter_merged_once_per_step_has_the_same_gradient(dtype: str) -> None:
     with jax.enable_x64(dtype == "float64"):
         batch = tiny.rows_of(RECORDS, 60, 40)

@@ -177,6 +177,7 @@ def test_advantages_and_the_clipped_surrogate_by_hand() -> None:
 HOW = GailSettings(rounds=3, batch=4, steps=48, seed=1)
 
 
+@pytest.mark.long
 def test_rounds_cut_and_gone_on_with_end_as_if_never_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
