@@ -45,30 +45,30 @@ def main() -> None:
         )
     configs.resolve(FLAGS.experiment.partition(":")[0])  # a typo is said before seconds of imports
     from bua_jax.basics.console import out
-    from bua_jax.experiments import plan, publish, run
+    from bua_jax.experiments import plan, publish, run, tuning
     from bua_jax.experiments.experiment import cells, chosen, load, named
     from bua_jax.planning.estimate import on_the_papers_machine
 
-    asked, workdir = load(FLAGS.experiment), cli.as_workdir(FLAGS.workdir)
-    every = cells(asked)
-    plan.check_cells(asked, every, workdir)
+    workdir = cli.as_workdir(FLAGS.workdir)
+    asked = tuning.settled(load(FLAGS.experiment), workdir)
+    every, trials = cells(asked), tuning.trials(asked, FLAGS.rows)
+    plan.check_cells(asked, [*every, *trials], workdir)
     if FLAGS.show:
         cell = named(every, FLAGS.show)
-        command = publish.command_of(FLAGS.experiment, workdir, [cell.row.name], [str(cell.seed)])
-        found = run.provenance(cell, workdir, asked.scale.config)
-        out.print_json(data={"command": command, **found})
+        out.print_json(data=publish.shown(asked, cell, workdir, FLAGS.experiment))
         return
-    some = chosen(every, FLAGS.rows, FLAGS.seeds)
+    only = FLAGS.rows, FLAGS.seeds
     elsewhere = on_the_papers_machine if asked.scale.planned else None
-    planned = plan.print_plan(some, workdir, elsewhere)
+    planned = plan.print_plan([*trials, *chosen(every, *only)], workdir, elsewhere)
     if FLAGS.dry_run:
         return
     if asked.scale.planned:
         raise ConfigError("This scale is planned only: add --dry_run, or choose scale=laptop.")
     plan.check_commit(planned, publish=bool(FLAGS.publish))
-    failed = run.build_cells(asked, some, workdir, take_over=FLAGS.take_over)
+    asked, failed = tuning.build(asked, *only, workdir, take_over=FLAGS.take_over)
     for name, why in failed.items():
         out.print(f"failed: {name}: {why}", markup=False)
+    every = cells(asked)  # with what was taken of what was tried
     if done := run.finished(every, workdir):
         command = publish.command_of(FLAGS.experiment, workdir, [], [])
         folder = Path(FLAGS.publish) if FLAGS.publish else None

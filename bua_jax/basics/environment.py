@@ -1,5 +1,6 @@
 """The environment that every run directory records."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -121,3 +122,9 @@ def peak_gib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
     (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
     return int(line.split()[1]) / 2**20
+
+
+def forget_peak() -> None:
+    """Lets the kernel count `peak_gib` anew (Linux; elsewhere it stays that of the whole process)."""
+    with contextlib.suppress(OSError):  # no such file, or none that may be written
+        Path("/proc/self/clear_refs").write_text("5")

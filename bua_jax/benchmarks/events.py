@@ -61,7 +61,7 @@ def measure(events: Path, workdir: Path, windows: int) -> dict[str, Any]:
     seconds, cpu_seconds, peak_gib = {}, {}, {}
 
     def step(name: str, work: Callable[[], Any]) -> Any:
-        _forget_peak()
+        environment.forget_peak()
         begin, cpu = time.perf_counter(), time.process_time()
         result = work()
         seconds[name] = round(time.perf_counter() - begin, 2)
@@ -88,13 +88,6 @@ def measure(events: Path, workdir: Path, windows: int) -> dict[str, Any]:
         "cpu_seconds": cpu_seconds,
         "peak_gib": peak_gib,
     }
-
-
-def _forget_peak() -> None:
-    """Lets the kernel count the largest resident memory anew (Linux; elsewhere it is of all steps)."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
 
 
 def _in_a_process(events: Path, workdir: Path, windows: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A file in configs/experiments has `get_experiment(scale) -> Experiment`. Nothing
 """
 
 import difflib
+import functools
 import re
 import traceback
 from collections import Counter
@@ -75,6 +76,8 @@ class Row:
     method: str = "bua"  # of methods/table.py
     published: tuple[str, str] | None = None  # (table, row) of the paper
     note: str = ""
+    trials: tuple[Mapping[str, Any], ...] = ()  # more fields; validation people choose one of them
+    tried: tuple[Mapping[str, Any], ...] = ()  # what they said of each (`tuning.settled`)
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,7 @@ def check(experiment: Experiment) -> None:
     if experiment.asks not in KINDS:
         raise ConfigError(f"{where} asks={experiment.asks!r}, which is none of {', '.join(KINDS)}.")
     _check_columns(experiment, where)
+    _check_trials(experiment, where)
     seeds = experiment.scale.seeds
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"{where} has the seeds {seeds}: expected different ones, at least one.")
@@ -194,6 +198,27 @@ def _check_columns(experiment: Experiment, where: str) -> None:
     known = ends if experiment.curves else {"", *columns}
     if wrong := [claim.metric for claim in experiment.claims if claim.metric not in known]:
         raise ConfigError(f"{where} makes a claim about {wrong[0]!r}, which is no column of it.")
+
+
+def _check_trials(experiment: Experiment, where: str) -> None:
+    counts = {row.name: len(row.trials) for row in experiment.rows if row.trials}
+    if len(set(counts.values())) > 1:
+        raise ConfigError(
+            f"{where} gives its rows other numbers of trials ({counts}): a table is fair where all that are "
+            "tuned have as many."
+        )
+    if counts and (experiment.asks != "predict" or experiment.curves):
+        raise ConfigError(
+            f"{where} has trials, which are chosen by predictions, and asks for none."
+        )
+    for row in experiment.rows:
+        if row.trials and METHODS[row.method].notes.by:
+            raise ConfigError(
+                f"{where}, row {row.name!r}: {row.method} reads what others wrote about each set, and of "
+                "the one that chooses (`match`) nobody writes. Give it no trials."
+            )
+        if any("seed" in trial for trial in row.trials):
+            raise ConfigError(f"{where}, row {row.name!r}: a trial sets no seed.")
 
 
 def _check_curves(experiment: Experiment, where: str) -> None:
@@ -227,6 +252,15 @@ def _check_rows(experiment: Experiment, where: str) -> None:
             raise ConfigError(
                 f"{where}, row {row.name!r}: {row.published} is not in experiments/paper.py."
             )
+
+
+def around(scale: Scale, name: str, factors: Sequence[float]) -> tuple[dict[str, Any], ...]:
+    """Trials of a number of the scale's config: its own value times each factor."""
+    path, _, arg = scale.config.partition(":")
+    config = configs.based_on(path, arg)
+    config.update_from_flattened_dict(dict(scale.fields))
+    value: Any = functools.reduce(getattr, name.split("."), config)
+    return tuple({name: type(value)(value * factor)} for factor in factors)
 
 
 def cells(experiment: Experiment) -> list[Cell]:

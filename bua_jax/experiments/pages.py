@@ -11,7 +11,7 @@ from bua_jax.basics import files
 from bua_jax.evaluation import plots, tables
 from bua_jax.evaluation.differences import LEAST_SEEDS
 from bua_jax.experiments import curves
-from bua_jax.experiments.paper import FROM
+from bua_jax.experiments.paper import COSTS, FROM
 
 
 def _with_interval(said: Mapping[str, Any], metric: str) -> str:
@@ -125,6 +125,49 @@ def _apart(claim: Mapping[str, Any]) -> str:
     return f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f}){_mark(one)}"
 
 
+COST = (
+    "row",
+    "trained (minutes)",
+    "GiB",
+    "asked (seconds for 1,000)",
+    "GiB ",
+    "paper's, of 20,000 (Appendix L)",
+)
+
+
+def costs(said: Mapping[str, Any]) -> list[list[str]]:
+    """What each row's training and being asked took, means over its cells; empty where none says."""
+    found = []
+    for name, row in said["rows"].items():
+        cells = [said["cells"][f"{name}/{seed}"].get("costs") for seed in row["seeds"]]
+        own = [one for one in cells if one]
+
+        def mean(key: str, digits: int, own: Sequence[Mapping[str, Any]] = own) -> str:
+            values = [one[key] for one in own if one[key] is not None]
+            return f"{statistics.mean(values):.{digits}f}" if values else "-"
+
+        keys = (("trained_minutes", 1), ("trained_gib", 1), ("seconds_per_1000", 1))
+        shown = [mean(*key) for key in (*keys, ("asked_gib", 1))]
+        papers = COSTS.get(row["published"]["row"], "") if row.get("published") else ""
+        found += [[name, *shown, papers]] * bool(own)
+    return found
+
+
+TRIED = ("row", "fields", "validation log-loss", "")
+
+
+def tried(said: Mapping[str, Any]) -> list[list[str]]:
+    """The settings of each row that was tuned, with their validation log-losses."""
+    found = []
+    for name, row in said["rows"].items():
+        losses = [one["log_loss"] for one in row.get("tried", ())]
+        for one in row.get("tried", ()):
+            fields = ", ".join(f"{k}={v}" for k, v in one["fields"].items()) or "as it is"
+            taken = "taken" if losses.index(min(losses)) == row["tried"].index(one) else ""
+            found.append([name, fields, f"{one['log_loss']:.3f}", taken])
+    return found
+
+
 def of_paper(said: Mapping[str, Any]) -> bool:
     """Whether the claims are the paper's, which then has numbers of some rows."""
     return any("published" in row for row in said["rows"].values())
@@ -171,6 +214,13 @@ def page(said: Mapping[str, Any]) -> str:
         title = "What the paper claims" if of_paper(said) else "Row against row"
         parts += [f"## {title}\n"]
         parts += [_table(("claim", "in", "difference", "here", "probability"), claims(said))]
+    if rows := tried(said):
+        parts += [
+            "## What was tried\n",
+            "Each row with as many settings, with one seed; the lowest log-loss on validation people was "
+            "taken, before any test person was asked.\n",
+            _table(TRIED, rows),
+        ]
     parts += ["## By seed\n"]
     columns = ("row", f"{said['main']} (95 %)", "sd of seeds", "seed: value")
     parts += [_table(columns, spread(said))]
@@ -182,6 +232,13 @@ def page(said: Mapping[str, Any]) -> str:
             f"{one['table']}, {one['row']}: {one['footnote']}\n"
             for one in published
             if one["footnote"]
+        ]
+    if rows := costs(said):
+        parts += [
+            "## What it costs\n",
+            "On the machines below, loading and compiling included; GiB are the host's largest resident "
+            "memory. What several rows share is counted in each.\n",
+            _table(COST, rows),
         ]
     parts += ["## Where it comes from\n", _table(("of its cells", ""), facts(said))]
     if notes := [f"- {n}: {row['note']}" for n, row in said["rows"].items() if row["note"]]:

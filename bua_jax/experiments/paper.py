@@ -95,6 +95,17 @@ PUBLISHED = {
     for row, values in rows.items()
 }
 
+_FAST, _SLOW = "< 3 min", "about 25 min, 30 to 32 GB"
+COSTS = {
+    "SASRec": f"{_FAST}, about 1 GB",
+    "BehaveGPT": f"{_FAST}, about 2 GB",
+    "PITuning": f"{_FAST}, about 2 GB",
+    "AlphaFuse": f"{_FAST}, about 2 GB",
+    **dict.fromkeys(("TALLRec", "A-LLMRec", "CoLLM", "LLaRA"), _SLOW),
+    "BUA": "about 40 min, 30 to 32 GB",
+}
+"""Appendix L, by row of Table 1: 20,000 windows asked on an A100 of 40 GB."""
+
 FOOTNOTES: dict[tuple[str, str], str] = {
     **{
         ("Table 3", name): "Table 1 has other numbers of it: a run of its own, on 20,000 windows."

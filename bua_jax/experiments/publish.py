@@ -12,7 +12,7 @@ from bua_jax.basics.errors import DataError
 from bua_jax.evaluation.report import write_report
 from bua_jax.experiments import curves, pages, report, report_page
 from bua_jax.experiments.experiment import Cell, Experiment
-from bua_jax.experiments.run import folder_of
+from bua_jax.experiments.run import folder_of, provenance
 
 
 def show(
@@ -44,6 +44,12 @@ def show(
         check_whole(said, [cell.name for cell in every])
         for path in write(said, folder):
             out.print(f"published: {path}", markup=False)
+
+
+def shown(experiment: Experiment, cell: Cell, workdir: Path, argument: str) -> dict[str, Any]:
+    """What a finished cell was built from, and the command that builds it. Raises as `provenance`."""
+    command = command_of(argument, workdir, [cell.row.name], [str(cell.seed)])
+    return {"command": command, **provenance(cell, workdir, experiment.scale.config)}
 
 
 def check_whole(said: Mapping[str, Any], expected: Sequence[str]) -> None:

@@ -151,6 +151,7 @@ def _row(
         "method": row.method,
         "fields": dict(row.fields),
         "note": row.note,
+        "tried": list(row.tried),
         "seeds": sorted(own),
         "metrics": {},
     }

@@ -36,6 +36,14 @@ def of_table(said: Mapping[str, Any]) -> Report:
         tables=[
             Section("Rows", tuple(pages.header(said)), pages.body(said), frozenset({ours})),
             Section("By seed", by_seed, pages.spread(said), frozenset({ours})),
+            *(
+                Section(title, columns, rows)
+                for title, columns, rows in (
+                    ("What was tried", pages.TRIED, pages.tried(said)),
+                    ("What it costs", pages.COST, pages.costs(said)),
+                )
+                if rows
+            ),
         ],
         elsewhere=[
             Section("The paper's numbers", ("row", "is", *said["columns"]), published, said=FROM)

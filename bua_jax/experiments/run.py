@@ -7,7 +7,7 @@ fails is recorded and passed over.
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -160,10 +160,30 @@ def provenance(cell: Cell, workdir: Path, config: str) -> dict[str, Any]:
             }
         ),
         "minutes": round(sum(record["seconds"] for record in records.values()) / 60, 1),
+        "costs": _costs(cell, records),
         "data": records["data"]["result"].get("fingerprint"),
         "windows": {
             step: record["result"]["fingerprint"]
             for step, record in records.items()
             if step.startswith("windows/")
         },
+    }
+
+
+_UNTRAINED = ("data", "windows", "predict", "generate", "describe")
+
+
+def _costs(cell: Cell, records: Mapping[str, Any]) -> dict[str, Any]:
+    """Minutes and GiB of what was trained for a cell (dialogues included), and of its method being asked.
+
+    Loading and compiling are part of both. GiB: the largest resident memory of the host.
+    """
+    trained = [one for name, one in records.items() if name.split("/")[0] not in _UNTRAINED]
+    asked = records[cell.steps[0]]
+    seconds, number = asked["seconds"], asked["result"].get("cases")
+    return {
+        "trained_minutes": round(sum(one["seconds"] for one in trained) / 60, 1),
+        "trained_gib": max((one.get("peak_gib") or 0 for one in trained), default=0),
+        "seconds_per_1000": round(1000 * seconds / number, 1) if number else None,
+        "asked_gib": asked.get("peak_gib"),
     }

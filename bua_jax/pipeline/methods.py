@@ -43,11 +43,11 @@ from bua_jax.pipeline.steps import (
 from bua_jax.pipeline.windows import SETS, load_set, step_of
 
 ASKED: dict[Kind, tuple[str, ...]] = {
-    "predict": ("test",),
+    "predict": ("test", "match"),
     "generate": ("days", "days_hybrid"),
     "describe": ("test", "texts", "edited", "cross", "validation"),
 }
-"""Sets that methods are asked about; BUA's predictions about `match` are what others are matched to."""
+"""Sets that methods are asked about; by `match`, of validation people, some are matched, and all tuned."""
 NUMBERS = ("attention", "remat", "merge_adapter")
 """Fields of `execution` that the bits of what a language model learns depend on."""
 _TOKENS = 300  # of a history in words, about
@@ -82,9 +82,9 @@ def method_steps() -> list[Step]:
         if method.fit:
             found.append(_fit_step(method))
         for kind in method.says:
-            sets = ASKED[kind]
-            if (method.name, kind) == ("bua", "predict"):
-                sets += ("match",)
+            sets = [
+                n for n in ASKED[kind] if n != "match" or not method.notes.by
+            ]  # none are written
             found += [_result_step(method, kind, name) for name in sets]
     return found
 

@@ -24,7 +24,7 @@ from bua_jax.basics import begun, files
 from bua_jax.basics.claims import claimed
 from bua_jax.basics.config import Settings, View, nested, plain, settings
 from bua_jax.basics.console import LATE, notice, waiting
-from bua_jax.basics.environment import hardware, versions
+from bua_jax.basics.environment import forget_peak, hardware, peak_gib, versions
 from bua_jax.basics.errors import ConfigError, DataError, MismatchError, UndeclaredError
 from bua_jax.parallel import processes
 
@@ -325,6 +325,7 @@ def _build_claimed(run: Run, step: Step) -> None:
     if minutes >= 0.1:
         notice(f"-- {step.name}: {step.about} (about {minutes:.1f} min on 2 CPU cores)")
     begin, go = time.monotonic(), _go(run, step, here=True)
+    forget_peak()
     if processes.is_first():
         note_command(run)
         folder.mkdir(parents=True, exist_ok=True)
@@ -348,6 +349,7 @@ def _build_claimed(run: Run, step: Step) -> None:
         **go.how,
         "goes": goes,
         "seconds": round(seconds, 1),
+        "peak_gib": round(peak_gib(), 2),
         "config": plain(run.config),
     }
     files.write_sealed(folder / RECORD, record)
