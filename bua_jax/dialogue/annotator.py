@@ -35,9 +35,7 @@ _AGAIN = (
 )
 
 
-def ask_twice(
-    chat: Chat, questions: Sequence[str], shape: Any, counts: Counter[str]
-) -> list[Any]:
+def ask_twice(chat: Chat, questions: Sequence[str], shape: Any, counts: Counter[str]) -> list[Any]:
     """An answer to each question; one that is in no form is asked for once more.
 
     counts: of what was asked, asked again and left out (`value` is None still), which is added to.

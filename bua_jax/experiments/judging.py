@@ -1,4 +1,4 @@
-"""A model as the judge of a run's items (`evaluation.rating`): asked, tried on spoilt texts, and its kin named."""
+"""A model as the judge of a run's items (`evaluation.rating`): asked, tried on spoilt texts, kin named."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,8 +50,8 @@ def spoilt_texts(run: Run, items: Sequence[Item], number: int = TRIED) -> list[S
     step = step_of(SET)
     if left := [name for name, done in outline(run, step, STEPS).items() if not done]:
         raise MismatchError(
-            f"{run.workdir} lacks {', '.join(left)}. Give --workdir the run that the items are of: a judge is "
-            "tried on texts about the same people."
+            f"{run.workdir} lacks {', '.join(left)}. Give --workdir the run that the items are of: a judge "
+            "is tried on texts about the same people."
         )
     store = load_store(run)
     frozen = load_set(run, SET, store)
@@ -82,7 +82,9 @@ def writers(config: Settings, sources: Sequence[str]) -> dict[str, str]:
     A source that is no method is taken by its name, which may be a model's.
     """
     found = {
-        f"the writer of {name!r}": config.model.path or config.model.name if name in METHODS else name
+        f"the writer of {name!r}": config.model.path or config.model.name
+        if name in METHODS
+        else name
         for name in sources
         if name != RULES
     }

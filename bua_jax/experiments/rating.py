@@ -54,9 +54,7 @@ def build_sources(run: Run, sources: Sequence[str]) -> dict[str, str]:
     return steps
 
 
-def write_items_of(
-    run: Run, path: Path, sources: Sequence[str], number: int, seed: int
-) -> None:
+def write_items_of(run: Run, path: Path, sources: Sequence[str], number: int, seed: int) -> None:
     """Writes `items_of` a run into a file."""
     files.check_output(path)
     write_items(path, items_of(run, sources, number, seed))

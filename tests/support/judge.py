@@ -1,8 +1,11 @@
-"""A judge whose leanings are planted: it prefers the better of two texts, but for pairs that are named by number."""
+"""A judge whose leanings are planted: it prefers the better of two texts, but for pairs of some numbers."""
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 _TEXTS = re.compile(r"\nText A: (.*)\nText B: (.*)\nWhich is better")
 _TEXT = re.compile(r"\nThis is a text about that person: (.*)\nScore it")
@@ -38,3 +41,14 @@ def leaning(
         return json.dumps({"rationality": chosen, "interpretability": chosen})
 
     return answer
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A chat without a host."""
+
+    answer: Callable[[str], str]
+
+    def ask(self, questions: Sequence[str], shape: Any) -> list[Any]:
+        values = (shape.model_validate_json(self.answer(one), strict=True) for one in questions)
+        return [SimpleNamespace(value=value, model="fake") for value in values]

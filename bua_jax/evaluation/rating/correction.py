@@ -1,8 +1,8 @@
-"""What a judge's preferences are worth: their length taken out, and their errors, measured where truth is known.
+"""What a judge's preferences are worth: lengths taken out, and errors that are known from spoilt texts.
 
-Length (Dubois et al., 2024, of AlpacaEval 2, without its terms for instructions): with y = 1 where the first
-text of a pair is preferred, P(y = 1) = sigmoid(a_pair + b tanh(d / s)), d being how many words longer it is and
-s the root mean square of all d; the win rate at equal lengths is sigmoid(a_pair).
+Length (Dubois et al., 2024, of AlpacaEval 2, without its terms for instructions): the first text of a pair is
+preferred with probability sigmoid(a_pair + b tanh(d / s)), d being how many words longer it is and s the root
+mean square of all d; the win rate at equal lengths is sigmoid(a_pair).
 
 Errors (Rogan and Gladen, 1978): a judge that is right with probability q says "first" with probability
 p = w q + (1 - w) (1 - q) where the first is better with probability w, so that w = (p + q - 1) / (2 q - 1).
@@ -21,7 +21,7 @@ _PRIOR = 0.04  # 1 / variance of each coefficient, in logits: where all agree, t
 _ROUNDS, _CLOSE, _STRIDE = 50, 1e-8, 2.0  # of Newton's method
 _WIN = 0.5  # without any preference
 LEAST_RIGHT = 0.5  # what guessing has
-SURE = 0.95  # right from there on, a judge has no errors left to be fewer where more is spoilt
+SURE = 0.9  # right as often, a judge has few errors left to be fewer where more is spoilt
 
 
 def both_orders(chosen: np.ndarray) -> np.ndarray:
@@ -166,12 +166,11 @@ def worth(
 
 
 def rises(known: Calibration) -> bool:
-    """Whether a judge is more often right where more is spoilt, or right already where least is.
+    """Whether a judge is more often right where more is spoilt, or hardly ever wrong.
 
     By the slope of a line through strengths and values.
     """
-    least = known.strength == known.strength.min()
-    if known.value[least].mean() >= SURE:
+    if known.value.mean() >= SURE:
         return True
     away = known.strength - known.strength.mean()
     return bool(away @ known.value > 0)

@@ -1,4 +1,4 @@
-"""A language model behind an API reads what people read: it scores texts, and prefers one of two in both orders.
+"""A language model behind an API reads what people read: it scores texts, and compares two in both orders.
 
 It is shown a history in words, what is said to come next, and texts without what tells whose they are
 (`items.plain`); no id and no source. The rubric is that of the packets (Appendix R).
@@ -43,8 +43,9 @@ def item_pairs(items: Sequence[Item]) -> list[Pair]:
 def _about(item: Item) -> str:
     history = "\n".join(item.history)
     return (
-        f"{history}\nAbove are events of one person, oldest first, a line for each day; a line of dots stands "
-        f"for a time of which nothing is known. It is said that this comes next: {item.predicted}."
+        f"{history}\nAbove are events of one person, oldest first, a line for each day; a line of dots "
+        "stands for a time of which nothing is known. It is said that this comes next: "
+        f"{item.predicted}."
     )
 
 
@@ -78,11 +79,11 @@ def preference_questions(pairs: Sequence[Pair]) -> list[str]:
 
 def answer_form(kind: str) -> Any:
     """The form of an answer: `scores` or `preferences`, by criterion."""
-    from pydantic import create_model
+    from pydantic import Field, create_model
 
-    whole, either = Literal[0, 1, 2, 3], Literal["A", "B", "neither"]
-    said: Any = whole if kind == "scores" else either
-    fields: dict[str, Any] = dict.fromkeys(CRITERIA, (said, ...))
+    score: Any = (int, Field(ge=0, le=len(ANCHORS) - 1))
+    said = score if kind == "scores" else (Literal["A", "B", "neither"], ...)
+    fields: dict[str, Any] = dict.fromkeys(CRITERIA, said)
     return create_model(kind.title(), **fields)
 
 

@@ -1,4 +1,4 @@
-"""Pairs whose better text is known: true ones about people of the items, and the same spoilt by the ladder."""
+"""Pairs whose better text is known: true ones about the items' people, and the same spoilt by the ladder."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -176,7 +176,7 @@ def write_verdicts(name: Path, said: Mapping[str, Any]) -> Report:
 
 
 def report(said: Mapping[str, Any]) -> Report:
-    """What `verdicts` found, with `judge` (model and host), `kin`, and `counts` of what was asked, as a page."""
+    """What `verdicts` found, with `judge` (model, host), `kin`, and `counts` of what was asked, as a page."""
     criteria = said["criteria"]
     scored = report_of_scores(said["scores"]) if said["scores"] else None
     return Report(
@@ -217,7 +217,9 @@ def _warnings(said: Mapping[str, Any]) -> list[str]:
                 )
     for what, number in said["left_out"].items():
         if number:
-            found.append(f"{number} {what} are left out: the judge did not answer in the form asked for.")
+            found.append(
+                f"{number} {what} are left out: the judge did not answer in the form asked for."
+            )
     return list(dict.fromkeys(found))
 
 
@@ -239,9 +241,9 @@ def _preferred(criteria: Mapping[str, Any]) -> Section:
             for name, pair in of["pairs"].items()
         ],
         said="Both orders asked; an answer that changes with the order is a tie, and half a win. At equal "
-        "lengths: by a logistic regression on the difference of lengths (Dubois et al., 2024). Errors undone: by "
-        "how often the judge is right where the truth is known (Rogan and Gladen, 1978), as if the sources' "
-        "texts were as hard to tell apart. Intervals: bootstrap over items and their spoilt texts.",
+        "lengths: by a logistic regression on the difference of lengths (Dubois et al., 2024). Errors "
+        "undone: by how often the judge is right where the truth is known (Rogan and Gladen, 1978), as if "
+        "the sources' texts were as hard to tell apart. Intervals: bootstrap over items.",
     )
 
 
@@ -264,7 +266,8 @@ def _leaning(criteria: Mapping[str, Any]) -> Section:
     for c, of in criteria.items():
         position = of["position"] or {}
         shares = [
-            f"{100 * position[name]:.1f}" if position else "-" for name in ("changes", "first", "second")
+            f"{100 * position[name]:.1f}" if position else "-"
+            for name in ("changes", "first", "second")
         ]
         right, longer = (shown(of[name], percent=True) for name in ("right", "longer_wins"))
         rows.append([c, right, *shares, longer, f"{of['longer_by']:.0f}"])
@@ -273,8 +276,8 @@ def _leaning(criteria: Mapping[str, Any]) -> Section:
         "How the judge leans",
         (*header, "longer wins", "longer by words"),
         rows,
-        said="Percent. Right: of true and spoilt texts. Longer wins: of two equal texts, the one longer by so "
-        "many words.",
+        said="Percent. Right: of true and spoilt texts. Longer wins: of two equal texts, the one longer by "
+        "so many words.",
     )
 
 

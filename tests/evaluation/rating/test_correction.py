@@ -137,4 +137,4 @@ def test_a_judge_is_right_more_often_where_more_is_spoilt() -> None:
     assert rises(judge(5, 7, 9))
     assert not rises(judge(9, 7, 5))
     assert not rises(judge(7, 7, 7))
-    assert rises(judge(10, 10, 10))
+    assert rises(judge(9, 9, 9))

@@ -1,7 +1,6 @@
-"""A model as the judge: what it is asked, what of its answers counts, and its planted leanings found and undone."""
+"""A model as the judge: what it is asked, what of its answers counts, and planted leanings undone."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from bua_jax.evaluation.rating.families import families, kin
 from bua_jax.evaluation.rating.items import Item
 from bua_jax.evaluation.rating.judge import (
+    CHOSEN,
     Judge,
     Pair,
     answer_form,
@@ -28,11 +28,20 @@ from bua_jax.evaluation.understanding.ladder import LADDER, STRENGTHS, Source
 from bua_jax.interop.openai import Chat
 from bua_jax.interop.openai_host import Host, Limits
 from tests.evaluation.understanding.described import described
-from tests.support.api import Do, Plan, serving
-from tests.support.judge import leaning, number_of
+from tests.support.api import Do, serving
+from tests.support.judge import Spoken, leaning, number_of
 
 LIMITS = Limits(concurrency=8, requests_per_minute=60_000, tokens=10_000_000, backoff=0.01)
-SPOILT_BY = {1: 0.2, 2: 0.2, 0: 0.4, 3: 0.4, 9: 0.6, 4: 0.6, 5: 0.8, 6: 0.8}  # by last digit; else 1.0
+SPOILT_BY = {
+    1: 0.2,
+    2: 0.2,
+    0: 0.4,
+    3: 0.4,
+    9: 0.6,
+    4: 0.6,
+    5: 0.8,
+    6: 0.8,
+}  # by last digit; else 1.0
 
 
 def items(count: int, *, longer: bool = False) -> list[Item]:
@@ -55,65 +64,50 @@ def tried(count: int) -> list[Spoilt]:
     ]
 
 
-def judged(
-    plan: Plan, answer: Any, some: list[Item], spoilt: list[Spoilt], folder: Path
-) -> dict[str, Any]:
-    """What `verdicts` makes of a host's answers, with what the page needs."""
-    with serving(plan, answer) as api:
-        host = Host(api.url, "fake", "", "judge")
-        options = {"max_tokens": 20}
-        chat = Chat(host, folder / "a.sqlite", "127.0.0.1", LIMITS, options, "prompt")
-        judge = Judge(chat)
-        pairs = item_pairs(some)
-        known = [Pair(some[one.item], one.text, one.spoilt) for one in spoilt]
-        scores, chosen = judge.score(some), judge.choose([*pairs, *known])
-        calls = len(api.calls)
-        again = Judge(chat).score(some)  # what was paid for is not asked again
-        assert np.array_equal(again[~np.isnan(again)], scores[~np.isnan(scores)])
-        assert len(api.calls) == calls + 2 * int(np.isnan(scores).any(2).sum())
+def judged(chat: Any, some: list[Item], spoilt: list[Spoilt]) -> dict[str, Any]:
+    """What `verdicts` makes of what a chat answers, with what the page needs."""
+    judge, pairs = Judge(chat), item_pairs(some)
+    known = [Pair(some[one.item], one.text, one.spoilt) for one in spoilt]
+    scores, chosen = judge.score(some), judge.choose([*pairs, *known])
     said = verdicts(some, scores, chosen[: len(pairs)], spoilt, chosen[len(pairs) :], 0)
     about = {"model": "fake", "host": "127.0.0.1", "answered": [*judge.answered]}
     return {**said, "judge": about, "kin": [], "counts": dict(judge.counts)}
-
-
-def usual(body: dict[str, Any], before: int) -> Do:
-    return Do()
 
 
 def logit(p: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-def test_planted_leanings_are_found_and_undone(tmp_path: Path) -> None:
+def test_planted_leanings_are_found_and_undone() -> None:
     """Of each ten pairs the judge takes the first text shown of one, the worse of two, the longer of two.
 
     The better text is `one`'s in 70 of 100 items. Of spoilt texts none is longer: there it takes the second
-    of two. So it is right in 0.6 + 0.3 / 2 = 0.75. Of the 80 items whose longer text is `one`'s, that wins
+    of two. So it is right in 0.5 + 0.3 / 2 = 0.65. Of the 80 items whose longer text is `one`'s, that wins
     49 (5 of ties, 6 wrongly, 10 for its length, 28 as the better one), of the 20 others 7.
     """
     answer = leaning(
         lambda i: i % 10 == 0, lambda i: i % 10 in (1, 2), longer=lambda i: i % 10 in (3, 9)
     )
-    said = judged(usual, answer, items(100, longer=True), tried(100), tmp_path)
+    said = judged(Spoken(answer), items(100, longer=True), tried(100))
     assert said["counts"] == {"asked": 600, "asked again": 0, "left out": 0}
     level = 1 / (1 + np.exp(-(logit(49 / 80) + logit(7 / 20)) / 2))
     expected = {
         "raw": 0.56,
         "at_equal_lengths": level,
-        "undone": (0.56 + 0.75 - 1) / 0.5,
-        "both": (level + 0.75 - 1) / 0.5,
+        "undone": (0.56 + 0.65 - 1) / 0.3,
+        "both": (level + 0.65 - 1) / 0.3,
     }
     for found in said["criteria"].values():
         assert found["unusable"] == ""
-        assert found["right"]["value"] == pytest.approx(0.75)
+        assert found["right"]["value"] == pytest.approx(0.65)
         assert found["position"] == pytest.approx({"changes": 0.2, "first": 0.1, "second": 0.1})
         assert found["longer_by"] == 5
         assert found["longer_wins"]["value"] > 0.6
         pair = found["pairs"]["one - two"]
         assert pair["items"] == 100
         for name, value in expected.items():
-            # the prior of the regression, and twice that undone
-            assert pair[name]["value"] == pytest.approx(value, abs=0.005), name
+            # the prior of the regression moves it by less than 0.003, and that by 1 / 0.3 where undone
+            assert pair[name]["value"] == pytest.approx(value, abs=0.01), name
             assert pair[name]["low"] < value < pair[name]["high"]
         wider = [pair[name]["high"] - pair[name]["low"] for name in ("raw", "undone")]
         assert wider[1] > wider[0]
@@ -125,7 +119,7 @@ def test_planted_leanings_are_found_and_undone(tmp_path: Path) -> None:
     assert means["one"]["mean"]["value"] == pytest.approx(3 * 0.7 + 1 * 0.3)
     page = render(report(said))
     assert "its errors are known and undone in rationality and interpretability" in page
-    assert "62.0 (" in page
+    assert "70.0 (" in page
     assert "unusable" not in page
 
 
@@ -134,17 +128,19 @@ def test_planted_leanings_are_found_and_undone(tmp_path: Path) -> None:
     [
         (leaning(lambda i: True), None, "is right about true and spoilt texts in 50 %"),
         (leaning(wrong=lambda i: True), None, "where guessing is in 50 %"),
-        (leaning(wrong=lambda i: i % 10 in (1, 2)), 1.2, "not right more often where more of a text"),
+        (
+            leaning(wrong=lambda i: i % 10 in (1, 2)),
+            1.2,
+            "not right more often where more of a text",
+        ),
         (leaning(), "none", "no text that it was to be tried on could be spoilt"),
     ],
 )
-def test_a_judge_that_is_of_no_use(
-    tmp_path: Path, answer: Any, strengths: Any, why: str
-) -> None:
+def test_a_judge_that_is_of_no_use(answer: Any, strengths: Any, why: str) -> None:
     spoilt = [] if strengths == "none" else tried(40)
     if strengths == 1.2:  # what was little is much
         spoilt = [one._replace(strength=round(1.2 - one.strength, 1)) for one in spoilt]
-    said = judged(usual, answer, items(40), spoilt, tmp_path)
+    said = judged(Spoken(answer), items(40), spoilt)
     found = said["criteria"]["rationality"]
     assert why in found["unusable"]
     pair = found["pairs"]["one - two"]
@@ -171,7 +167,10 @@ def test_answers_that_are_none_are_asked_again_and_counted(tmp_path: Path) -> No
             return Do(text='{"rationality": 4, "interpretability": 2}')
         return Do()
 
-    said = judged(plan, leaning(), items(10), [], tmp_path)
+    with serving(plan, leaning()) as api:
+        host, options = Host(api.url, "fake", "", "judge"), {"max_tokens": 20}
+        chat = Chat(host, tmp_path / "a.sqlite", "127.0.0.1", LIMITS, options, "prompt")
+        said = judged(chat, items(10), [])
     assert said["left_out"] == {"items of scores": 1, "pairs": 1, "spoilt pairs": 0}
     assert said["scores"]["items"] == 9
     assert said["criteria"]["rationality"]["pairs"]["one - two"]["items"] == 9
@@ -180,19 +179,20 @@ def test_answers_that_are_none_are_asked_again_and_counted(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"), [("scores", True), ("scores", 4), ("scores", "2"), ("preferences", "a")]
+    ("kind", "fine", "wrong"),
+    [
+        ("scores", range(len(ANCHORS)), (len(ANCHORS), -1, True, "2", 1.5)),
+        ("preferences", CHOSEN, ("a", "", 1, None)),
+    ],
 )
-def test_forms_are_strict(kind: str, value: Any) -> None:
+def test_forms_are_strict(kind: str, fine: Any, wrong: Any) -> None:
     form = answer_form(kind)
-    fine = {"scores": 2, "preferences": "neither"}[kind]
-    form.model_validate(dict.fromkeys(CRITERIA, fine), strict=True)
-    with pytest.raises(ValidationError):
-        form.model_validate({**dict.fromkeys(CRITERIA, fine), "rationality": value}, strict=True)
-
-
-def test_all_scores_of_the_rubric_may_be_given() -> None:
-    schema = json.dumps(answer_form("scores").model_json_schema())
-    assert re.findall(r'"enum": \[([^]]*)\]', schema) == [", ".join(map(str, range(len(ANCHORS))))] * 2
+    for value in fine:
+        said = dict.fromkeys(CRITERIA, value)
+        form.model_validate(said, strict=True)
+    for value in wrong:
+        with pytest.raises(ValidationError):
+            form.model_validate({**said, "rationality": value}, strict=True)
 
 
 def test_questions_are_blind_and_in_both_orders() -> None:
@@ -211,24 +211,23 @@ def test_questions_are_blind_and_in_both_orders() -> None:
 
 
 def test_spoilt_texts_are_spread_over_all_rungs() -> None:
-    """Each once before any twice, none that is as it was; more of them begin with the same ones."""
+    """Each rung that leaves something, none twice of one item; a smaller number begins with the same ones."""
     some = described()
     sources = [
         Source(read(some.store.catalogue, text), one, other)
         for text, one, other in zip(some.texts, some.about, some.others, strict=True)
-    ][:30]
-    names = list(some.names[:30])
-    found = spoil(sources, names, 100)
+    ]
+    found = spoil(sources, some.names, 100)
     assert len(found) == 100
-    assert spoil(sources, names, 40) == found[:40]
-    rungs = [(one.corruption, one.strength) for one in found]
-    assert {*rungs} == {(one.name, strength) for one, strength in RUNGS}
+    assert spoil(sources, some.names, 40) == found[:40]
+    rungs = {(one.corruption, one.strength) for one in found}
+    assert rungs == {(one.name, strength) for one, strength in RUNGS} - {("drop claims", 1.0)}
+    assert len({one[:1] + one[3:] for one in found}) == 100
     for one in found:
-        assert one.text == " ".join(some.texts[one.item].split()) or one.text == some.texts[one.item]
+        assert one.text == some.texts[one.item]
         assert one.spoilt != one.text
-    assert len({(one.item, one.corruption, one.strength) for one in found}) == 100
-    empty = [source._replace(other="") for source in sources[:1]]
-    assert not any(one.corruption == "swap the person" for one in spoil(empty, names[:1], 25))
+    alone = [source._replace(other="") for source in sources[:1]]
+    assert not any(one.corruption == "swap the person" for one in spoil(alone, ["0"], 25))
 
 
 @pytest.mark.parametrize(
