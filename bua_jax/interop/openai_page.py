@@ -71,11 +71,11 @@ def chat_of(page: Settings, how: Settings, part: str) -> "Chat":
 
 
 def said_cost(questions: Sequence[str], page: Settings, how: Settings) -> str:
-    """How much is asked: questions, tokens at most (four characters to each), and the price.
+    """How much is asked: questions, each once, tokens at most (four characters to each), and the price.
 
     page, how: see `check_page`.
     """
-    limits = how.api_limits
+    limits, questions = how.api_limits, [*dict.fromkeys(questions)]
     tokens_in, tokens_out = sum(map(len, questions)) / 4, len(questions) * page.max_tokens
     cost = (tokens_in * limits.price_in + tokens_out * limits.price_out) / 1e6
     price = f", {cost:.2f} at the prices of execution.api_limits" if cost else ""

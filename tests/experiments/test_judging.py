@@ -31,7 +31,7 @@ class Made(NamedTuple):
 
     run: Run
     file: Path
-    true: frozenset[str]  # summaries of all test windows, by the rules
+    true: dict[str, str]  # history in words -> summary by the rules
 
 
 @pytest.fixture(scope="module")
@@ -42,28 +42,29 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     store = load_store(run)
     frozen, writer = load_set(run, "test", store), writer_of(run.config, store)
     windows = frozen.windows
-    some, true = [], set()
+    some, true = [], {}
     for row in range(len(frozen)):
         name = shown_id(store, windows, row)
         window = writer.window(int(windows.start[row]), int(windows.end[row]), name)
-        true.add(refined_summary(window))
+        text = history_text(store.catalogue, window.history)
+        true[text] = refined_summary(window)
         if len(some) < 10:
-            lines = tuple(history_text(store.catalogue, window.history).splitlines())
+            lines = tuple(text.splitlines())
             texts = {"bua": f"no {row} good", "human": f"no {row} poor"}
             some.append(Item(name, lines, window.label(0), texts))
     write_items(folder / "items.jsonl", some)
-    return Made(run, folder / "items.jsonl", frozenset(true))
+    return Made(run, folder / "items.jsonl", true)
 
 
-def knowing(true: frozenset[str]) -> Callable[[str], str]:
-    """A judge who knows which of two texts is true, and `good`."""
+def knowing(true: dict[str, str]) -> Callable[[str], str]:
+    """A judge who knows which of two texts is true of the history, or good."""
     other = leaning()
 
     def answer(question: str) -> str:
         said = re.findall(r"\nText A: (.*)\nText B: (.*)\nWhich is better", question)
-        if not said or "good" in said[0] or said[0][0].startswith("no "):
+        if not said or said[0][0].startswith("no "):
             return other(question)
-        chosen = "A" if said[0][0] in true else "B"
+        chosen = "A" if said[0][0] == true[question.partition("\nAbove are events")[0]] else "B"
         return json.dumps({"rationality": chosen, "interpretability": chosen})
 
     return answer
@@ -120,8 +121,10 @@ def test_spoilt_texts_are_of_the_items_people(made: Made) -> None:
     some = read_items(made.file)
     found = spoilt_texts(made.run, some)
     assert 100 < len(found) <= TRIED
-    assert all(one.text in made.true for one in found)
-    assert not any(one.spoilt in made.true for one in found if one.corruption != "swap the person")
+    for one in found:
+        true = made.true["\n".join(some[one.item].history)]
+        assert one.text == true
+        assert one.spoilt != true
     assert {one.item for one in found} == {*range(len(some))}
 
 

@@ -23,16 +23,18 @@ def spoil(sources: Sequence[Source], names: Sequence[str], number: int) -> list[
     """At most `number` pairs, as evenly over items, corruptions and strengths as can be.
 
     sources: a true text for each item; names: of the items, which the spoilt places are drawn from. A text
-    that a corruption leaves as it is, or leaves nothing of, makes no pair.
+    that a corruption leaves as it is, or leaves nothing of, makes no pair; none is made twice.
     """
     found: list[Spoilt] = []
+    seen: set[tuple[int, str]] = set()
     for turn in range(len(RUNGS)):
         for item, (source, name) in enumerate(zip(sources, names, strict=True)):
             corruption, strength = RUNGS[(item + turn) % len(RUNGS)]
             text = corrupted(corruption, [source], [name], 0.0)[0]
             (left,) = corrupted(corruption, [source], [name], strength)
-            if plain(left) in ("", plain(text)):
+            if plain(left) in ("", plain(text)) or (item, left) in seen:
                 continue
+            seen.add((item, left))
             found.append(Spoilt(item, text, left, corruption.name, strength))
             if len(found) == number:
                 return found

@@ -222,7 +222,7 @@ def test_spoilt_texts_are_spread_over_all_rungs() -> None:
     assert spoil(sources, some.names, 40) == found[:40]
     rungs = {(one.corruption, one.strength) for one in found}
     assert rungs == {(one.name, strength) for one, strength in RUNGS} - {("drop claims", 1.0)}
-    assert len({one[:1] + one[3:] for one in found}) == 100
+    assert len({(one.item, one.spoilt) for one in found}) == 100
     for one in found:
         assert one.text == some.texts[one.item]
         assert one.spoilt != one.text
