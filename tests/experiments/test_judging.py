@@ -18,8 +18,8 @@ from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import writer_of
 from bua_jax.pipeline.steps import Run, ensure
 from bua_jax.pipeline.windows import load_set
+from tests.evaluation.rating.leaning import leaning
 from tests.support.api import Do, serving
-from tests.support.judge import leaning
 from tests.support.runs import verb
 from tests.support.steps import config_of
 

@@ -27,9 +27,9 @@ from bua_jax.evaluation.understanding.claims import read
 from bua_jax.evaluation.understanding.ladder import LADDER, STRENGTHS, Source
 from bua_jax.interop.openai import Chat
 from bua_jax.interop.openai_host import Host, Limits
+from tests.evaluation.rating.leaning import Spoken, leaning, number_of
 from tests.evaluation.understanding.described import described
 from tests.support.api import Do, serving
-from tests.support.judge import Spoken, leaning, number_of
 
 LIMITS = Limits(concurrency=8, requests_per_minute=60_000, tokens=10_000_000, backoff=0.01)
 SPOILT_BY = {
