@@ -120,7 +120,7 @@ def judge(run: Run, path: Path, output: Path, seed: int, *, only_cost: bool) -> 
             "host": chat.host.name,
             "answered": sorted(filter(None, asking.answered)),
         },
-        "kin": kin(config.judge.model, writers(config, sorted(items[0].texts))),
+        "kin": kin(config.judge.model, asking.answered, writers(config, sorted(items[0].texts))),
         "counts": dict(asking.counts),
         "seed": seed,
         **verdicts(items, scores, chosen[: len(pairs)], spoilt, chosen[len(pairs) :], seed),

@@ -1,7 +1,7 @@
 """Which models are kin: a judge favours texts of its own family (Panickssery et al., 2024)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _KIN = {
     "gpt": r"gpt|davinci|(?<![a-z])o[134](?![a-z0-9])|openai",
@@ -31,9 +31,12 @@ def families(model: str) -> frozenset[str]:
     return frozenset(found or re.findall(r"^[a-z]+", last))
 
 
-def kin(judge: str, others: Mapping[str, str]) -> list[str]:
-    """A sentence for each of `others` (who they are -> model) that is of the judge's family."""
-    own = families(judge)
+def kin(judge: str, answered: Iterable[str], others: Mapping[str, str]) -> list[str]:
+    """A sentence for each of `others` (who they are -> model) that is of the judge's family.
+
+    judge: as it was asked for; answered: the models that answered, as the host names them.
+    """
+    own = frozenset().union(*map(families, (judge, *answered)))
     return [
         f"The judge {judge!r} and {who}, {model!r}, are of one family ({', '.join(sorted(shared))}): it may "
         "favour what is written like its own texts. Ask a judge of another family."

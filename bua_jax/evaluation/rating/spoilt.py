@@ -6,6 +6,8 @@ from typing import NamedTuple
 from bua_jax.evaluation.rating.items import plain
 from bua_jax.evaluation.understanding.ladder import LADDER, STRENGTHS, Source, corrupted
 
+SHORTENS = "drop claims"
+"""The corruption after which the worse text is the shorter one: who likes long texts sees it for that."""
 RUNGS = tuple((corruption, strength) for strength in STRENGTHS for corruption in LADDER)
 
 

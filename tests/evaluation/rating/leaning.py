@@ -50,5 +50,9 @@ class Spoken:
     answer: Callable[[str], str]
 
     def ask(self, questions: Sequence[str], shape: Any) -> list[Any]:
-        values = (shape.model_validate_json(self.answer(one), strict=True) for one in questions)
-        return [SimpleNamespace(value=value, model="fake") for value in values]
+        found = []
+        for question in questions:
+            said = self.answer(question)
+            value = shape.model_validate_json(said, strict=True) if said[0] == "{" else None
+            found.append(SimpleNamespace(value=value, model="fake"))
+        return found

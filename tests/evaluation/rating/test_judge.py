@@ -21,7 +21,7 @@ from bua_jax.evaluation.rating.judge import (
 )
 from bua_jax.evaluation.rating.packets import ANCHORS, CRITERIA
 from bua_jax.evaluation.rating.spoilt import RUNGS, Spoilt, spoil
-from bua_jax.evaluation.rating.verdicts import report, verdicts
+from bua_jax.evaluation.rating.verdicts import ALL, report, verdicts
 from bua_jax.evaluation.report import render
 from bua_jax.evaluation.understanding.claims import read
 from bua_jax.evaluation.understanding.ladder import LADDER, STRENGTHS, Source
@@ -59,7 +59,7 @@ def items(count: int, *, longer: bool = False) -> list[Item]:
 def tried(count: int) -> list[Spoilt]:
     """Pairs whose true text is the good one; by last digits what is spoilt more."""
     return [
-        Spoilt(i, f"no {i} good", f"no {i} poor", LADDER[i % 5].name, SPOILT_BY.get(i % 10, 1.0))
+        Spoilt(i, f"no {i} good", f"no {i} poor", LADDER[i % 4].name, SPOILT_BY.get(i % 10, 1.0))
         for i in range(count)
     ]
 
@@ -111,7 +111,7 @@ def test_planted_leanings_are_found_and_undone() -> None:
             assert pair[name]["low"] < value < pair[name]["high"]
         wider = [pair[name]["high"] - pair[name]["low"] for name in ("raw", "undone")]
         assert wider[1] > wider[0]
-        table = found["calibration"]["all"]
+        table = found["calibration"][ALL]
         assert [one["strength"] for one in table] == [*STRENGTHS]
         assert [one["pairs"] for one in table] == [20] * 5
         assert [one["right"] for one in table] == [0, 0.5, 0.75, 1, 1]
@@ -123,30 +123,31 @@ def test_planted_leanings_are_found_and_undone() -> None:
     assert "unusable" not in page
 
 
+FALLING = [one._replace(strength=round(1.2 - one.strength, 1)) for one in tried(40)]
+DROPPED = [
+    Spoilt(i, f"no {i} good and so on", f"no {i} good", "drop claims", 0.6) for i in range(40)
+]
+
+
 @pytest.mark.parametrize(
-    ("answer", "strengths", "why"),
+    ("answer", "spoilt", "why"),
     [
-        (leaning(lambda i: True), None, "is right about true and spoilt texts in 50 %"),
-        (leaning(wrong=lambda i: True), None, "where guessing is in 50 %"),
-        (
-            leaning(wrong=lambda i: i % 10 in (1, 2)),
-            1.2,
-            "not right more often where more of a text",
-        ),
-        (leaning(), "none", "no text that it was to be tried on could be spoilt"),
+        (leaning(lambda i: True), tried(40), "is right about true and spoilt texts in 50 % ("),
+        (leaning(wrong=lambda i: True), tried(40), "is right about true and spoilt texts in 0 % ("),
+        (leaning(longer=lambda i: True), tried(40) + DROPPED, "true and spoilt texts in 50 % ("),
+        (leaning(wrong=lambda i: i % 10 in (1, 2)), FALLING, "not right more often where more"),
+        (leaning(), [], "no text that it was to be tried on could be spoilt"),
+        (lambda asked: "Surely!", tried(40), "or it answered to none of them"),
     ],
 )
-def test_a_judge_that_is_of_no_use(answer: Any, strengths: Any, why: str) -> None:
-    spoilt = [] if strengths == "none" else tried(40)
-    if strengths == 1.2:  # what was little is much
-        spoilt = [one._replace(strength=round(1.2 - one.strength, 1)) for one in spoilt]
+def test_a_judge_that_is_of_no_use(answer: Any, spoilt: list[Spoilt], why: str) -> None:
     said = judged(Spoken(answer), items(40), spoilt)
     found = said["criteria"]["rationality"]
     assert why in found["unusable"]
     pair = found["pairs"]["one - two"]
     assert pair["undone"] is None
     assert pair["both"] is None
-    assert pair["raw"] is not None
+    assert (pair["raw"] is None) == ("none of them" in why)
     shown = report(said)
     assert any(f"unusable in rationality: {found['unusable']}" in one for one in shown.warnings)
     assert "it is of no use" in shown.verdict[0]
@@ -252,6 +253,7 @@ def test_families_by_name(name: str, family: set[str]) -> None:
 
 def test_kin_are_named() -> None:
     others = {"the run's teacher": "qwen-max", "the writer of 'bua'": "nano"}
-    (said,) = kin("Qwen3-32B", others)
+    (said,) = kin("Qwen3-32B", [], others)
     assert "'Qwen3-32B' and the run's teacher, 'qwen-max', are of one family (qwen)" in said
-    assert kin("claude-sonnet", others) == []
+    assert kin("claude-sonnet", ["claude-sonnet-4"], others) == []
+    assert len(kin("our-judge", ["qwen3-8b"], others)) == 1
