@@ -15,6 +15,7 @@ from bua_jax.evaluation.rating.correction import (
     Worth,
     both_orders,
     rises,
+    undo,
     weights_of,
     worth,
 )
@@ -74,13 +75,14 @@ def _of(
     names = [*itertools.combinations(sorted(items[0].texts), 2)]
     given, calibration = _preferences(items, names, chosen), _calibration(spoilt, known)
     found = worth(given, calibration, len(names), weights, seed)
-    why = _unusable(found.right, calibration)
+    why, table = _unusable(found.right, calibration), _table(spoilt, known)
     return {
         "unusable": why,
         "pairs": {
             f"{a} - {b}": {
                 "items": int((given.pair == k).sum()),
                 **{name: _rate(found, name, k, why) for name in RATES},
+                "as_hard_as": _as_hard_as(found.at_equal_lengths[k].value, table[ALL]),
                 "always_longer": _always_longer(given.longer[given.pair == k], a, b),
             }
             for k, (a, b) in enumerate(names)
@@ -89,13 +91,24 @@ def _of(
         "longer_by": found.words,
         "position": _position(np.concatenate([chosen, known])),
         "right": as_json(found.right),
-        "calibration": _table(spoilt, known),
+        "calibration": table,
     }
 
 
 def _rate(found: Worth, name: str, pair: int, why: str) -> dict[str, float] | None:
     """None where nothing can be undone: of errors that are not known to be fewer than a guess has."""
     return None if why and name in ("undone", "both") else as_json(getattr(found, name)[pair])
+
+
+def _as_hard_as(level: float, steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rate at equal lengths, errors undone, if a judge were right as often as at one strength alone."""
+    found = []
+    for one in steps:
+        right = np.nan if one["right"] is None else one["right"]
+        (value,) = undo(np.asarray([level]), np.asarray([right]))
+        known = None if np.isnan(value) else float(value)
+        found.append({"strength": one["strength"], "both": known})
+    return found
 
 
 def _preferences(
@@ -178,6 +191,7 @@ def write_verdicts(name: Path, said: Mapping[str, Any]) -> Report:
 def report(said: Mapping[str, Any]) -> Report:
     """What `verdicts` found, with `judge` (model, host), `kin`, and `counts` of what was asked, as a page."""
     criteria = said["criteria"]
+    usable = {c: of for c, of in criteria.items() if not of["unusable"]}
     scored = report_of_scores(said["scores"]) if said["scores"] else None
     return Report(
         "A model as a judge",
@@ -187,6 +201,7 @@ def report(said: Mapping[str, Any]) -> Report:
         tables=[
             _preferred(criteria),
             _tried(criteria),
+            *([_assumed(usable)] if usable else ()),
             _leaning(criteria),
             *(scored.tables[:2] if scored else ()),
         ],
@@ -262,6 +277,23 @@ def _tried(criteria: Mapping[str, Any]) -> Section:
         "read off the last row; where claims are dropped the worse text is the shorter one, too."
     )
     return Section("Where the truth is known", header, rows, said=said)
+
+
+def _assumed(criteria: Mapping[str, Any]) -> Section:
+    def cell(one: Mapping[str, Any]) -> str:
+        return "-" if one["both"] is None else f"{100 * one['both']:.1f}"
+
+    rows = [
+        [f"{c}, {name}", *map(cell, pair["as_hard_as"])]
+        for c, of in criteria.items()
+        for name, pair in of["pairs"].items()
+    ]
+    header = ("first wins in %", *(f"{100 * strength:.0f} % spoilt" for strength in STRENGTHS))
+    said = (
+        "At equal lengths, errors undone, if the sources' texts are as hard to tell apart as true ones from "
+        "those spoilt so far. A dash: the judge is no better than a guess there."
+    )
+    return Section("If it is harder or easier", header, rows, said=said)
 
 
 def _leaning(criteria: Mapping[str, Any]) -> Section:

@@ -109,6 +109,9 @@ def test_planted_leanings_are_found_and_undone() -> None:
             # the prior of the regression moves it by less than 0.003, and that by 1 / 0.3 where undone
             assert pair[name]["value"] == pytest.approx(value, abs=0.01), name
             assert pair[name]["low"] < value < pair[name]["high"]
+        hard = [one["both"] for one in pair["as_hard_as"]]  # right in 0, 0.5, 0.75, 1, 1
+        assert hard[:2] == [None, None]
+        assert hard[2:] == pytest.approx([(level + 0.75 - 1) / 0.5, level, level], abs=0.01)
         wider = [pair[name]["high"] - pair[name]["low"] for name in ("raw", "undone")]
         assert wider[1] > wider[0]
         table = found["calibration"][ALL]
