@@ -230,11 +230,11 @@ def _warnings(said: Mapping[str, Any]) -> list[str]:
                     f"{criterion}, {name}: the texts of {pair['always_longer']!r} are the longer ones in all "
                     "items, so the rate at equal lengths is of lengths that none has."
                 )
-    for what, number in said["left_out"].items():
-        if number:
-            found.append(
-                f"{number} {what} are left out: the judge did not answer in the form asked for."
-            )
+    if left_out := [f"{number} {what}" for what, number in said["left_out"].items() if number]:
+        found.append(
+            f"Left out, for want of an answer in the form asked for: {', '.join(left_out)}. A model that "
+            "reasons may need a larger config.judge.max_tokens."
+        )
     return list(dict.fromkeys(found))
 
 

@@ -179,7 +179,7 @@ def test_answers_that_are_none_are_asked_again_and_counted(tmp_path: Path) -> No
     assert said["scores"]["items"] == 9
     assert said["criteria"]["rationality"]["pairs"]["one - two"]["items"] == 9
     assert said["counts"] == {"asked": 40, "asked again": 4 + 2 + 2, "left out": 2 + 2}
-    assert any("1 pairs are left out" in one for one in report(said).warnings)
+    assert any("asked for: 1 items of scores, 1 pairs. " in one for one in report(said).warnings)
 
 
 @pytest.mark.parametrize(
