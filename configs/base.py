@@ -138,8 +138,8 @@ def _dialogues() -> ConfigDict:
     return config
 
 
-def _teacher() -> ConfigDict:
-    """A model behind an API that writes, or criticises, in the rules' place; never without consent."""
+def _host() -> ConfigDict:
+    """A model behind an API; never without consent."""
     config = ConfigDict()
     config.url = ""  # of an OpenAI-compatible host, up to /chat/completions
     config.model = ""  # as the host names it
@@ -235,7 +235,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.windows = _windows()  # of records
     config.encoder = _encoder()  # of events
     config.dialogues = _dialogues()  # that stages are trained on
-    config.teacher = _teacher()  # that writes them, where it is asked to
+    config.teacher = _host()  # that writes them in the rules' place, where it is asked to
+    config.judge = _host()  # of texts about people, for the verb `rate`
     config.model = _model(args["model"])  # base, projector and adapter
     config.stages = (1, 2, 3)  # which stages the curriculum runs; leave some out to ablate
     config.stage1 = _stage(peak_lr=1e-3)  # projector alone: a fresh MLP takes a higher rate

@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from bua_jax.basics import files
 from bua_jax.basics.errors import ConfigError, MismatchError
 from bua_jax.dialogue.text import history_text
 from bua_jax.evaluation import results
-from bua_jax.evaluation.rating.items import Item
+from bua_jax.evaluation.rating.items import Item, write_items
 from bua_jax.evaluation.results import Result
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import history, shown_id
@@ -50,6 +52,12 @@ def build_sources(run: Run, sources: Sequence[str]) -> dict[str, str]:
             )
         build(run, step)
     return steps
+
+
+def write_items_of(run: Run, path: Path, sources: Sequence[str], number: int, seed: int) -> None:
+    """Writes `items_of` a run into a file."""
+    files.check_output(path)
+    write_items(path, items_of(run, sources, number, seed))
 
 
 def items_of(run: Run, sources: Sequence[str], number: int, seed: int) -> list[Item]:

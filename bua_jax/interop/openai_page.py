@@ -1,7 +1,8 @@
-"""Parts of a config that name a host to be asked (`methods.zero_shot_api`, `teacher`), as chats with it."""
+"""Parts of a config that name a host to be asked (`methods.zero_shot_api`, `teacher`, `judge`), as chats."""
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ LEGAL: dict[str, Legal] = {
     "extra": Read(extra, str),
 }
 """What the fields of such a part may be."""
+PARTS = {f"{part}.{name}": legal for part in ("teacher", "judge") for name, legal in LEGAL.items()}
+"""What those of the parts beside the methods' may be."""
 
 
 def check_page(page: Settings, how: Settings, part: str) -> tuple[Host, Limits]:
@@ -65,3 +68,18 @@ def chat_of(page: Settings, how: Settings, part: str) -> "Chat":
     options = {name: value for name, value in options.items() if value is not None}
     mode = "" if page.json_mode == "auto" else page.json_mode
     return Chat(host, Path(how.api_cache).expanduser(), how.api_consent, limits, options, mode)
+
+
+def said_cost(questions: Sequence[str], page: Settings, how: Settings) -> str:
+    """How much is asked: questions, each once, tokens at most (four characters to each), and the price.
+
+    page, how: see `check_page`.
+    """
+    limits, questions = how.api_limits, [*dict.fromkeys(questions)]
+    tokens_in, tokens_out = sum(map(len, questions)) / 4, len(questions) * page.max_tokens
+    cost = (tokens_in * limits.price_in + tokens_out * limits.price_out) / 1e6
+    price = f", {cost:.2f} at the prices of execution.api_limits" if cost else ""
+    return (
+        f"{len(questions):,} questions, each asked twice at most: of one round about {tokens_in:,.0f} "
+        f"tokens in, at most {tokens_out:,.0f} out{price}"
+    )

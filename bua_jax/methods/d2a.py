@@ -5,6 +5,7 @@ A step of a day is one question for each of three plans and one for each of thei
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
 from bua_jax.basics.legal import OneOf, Real
 from bua_jax.dialogue import d2a as desires
+from bua_jax.dialogue.annotator import ask_twice
 from bua_jax.dialogue.d2a import DEGREES, DESIRES, LEVELS, Moment
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day
@@ -90,21 +92,10 @@ class Host:
     chat: "Chat"
 
     def say(self, kind: str, asked: Sequence[Question]) -> list[str]:
-        shape = shape_of(kind)
-        said = self.chat.ask([one.text for one in asked], shape)
-        bad = [row for row, one in enumerate(said) if one.value is None]
-        if bad:
-            again = self.chat.ask([f"{asked[row].text}\n{_AGAIN}" for row in bad], shape)
-            for row, one in zip(bad, again, strict=True):
-                said[row] = one
+        said = ask_twice(self.chat, [one.text for one in asked], shape_of(kind), Counter())
         return [
             "" if one.value is None else one.value.model_dump_json(by_alias=True) for one in said
         ]
-
-
-_AGAIN = (
-    "The answer before this one could not be read: it must be that JSON object and nothing else."
-)
 
 
 def shape_of(kind: str) -> Any:

@@ -22,7 +22,7 @@ from bua_jax.evaluation import trackers
 from bua_jax.events.schema import SLOTS_PER_DAY, Catalogue
 from bua_jax.events.spec import FORMATS, ON_BAD_ROW, DataSpec, check_time_zone
 from bua_jax.interop.openai_host import LEGAL as API
-from bua_jax.interop.openai_page import LEGAL as PAGE
+from bua_jax.interop.openai_page import PARTS
 from bua_jax.methods.altered import ALTERED
 from bua_jax.methods.table import METHODS
 from bua_jax.parallel.shape import parse_mesh
@@ -155,7 +155,7 @@ LEGAL: dict[str, Legal] = {
         for name in ("stage1", "generation", "nothing", "shortened")
     },
     **dict.fromkeys(("dialogues.annotator", "dialogues.reflect_critic"), OneOf(WRITERS)),
-    **{f"teacher.{name}": legal for name, legal in PAGE.items()},
+    **PARTS,
     "dialogues.rounds": Flag(),
     "dialogues.target_time_revealed": Flag(),
     "dialogues.reflect_train": Whole(1),

@@ -25,7 +25,7 @@ from bua_jax.evaluation.understanding.judged import untrue
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import WindowIndex, WindowSet, sample_id, sample_windows
-from bua_jax.interop.openai_page import chat_of, check_page
+from bua_jax.interop.openai_page import chat_of, check_page, said_cost
 from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run, nested, settings
@@ -142,31 +142,15 @@ def check_teacher(config: Settings, steps: Collection[str]) -> None:
         check_page(config.teacher, config.execution, "teacher")
 
 
-def estimate(run: Run) -> dict[str, float]:
-    """Questions to a teacher, tokens at most (four characters to each), and what they cost.
-
-    Each question is asked twice at most. Needs the steps of `SETS`.
-    """
+def say_estimate(run: Run, build: Callable[[str], object]) -> None:
+    """Prints what asking a teacher would take, having built the steps of `SETS`."""
+    for name in SETS:
+        build(step_of(name))
     config, store = run.config, load_store(run)
     writer = writer_of(config, store)
     windows = annotated(writer, portions(config, load_sets(run, store))).values()
     asked = [annotation_question(window) for window in windows]
-    tokens_in, tokens_out = sum(map(len, asked)) / 4, len(asked) * config.teacher.max_tokens
-    limits = config.execution.api_limits
-    cost = (tokens_in * limits.price_in + tokens_out * limits.price_out) / 1e6
-    return {"questions": len(asked), "in": tokens_in, "out": tokens_out, "cost": cost}
-
-
-def say_estimate(run: Run, build: Callable[[str], object]) -> None:
-    """Prints `estimate`, having built what it needs."""
-    for name in SETS:
-        build(step_of(name))
-    found = estimate(run)
-    price = f", {found['cost']:.2f} at the prices of execution.api_limits" if found["cost"] else ""
-    out.print(
-        f"{found['questions']:,} questions, each asked twice at most: of one round about {found['in']:,.0f} "
-        f"tokens in, at most {found['out']:,.0f} out{price}"
-    )
+    out.print(said_cost(asked, config.teacher, config.execution))
 
 
 def _finish(

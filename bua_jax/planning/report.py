@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from bua_jax.basics.console import notice, out
+from bua_jax.evaluation.report import Report
 
 _GB = 2**30
 
@@ -27,6 +28,18 @@ def print_table(
     out.print(table)
     if most is not None and len(rows) > most:
         out.print(f"and {len(rows) - most:,} more, which {rest} have")
+
+
+def print_report(report: Report | None) -> None:
+    """The tables of a page, and what it warns of; of none nothing."""
+    if report is None:
+        return
+    for line in report.verdict:
+        out.print(line, markup=False)
+    for table in report.tables:
+        print_table(table.title, table.header, table.rows)
+    for warning in report.warnings:
+        notice(warning)
 
 
 def _gib(size: float | None) -> str:

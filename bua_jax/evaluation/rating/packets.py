@@ -16,8 +16,9 @@ import jinja2
 import numpy as np
 
 from bua_jax.basics import files
+from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import ConfigError
-from bua_jax.evaluation.rating.items import Item, check_tells, plain
+from bua_jax.evaluation.rating.items import Item, check_tells, plain, uneven
 
 SLOTS = "ABCDEFGH"
 CRITERIA = {
@@ -123,8 +124,8 @@ def as_html(packet: Packet) -> str:
     )
 
 
-def export(items: Sequence[Item], judges: int, seed: int, folder: Path) -> list[Path]:
-    """Writes FOLDER/packets/judgeN.html and .csv, and FOLDER/key.json, which no judge may see.
+def export(items: Sequence[Item], judges: int, seed: int, folder: Path) -> None:
+    """Writes and names FOLDER/packets/judgeN.html and .csv, and FOLDER/key.json, which no judge may see.
 
     Raises `DataError` for texts that tell whose they are, `ConfigError` where a key is there already: what
     judges answered could not be read without it.
@@ -134,6 +135,8 @@ def export(items: Sequence[Item], judges: int, seed: int, folder: Path) -> list[
             f"There are {len(items[0].texts)} sources; a judge compares at most {len(SLOTS)}."
         )
     check_tells(items)
+    if said := uneven(items):
+        notice(said)
     files.check_folder(folder, f"--output={folder}")
     if (folder / KEY).exists():
         raise ConfigError(
@@ -149,6 +152,7 @@ def export(items: Sequence[Item], judges: int, seed: int, folder: Path) -> list[
             written.append(path)
         hashes = {path.name: files.sha256_file(path) for path in written[-2:]}
         keys[packet.name] = {"packet": packet.id, "files": hashes, "items": packet.key}
-    said = {"seed": seed, "sources": sorted(items[0].texts), "items": [item.id for item in items]}
-    files.write_sealed(folder / KEY, {**said, "packets": keys})
-    return [*written, folder / KEY]
+    about = {"seed": seed, "sources": sorted(items[0].texts), "items": [item.id for item in items]}
+    files.write_sealed(folder / KEY, {**about, "packets": keys})
+    for path in (*written, folder / KEY):
+        out.print(str(path), markup=False)

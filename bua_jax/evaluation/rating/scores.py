@@ -178,13 +178,13 @@ def score(ratings: Ratings) -> dict[str, Any]:
         "criteria": {
             c: {
                 "sources": {
-                    source: {"mean": _plain(said.means[i]), "best_share": _plain(said.best[i])}
+                    source: {"mean": as_json(said.means[i]), "best_share": as_json(said.best[i])}
                     for i, source in enumerate(ratings.sources)
                 },
-                "alpha": _plain(said.alpha),
+                "alpha": as_json(said.alpha),
                 "pairs": {
                     name: {
-                        "difference": _plain(one.difference),
+                        "difference": as_json(one.difference),
                         "p": one.p,
                         "p_holm": adjusted[f"{c} {name}"],
                         "items_needed": one.items_needed,
@@ -210,18 +210,25 @@ def _of(ratings: Ratings, criterion: int) -> Found:
     return Found(means, best, _alpha(ratings.scores[:, :, :, criterion], seed), pairs)
 
 
-def write_scores(name: Path, said: Mapping[str, Any]) -> None:
-    """Writes NAME.json and NAME.html."""
+def write_scores(name: Path, said: Mapping[str, Any]) -> Report:
+    """Writes NAME.json and NAME.html, and returns the latter's page."""
+    return write_both(name, said, report(said))
+
+
+def write_both(name: Path, said: Mapping[str, Any], page: Report) -> Report:
+    """Writes NAME.json and NAME.html, a page, and returns that."""
     files.write_json(name.with_name(f"{name.name}.json"), said)
-    write_report(name.with_name(f"{name.name}.html"), report(said))
+    write_report(name.with_name(f"{name.name}.html"), page)
+    return page
 
 
-def _plain(one: Any) -> dict[str, float] | None:
+def as_json(one: Any) -> dict[str, float] | None:
     """An estimate as JSON; None for what is of nothing."""
     return None if np.isnan(one.value) else one._asdict()
 
 
-def _shown(one: Mapping[str, float] | None, percent: bool = False) -> str:
+def shown(one: Mapping[str, float] | None, percent: bool = False) -> str:
+    """An estimate with its interval; a dash for what is of nothing."""
     if one is None:
         return "-"
     scale = 100 if percent else 1
@@ -244,7 +251,7 @@ def report(said: Mapping[str, Any]) -> Report:
     pairs = [
         [c, name, *_of_pair(one)] for c, of in criteria.items() for name, one in of["pairs"].items()
     ]
-    agreed = [[c, _shown(of["alpha"])] for c, of in criteria.items()]
+    agreed = [[c, shown(of["alpha"])] for c, of in criteria.items()]
     forests = [
         Forest(f"Differences in {c}", "points of 3", [_line(n, p) for n, p in of["pairs"].items()])
         for c, of in criteria.items()
@@ -277,13 +284,13 @@ def report(said: Mapping[str, Any]) -> Report:
 
 
 def _of_source(one: Mapping[str, Any]) -> tuple[str, str]:
-    return _shown(one["mean"]), _shown(one["best_share"], percent=True)
+    return shown(one["mean"]), shown(one["best_share"], percent=True)
 
 
 def _of_pair(one: Mapping[str, Any]) -> list[str]:
     needed, least = one["items_needed"], one["detectable"]
     last = ["-" if needed is None else f"{needed:,}", "-" if least is None else f"{least:.2f}"]
-    return [_shown(one["difference"]), f"{one['p']:.3f}", f"{one['p_holm']:.3f}", *last]
+    return [shown(one["difference"]), f"{one['p']:.3f}", f"{one['p_holm']:.3f}", *last]
 
 
 def _line(name: str, one: Mapping[str, Any]) -> Interval:
