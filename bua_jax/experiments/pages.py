@@ -136,20 +136,14 @@ COST = (
 
 
 def costs(said: Mapping[str, Any]) -> list[list[str]]:
-    """What each row's training and being asked took, means over its cells; empty where none says."""
+    """What each row's training and being asked took, means over its cells."""
     found = []
     for name, row in said["rows"].items():
-        cells = [said["cells"][f"{name}/{seed}"].get("costs") for seed in row["seeds"]]
-        own = [one for one in cells if one]
-
-        def mean(key: str, digits: int, own: Sequence[Mapping[str, Any]] = own) -> str:
-            values = [one[key] for one in own if one[key] is not None]
-            return f"{statistics.mean(values):.{digits}f}" if values else "-"
-
-        keys = (("trained_minutes", 1), ("trained_gib", 1), ("seconds_per_1000", 1))
-        shown = [mean(*key) for key in (*keys, ("asked_gib", 1))]
+        if (own := row.get("costs")) is None:
+            continue
+        shown = ["-" if value is None else f"{value:.1f}" for value in own.values()]
         papers = COSTS.get(row["published"]["row"], "") if row.get("published") else ""
-        found += [[name, *shown, papers]] * bool(own)
+        found.append([name, *shown, papers])
     return found
 
 

@@ -115,6 +115,9 @@ def collect(
     }
     for name, p in holm(family).items():
         rows[name]["against"][main]["p_holm"] = p
+    built = {cell.name: provenance(cell, workdir, experiment.scale.config) for cell in cells}
+    for name, row in rows.items():
+        row["costs"] = _mean_of([built[f"{name}/{seed}"]["costs"] for seed in row["seeds"]])
     return {
         "experiment": experiment.name,
         "title": experiment.title,
@@ -132,8 +135,17 @@ def collect(
         "what": experiment.kind.counted,
         "rows": rows,
         "claims": [_claim(claim, claim.metric or main, said) for claim in experiment.claims],
-        "cells": {cell.name: provenance(cell, workdir, experiment.scale.config) for cell in cells},
+        "cells": built,
     }
+
+
+def _mean_of(costs: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Means over a row's cells; None where a cell does not say."""
+    found: dict[str, float | None] = {}
+    for name in costs[0]:
+        values = [value for one in costs if (value := one[name]) is not None]
+        found[name] = round(float(np.mean(values)), 2) if len(values) == len(costs) else None
+    return found
 
 
 def _tables(asked: Mapping[int, Asked], seeds: Sequence[int], metric: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from bua_jax.events.simulate import simulated_store
 from bua_jax.methods import cross, sasrec
 from bua_jax.methods.protocol import Data, Site
 from bua_jax.pipeline.chain import STEPS
+from bua_jax.pipeline.methods import ASKED
 from bua_jax.pipeline.steps import Run, key, order, outline
 from bua_jax.training import events
 from tests.support.steps import config_of
@@ -45,10 +46,9 @@ def test_a_rows_page_is_in_the_key_of_no_encoder(kind: str) -> None:
     changed = {name for name in STEPS if key(name, one, STEPS) != key(name, wider, STEPS)}
     rows = {"sasrec", "collm", "llara", "a_llmrec"}  # of which the others read its items
     rows |= {f"llara_{ending}" for ending in cross.NOTES}
-    steps = {
-        f"{kind}/{row}{of}" for row in rows for kind, of in (("fit", ""), ("predict", "/test"))
-    }
-    assert changed == {*steps, "evaluation"}
+    steps = {f"fit/{row}" for row in rows}
+    steps |= {f"predict/{row}/{name}" for row in rows for name in ASKED["predict"]}
+    assert changed == {*(steps & {*STEPS}), "evaluation"}
 
 
 def test_the_order_of_steps_needs_no_folder() -> None:

@@ -20,6 +20,7 @@ from bua_jax.cli import leaves
 from bua_jax.methods.table import METHODS
 from bua_jax.pipeline import steps
 from bua_jax.pipeline.chain import STAGES, STEPS
+from bua_jax.pipeline.methods import ASKED
 from bua_jax.pipeline.steps import (
     Run,
     Step,
@@ -252,7 +253,7 @@ def test_a_field_changes_the_key_or_cannot_be_read(data: str) -> None:
                 shapes[name].add(field)
     unused = {f for f in fields if not any(f in found for found in shapes.values())}
     rest = {f for f in unused if not f.startswith("execution.")}
-    verbs = {f for f in fields if f.startswith("anonymise.")}
+    verbs = {f for f in fields if f.startswith(("anonymise.", "judge."))}
     assert rest == {"step", "report.examples", "report.trackers", *verbs}  # read by no step
     assert not {f for f in shapes["stage2"] if f.startswith(("decoding", "evaluation", "stage3"))}
     assert shapes["windows/test"] == {
@@ -391,4 +392,5 @@ def test_how_days_are_drawn_is_no_part_of_predictions() -> None:
     one, other = config_of(), config_of(decoding__temperature=0.5)
     changed = {name for name in STEPS if key(name, one, STEPS) != key(name, other, STEPS)}
     days = {"generate/bua/days", "generate/bua/days_hybrid"}
-    assert changed == {*days, "fit/hybrid_data", "predict/hybrid_data/test", "evaluation"}
+    hybrid = {"fit/hybrid_data", *(f"predict/hybrid_data/{name}" for name in ASKED["predict"])}
+    assert changed == {*days, *hybrid, "evaluation"}
