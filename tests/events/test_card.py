@@ -61,6 +61,8 @@ def test_files(tmp_path) -> None:
     assert "heatmap.png" in text
     assert store.fingerprint in text
     assert "| head | chat | 50.00 % |" in text
+    assert f"| this one | {card['users']} | {card['behaviours']} | {card['events']} |" in text
+    assert "| Tencent Dataset | 2000 | 14 | 320516 |" in text
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == [
         "card.json",
         "card.md",
