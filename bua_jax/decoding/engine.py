@@ -169,6 +169,7 @@ def serve(  # noqa: C901 (one queue: its branches are what a row can want next)
     slots = _empty(engine)
     while True:
         slots = _freed(slots, rows, source)
+        asking = [at for at in asking if rows[at] is not None]
         for at in range(engine.batch):
             idle = not any(rows)
             if rows[at] is None and (following := source.take(idle)) is not None:

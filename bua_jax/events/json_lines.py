@@ -22,6 +22,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _value(line: bytes) -> Any:
+    found = json.loads(line.decode(), parse_constant=_no_constant, object_pairs_hook=_once)
+    if b"\\u" in line:  # by which half of a character may stand there, that no file can hold
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
 def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
     """(line number from 1, value) of each line of a file; see `json_values`."""
     with open(path, "rb") as file:
@@ -42,13 +49,13 @@ def json_values(called: str | Path, lines: Iterable[bytes]) -> Iterator[tuple[in
         if not line.strip():
             continue
         try:
-            value = json.loads(
-                line.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once
-            )
+            value = _value(line)
         except json.JSONDecodeError as error:
             wrong = f"not valid JSON ({error.msg}, column {error.colno})"
         except UnicodeDecodeError as error:
             wrong = f"not UTF-8 text (byte {error.start + 1})"
+        except UnicodeEncodeError as error:
+            wrong = f"half a character ({error.object[error.start : error.end]!a})"
         except RecursionError:
             wrong = "nested too deep"
         except ValueError as error:  # of the hooks above, and of numbers with too many digits

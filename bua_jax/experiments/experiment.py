@@ -189,6 +189,8 @@ def _check_columns(experiment: Experiment, where: str) -> None:
         raise ConfigError(
             f"{where} lacks the column {scored.main}, which rows are held against each other in."
         )
+    if twice := [c for c, count in Counter(columns).items() if count > 1]:
+        raise ConfigError(f"{where} has the column {twice[0]!r} twice.")
     if unseen := [c for c in experiment.drawn if c not in columns]:
         raise ConfigError(f"{where} draws {unseen[0]!r}, which is no column of it.")
     if wrong := [c for c in columns if c not in scored.metrics]:

@@ -5,12 +5,13 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -136,7 +137,7 @@ def tasks_of(office: Office, kind: str, body: bytes) -> list[QuestionTask]:
 
 async def _lines(
     office: Office, kind: str, tasks: Sequence[QuestionTask], tickets: Sequence[Ticket]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """A line for each history, in their order; of watched ones also shares, what grows, and claims."""
     deadline = asyncio.get_running_loop().time() + office.limits.seconds
     try:
@@ -147,13 +148,12 @@ async def _lines(
                 yield _line({"encoder": shares})
             while not (event := await event_of(ticket, deadline)).last:
                 yield _line({"part": event.part, "text": event.text})
-            office.metrics.answered(kind, time.monotonic() - ticket.begun)
-            office.metrics.failed[kind] += bool(event.error)
+            office.metrics.ended(kind, time.monotonic() - ticket.begun, failed=bool(event.error))
+            ticket.drop()
             if ticket.watched and not event.error:
                 asked = office.bua, task.question.history, event.answer["understanding"]
                 yield _line({"claims": await run_in_threadpool(claims_of, *asked)})
             yield _line({"error": event.error} if event.error else event.answer)
-            ticket.drop()
     finally:
         office.metrics.gone[kind] += sum(not ticket.gone for ticket in tickets)
         for ticket in tickets:
@@ -180,6 +180,7 @@ def _asking(office: Office, kind: str) -> Callable[[Request], Awaitable[Response
         first = await unless_gone(request, anext(lines))
         if first.startswith(b'{"error"') and len(tickets) == 1:
             said = json.loads(first)["error"]
+            await lines.aclose()
             raise Refused(504 if said == LATE else 500, said)
         return StreamingResponse(_after(first, lines), media_type=LINES)
 
@@ -207,6 +208,15 @@ async def _healthz(request: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    answer = refusal(
+        Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail}.")
+    )
+    answer.headers.update(error.headers or {})
+    return answer
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return refusal(error)
@@ -229,6 +239,7 @@ def app_of(office: Office, token: str, *, loopback: bool, more: Sequence[Route] 
     routes = [*asked, Route("/healthz", _healthz), Route("/metrics", _metrics(office)), *more]
     known = {route.path for route in routes}
     errors: dict[Any, Any] = {Refused: _refused, BuaError: _wrong, ClientDisconnect: _gone}
+    errors[HTTPException] = _no_route
 
     def counted(path: str, status: int) -> None:
         office.metrics.requests[path if path in known else "other", status] += 1

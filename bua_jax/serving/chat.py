@@ -26,6 +26,7 @@ from bua_jax.interop.openai import strict_json
 from bua_jax.serving.app import LATE, Office, body_of, event_of, unless_gone
 from bua_jax.serving.desk import Desk, Event, Ticket
 from bua_jax.serving.limits import Refused
+from bua_jax.serving.metrics import Metrics
 
 MODELS = ("base", "adapter")
 """The base's own weights, and those with the run's adapter; neither sees a history's soft tokens."""
@@ -35,6 +36,8 @@ ROWS, SLOTS, MOST = 8, 4096, 512
 _TAKEN = ("model", "messages", "max_tokens", "max_completion_tokens", "temperature", "stream", "n")
 _WITHOUT_EFFECT = ("top_p", "seed", "user", "stream_options")
 """Fields that change nothing of a greedy answer."""
+_OFF = ("presence_penalty", "frequency_penalty", "logprobs", "tools", "stop", "logit_bias")
+"""Fields that change nothing where they are 0, false or empty."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def task_of(tokenizer: Tokenizer, body: Mapping[str, Any], engine: Engine) -> Ch
         said = [*tokenizer.encode(f"{role}\n"), *tokenizer.encode(text)]
         tokens += [tokenizer.im_start, *said, tokenizer.im_end, *tokenizer.encode("\n")]
     tokens += [tokenizer.im_start, *tokenizer.encode("assistant\n")]
-    asked = body.get("max_completion_tokens") or body.get("max_tokens") or engine.max_new
+    limits = (body.get(name) for name in ("max_completion_tokens", "max_tokens"))
+    asked = next((one for one in limits if one is not None), engine.max_new)
     if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
         raise Refused(400, f"max_tokens is {asked!r}, expected a whole number from 1.")
     if len(tokens) + engine.max_new + 1 > engine.slots:
@@ -130,9 +134,12 @@ def _check(body: Mapping[str, Any]) -> None:
         if not known or "content" not in message:
             raise Refused(400, f"A message has content and a role, one of {', '.join(ROLES)}.")
     for name, value in body.items():
-        nothing = value is None or (name == "response_format" and value == {"type": "text"})
+        nothing = value is None or (name in _OFF and not value)
+        nothing = nothing or (name == "response_format" and value == {"type": "text"})
         if name not in (*_TAKEN, *_WITHOUT_EFFECT) and not nothing:
             raise Refused(400, f"{name} is not supported here.")
+    if body.get("stream") not in (None, True, False):
+        raise Refused(400, f"stream is {body['stream']!r}, expected true or false.")
     if body.get("temperature"):
         raise Refused(400, f"temperature is {body['temperature']!r}: answers are greedy, send 0.")
     if body.get("n") not in (None, 1):
@@ -164,7 +171,13 @@ def _whole(name: str, task: ChatTask, said: Mapping[str, Any]) -> dict[str, Any]
     return {**_head(name, "chat.completion"), "choices": [choice], "usage": usage}
 
 
-async def _chunks(name: str, first: Event, ticket: Ticket, deadline: float) -> AsyncIterator[str]:
+def _ended(metrics: Metrics, ticket: Ticket, event: Event) -> None:
+    metrics.ended("chat", time.monotonic() - ticket.begun, failed=bool(event.error))
+
+
+async def _chunks(
+    name: str, first: Event, ticket: Ticket, deadline: float, metrics: Metrics
+) -> AsyncIterator[str]:
     """Server-sent events, each with what is new of the text."""
     head, sent, event = _head(name, "chat.completion.chunk"), "", first
 
@@ -182,12 +195,15 @@ async def _chunks(name: str, first: Event, ticket: Ticket, deadline: float) -> A
             if event.last:
                 break
             event = await event_of(ticket, deadline)
+        ticket.drop()
+        _ended(metrics, ticket, event)
         if event.error:
             yield f"data: {json.dumps({'error': {'message': event.error}})}\n\n"
         else:
             yield chunk({}, event.answer["finish"])
         yield "data: [DONE]\n\n"
     finally:
+        metrics.gone["chat"] += not ticket.gone
         ticket.drop()
 
 
@@ -195,7 +211,10 @@ def _asked(chats: Chats, raw: bytes) -> tuple[str, bool, ChatTask, Desk]:
     """(model, whether the answer is streamed, task, desk) of a request. Raises `Refused`."""
     try:
         body: Any = strict_json(raw)
-    except ValueError as error:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Refused(400, "The request holds half a character (a lone surrogate).") from error
+    except (ValueError, RecursionError) as error:
         raise Refused(400, "The request is not JSON.") from error
     if not isinstance(body, dict):
         raise Refused(400, "The request is no JSON object.")
@@ -221,15 +240,15 @@ def routes(chats: Chats) -> list[Route]:
             event = await unless_gone(request, event_of(ticket, deadline))
         except BaseException:
             ticket.drop()
+            office.metrics.gone["chat"] += 1
             raise
-        if event.last:
-            ticket.drop()
+        if stream and not event.error:
+            lines = _chunks(name, event, ticket, deadline, office.metrics)
+            return StreamingResponse(lines, media_type="text/event-stream")
+        ticket.drop()
+        _ended(office.metrics, ticket, event)
         if event.error:
             raise Refused(504 if event.error == LATE else 500, event.error)
-        office.metrics.answered("chat", time.monotonic() - ticket.begun)
-        if stream:
-            lines = _chunks(name, event, ticket, deadline)
-            return StreamingResponse(lines, media_type="text/event-stream")
         return JSONResponse(_whole(name, task, event.answer))
 
     async def models(request: Request) -> Response:

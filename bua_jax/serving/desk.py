@@ -111,6 +111,8 @@ class Desk:
                     f"{waiting} histories wait already, of {self.most} that may. Try again later."
                 )
                 raise Refused(503, said, self._seconds_for(waiting))
+            if not waiting and not self._rows:
+                self._finished.clear()  # what nobody waited for is no speed
             tickets = [Ticket(task, watched=watched) for task in tasks]
             self._queue.extend(tickets)
             self._changed.notify()

@@ -85,13 +85,21 @@ class Guard:
     def _check(self, request: Request) -> None:
         host = request.headers.get("host", "")
         # A page elsewhere could have its own name point here (DNS rebinding), or send forms.
-        if self.loopback and (urlsplit(f"//{host}").hostname or "") not in LOOPBACK:
+        if self.loopback and _name_in(f"//{host}") not in LOOPBACK:
             raise Refused(403, "This server answers to localhost only.")
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             raise Refused(403, "Pages of other sites may not ask this server.")
         if self.token and request.url.path not in OPEN:
             shown = request.headers.get("authorization", "").partition(" ")
             right = hmac.compare_digest(shown[2].strip().encode(), self.token.encode())
             if shown[0].lower() != "bearer" or not right:
                 raise Refused(401, "Send the header Authorization: Bearer TOKEN.")
+
+
+def _name_in(address: str) -> str:
+    """The host's name; "" where the address is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""

@@ -18,8 +18,11 @@ class Metrics:
         self._seconds: Counter[str] = Counter()
         self._answers: Counter[str] = Counter()
 
-    def answered(self, kind: str, seconds: float) -> None:
-        """A history was answered so many seconds after it was sent."""
+    def ended(self, kind: str, seconds: float, *, failed: bool) -> None:
+        """A history was answered so many seconds after it was sent, or failed."""
+        if failed:
+            self.failed[kind] += 1
+            return
         self._answers[kind] += 1
         self._seconds[kind] += seconds  # type: ignore[assignment]  # a Counter adds floats too
         for bound in BUCKETS:

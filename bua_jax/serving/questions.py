@@ -90,7 +90,7 @@ def questions_of(bua: Bua, kind: str, body: bytes, limits: Limits) -> list[Quest
     lines = body.split(b"\n")
     if sum(bool(line.strip()) for line in lines) > limits.waiting:
         raise Refused(413, f"A request may hold {limits.waiting} histories. Send them in parts.")
-    if any(line.count(b"{") > limits.events + 1 for line in lines):  # an event is an object
+    if any(line.count(b'"behaviour"') > limits.events for line in lines):  # which every event has
         raise Refused(413, f"A history may have {limits.events} events. Send the last ones.")
     ids, histories = histories_of(
         "the request", io.BytesIO(body), bua.catalogue, limit_of(bua, kind)

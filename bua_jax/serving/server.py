@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ def desk_of(bua: Bua, limits: Limits, drawn: Drawn) -> Desk:
 
 
 async def warm(office: Office) -> None:
-    """Compiles what requests need, by asking about made-up histories: one, then as many as rows."""
-    for count in (1, office.desk.engine.batch):
+    """Compiles what requests need, by asking about made-up histories: one, then as many as can be."""
+    for count in (1, min(office.desk.engine.batch, office.desk.most)):
         tasks = [QuestionTask(office.bua, longest(office.bua, "person"))] * count
         await asyncio.gather(*map(_last, office.desk.submit(tasks)))
 
@@ -84,6 +85,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=10,
         )
         super().__init__(settings)
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # a client that left is no warning
 
 
 def serve(

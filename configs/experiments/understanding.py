@@ -24,7 +24,7 @@ def get_experiment(scale: Scale) -> Experiment:
     grows = [*((after, before) for before, after in itertools.pairwise(STAGES)), (BUA, BASE)]
     metrics = ("recall", "precision", "persona_recall", "follows")
     claims = tuple(Claim(after, before, metric) for after, before in grows for metric in metrics)
-    columns = (*metrics, "persona_precision", "abstention", "flips", "stays", "follows")
+    columns = (*metrics, "persona_precision", "abstention", "flips", "stays")
     columns += tuple(f"{name}_{kind}" for kind in ("precision", "recall") for name in ASPECTS)
     title = "Understanding, stage after stage"
     return Experiment(

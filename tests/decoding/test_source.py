@@ -2,6 +2,7 @@
 
 import functools
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -75,6 +76,44 @@ def test_what_was_heard_begins_the_answer(alone) -> None:
     found = served(source)
     last = [*found[0].values()][-1]
     assert last.startswith(ONE.tokenizer.decode(source.told[0]).rstrip("\ufffd"))
+
+
+@dataclass
+class Between(Source):
+    """Two jobs, of which the first is gone as soon as its first round is over; more join then."""
+
+    more: int
+    round_over: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__(2)
+        self.waiting, self.later = deque([0, 1]), deque(range(2, 2 + self.more))
+
+    def take(self, idle: bool) -> tuple[int, Any] | None:
+        """Those that join have the row of the one that is gone."""
+        if self.round_over:
+            self.heard(-1, [])
+        if (taken := super().take(idle)) is None or taken[0]:
+            return taken
+
+        def job() -> engine.Job:
+            own = taken[1]()
+            turn = next(own)
+            while True:
+                answer = yield turn
+                self.round_over = True
+                turn = own.send(answer)
+
+        return 0, job
+
+    def gone(self, key: int) -> bool:
+        return key == 0 and self.round_over
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_goes_between_two_rounds_costs_nobody_an_answer(alone, more: int) -> None:
+    """Its next round was to be read: its row is empty, or another's, whose prompt is read once."""
+    assert served(Between(more)) == {i: alone[i] for i in range(1, 2 + more)}
 
 
 def test_all_may_be_gone() -> None:

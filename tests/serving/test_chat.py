@@ -1,6 +1,8 @@
 """OpenAI's protocol, asked by the client that asks teachers (`interop/openai.py`), and by hand."""
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +150,9 @@ def test_an_answer_can_be_streamed(url: str) -> None:
         ({"temperature": 0.7}, 400, "answers are greedy"),
         ({"n": 2}, 400, "one answer"),
         ({"max_tokens": -1}, 400, "a whole number from 1"),
+        ({"max_tokens": 0}, 400, "a whole number from 1"),
+        ({"stream": "false"}, 400, "expected true or false"),
+        ({"presence_penalty": 1}, 400, "presence_penalty is not supported"),
         ({"tools": [{}]}, 400, "tools is not supported"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format is not supported"),
     ],
@@ -159,6 +164,27 @@ def test_what_is_refused(url: str, body: dict[str, Any], status: int, said: str)
 
 
 def test_what_is_no_json_is_refused(url: str) -> None:
-    for raw in (b"{", b"[1]", b'{"model": 1, "model": 2}'):
+    half = b'{"model": "base", "messages": [{"role": "user", "content": "\\ud800"}]}'
+    for raw in (b"{", b"[1]", b'{"model": 1, "model": 2}', half):
         answer = httpx.post(f"{url}/chat/completions", content=raw, headers=HEADERS)
         assert answer.status_code == 400
+
+
+def test_what_changes_nothing_is_taken(url: str) -> None:
+    assert ask(url, presence_penalty=0, logprobs=False, tools=[], stop=None).status_code == 200
+
+
+def test_who_leaves_is_counted(office: Office, url: str) -> None:
+    async def leave() -> None:
+        async with httpx.AsyncClient(headers=HEADERS) as client:
+            said = {"model": "base", "messages": [QUESTION], "max_tokens": 300}
+            asked = asyncio.create_task(client.post(f"{url}/chat/completions", json=said))
+            await asyncio.sleep(0.2)
+            asked.cancel()
+
+    asyncio.run(leave())
+    for _ in range(500):
+        if office.metrics.gone["chat"]:
+            return
+        time.sleep(0.01)
+    raise AssertionError(office.metrics.gone)

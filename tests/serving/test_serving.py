@@ -25,7 +25,7 @@ from bua_jax.models.encoders import build
 from bua_jax.models.encoders.base import encode_events
 from bua_jax.pipeline.answers import records
 from bua_jax.pipeline.finished import events_of
-from bua_jax.serving import guard
+from bua_jax.serving import guard, server
 from bua_jax.serving.app import Office, QuestionTask
 from bua_jax.serving.desk import FAILED, Desk
 from bua_jax.serving.questions import KINDS, limit_of
@@ -142,7 +142,9 @@ def test_what_is_written_can_be_watched(url: str, lines, office: Office, quickst
         (b"\xff\xfe1", 400, "UTF-16"),
         (b'{"events": []}', 400, "the number of events is 0, expected at least 10"),
         (b"{}\n" * 513, 413, "may hold 512 histories"),
-        (b"{" * 5002, 413, "may have 5000 events"),
+        (b'{"events": [' + b'{"behaviour": "x"},' * 5001, 413, "may have 5000 events"),
+        (b'{"events": [' + b'{"location": "{{{{"},' * 5001, 400, "not valid JSON"),
+        (b'{"id": "\\ud800", "events": []}', 400, "half a character"),
         (b" " * (4 * 2**20 + 1), 413, "may have 4194304 bytes"),
     ],
 )
@@ -233,6 +235,7 @@ def test_what_fails_is_its_own_and_says_nothing_of_the_inside(
         return said
 
     monkeypatch.setattr(QuestionTask, "job", job)
+    gone, failed = office.metrics.gone["predict"], office.metrics.failed["predict"]
     answer = httpx.post(f"{url}/predict", content="".join(lines[:4]), timeout=300)
     found = [json.loads(line) for line in answer.text.splitlines()]
     assert [one.get("error") for one in found] == [
@@ -244,6 +247,8 @@ def test_what_fails_is_its_own_and_says_nothing_of_the_inside(
     same(found[3], expected["predict"][3])
     alone = httpx.post(f"{url}/predict", content=lines[1], timeout=300)
     assert (alone.status_code, alone.json()["error"]["message"]) == (500, FAILED)
+    assert office.metrics.gone["predict"] == gone  # whoever was told has not left
+    assert office.metrics.failed["predict"] == failed + 3
 
 
 def test_an_engine_that_fails_begins_anew(office: Office, lines, monkeypatch) -> None:
@@ -303,7 +308,14 @@ def test_who_shows_no_token_is_told_nothing(office: Office, lines) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"host": "elsewhere.example"}, {"origin": "https://elsewhere.example"}, {"origin": "null"}],
+    [
+        {"host": "elsewhere.example"},
+        {"host": "["},
+        {"host": "[::1"},
+        {"origin": "https://elsewhere.example"},
+        {"origin": "null"},
+        {"origin": "http://["},
+    ],
 )
 def test_pages_of_others_may_not_ask(url: str, lines, headers: dict[str, str]) -> None:
     assert httpx.post(f"{url}/predict", content=lines[0], headers=headers).status_code == 403
@@ -332,6 +344,22 @@ def test_metrics_are_in_prometheus_format(url: str, lines) -> None:
     assert took < 300
     (rows,) = families["bua_rows"]
     assert rows.value >= 1
+
+
+def test_what_there_is_not_is_refused_like_anything_else(url: str) -> None:
+    for answer, status in (
+        (httpx.get(f"{url}/nothing"), 404),
+        (httpx.get(f"{url}/predict"), 405),
+    ):
+        assert answer.status_code == status
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert answer.headers["allow"] == "POST"
+
+
+def test_a_queue_may_be_shorter_than_the_rows(office: Office) -> None:
+    with closing(with_limits(office, waiting=2)) as other:
+        assert office.desk.engine.batch > 2
+        asyncio.run(server.warm(other))
 
 
 def test_nothing_of_the_machine_is_in_an_answer(url: str, lines) -> None:
