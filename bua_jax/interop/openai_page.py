@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,20 +94,28 @@ def chat_of(page: Settings, how: Settings, part: str) -> "Chat":
 
 
 def said_cost(
-    questions: Sequence[tuple[str, Any]], page: Settings, how: Settings, part: str
+    asked: Sequence[tuple[Sequence[str], Callable[[], Any]]],
+    page: Settings,
+    how: Settings,
+    part: str,
 ) -> str:
     """How much is asked: questions, each once, tokens as the ceilings count them before an answer, the price.
 
-    questions: each with the form of its answer. page, how, part: see `check_page`. A question is measured as
-    it is sent, with its form (see `openai.tokens_of`); in the longest way to ask for JSON where the host's is
-    not known. Raises `ConfigError` where a package of the extra `api` is missing.
+    asked: questions, and what makes the form of their answers. page, how, part: see `check_page`. A question
+    is measured as it is sent, with that form (see `openai.tokens_of`); in the longest way to ask for JSON
+    where the host's is not known. Raises `ConfigError` where a package of the extra `api` is missing.
     """
     _check_packages(part)
     from bua_jax.interop.openai import MODES, as_bytes, body_of, tokens_of
 
     host, limits = Host(page.url, page.model, page.key_variable, part), how.api_limits
     mode = MODES[0] if page.json_mode == "auto" else page.json_mode
-    bodies = [body_of(host, _options(page), *one, mode) for one in questions]
+    bodies = [
+        body_of(host, _options(page), question, shape, mode)
+        for questions, form in asked
+        for shape in [form()]
+        for question in questions
+    ]
     counted = [tokens_of(body) for body in {as_bytes(body): body for body in bodies}.values()]
     tokens_in, tokens_out = sum(one for one, _ in counted), sum(most for _, most in counted)
     cost = (tokens_in * limits.price_in + tokens_out * limits.price_out) / 1e6
