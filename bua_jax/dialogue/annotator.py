@@ -52,4 +52,4 @@ def ask_twice(chat: Chat, questions: Sequence[str], shape: Any, counts: Counter[
 
 
 Untrue = Callable[[Window, str], Sequence[tuple[str, str]]]
-"""(aspect, what is said) of each claim of a text that is not true of the window."""
+"""(aspect, what is said) of each claim of a text that is not true of the window; see `judged.untrue`."""

@@ -15,6 +15,7 @@ from bua_jax.evaluation.rating.items import Item, check_tells, read_items
 from bua_jax.evaluation.rating.judge import (
     Judge,
     Pair,
+    answer_form,
     item_pairs,
     preference_questions,
     score_questions,
@@ -107,8 +108,11 @@ def judge(run: Run, path: Path, output: Path, seed: int, *, only_cost: bool) -> 
     pairs = item_pairs(items)
     tried = [Pair(items[one.item], one.text, one.spoilt) for one in spoilt]
     if only_cost:
-        asked = score_questions(items) + preference_questions([*pairs, *tried])
-        out.print(said_cost(asked, config.judge, config.execution))
+        asked = [
+            (score_questions(items), lambda: answer_form("scores")),
+            (preference_questions([*pairs, *tried]), lambda: answer_form("preferences")),
+        ]
+        out.print(said_cost(asked, config.judge, config.execution, PART))
         return None
     chat = chat_of(config.judge, config.execution, PART)
     asking = Judge(chat)

@@ -2,7 +2,9 @@
 
 `Chat.ask` looks for answers in a cache of its own (`interop.openai_store`) and sends what is missing from
 a process of its own (`interop.openai_calls`), which outlives the one that asks. A question's key is the
-SHA-256 of canonical URL and whole body; the API key is part of neither.
+SHA-256 of canonical URL and whole body; the API key is part of neither. What a host said once stays said,
+also in a wrong form or cut: else what is made of answers could be made again only with the host there, and
+would be another thing. Another cache asks anew.
 
 What "once" means. Between a host's sending of an answer and its being on our disk it is paid for and not
 kept, and no client can make that nothing. Here it is the sender's alone: whoever asks may be killed at any
@@ -30,7 +32,7 @@ from pydantic import BaseModel, ValidationError
 
 from bua_jax.basics.console import bar, notice
 from bua_jax.basics.errors import ApiError, ConfigError, DataError
-from bua_jax.interop.openai_host import Host, Limits, canonical, check_host
+from bua_jax.interop.openai_host import Host, Limits, canonical, check_host, secret
 from bua_jax.interop.openai_store import Store, opened
 
 MODES = ("json_schema", "json_object", "prompt")
@@ -69,6 +71,12 @@ def key_of(url: str, body: Mapping[str, Any]) -> str:
 def as_bytes(body: Mapping[str, Any]) -> bytes:
     """A body as it is sent."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def tokens_of(body: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens of a question, about (one for three bytes), and of its answer, at most."""
+    out = body.get("max_completion_tokens") or body.get("max_tokens") or 4096
+    return len(as_bytes(body)) // 3 + 16, int(out)
 
 
 def strict_json(text: str | bytes) -> Any:
@@ -168,7 +176,7 @@ class Chat:
     mode: str = ""  # one of `MODES`; empty: the first that the host takes
 
     def ask(self, questions: Sequence[str], shape: type[T]) -> list[Answer[T]]:
-        """An answer to each question, in the form of `shape`; what is none (`value` None) is not kept as one.
+        """An answer to each question, in the form of `shape` or in none (`value` None); each is kept.
 
         Raises `ApiError` where the host refuses, breaks off or does not answer, `ConfigError` where limits
         are reached, each after all that was under way is kept; and `DataError` for a damaged cache.
@@ -209,6 +217,7 @@ class Chat:
         if not bodies:
             return {}
         check_host(self.host, self.consent)
+        secret(self.host)
         job = {
             "host": asdict(self.host),
             "limits": asdict(self.limits),
@@ -239,12 +248,12 @@ class Chat:
 
 
 def _kept(store: Store, key: str, shape: type[T]) -> Answer[T] | None:
-    """The oldest answer to a question; what is not in its form is none."""
+    """The oldest answer to a question that is in its form; where none is, the oldest."""
+    found: list[Answer[T]] = []
     for _, raw in store.of_key(key):
-        with contextlib.suppress(ValueError):
-            if (answer := read_answer(raw, shape)).value is not None:
-                return answer
-    return None
+        with contextlib.suppress(ValueError):  # no completion of a chat: the host said nothing
+            found.append(read_answer(raw, shape))
+    return next((one for one in found if one.value is not None), found[0] if found else None)
 
 
 def _short(text: str) -> str:

@@ -26,7 +26,7 @@ import tenacity
 from aiolimiter import AsyncLimiter
 
 from bua_jax.basics.errors import BuaError
-from bua_jax.interop.openai import as_bytes, completion
+from bua_jax.interop.openai import as_bytes, completion, tokens_of
 from bua_jax.interop.openai_host import LOCAL, Host, Limits, canonical, secret
 from bua_jax.interop.openai_store import Store, opened
 
@@ -55,12 +55,6 @@ class _Again(Failed):
 
 class _Stopped(Exception):
     """Nothing new is to be sent."""
-
-
-def estimate(body: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens of a question and of its answer, at most: three bytes or more are a token in most languages."""
-    out = body.get("max_completion_tokens") or body.get("max_tokens") or 4096
-    return len(as_bytes(body)) // 3 + 16, int(out)
 
 
 def retry_after(headers: httpx.Headers) -> float:
@@ -138,7 +132,7 @@ class Sender:
 
     async def _try(self, key: str, body: Mapping[str, Any]) -> int:
         """Sends a question once. Raises `_Again` for what is to be asked again."""
-        asked, most = estimate(body)
+        asked, most = tokens_of(body)
         await self._turn(asked + most)
         url, cost = canonical(self.host.url), self._cost(asked, most)
         self._check_budget(asked + most, cost)

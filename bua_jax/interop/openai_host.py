@@ -104,13 +104,13 @@ def check_host(host: Host, consent: str) -> None:
             f"config.{host.part}.url: histories of people would be sent there. If they may be, consent with "
             f"--config.execution.api_consent={host.name}"
         )
-    secret(host)
 
 
 def secret(host: Host) -> str:
     """The API key, from the environment alone; empty where the host takes none. Raises `ConfigError`.
 
-    What a header may not hold is refused here: the libraries below would print it.
+    To be asked when something is sent: where all answers are kept it is not needed. What a header may not
+    hold is refused here: the libraries below would print it.
     """
     variable = host.key_variable
     key = os.environ.get(variable, "") if variable else ""

@@ -2,7 +2,7 @@
 
 A call is written down before it is sent, and what came back, byte for byte, as soon as it is whole. What of
 that is an answer is read off those bytes each time (`interop.openai`), so that nothing cut, filtered or
-malformed is ever kept as one. The file knows questions by their hashes alone, and no API key.
+malformed is ever taken for one. The file knows questions by their hashes alone, and no API key.
 """
 
 import contextlib

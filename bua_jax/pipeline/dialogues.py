@@ -20,7 +20,7 @@ from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.dialogue.store import provenance, read_dialogues, write_dialogues
 from bua_jax.dialogue.tasks import Writer, build_stage2, cap_stage1, is_shortened, write_stage1
-from bua_jax.dialogue.teacher import Teacher, annotation_question
+from bua_jax.dialogue.teacher import Teacher, annotation_question, answer_form, review_question
 from bua_jax.evaluation.understanding.judged import untrue
 from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore
@@ -46,6 +46,7 @@ FIELDS = (
     "teacher",
 )
 """What the step reads of the config, and the sets that it draws from."""
+_OF_A_TOKEN = 4  # letters, of a draft that is not written yet
 SHARDS = 64  # blocks of people, at most, that workers share
 
 
@@ -95,6 +96,22 @@ def load_sets(run: Run, store: EventStore) -> dict[str, WindowSet]:
     return {name: load_set(run, name, store) for name in SETS}
 
 
+def drafted(
+    run: Run, store: EventStore, writer: Writer
+) -> dict[str, tuple[WindowIndex, list[Window]]]:
+    """By split the windows of which stage 3's summaries are drafted, and what is seen of each."""
+    switches, found = run.config.dialogues, {}
+    sizes = {"train": switches.reflect_train, "validation": switches.reflect_validation}
+    for split, size in sizes.items():
+        windows = sample_windows(load_set(run, split, store).windows, size, run.config.seed)
+        seen = [
+            writer.window(int(windows.start[i]), int(windows.end[i]), sample_id(store, windows, i))
+            for i in range(len(windows))
+        ]
+        found[split] = windows, seen
+    return found
+
+
 def write_portion(
     config: Settings, writer: Writer, portion: Portion
 ) -> tuple[list[Dialogue], Counter[str]]:
@@ -106,7 +123,7 @@ def write_portion(
     title = f"stage 2 {portion.task}, {portion.split}"
     found = list(progress(items, title, len(portion.windows)))
     missing = len(portion.windows) - len(found)
-    return found, +Counter({"stage 2: the teacher wrote nothing true": missing})
+    return found, +Counter({"stage 2: no usable answer of the teacher": missing})
 
 
 def annotated(writer: Writer, whole: Iterable[Portion]) -> dict[tuple[int, int], Window]:
@@ -135,6 +152,11 @@ def teacher_of(config: Settings) -> Teacher:
     return Teacher(chat_of(config.teacher, config.execution, "teacher"), untrue)
 
 
+def say_counts(teacher: Teacher) -> None:
+    """Says how many were asked, asked again, false and left out."""
+    notice(f"the teacher: {', '.join(f'{n} {what}' for what, n in teacher.counts.items())}")
+
+
 def check_teacher(config: Settings, steps: Collection[str]) -> None:
     """Raises `ConfigError` where a step would ask a teacher that may not be asked."""
     asks = {"dialogues": config.dialogues.annotator, "reflect": config.dialogues.reflect_critic}
@@ -143,14 +165,29 @@ def check_teacher(config: Settings, steps: Collection[str]) -> None:
 
 
 def say_estimate(run: Run, build: Callable[[str], object]) -> None:
-    """Prints what asking a teacher would take, having built the steps of `SETS`."""
+    """Prints what asking a teacher would take in all steps, having built those of `SETS` if it is asked."""
+    config, asked = run.config, list[tuple[list[str], Callable[[], Any]]]()
+    writes = config.dialogues.annotator == "teacher"
+    criticises = config.dialogues.reflect_critic == "teacher" and 3 in config.stages
+    if not (writes or criticises):
+        out.print(
+            "0 questions: no step asks a teacher. config.dialogues.annotator=teacher has it write the "
+            "understanding rounds, config.dialogues.reflect_critic=teacher review the drafts of stage 3."
+        )
+        return
     for name in SETS:
         build(step_of(name))
-    config, store = run.config, load_store(run)
+    store = load_store(run)
     writer = writer_of(config, store)
-    windows = annotated(writer, portions(config, load_sets(run, store))).values()
-    asked = [annotation_question(window) for window in windows]
-    out.print(said_cost(asked, config.teacher, config.execution))
+    if writes:
+        windows = annotated(writer, portions(config, load_sets(run, store))).values()
+        asked.append(([*map(annotation_question, windows)], lambda: answer_form("annotation")))
+    if criticises:
+        draft = "x" * (_OF_A_TOKEN * config.decoding.max_new_tokens)
+        both = drafted(run, store, writer).values()
+        questions = [review_question(window, draft) for _, seen in both for window in seen]
+        asked.append((questions, lambda: answer_form("review")))
+    out.print(said_cost(asked, config.teacher, config.execution, "teacher"))
 
 
 def _finish(
@@ -188,7 +225,7 @@ def build_dialogues(run: Run) -> dict[str, Any]:
         said = dict(zip(windows, teacher.annotate([*windows.values()]), strict=True))
         answers = {at: one for at, one in said.items() if one is not None}
         writer, counts = dataclasses.replace(writer, answers=answers), teacher.counts
-        notice(f"the teacher: {', '.join(f'{n} {what}' for what, n in counts.items())}")
+        say_counts(teacher)
     written = ((portion, *write_portion(run.config, writer, portion)) for portion in chosen)
     return {**_finish(run, store, written), **({"teacher": dict(counts)} if counts else {})}
 

@@ -8,19 +8,17 @@ import numpy as np
 from bua_jax.alignment.ask import Bua
 from bua_jax.basics import files
 from bua_jax.basics.console import notice
-from bua_jax.basics.errors import DataError
 from bua_jax.decoding.rounds import understand
 from bua_jax.dialogue.critic import refinement_dialogue, reviewed
 from bua_jax.dialogue.rounds import Dialogue
 from bua_jax.dialogue.store import provenance, write_dialogues
 from bua_jax.dialogue.tasks import Writer
 from bua_jax.events.groups import training_shares
-from bua_jax.events.windows import sample_id, sample_windows, shown_id
+from bua_jax.events.windows import shown_id
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.dialogues import teacher_of
+from bua_jax.pipeline.dialogues import drafted, say_counts, teacher_of
 from bua_jax.pipeline.stages import load_stage
 from bua_jax.pipeline.steps import Run
-from bua_jax.pipeline.windows import load_set
 
 
 def build_reflection(run: Run) -> dict[str, Any]:
@@ -36,26 +34,15 @@ def build_reflection(run: Run) -> dict[str, Any]:
     )
     writer = Writer(store, shares, seed=config.seed)
     teacher = teacher_of(config) if config.dialogues.reflect_critic == "teacher" else None
-    counts = {
-        "train": config.dialogues.reflect_train,
-        "validation": config.dialogues.reflect_validation,
-    }
     kept: list[Dialogue] = []
     lines, scores = [], {}
-    for split, count in counts.items():
-        windows = sample_windows(load_set(run, split, store).windows, count, config.seed)
-        seen = [
-            writer.window(int(windows.start[i]), int(windows.end[i]), sample_id(store, windows, i))
-            for i in range(len(windows))
-        ]
+    for split, (windows, seen) in drafted(run, store, writer).items():
         histories = [window.history for window in seen]
         drafts = [
             u.texts["summary"] for u in understand(bua.decoder, histories, bua.rounds(histories))
         ]
         reviews = teacher.review(seen, drafts) if teacher else [*map(reviewed, seen, drafts)]
         found = {i: review for i, review in enumerate(reviews) if review is not None}
-        if not found:
-            raise DataError(f"The teacher wrote nothing true about {len(seen)} drafts ({split}).")
         scores[split] = float(np.mean([review.score for review in found.values()]))
         order = sorted(found, key=lambda i: found[i].score)
         weak = set(order[: max(1, round(len(order) * config.dialogues.reflect_share))])
@@ -78,4 +65,6 @@ def build_reflection(run: Run) -> dict[str, Any]:
     texts = write_dialogues(folder / "stage3.parquet", kept, provenance(store))
     notice(f"reflect: mean draft score {scores['train']:.2f}, {len(kept)} stage-3 dialogues")
     said = {"teacher": dict(teacher.counts)} if teacher else {}
+    if teacher:
+        say_counts(teacher)
     return {"scores": scores, "dialogues": len(kept), "texts": texts, **said}

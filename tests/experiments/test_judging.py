@@ -13,6 +13,7 @@ from bua_jax.dialogue.text import history_text
 from bua_jax.evaluation.rating.items import Item, read_items, write_items
 from bua_jax.events.windows import shown_id
 from bua_jax.experiments.judging import TRIED, spoilt_texts, writers
+from bua_jax.interop.openai import tokens_of
 from bua_jax.pipeline.chain import STEPS
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import writer_of
@@ -72,7 +73,13 @@ def knowing(true: dict[str, str]) -> Callable[[str], str]:
 
 def test_a_run_is_judged(made: Made, tmp_path: Path) -> None:
     """Nothing is sent for the estimate or without consent; the second time nothing is paid."""
-    with serving(lambda body, before: Do(), knowing(made.true)) as api:
+    tokens: list[int] = []
+
+    def plan(body: dict[str, Any], before: int) -> Do:
+        tokens.append(tokens_of(body)[0])
+        return Do()
+
+    with serving(plan, knowing(made.true)) as api:
         fields = {
             "judge.url": api.url,
             "judge.model": "fake-7b",
@@ -90,7 +97,8 @@ def test_a_run_is_judged(made: Made, tmp_path: Path) -> None:
 
         done = judge("a", "--estimate")
         assert done.returncode == 0, done.stderr
-        number = int(done.stdout.split()[0])
+        estimate = done.stdout
+        number = int(estimate.split()[0])
         refused = judge("a")
         assert refused.returncode == 2
         assert "config.execution.api_consent='' is not '127.0.0.1'" in refused.stderr
@@ -100,6 +108,7 @@ def test_a_run_is_judged(made: Made, tmp_path: Path) -> None:
         done = judge("a", consent)
         assert done.returncode == 0, done.stderr
         assert len(api.calls) == number
+        assert f"about {sum(tokens):,} tokens in" in estimate
         assert judge("b", consent).returncode == 0
         assert len(api.calls) == number
     for end in ("json", "html"):

@@ -53,7 +53,6 @@ def test_addresses_that_are_refused(url: str, said: str) -> None:
         (Host("https://a.org", "", "", "methods.x"), "a.org", r"methods\.x\.model is empty"),
         (Host("https://a.org", "m", "", "methods.x"), "", r"api_consent='' .* --config\.exec.*=a\.org"),
         (Host("https://a.org", "m", "", "methods.x"), "b.org", "api_consent='b.org' is not 'a.org'"),
-        (Host("https://a.org", "m", "NONE_X", "methods.x"), "a.org", "key_variable='NONE_X'.*not set"),
     ],
 )  # fmt: skip
 def test_who_may_not_be_asked(host: Host, consent: str, said: str) -> None:

@@ -178,7 +178,6 @@ def test_a_host_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
         ({"methods.zero_shot_api.url": ""}, r"config\.methods\.zero_shot_api\.url is empty.* Set it"),
         ({"methods.zero_shot_api.model": ""}, r"zero_shot_api\.model is empty"),
         ({"methods.zero_shot_api.url": "http://a.org"}, r"url='http://a\.org': anybody on the way"),
-        ({"methods.zero_shot_api.key_variable": "NO_X"}, r"variable='NO_X': .*not set.* Put the API key"),
         ({"execution.api_limits.cost": 1.0}, r"api_limits\.cost=1 .* give the prices"),
     ],
 )  # fmt: skip
@@ -191,6 +190,22 @@ def test_what_is_refused_before_anything_is_sent(
         for begin in (lambda: check(config), lambda: loaded(config, tmp_path)):
             with pytest.raises(ConfigError, match=said):
                 begin()
+    assert api.calls == []
+
+
+def test_a_key_is_needed_when_something_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And said before: answers that are kept need none."""
+    with serving(lambda body, n: Do(), pick) as api:
+        config = page(api.url, key_variable="NO_X", json_mode="prompt")
+        check(config)
+        assert (
+            "key_variable='NO_X': that environment variable is not set" in capsys.readouterr().err
+        )
+        method = loaded(config, tmp_path)
+        with pytest.raises(ConfigError, match=r"variable='NO_X': .*not set.* Put the API key"):
+            method.predict(CASES)
     assert api.calls == []
 
 

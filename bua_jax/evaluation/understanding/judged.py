@@ -15,8 +15,13 @@ VERDICTS = {TRUE: "true", FALSE: "false", UNKNOWN: "not checkable", UNCHECKED: "
 
 
 def untrue(window: Window, text: str) -> list[tuple[str, str]]:
-    """(aspect, what is said) of each false claim, each once; a behaviour that does not occur counts once."""
+    """(aspect, what is said) of each false claim, each once; a behaviour that does not occur counts once.
+
+    A text without any claim, as a refusal is, has the aspect "nothing".
+    """
     reading, ground = read(window.catalogue, text), Ground(window)
+    if not reading.said:
+        return [("nothing", "a text says nothing of what the events show")]
     found = []
     for claim, start, end in reading.said:
         if holds(ground, claim) is not False:
