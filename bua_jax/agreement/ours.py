@@ -35,8 +35,8 @@ class Stage(NamedTuple):
     @property
     def trained(self) -> Arrays:
         """The arrays beside the base, by name: PART/NAME."""
-        parts = {name: self.variables[name] for name in ("projector", "adapter")}
-        return flatten({name: tree for name, tree in parts.items() if tree})
+        parts = ("projector", "adapter")
+        return flatten({n: self.variables[n] for n in parts if n in self.variables})
 
 
 def computable(stage: Stage) -> Stage:
@@ -156,7 +156,7 @@ def gradients(stage: Stage, batch: Arrays) -> Arrays:
     named = [flatten(part) for part in parts]  # they are linear in the units' weights
     whole = {name: np.sum([part[name] for part in named], axis=0) for name in named[0]}
     flat = [np.concatenate([x.ravel() for x in part.values()]) for part in named[1:]]
-    wide = np.float64(np.stack(flat))
+    wide = np.stack(flat).astype(np.float64)
     found: Arrays = {"kinds": wide @ wide.T}
     return found | {f"gradient {name}": value for name, value in whole.items()}
 
