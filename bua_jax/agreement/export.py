@@ -118,6 +118,8 @@ def _read(answer: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known
         or not (value is None or (isinstance(value, int | float) and not value < 0))
     ]
+    if not said["differences"]:
+        raise DataError(f"{answer} compares nothing. Run its check.py again.")
     if wrong:
         raise DataError(
             f"{answer}: {wrong[0]}={said['differences'][wrong[0]]!r} is no difference of a quantity of the "

@@ -6,7 +6,7 @@ in torch, and reductions are the plain loops of `plain`: neither library has the
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,16 +141,16 @@ def updates(stage: Stage, recipe: Mapping[str, Any], gradient: Arrays) -> Arrays
             leaf.grad *= 1e6
     torch.nn.utils.clip_grad_norm_(leaves.values(), bound)
     found = {f"clipped {name}": leaf.grad.numpy().copy() for name, leaf in leaves.items()}
-    optimizer = adamw(torch, leaves, recipe)
+    optimizer = adamw(torch, leaves.items(), recipe)
     optimizer.step()
     moved = {n: (leaf.detach() - before[n]).numpy() for n, leaf in leaves.items()}
     return found | {f"update {name}": value for name, value in moved.items()}
 
 
-def adamw(torch: Any, leaves: Mapping[str, Any], recipe: Mapping[str, Any]) -> Any:
+def adamw(torch: Any, leaves: Iterable[tuple[str, Any]], recipe: Mapping[str, Any]) -> Any:
     """torch's AdamW at the peak rates; each leaf by its name decays or does not."""
     groups = []
-    for name, leaf in leaves.items():
+    for name, leaf in leaves:
         decays = name.rsplit("/", 1)[-1] in plain.DECAYED
         rate = recipe["rate"] * recipe["rates"].get(name.split("/")[0], 1.0)
         decay = recipe["weight_decay"] if decays else 0.0

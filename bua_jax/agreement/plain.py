@@ -361,10 +361,9 @@ def main() -> None:
     parser.add_argument("--given", type=Path, help="safetensors of another framework")
     parser.add_argument("--without_torch", action="store_true", help="no gradients")
     given = parser.parse_args()
-    folder = Path(__file__).parent
+    folder, torch = Path(__file__).parent, None
     manifest = json.loads((folder / "manifest.json").read_text())
     batch, trained, reference = (read_safetensors(folder / name) for name in FILES)
-    torch = None
     asked = given.given is None and not given.without_torch
     if asked and importlib.util.find_spec("torch"):
         torch = importlib.import_module("torch")
@@ -373,6 +372,8 @@ def main() -> None:
     else:
         base = read_safetensors(folder / BASE)
         mine = compute(manifest["recipe"], base, trained, batch, torch)
+    if unknown := sorted(mine.keys() - reference.keys()) or ([] if mine else ["nothing"]):
+        sys.exit(f"{given.given} holds {', '.join(unknown)}: no quantity of the reference")
     found = differences(mine, reference, batch)
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     hashes = {n: sha256_file(folder / n) for n in (*FILES, BASE, SCRIPT)}

@@ -66,6 +66,10 @@ def test_what_another_framework_computed(made: Any, folder: Path, tmp_path: Path
     done = run_script(there, "--given=mine.safetensors")
     assert done.returncode == 0, done.stdout + done.stderr
     assert export.check(there / "answer.json", folder)["computed_by"] == "given"
+    save_file({"logit": arrays["logits"]}, there / "mine.safetensors")
+    done = run_script(there, "--given=mine.safetensors")
+    assert done.returncode == 1
+    assert "holds logit: no quantity" in done.stderr
     arrays["logits"][0, 3] += 0.1
     arrays["nll"][:] = np.nan
     save_file(arrays, there / "mine.safetensors")
@@ -122,6 +126,8 @@ def test_answers_that_are_refused(folder: Path, answered: Path, tmp_path: Path) 
     for wrong in ({"speed": 1.0}, {"nll": -1.0}, {"nll": "0"}):
         with pytest.raises(DataError, match="is no difference of a quantity"):
             export.check(resealed(answered, tmp_path / "x.json", differences=wrong), folder)
+    with pytest.raises(DataError, match="compares nothing"):
+        export.check(resealed(answered, tmp_path / "z.json", differences={}), folder)
     with pytest.raises(DataError, match="is no answer"):
         export.check(resealed(answered, tmp_path / "y.json", more=1), folder)
     with pytest.raises(MismatchError, match=r"is no export: it has no manifest\.json"):
