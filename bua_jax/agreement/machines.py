@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from bua_jax.basics import files
 from bua_jax.basics.errors import ConfigError, MismatchError
-from bua_jax.evaluation import tables
+from bua_jax.evaluation import results, tables
 from bua_jax.evaluation.report import Section
+from bua_jax.evaluation.results import Result
 from bua_jax.experiments.compare import SHOWN, Finished, differing, finished
 from bua_jax.pipeline.steps import EXECUTION, Run, inputs_of, read_record
 from bua_jax.training.writers import read_scalars
@@ -23,11 +25,9 @@ def machines(one: str | Path, two: str | Path, seeds: Sequence[str | Path] = ())
     """What differs between two finished runs.
 
     Keys: environment (version or device -> values of both, where they differ), steps (those that both have,
-    in the order in which they are built: same, whether their files are; and of those that log: first, the
-    first logged training step whose scalars differ, scalar, which of them differs most then, by, how much of
-    its value, and most, the largest such share of all scalars and steps), metrics (of the main row: values,
-    difference; with `seeds` also limit: what two runs that differ in the seed alone exceed in a share 0.05
-    of cases, by Student's t over the first run and `seeds`, and more, whether it is exceeded).
+    in the order in which they are built; see `_step`), metrics (of the main row: values, difference; with
+    `seeds` also limit: what two runs that differ in the seed alone exceed in a share 0.05 of cases, by
+    Student's t over the first run and `seeds`, and more, whether it is exceeded).
 
     Raises `MismatchError` where the two differ in more than `execution`, or one of `seeds` not in the seed
     alone, and as `experiments.compare.finished` does.
@@ -70,20 +70,45 @@ def _shared(a: Run, b: Run) -> list[str]:
             found.append(step)
 
     walk("evaluation")
-    return found
+    return [step for step in found if step != "evaluation"]  # its metrics are compared as such
 
 
 def _step(a: Run, b: Run, step: str) -> dict[str, Any]:
-    records = [read_record(run, step) for run in (a, b)]
-    assert records[0] is not None and records[1] is not None  # noqa: PT018 (they are shared)
-    found: dict[str, Any] = {"same": records[0]["files"] == records[1]["files"]}
+    """Whether what the step wrote is the same, but for times; and where something is logged or answered:
+
+    first, the first training step or case that differs; what, the scalar that differs most in it; by, how
+    much of its value (of probabilities: by how much); most, the largest such number of all.
+    """
     apart = list(_apart(*(read_scalars(run.folder(step)) for run in (a, b))))
+    if step.split("/")[0] in results.COLUMNS:
+        said = [results.read(run.folder(step) / results.FILE) for run in (a, b)]
+        same, apart = said[0].digest == said[1].digest, list(_answered(*said))
+    else:
+        records = [read_record(run, step) for run in (a, b)]
+        same = len({files.sha256_json(r["files"] if r else None) for r in records}) == 1
+    found: dict[str, Any] = {"same": same}
     if apart:
         first = apart[0][0]
-        by, name = max((share, name) for at, name, share in apart if at == first)
-        most = max(share for *_, share in apart)
-        found |= {"first": first, "scalar": name, "by": by, "most": most}
+        by, what = max((share, name) for at, name, share in apart if at == first)
+        found |= {"first": first, "what": what, "by": by}
+        found["most"] = max(share for *_, share in apart)
     return found
+
+
+def _answered(one: Result, two: Result) -> Iterator[tuple[int, str, float]]:
+    """(case, what, by how much) of the answers that differ; 1 where it is no number."""
+    if len(one) != len(two):
+        yield 0, "cases", 1.0
+        return
+    found: list[tuple[int, str, float]] = []
+    for name in one.table.drop_columns(["seconds"]).column_names:
+        pairs = zip(one.table[name].to_pylist(), two.table[name].to_pylist(), strict=True)
+        for case, (x, y) in enumerate(pairs):
+            if x != y:
+                number = name == "probability" and x and y
+                by = float(np.abs(np.subtract(x, y)).max()) if number else 1.0
+                found.append((case, name, by))
+    yield from sorted(found)
 
 
 def _apart(
@@ -135,10 +160,11 @@ def sections(found: Mapping[str, Any], names: Sequence[str]) -> list[Section]:
     said = f"The first step that differs is {first}." if first else "No step differs."
     rows = []
     for step, of in found["steps"].items():
-        where = [str(of["first"]), of["scalar"], f"{of['by']:.1e}", f"{of['most']:.1e}"]
-        row = where if "first" in of else ["-"] * 4
+        row = ["-"] * 4
+        if "first" in of:
+            row = [str(of["first"]), of["what"], f"{of['by']:.1e}", f"{of['most']:.1e}"]
         rows.append([step, "the same" if of["same"] else "differ", *row])
-    header = ("step", "files", "training step", "scalar", "by", "at most")
+    header = ("step", "files", "step or case", "what", "by", "at most")
     steps = Section(f"Where they part. {said}", header, rows)
     rows = [
         [name, *(f"{v:.5g}" for v in (*of["values"], of["difference"])), *_judged(of)]
