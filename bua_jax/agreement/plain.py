@@ -23,7 +23,6 @@ differ by and why. [B, T] are the batch's rows and tokens, n its supervised toke
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import platform
 import sys
@@ -271,9 +270,6 @@ def compute(
     return found | updates(gradient, trained, recipe)
 
 
-# ---------------------------------------------------------------------------------- the differences
-
-
 def measure(name: str, mine: Any, reference: Any, batch: Arrays) -> float:
     """How far a quantity is from the reference's; what padding holds does not count.
 
@@ -349,10 +345,12 @@ def sha256_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def seal(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values with a hash over them."""
-    text = json.dumps(dict(values), sort_keys=True)
-    return {**values, "sha256": hashlib.sha256(text.encode()).hexdigest()[:16]}
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
 
 
 def main() -> None:
@@ -361,12 +359,10 @@ def main() -> None:
     parser.add_argument("--given", type=Path, help="safetensors of another framework")
     parser.add_argument("--without_torch", action="store_true", help="no gradients")
     given = parser.parse_args()
-    folder, torch = Path(__file__).parent, None
+    folder = Path(__file__).parent
     manifest = json.loads((folder / "manifest.json").read_text())
     batch, trained, reference = (read_safetensors(folder / name) for name in FILES)
-    asked = given.given is None and not given.without_torch
-    if asked and importlib.util.find_spec("torch"):
-        torch = importlib.import_module("torch")
+    torch = None if given.given or given.without_torch else _torch()
     if given.given is not None:
         mine = read_safetensors(given.given)
     else:
@@ -384,7 +380,9 @@ def main() -> None:
         "versions": versions | ({"torch": torch.__version__} if torch else {}),
         "differences": {k: v if np.isfinite(v) else None for k, v in found.items()},
     }
-    (folder / "answer.json").write_text(json.dumps(seal(answer), indent=2) + "\n")
+    content = hashlib.sha256(json.dumps(answer, sort_keys=True).encode()).hexdigest()[:16]
+    sealed = json.dumps({**answer, "sha256": content}, indent=2)
+    (folder / "answer.json").write_text(sealed + "\n")
     order, wrong = list(manifest["tolerances"]), []
     for name in sorted(found, key=lambda name: order.index(name.split()[0])):
         limit = manifest["tolerances"][name.split()[0]]["value"]

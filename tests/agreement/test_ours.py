@@ -1,5 +1,6 @@
 """A training step of ours against plain numpy in float64: each quantity within its tolerance."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from bua_jax.agreement import ours, plain
 from bua_jax.agreement.quantities import QUANTITIES, above, tolerances
 from bua_jax.models.qwen2_config import DTYPES
 from bua_jax.training.losses import LOSSES
+from tests.support.helpers import ROOT
 
 
 def compared(made: Any, dtype: str) -> dict[str, float]:
@@ -50,6 +52,11 @@ def test_the_distances_by_hand() -> None:
     assert plain.measure("logits", np.zeros((1, 2)), np.zeros((1, 3)), {}) == np.inf
     products = np.array([[4.0, 0.0], [0.0, 0.0]])
     assert plain.measure("kinds", products + [[1, 0], [0, 0]], products, {}) == 0.25
+
+
+def test_the_page_lists_them_in_their_order() -> None:
+    page = (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(QUANTITIES)
 
 
 def test_order_of_the_best_ten_and_divergence() -> None:
