@@ -31,6 +31,7 @@ class Stage(NamedTuple):
     variables: Mapping[str, Any]
     trains: tuple[str, ...]
     settings: TrainSettings
+    stop: int  # id of the token that ends an answer
 
     @property
     def trained(self) -> Arrays:
@@ -62,6 +63,7 @@ def recipe(stage: Stage) -> dict[str, Any]:
         "lora_scale": lora.scale,
         "lora_tokens": list(lora.tokens),
         "soft_id": stage.model.soft_id,
+        "stop_id": stage.stop,
         "soft_tokens": stage.model.soft_tokens,
         "loss": stage.settings.loss,
         "beta": stage.settings.length_beta,

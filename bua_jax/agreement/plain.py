@@ -11,7 +11,7 @@ and writes answer.json, which `python -m bua_jax.parity check` reads. A file tha
 arrays by the names of reference.safetensors, as many of them as one has; manifest.json says what each may
 differ by and why. [B, T] are the batch's rows and tokens, n its supervised tokens row by row:
 
-  supervised [B, T]            1 where a token counts in the loss
+  supervised [B, T]            1 where a token counts in the loss; an answer's stop token does
   embedding [B, T, H]          of tokens, soft tokens in their places
   norm, projection q|k|v, rotation q|k, attention    of the first layer; attention after o_proj
   layer 1..N [B, T, H]         after each layer, divided by its root mean square
@@ -153,7 +153,8 @@ def forward(
         table = table[xp.asarray(order)]
     x = _embedded(xp, recipe, table, trained, batch)
     supervised = np.asarray(batch["round_ids"]) > 0
-    found = {"supervised": np.float64(supervised), "embedding": x}
+    after = np.roll(supervised, 1, 1) & (np.asarray(batch["tokens"]) == recipe["stop_id"])
+    found = {"supervised": np.float64(supervised | after), "embedding": x}
     for n in range(recipe["layers"]):
         rows = {"positions": batch["positions"], "segments": batch["segments"], "layer": n}
         prefix = f"model.layers.{n}."

@@ -64,9 +64,10 @@ def asked(run: Path, dialogues: int) -> Asked:
     batch: Arrays = one_per_row(records, max(len(record.tokens) for record in records))
     reads_soft = config.model.soft_tokens not in WITHOUT_ENCODER
     trains = ("projector", "adapter") if reads_soft else ("adapter",)
+    stop = parts.tokenizer.im_end
     settings = train_settings(config, "stage2", PackingPlan(1, 1, 1, 1.0, 1.0, 1, 1.0))
     variables = {n: tree for n, tree in parts.variables.items() if reads_soft or n != "projector"}
-    stage = ours.computable(Stage(parts.model, variables, trains, settings))
+    stage = ours.computable(Stage(parts.model, variables, trains, settings, stop))
     batch |= ours.states(stage, batch)
     return Asked(stage, batch, Path(base_folder(config.model)), parts.identity)
 

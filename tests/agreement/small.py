@@ -16,6 +16,7 @@ from tests.support import tiny
 
 # An untied head, so that a wrongly tied one is another; the rate's size is of no matter to what is compared.
 CONFIG = dataclasses.replace(tiny.QWEN, tie_word_embeddings=False, rope_theta=1e4)
+STOP = 1  # ends each answer of `tiny.records`
 SETTINGS = TrainSettings(
     length_beta=0.5,
     kind_weights="summary=0.5,prediction=2",
@@ -27,7 +28,7 @@ def stage(dtype: str = "float32", settings: TrainSettings = SETTINGS) -> Stage:
     """Random variables; the base alone is of that type."""
     model, variables = tiny.model(dataclasses.replace(CONFIG, dtype=dtype))
     variables = {n: tree if n == "base" else _float32(tree) for n, tree in variables.items()}
-    return Stage(model, variables, ("projector", "adapter"), settings)
+    return Stage(model, variables, ("projector", "adapter"), settings, STOP)
 
 
 def _float32(tree: Any) -> Any:

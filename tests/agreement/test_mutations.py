@@ -16,6 +16,7 @@ from bua_jax.agreement.quantities import above, tolerances
 from bua_jax.models import qwen2
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.training import losses, optimizer
+from tests.agreement import small
 
 Batch = dict[str, Any]
 Patch = pytest.MonkeyPatch
@@ -29,8 +30,8 @@ def with_config(stage: Stage, **changes: Any) -> Stage:
 
 
 def stop_token_dropped(stage: Stage, batch: Batch, patch: Patch) -> tuple[Stage, Batch]:
-    stop = 1  # ends each answer of `tiny.records`
-    return stage, batch | {"round_ids": np.where(batch["tokens"] == stop, 0, batch["round_ids"])}
+    counts = np.where(batch["tokens"] == stage.stop, 0, batch["round_ids"])
+    return stage, batch | {"round_ids": counts}
 
 
 def soft_token_of_the_next_event(stage: Stage, batch: Batch, patch: Patch) -> tuple[Stage, Batch]:
@@ -115,6 +116,16 @@ def test_a_fault_of_the_forward_pass(
 ) -> None:
     stage, batch = mutant(made.stage, dict(made.batch), monkeypatch)
     assert first_above(ours.forward(stage, batch), made) == check
+
+
+def test_a_batch_without_stop_tokens_is_seen_by_itself(made: Any, monkeypatch: Patch) -> None:
+    """A run's reference is of the run's own batch: what counts in it is asked of its tokens."""
+    recipe, trained = ours.recipe(made.stage), made.stage.trained
+    whole = {name: np.float64(value) for name, value in trained.items()}
+    _, batch = stop_token_dropped(made.stage, dict(made.batch), monkeypatch)
+    for given, missing in ((made.batch, 0), (batch, (made.batch["tokens"] == small.STOP).sum())):
+        found = plain.forward(np, recipe, made.base, whole, given)
+        assert (found["supervised"] != (given["round_ids"] > 0)).sum() == missing
 
 
 def no_gradient_of_rotations(patch: Patch) -> None:
