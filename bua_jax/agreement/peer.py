@@ -1,7 +1,7 @@
 """The same step by transformers + PEFT and torch's optimizer, in float32: the quantities of `ours`.
 
-The base's directory, the exported adapter and the encoder's states go in. The projector is written once more
-in torch, and reductions are the plain loops of `plain`: neither library has them.
+The base as a directory, the exported adapter and the encoder's states go in. The projector is written once
+more in torch, and reductions are the plain loops of `plain`: neither library has them.
 """
 
 import sys
@@ -15,7 +15,7 @@ import numpy as np
 from bua_jax.agreement import plain
 from bua_jax.agreement.ours import Arrays, Stage
 from bua_jax.basics.errors import ConfigError
-from bua_jax.interop import peft
+from bua_jax.interop import huggingface, peft
 from bua_jax.models.lora import MODULE_OF
 
 
@@ -158,12 +158,12 @@ def adamw(torch: Any, leaves: Iterable[tuple[str, Any]], recipe: Mapping[str, An
     return torch.optim.AdamW(groups, eps=1e-8)
 
 
-def theirs(
-    stage: Stage, recipe: Mapping[str, Any], base: Path, batch: Arrays, reference: Arrays
-) -> Arrays:
+def theirs(stage: Stage, recipe: Mapping[str, Any], batch: Arrays, reference: Arrays) -> Arrays:
     """All quantities of a batch with one dialogue to a row; the optimizer gets the reference's gradient."""
     torch, _, _ = libraries()
-    model, given = peft_model(stage, base), stage.trained
+    with tempfile.TemporaryDirectory() as base:  # as the run holds it: files may be another type's
+        huggingface.save(base, stage.model.llm.config, stage.variables["base"])
+        model, given = peft_model(stage, Path(base)), stage.trained
     projector = {n: v for n, v in given.items() if n.startswith("projector/")}
     leaves = {name: torch.tensor(value).requires_grad_() for name, value in projector.items()}
     embeddings = embedded(torch, stage, model, leaves, batch)

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 from bua_jax.agreement import ours, peer, plain
 from bua_jax.agreement.ours import Arrays, Stage
 from bua_jax.agreement.quantities import above, tolerances
-from bua_jax.alignment.bases import base_folder
 from bua_jax.basics import files
 from bua_jax.basics.environment import versions
 from bua_jax.basics.errors import ConfigError
@@ -34,7 +33,6 @@ class Asked(NamedTuple):
 
     stage: Stage
     batch: Arrays
-    base: Path  # a Hugging Face directory, or a GGUF file
     identity: Mapping[str, str]
 
     def reference(self, torch: Any = None) -> Arrays:
@@ -69,7 +67,7 @@ def asked(run: Path, dialogues: int) -> Asked:
     variables = {n: tree for n, tree in parts.variables.items() if reads_soft or n != "projector"}
     stage = ours.computable(Stage(parts.model, variables, trains, settings, stop))
     batch |= ours.states(stage, batch)
-    return Asked(stage, batch, Path(base_folder(config.model)), parts.identity)
+    return Asked(stage, batch, parts.identity)
 
 
 def compare(
@@ -87,9 +85,7 @@ def compare(
     reference = one.reference(torch)
     sides = {
         "bua_jax": ours.ours(one.stage, one.batch, reference),
-        "transformers": peer.theirs(
-            one.stage, ours.recipe(one.stage), one.base, one.batch, reference
-        ),
+        "transformers": peer.theirs(one.stage, ours.recipe(one.stage), one.batch, reference),
     }
     huggingface.save_tree(Path(output) / "batch.safetensors", one.batch, one.identity)
     huggingface.save_tree(Path(output) / "reference.safetensors", reference, one.identity)

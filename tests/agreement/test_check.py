@@ -22,7 +22,7 @@ from tests.support.helpers import require
 def folder(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export."""
     path = tmp_path_factory.mktemp("export")
-    export.write(Asked(made.stage, made.batch, path, {"base": "tiny"}), path, require("torch"))
+    export.write(Asked(made.stage, made.batch, {"base": "tiny"}), path, require("torch"))
     return path
 
 

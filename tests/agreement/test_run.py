@@ -43,7 +43,7 @@ def test_a_wrong_soft_token_is_seen(quickstart: Path) -> None:
     states = one.batch["states"].copy()
     states[:, [0, 1]] = states[:, [1, 0]]
     wrong = {**one.batch, "states": states}
-    found = peer.theirs(one.stage, ours.recipe(one.stage), one.base, wrong, reference)
+    found = peer.theirs(one.stage, ours.recipe(one.stage), wrong, reference)
     first, *rest = above(plain.differences(found, reference, one.batch), tolerances("float32"))
     assert first == "embedding"
     assert {"logits", "kl", "nll", "gradient projector/out/kernel"} <= set(rest)
