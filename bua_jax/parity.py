@@ -58,9 +58,9 @@ def _compare() -> tuple[list[Any], bool]:
 
 
 def _export() -> tuple[list[Any], bool]:
-    from bua_jax.agreement.export import export
+    from bua_jax.agreement.export import export_step
 
-    export(FLAGS.model or "runs/curriculum", FLAGS.output, dialogues=FLAGS.dialogues)
+    export_step(FLAGS.model or "runs/curriculum", FLAGS.output, dialogues=FLAGS.dialogues)
     return [], False
 
 

@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 _KEYS = {"manifest", "files", "computed_by", "versions", "differences"}
 
 
-def export(run: str | Path, folder: str | Path, *, dialogues: int = 8) -> None:
+def export_step(run: str | Path, folder: str | Path, *, dialogues: int = 8) -> None:
     """Writes the folder of a run; manifest.json, with a hash of each other file, is written last.
 
     Raises `ConfigError` without torch, of which the gradients are, and as `run.asked` does.

@@ -1,6 +1,8 @@
 """The verb `parity` on a trained run: a real step in float64, here, and in transformers + PEFT."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,27 @@ def test_the_verb(quickstart: Path, tmp_path: Path) -> None:
     done = verb("parity", *flags, "--tolerance=1e-12")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "above the tolerance" in done.stdout
+
+
+@pytest.mark.long
+def test_a_run_goes_out_and_its_answer_comes_back(quickstart: Path, tmp_path: Path) -> None:
+    require("torch")
+    out, flags = tmp_path / "step", (f"--model={quickstart}", "--dialogues=2")
+    done = verb("parity", "export", *flags, f"--output={out}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    command = [sys.executable, "-I", str(out / "check.py"), "--without_torch"]
+    script = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert script.returncode == 0, script.stdout + script.stderr
+    answer = (f"--input={out / 'answer.json'}", f"--folder={out}")
+    done = verb("parity", "check", *answer)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not compared" in done.stdout  # gradients
+    with (out / "reference.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+    done = verb("parity", "check", *answer)
+    assert done.returncode == 2
+    assert "reference.safetensors is not what was exported" in " ".join(done.stderr.split())
 
 
 @pytest.mark.long
