@@ -185,15 +185,21 @@ def _set(tree: Tree, path: tuple[str, ...], value: Any) -> None:
     tree[path[-1]] = value
 
 
-def save(folder: str | Path, config: Qwen2Config, params: Mapping[str, Any]) -> None:
-    """Writes config.json and model.safetensors, each atomically; `load` gives the same arrays back."""
-    folder = Path(folder)
+def tensors_of(config: Qwen2Config, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Parameters by Hugging Face's names and in its shapes, on the host."""
     tensors: dict[str, np.ndarray] = {}
     for key, path, _, transposed in _key_table(config):
         array = np.asarray(_get(dict(params), path))
         for n in range(config.num_layers) if "{}" in key else (None,):
             one = array if n is None else array[n]
             tensors[key.format(n)] = np.ascontiguousarray(one.T if transposed else one)
+    return tensors
+
+
+def save(folder: str | Path, config: Qwen2Config, params: Mapping[str, Any]) -> None:
+    """Writes config.json and model.safetensors, each atomically; `load` gives the same arrays back."""
+    folder = Path(folder)
+    tensors = tensors_of(config, params)
     with files.atomic_write(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     write_config(folder, config)

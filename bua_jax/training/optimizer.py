@@ -98,6 +98,13 @@ def pausing(inner: optax.GradientTransformation) -> optax.GradientTransformation
     return optax.GradientTransformation(inner.init, update)
 
 
+def bounded(settings: OptimizerSettings) -> optax.GradientTransformation:
+    """Scales a gradient over all its leaves: to the norm `clip_norm`, or to that at most."""
+    if settings.unit_gradient:
+        return optax.normalize_by_update_norm(settings.clip_norm, eps=1e-20)
+    return optax.clip_by_global_norm(settings.clip_norm)
+
+
 def make_optimizer(
     trainable: Mapping[str, Any],
     settings: OptimizerSettings,
@@ -119,11 +126,8 @@ def make_optimizer(
         return optax.chain(inner, optax.scale_by_learning_rate(scaled))  # the rate goes on
 
     labels = {part: jax.tree.map(lambda _, g=part: g, tree) for part, tree in trainable.items()}
-    bounded = optax.clip_by_global_norm(settings.clip_norm)
-    if settings.unit_gradient:
-        bounded = optax.normalize_by_update_norm(settings.clip_norm, eps=1e-20)
     return optax.chain(
-        bounded,
+        bounded(settings),
         optax.multi_transform({part: adamw(part) for part in trainable}, labels),
     )
 

@@ -8,8 +8,8 @@ from tests.support.helpers import ROOT
 PACKAGE = ROOT / "bua_jax"
 LINE = [
     *("basics", "events", "parallel", "dialogue", "models", "feed", "training", "interop"),
-    *("decoding", "alignment", "evaluation", "methods", "pipeline", "experiments", "planning"),
-    *("benchmarks", "nano", "serving"),
+    *("decoding", "alignment", "evaluation", "methods", "pipeline", "experiments", "agreement"),
+    *("planning", "benchmarks", "nano", "serving"),
 ]
 ROOMS = {f"bua_jax.{room}" for room in LINE}
 BUILDER = "_built_by"  # pipeline/chain.py: the one that imports by name, modules of its own room

@@ -1,0 +1,1 @@
+"""Whether another computes the same: another framework, float64, another machine."""
