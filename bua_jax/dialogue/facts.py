@@ -105,6 +105,21 @@ class Window:
         """What `grams` has found, by length."""
         return {}
 
+    @cached_property
+    def times(self) -> dict[int, str]:
+        """What `usually` has found, by behaviour."""
+        return {}
+
+    @cached_property
+    def opener(self) -> tuple[int, list[int], int] | None:
+        """See `opener`."""
+        codes = self.behaviours
+        first = ranked(Counter([codes[i] for i in self.starts]))
+        if not first or first[0][1] < 2 or 2 * first[0][1] < len(self.starts):
+            return None
+        at = [i for i in self.starts if codes[i] == first[0][0]]
+        return first[0][0], at, len(self.starts)
+
 
 def ranked(counts: Counter) -> list[tuple]:
     """(key, count) by falling count; ties in the order of the keys."""
@@ -127,32 +142,46 @@ def middle(slots: Sequence[int]) -> int:
     return sorted(slots)[(len(slots) - 1) // 2]
 
 
+def _close(window: Window, ordered: Sequence[int], slot: int) -> int:
+    """How many of ascending slots lie within an hour of `slot`."""
+    hour = window.catalogue.slots_per_day // 24
+    return bisect_right(ordered, slot + hour) - bisect_left(ordered, slot - hour)
+
+
 def near(window: Window, slots: Sequence[int], slot: int) -> float:
     """Share of `slots` within an hour of `slot`."""
-    hour, ordered = window.catalogue.slots_per_day // 24, sorted(slots)
-    return (bisect_right(ordered, slot + hour) - bisect_left(ordered, slot - hour)) / len(slots)
+    return _close(window, sorted(slots), slot) / len(slots)
 
 
 def when(window: Window, slots: Sequence[int]) -> str:
     """When most happen, as ` around 08:30`, two such times, ` in the evening`, or nothing."""
     slots = sorted(slots)
-    if near(window, slots, middle(slots)) >= MOST:
-        return f" around {window.clock(middle(slots))}"
-    hour = window.catalogue.slots_per_day // 24
+    centre = slots[(len(slots) - 1) // 2]
+    if _close(window, slots, centre) / len(slots) >= MOST:
+        return f" around {window.clock(centre)}"
     early, late = split_in_two(slots)
-    halves = [g for g in (early, late) if len(g) >= 2 and near(window, g, middle(g)) >= MOST]
-    close = sum(round(near(window, g, middle(g)) * len(g)) for g in halves)
-    apart = len(halves) == 2 and middle(late) - middle(early) > 2 * hour
-    if apart and close >= MOST * len(slots):
-        return f" around {window.clock(middle(early))} and {window.clock(middle(late))}"
-    parts = [part_of_day(s * 24 // window.catalogue.slots_per_day) for s in slots]
-    part, count = ranked(Counter(parts))[0]
-    return f" in the {part}" if count >= MOST * len(parts) else ""
+    if len(early) >= 2 and len(late) >= 2:
+        first, second = (part[(len(part) - 1) // 2] for part in (early, late))
+        close = _close(window, early, first), _close(window, late, second)
+        both = close[0] / len(early) >= MOST and close[1] / len(late) >= MOST
+        apart = second - first > 2 * (window.catalogue.slots_per_day // 24)
+        if both and apart and sum(close) >= MOST * len(slots):
+            return f" around {window.clock(first)} and {window.clock(second)}"
+    hours = 24 / window.catalogue.slots_per_day
+    parts = [part_of_day(int(slot * hours)) for slot in slots]
+    part = max(set(parts), key=parts.count)
+    return f" in the {part}" if parts.count(part) >= MOST * len(parts) else ""
 
 
-def split_in_two(slots: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Slots before and after their widest pause."""
-    ordered = sorted(slots)
+def usually(window: Window, behaviour: int) -> str:
+    """`when` a behaviour's events happen."""
+    if behaviour not in window.times:
+        window.times[behaviour] = when(window, slots_of(window, behaviour))
+    return window.times[behaviour]
+
+
+def split_in_two(ordered: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    """Ascending slots before and after their widest pause."""
     pauses = [b - a for a, b in itertools.pairwise(ordered)]
     cut = pauses.index(max(pauses)) + 1 if pauses else 1
     return ordered[:cut], ordered[cut:]
@@ -234,11 +263,7 @@ def this_time(window: Window) -> tuple[list[tuple[int, int]], int]:
 
 def opener(window: Window) -> tuple[int, list[int], int] | None:
     """(behaviour, its positions, days) where at least two and half of the days open with it."""
-    first = ranked(Counter(window.behaviours[i] for i in window.starts))
-    if not first or first[0][1] < 2 or 2 * first[0][1] < len(window.starts):
-        return None
-    at = [i for i in window.starts if window.behaviours[i] == first[0][0]]
-    return first[0][0], at, len(window.starts)
+    return window.opener
 
 
 def mover(window: Window) -> tuple[int, int, int] | None:
@@ -247,13 +272,16 @@ def mover(window: Window) -> tuple[int, int, int] | None:
     None without places, or where no behaviour moved at least twice and in most of its chances.
     """
     codes, places = window.behaviours, window.places
-    inside = [i for run in window.runs for i in range(run.start + 1, run.stop)]
-    chances = Counter([codes[i] for i in inside])
+    begun = {run.start for run in window.runs}
+    changed = [i for i in range(1, len(codes)) if places[i] != places[i - 1] and i not in begun]
     # two areas beyond the ten may be different ones: no move is claimed for them
-    moves = Counter([codes[i] for i in inside if places[i] != places[i - 1]])
+    moves = Counter([codes[i] for i in changed])
     for behaviour, count in ranked(moves):
-        if count >= 2 and count >= MOST * chances[behaviour]:
-            return behaviour, count, chances[behaviour]
+        if count < 2:
+            break
+        chances = sum(i not in begun for i in window.positions[behaviour])
+        if count >= MOST * chances:
+            return behaviour, count, chances
     return None
 
 
@@ -286,26 +314,25 @@ def habits(window: Window, limit: int) -> list[int]:
 
 def traits(window: Window, limit: int) -> list[str]:
     """Traits whose behaviours make up a tenth of the window and 1.2 times their usual share."""
-    usual = _usual(window.catalogue, tuple(window.shares.tolist()))
     here: dict[str, int] = {}
     for b, count in window.most:
         trait = kind_of(window.label(b)).trait
         here[trait] = here.get(trait, 0) + count
     n = len(window.history)
-    strength = {
-        trait: (count / n) / max(usual[trait], 1 / n)
-        for trait, count in here.items()
-        if trait and count >= max(3, 0.1 * n)
-    }
+    strong = {trait: count for trait, count in here.items() if trait and count >= max(3, 0.1 * n)}
+    if not strong:
+        return []
+    usual = _usual(window.catalogue, window.shares.tobytes())
+    strength = {t: (count / n) / max(usual[t], 1 / n) for t, count in strong.items()}
     found = [t for t in sorted(strength, key=lambda t: (-strength[t], t)) if strength[t] >= 1.2]
     return found[:limit]
 
 
 @lru_cache(maxsize=8)
-def _usual(catalogue: Catalogue, shares: tuple[float, ...]) -> dict[str, float]:
-    """Share of each trait's behaviours."""
+def _usual(catalogue: Catalogue, shares: bytes) -> dict[str, float]:
+    """Share of each trait's behaviours; shares: float64[C] as bytes, of which a hash can be taken."""
     usual: dict[str, float] = {}
-    for label, share in zip(catalogue.behaviours, shares, strict=True):
+    for label, share in zip(catalogue.behaviours, np.frombuffer(shares).tolist(), strict=True):
         trait = kind_of(label).trait
         usual[trait] = usual.get(trait, 0.0) + share
     return usual

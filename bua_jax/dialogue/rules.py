@@ -104,8 +104,7 @@ def hobbies(window: Window) -> str:
             f"No hobby stands out; the most frequent leisure is {window.label(behaviour)}, {times}."
         )
     parts = [
-        f"{window.label(b)} ({window.counts[b]} times{when(window, facts.slots_of(window, b))})"
-        for b in found
+        f"{window.label(b)} ({window.counts[b]} times{facts.usually(window, b)})" for b in found
     ]
     opening = window.choose("hobbies", ("Likes", "Is fond of", "Often chooses"))
     return f"{opening} {listed(parts)}."
@@ -117,7 +116,7 @@ def key_behaviours(window: Window) -> str:
     parts = []
     for number, (b, count) in enumerate(top):
         of = f" of {len(window.history)}" if number == 0 else ""
-        parts.append(f"{window.label(b)} {count}{of}{when(window, facts.slots_of(window, b))}")
+        parts.append(f"{window.label(b)} {count}{of}{facts.usually(window, b)}")
     opening = window.choose("key", ("Frequent", "Most frequent", "Key"))
     text = f"{opening}: {'; '.join(parts)}."
     first, move = facts.opener(window), facts.mover(window)
@@ -179,7 +178,7 @@ def patterns(window: Window) -> str:
 
 def _habit(window: Window, behaviour: int, *, of: bool) -> str:
     count = f" ({window.counts[behaviour]} of {len(window.history)} events)" if of else ""
-    return f"{window.label(behaviour)}{when(window, facts.slots_of(window, behaviour))}{count}"
+    return f"{window.label(behaviour)}{facts.usually(window, behaviour)}{count}"
 
 
 def _home_anchor(window: Window) -> str:
