@@ -167,8 +167,8 @@ def when(window: Window, slots: Sequence[int]) -> str:
         apart = second - first > 2 * (window.catalogue.slots_per_day // 24)
         if both and apart and sum(close) >= MOST * len(slots):
             return f" around {window.clock(first)} and {window.clock(second)}"
-    hours = 24 / window.catalogue.slots_per_day
-    parts = [part_of_day(int(slot * hours)) for slot in slots]
+    per_day = window.catalogue.slots_per_day
+    parts = [part_of_day(slot * 24 // per_day) for slot in slots]
     part = max(set(parts), key=parts.count)
     return f" in the {part}" if parts.count(part) >= MOST * len(parts) else ""
 
