@@ -47,7 +47,8 @@ FIELDS = (
     "teacher",
 )
 """What the step reads of the config, and the sets that it draws from."""
-SHARDS = 64  # blocks of people, at most, that workers share
+SHARDS = 64  # blocks of people, at most, that workers of a cluster share
+EACH = 2  # such blocks of a process of this machine: a file that is synced to disk for each
 ALONE = 20_000  # windows up to which other processes take longer to start than they save
 
 
@@ -206,7 +207,8 @@ def build_dialogues(run: Run) -> dict[str, Any]:
     processes = min(local_shards.cores(), local_shards.MOST)
     many = processes > 1 and sum(len(portion.windows) for portion in chosen) > ALONE
     if many and run.config.dialogues.annotator == "rules":
-        return _in_shards(run, store, functools.partial(_on_this_machine, run, processes))
+        write = functools.partial(_on_this_machine, run, processes)
+        return _in_shards(run, store, EACH * processes, write)
     if run.config.dialogues.annotator == "teacher":
         teacher = teacher_of(run.config)
         windows = annotated(writer, chosen)
@@ -234,7 +236,7 @@ def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
         work = shard_work(values, run.workdir.resolve(), dict(run.places), number)
         return ray_shards.run_shards(work, number, folder, ".parquet", **cluster)
 
-    return _in_shards(run, load_store(run), write)
+    return _in_shards(run, load_store(run), SHARDS, write)
 
 
 def _on_this_machine(run: Run, processes: int, number: int, folder: Path) -> list[Path]:
@@ -245,11 +247,11 @@ def _on_this_machine(run: Run, processes: int, number: int, folder: Path) -> lis
 
 
 def _in_shards(
-    run: Run, store: EventStore, write: Callable[[int, Path], list[Path]]
+    run: Run, store: EventStore, most: int, write: Callable[[int, Path], list[Path]]
 ) -> dict[str, Any]:
     """Writes both files of what `write` (of a number of shards, into a folder) has written in shards."""
-    number, sets = min(SHARDS, len(store.users)), load_sets(run, store)
-    paths = write(number, shard_folder(run, store, sets))
+    number, sets = min(most, len(store.users)), load_sets(run, store)
+    paths = write(number, shard_folder(run, store, sets, number))
     whole = portions(run.config, sets)
     found: list[list[Dialogue]] = [[] for _ in whole]
     skipped = Counter[str]()
@@ -265,10 +267,10 @@ def _in_shards(
     return result
 
 
-def shard_folder(run: Run, store: EventStore, sets: Mapping[str, WindowSet]) -> Path:
-    """Where the shards of this config, data, annotator and these windows lie."""
+def shard_folder(run: Run, store: EventStore, sets: Mapping[str, WindowSet], number: int) -> Path:
+    """Where the shards of this config, data, annotator, these windows and of that number lie."""
     drawn = {name: one.fingerprint for name, one in sets.items()}
-    shaped = [settings(run.config, FIELDS), drawn, provenance(store)]
+    shaped = [settings(run.config, FIELDS), drawn, provenance(store), number]
     identity = files.sha256_json(shaped)
     return run.folder("dialogues") / "shards" / identity
 
