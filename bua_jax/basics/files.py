@@ -9,6 +9,7 @@ import errno
 import functools
 import hashlib
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -239,11 +240,10 @@ def sha256_arrays(
         array = arrays[name]
         digest.update(f"{name}|{array.dtype}|{array.shape}|".encode())
         array = array.reshape(1) if array.ndim == 0 else array
-        rows = max(1, 2**24 // max(1, array[:1].nbytes))
+        rows = max(1, 2**24 // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
         for first in range(0, len(array), rows):
-            some = (
-                array if rows >= len(array) else array[first : first + rows]
-            )  # compiled for jax's
+            whole = rows >= len(array)  # of arrays of jax every slice is compiled
+            some = array if whole else array[first : first + rows]
             part = np.ascontiguousarray(to_host(some))
             text = part.dtype.kind in "OUS"
             digest.update(part.tobytes() if text else part.reshape(-1).view(np.uint8).data)
