@@ -143,7 +143,9 @@ def forward(
 
 
 @functools.partial(jax.jit, static_argnums=0)  # traced once for all layers, and inlined by XLA
-def _layer(block: Block, layer: Any, x, positions, mask, past, lengths, counts):
+def _layer(  # noqa: PLR0913 (what a block takes)
+    block: Block, layer: Any, x, positions, mask, past, lengths, counts
+):
     return block.apply(layer, x, positions, mask=mask, past=past, lengths=lengths, counts=counts)
 
 

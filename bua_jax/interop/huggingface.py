@@ -158,7 +158,7 @@ def load(
 
 
 _SMALL = (
-    2**24
+    2**22
 )  # values that are put together on the host, since compiling what does so takes longer
 
 
