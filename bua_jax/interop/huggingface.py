@@ -157,9 +157,7 @@ def load(
     return config, params
 
 
-_SMALL = (
-    2**22
-)  # values that are put together on the host, since compiling what does so takes longer
+_SMALL = 2**22  # values up to which layers are stacked on the host: to compile that takes longer
 
 
 def _at(place: Sharding | None, value: jax.Array) -> jax.Array:
