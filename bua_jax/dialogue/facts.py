@@ -112,7 +112,7 @@ class Window:
 
     @cached_property
     def opener(self) -> tuple[int, list[int], int] | None:
-        """See `opener`."""
+        """(behaviour, its positions, days) where at least two and half of the days open with it."""
         codes = self.behaviours
         first = ranked(Counter([codes[i] for i in self.starts]))
         if not first or first[0][1] < 2 or 2 * first[0][1] < len(self.starts):
@@ -259,11 +259,6 @@ def this_time(window: Window) -> tuple[list[tuple[int, int]], int]:
     times = zip(window.behaviours, window.slots, window.days, strict=True)
     then = [b for b, s, day in times if day < 0 and -width <= s - slot <= width]
     return ranked(Counter(then)), len(then)
-
-
-def opener(window: Window) -> tuple[int, list[int], int] | None:
-    """(behaviour, its positions, days) where at least two and half of the days open with it."""
-    return window.opener
 
 
 def mover(window: Window) -> tuple[int, int, int] | None:

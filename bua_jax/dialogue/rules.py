@@ -119,7 +119,7 @@ def key_behaviours(window: Window) -> str:
         parts.append(f"{window.label(b)} {count}{of}{facts.usually(window, b)}")
     opening = window.choose("key", ("Frequent", "Most frequent", "Key"))
     text = f"{opening}: {'; '.join(parts)}."
-    first, move = facts.opener(window), facts.mover(window)
+    first, move = window.opener, facts.mover(window)
     if first is not None:
         text += f" Days open with {window.label(first[0])} ({len(first[1])} of {first[2]})."
     elif move is not None:
@@ -192,7 +192,7 @@ def summary(window: Window) -> str:
     traits = [*facts.traits(window, 2), person]
     done = [_habit(window, b, of=False) for b in facts.habits(window, 2)]
     done += [f"{window.label(a)} leading to {window.label(b)}" for (a, b), _ in _pairs(window)[:1]]
-    first = facts.opener(window)
+    first = window.opener
     anchors = [_home_anchor(window)]
     start = when(window, [window.slots[i] for i in first[1]]) if first is not None else ""
     if first is not None and start:
