@@ -1,13 +1,17 @@
 """The encoder that a config asks for, and the file of a pretrained one."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bua_jax.basics.config import Settings
 from bua_jax.events.schema import Catalogue
 from bua_jax.interop.huggingface import load_tree
 from bua_jax.models.encoders import EncoderConfig
-from bua_jax.training.events import EncoderSettings
+
+if TYPE_CHECKING:  # imports optimizers and checkpoints, which asking does not need
+    from bua_jax.training.events import EncoderSettings
 
 FILE = "encoder.safetensors"
 
@@ -35,6 +39,8 @@ def encoder_config(run_config: Settings, catalogue: Catalogue) -> EncoderConfig:
 
 def encoder_settings(run_config: Settings) -> EncoderSettings:
     """How the config wants encoders trained (the baselines' too)."""
+    from bua_jax.training.events import EncoderSettings
+
     config = run_config.encoder
     return EncoderSettings(
         history_length=run_config.windows.prediction_history,

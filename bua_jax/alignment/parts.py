@@ -1,6 +1,7 @@
 """The composed model of a run: base, encoder, projector, adapter, and what they must agree on."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,11 +102,18 @@ def compose(
 
 
 def assemble(
-    config: Settings, how: Settings, encoder_folder: Path, seed: int, mesh: Mesh | None = None
+    config: Settings,
+    how: Settings,
+    encoder_folder: Path,
+    seed: int,
+    mesh: Mesh | None = None,
+    *,
+    trained: Path | None = None,
 ) -> Parts:
-    """Loads base and encoder, and makes a fresh projector and adapter.
+    """Loads base and encoder, and makes a fresh projector and adapter, or takes those of a finished stage.
 
-    config, how: the parts `model` and `execution`; mesh: over which the base is spread.
+    config, how: the parts `model` and `execution`; mesh: over which the base is spread; trained: what that
+    stage left, see `with_trained`.
     Raises `CheckpointError` or `ConfigError`.
     """
     base = load_base(config, mesh)
@@ -116,14 +124,13 @@ def assemble(
     lora_config = lora_of(config, label_ids(base.tokenizer, catalogue))
     soft_id = base.tokenizer.soft
     model = compose(config, how, llm_config, lora_config, encoder_config, soft_id)
-    projector_key, adapter_key = jax.random.split(jax.random.key(seed))
     table = base.params["embed_tokens"]["embedding"]
+    make = functools.partial(
+        _fresh, config, encoder_config.state_dim, lora_config, llm_config, seed=seed
+    )
     with waiting("making projector and adapter"):  # of which some parts are compiled
-        fresh = projector.init(
-            projector_key, encoder_config.state_dim, table, recall=config.recall > 0
-        )
-        adapter = lora.init(adapter_key, lora_config, llm_config, table)
-    variables = {"base": base.params, "encoder": encoder, "projector": fresh, "adapter": adapter}
+        fresh = jax.eval_shape(make, table) if trained else make(table)
+    variables = {"base": base.params, "encoder": encoder, **fresh}
     identity = {
         "base": base.digest,
         "base_config": computed(llm_config),
@@ -139,7 +146,33 @@ def assemble(
     }
     if config.adapter:
         variables |= _imported(Path(config.adapter), llm_config, lora_config, identity)
-    return Parts(model, variables, base.tokenizer, catalogue, identity, mesh)
+    parts = Parts(model, variables, base.tokenizer, catalogue, identity, mesh)
+    if not trained:
+        return parts
+    parts = with_trained(parts, trained)
+    leaves = {name: jax.tree.leaves(parts.variables[name])[0] for name in fresh}
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves.values()):  # a file without it
+        return with_trained(
+            dataclasses.replace(parts, variables={**variables, **make(table)}), trained
+        )
+    return parts
+
+
+def _fresh(
+    config: Settings,
+    width: int,
+    adapter: LoraConfig,
+    llm: Qwen2Config,
+    table: jax.Array,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """A projector of states [..., width] and an adapter; table: the base's embeddings [V, H]."""
+    first, second = jax.random.split(jax.random.key(seed))
+    return {
+        "projector": projector.init(first, width, table, recall=config.recall > 0),
+        "adapter": lora.init(second, adapter, llm, table),
+    }
 
 
 def _said(lora: LoraConfig) -> str:

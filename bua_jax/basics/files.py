@@ -9,6 +9,7 @@ import errno
 import functools
 import hashlib
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -156,18 +157,19 @@ def read_sealed(path: str | Path) -> dict[str, Any]:
     return unseal(read_json(path), path)
 
 
-def _hash_of(path: Path) -> Path:
+def hash_of(path: Path) -> Path:
+    """Where the hash of a file's bytes stands."""
     return path.with_name(path.name + ".sha256")
 
 
 def write_hash(path: Path) -> None:
     """Writes the hash of a file's bytes beside it."""
-    write_text(_hash_of(path), sha256_file(path) + "\n")
+    write_text(hash_of(path), sha256_file(path) + "\n")
 
 
 def is_whole(path: Path) -> bool:
     """Whether a file is there, and is the one of which `write_hash` wrote the hash."""
-    beside = _hash_of(path)
+    beside = hash_of(path)
     if not (path.is_file() and beside.is_file()):
         return False
     return beside.read_bytes() == f"{sha256_file(path)}\n".encode()
@@ -238,9 +240,11 @@ def sha256_arrays(
         array = arrays[name]
         digest.update(f"{name}|{array.dtype}|{array.shape}|".encode())
         array = array.reshape(1) if array.ndim == 0 else array
-        rows = max(1, 2**24 // max(1, array[:1].nbytes))
+        rows = max(1, 2**24 // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
         for first in range(0, len(array), rows):
-            part = np.ascontiguousarray(to_host(array[first : first + rows]))
+            whole = rows >= len(array)  # of arrays of jax every slice is compiled
+            some = array if whole else array[first : first + rows]
+            part = np.ascontiguousarray(to_host(some))
             text = part.dtype.kind in "OUS"
             digest.update(part.tobytes() if text else part.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:16]

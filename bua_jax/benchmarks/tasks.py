@@ -203,6 +203,7 @@ def measure_events(provenance: Mapping[str, Any]) -> None:
         {
             "events": f"{size['rows']:,}",
             **{f"{step} s": size["seconds"][step] for step in STEPS},
+            "s per 100,000 dialogues": 1e5 * size["seconds"]["dialogues"] / size["dialogues"],
             "total s": sum(size["seconds"].values()),
             "CPU s": sum(size["cpu_seconds"].values()),
             "peak GiB": max(size["peak_gib"].values()),

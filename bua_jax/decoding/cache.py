@@ -136,12 +136,17 @@ def forward(
     block, x = Block(config, model.llm.lora), embeddings
     new: list[Any] = []
     for layer, past in zip(weights["layers"], rows.caches, strict=True):
-        x, pair = block.apply(
-            layer, x, positions, mask=mask, past=past, lengths=rows.lengths, counts=counts
-        )
+        x, pair = _layer(block, layer, x, positions, mask, past, rows.lengths, counts)
         new.append(pair)
     normed: Any = RMSNorm(config.rms_norm_eps).apply({"params": weights["base"]["norm"]}, x)
     return normed, new
+
+
+@functools.partial(jax.jit, static_argnums=0)  # traced once for all layers, and inlined by XLA
+def _layer(  # noqa: PLR0913 (what a block takes)
+    block: Block, layer: Any, x, positions, mask, past, lengths, counts
+):
+    return block.apply(layer, x, positions, mask=mask, past=past, lengths=lengths, counts=counts)
 
 
 def attends_in_place(weights: Weights, rows: Rows) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from scipy.special import log_softmax
 
 from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding import grammar
@@ -262,6 +261,12 @@ def drawing_of(
         max_tokens=_TOKENS_PER_EVENT * max_events,
         reserve=grammar.longest_event(decoder.catalogue),
     )
+
+
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """Log-probabilities float[C] of logits or of what does not sum to 1; scipy takes long to load."""
+    below = scores - scores.max()
+    return below - np.log(np.exp(below).sum())
 
 
 def check_finite(log_p: np.ndarray, i: int) -> None:

@@ -6,6 +6,7 @@ row to the next job in the queue. Shapes are few and static, so nothing is compi
 token ids: an answer stays in the cache as it was decoded.
 """
 
+import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -108,9 +109,13 @@ class Engine:
 
 
 def _empty(engine: Engine) -> Slots:
-    batch = engine.batch
     longest = max(engine.max_new, engine.drawing.limit if engine.drawing else 0)
-    rows = empty_rows(engine.model, batch, engine.slots, engine.cache_dtype)
+    return _empty_slots(engine.model, engine.batch, engine.slots, engine.cache_dtype, longest)
+
+
+@functools.partial(jax.jit, static_argnums=range(5))  # one small program in place of many
+def _empty_slots(model: Aligned, batch: int, length: int, cache_dtype: str, longest: int) -> Slots:
+    rows = empty_rows(model, batch, length, cache_dtype)
     tokens = jnp.zeros((batch, longest), jnp.int32)
     counts, stream, *day = (jnp.zeros(batch, jnp.int32) for _ in range(7))
     live, in_day = jnp.zeros(batch, bool), jnp.zeros(batch, bool)

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.special import log_softmax
 
 from bua_jax.basics.console import progress
 from bua_jax.decoding import engine
@@ -27,6 +26,7 @@ from bua_jax.decoding.dialogue import (
     drawing_of,
     final_turn,
     joined,
+    log_softmax,
     room_of,
     understanding,
 )

@@ -126,7 +126,7 @@ def _counts(window: Window, text: str, spans: Sequence[tuple[int, int, int]]) ->
 
 def _times(window: Window, text: str, spans: Sequence[tuple[int, int, int]]) -> list[bool]:
     """Truth of clock times and parts of the day."""
-    opened = facts.opener(window)
+    opened = window.opener
     checks = []
 
     def slots_before(position: int) -> list[int]:

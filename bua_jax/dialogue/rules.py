@@ -95,7 +95,7 @@ def hobbies(window: Window) -> str:
     """Leisure behaviours that are clearly more frequent here than usual."""
     found = facts.distinctive(window, 3, leisure=True)
     if not found:
-        leisure = [x for x in facts.ranked(window.counts) if kind_of(window.label(x[0])).leisure]
+        leisure = [x for x in window.most if kind_of(window.label(x[0])).leisure]
         if not leisure:
             return "No leisure behaviour is recorded."
         behaviour, count = leisure[0]
@@ -104,8 +104,7 @@ def hobbies(window: Window) -> str:
             f"No hobby stands out; the most frequent leisure is {window.label(behaviour)}, {times}."
         )
     parts = [
-        f"{window.label(b)} ({window.counts[b]} times{when(window, facts.slots_of(window, b))})"
-        for b in found
+        f"{window.label(b)} ({window.counts[b]} times{facts.usually(window, b)})" for b in found
     ]
     opening = window.choose("hobbies", ("Likes", "Is fond of", "Often chooses"))
     return f"{opening} {listed(parts)}."
@@ -113,21 +112,21 @@ def hobbies(window: Window) -> str:
 
 def key_behaviours(window: Window) -> str:
     """Frequent behaviours with their times, what opens days or marks a move, and the last two."""
-    top = facts.ranked(window.counts)[:3]
+    top = window.most[:3]
     parts = []
     for number, (b, count) in enumerate(top):
         of = f" of {len(window.history)}" if number == 0 else ""
-        parts.append(f"{window.label(b)} {count}{of}{when(window, facts.slots_of(window, b))}")
+        parts.append(f"{window.label(b)} {count}{of}{facts.usually(window, b)}")
     opening = window.choose("key", ("Frequent", "Most frequent", "Key"))
     text = f"{opening}: {'; '.join(parts)}."
-    first, move = facts.opener(window), facts.mover(window)
+    first, move = window.opener, facts.mover(window)
     if first is not None:
         text += f" Days open with {window.label(first[0])} ({len(first[1])} of {first[2]})."
     elif move is not None:
         text += f" A change of place comes with {window.label(move[0])} ({move[1]} of {move[2]})."
     codes, slot = window.behaviours, window.slots[-1]
     now = f"{WEEKDAYS[int(window.history.weekday[-1])][:3]} {window.clock(slot)}"
-    if len(codes) > 1 and not window.history.gap[-1]:
+    if len(codes) > 1 and not window.gaps[-1]:
         return f"{text} Now {now}: {window.label(codes[-2])}, then {window.label(codes[-1])}."
     return f"{text} Now {now}: {window.label(codes[-1])}."
 
@@ -140,12 +139,12 @@ def _place_habit(window: Window) -> str:
     """What is mostly done at one place and makes up most of its events, apart from home."""
     if not window.catalogue.has_places:
         return ""
-    by_place: dict[int, Counter[int]] = {}
+    by_place: dict[int, list[int]] = {}
     for place, behaviour in zip(window.places, window.behaviours, strict=True):
-        by_place.setdefault(place, Counter())[behaviour] += 1
-    for place in sorted(p for p in by_place if p):
-        behaviour, count = facts.ranked(by_place[place])[0]
-        total = by_place[place].total()
+        by_place.setdefault(place, []).append(behaviour)
+    for place in sorted(p for p, done in by_place.items() if p and len(done) >= 3):
+        behaviour, count = facts.ranked(Counter(by_place[place]))[0]
+        total = len(by_place[place])
         if count >= 3 and 2 * count >= total:
             return f"At {place_text(place)} mostly {window.label(behaviour)} ({count} of {total})."
     return ""
@@ -179,7 +178,7 @@ def patterns(window: Window) -> str:
 
 def _habit(window: Window, behaviour: int, *, of: bool) -> str:
     count = f" ({window.counts[behaviour]} of {len(window.history)} events)" if of else ""
-    return f"{window.label(behaviour)}{when(window, facts.slots_of(window, behaviour))}{count}"
+    return f"{window.label(behaviour)}{facts.usually(window, behaviour)}{count}"
 
 
 def _home_anchor(window: Window) -> str:
@@ -193,13 +192,13 @@ def summary(window: Window) -> str:
     traits = [*facts.traits(window, 2), person]
     done = [_habit(window, b, of=False) for b in facts.habits(window, 2)]
     done += [f"{window.label(a)} leading to {window.label(b)}" for (a, b), _ in _pairs(window)[:1]]
-    first = facts.opener(window)
+    first = window.opener
     anchors = [_home_anchor(window)]
     start = when(window, [window.slots[i] for i in first[1]]) if first is not None else ""
     if first is not None and start:
         anchors.append(f"{window.label(first[0])} opens the day{start}")
     else:
-        behaviour, count = facts.ranked(window.counts)[0]
+        behaviour, count = window.most[0]
         anchors.append(f"{window.label(behaviour)} ({count} times)")
     subject = window.choose("summary", ("Traits", "Character", "Person"))
     held = "; ".join(anchor for anchor in anchors if anchor)

@@ -1,6 +1,5 @@
 """Dialogues as parquet that a person can read."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +40,8 @@ def write_dialogues(
     path: str | Path, dialogues: Iterable[Dialogue], metadata: Mapping[str, str]
 ) -> str:
     """Writes a row per dialogue with `metadata` (see `provenance`), atomically; returns a hash of them."""
-    rows = [dataclasses.asdict(dialogue) for dialogue in dialogues]
+    # not `asdict`, which copies every text
+    rows = [{**vars(one), "rounds": [vars(turn) for turn in one.rounds]} for one in dialogues]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(dict(metadata)))
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary)

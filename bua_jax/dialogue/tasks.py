@@ -21,10 +21,11 @@ from bua_jax.dialogue.rules import ANNOTATORS, NOTHING
 from bua_jax.dialogue.text import day_text
 from bua_jax.events.schema import WEEKDAYS, Catalogue, EventStore, History
 from bua_jax.events.windows import (
+    AT_ONCE,
     WindowIndex,
     future_events,
-    history,
-    sample_id,
+    histories,
+    sample_ids,
     target_day,
 )
 
@@ -66,8 +67,20 @@ class Writer:
 
     def window(self, start: int, end: int, name: str) -> Window:
         """All that an annotator may see of events[start:end]."""
-        seen = history(self.store, start, end)
-        return Window(seen, self.store.catalogue, self.shares, name, self.seed)
+        return next(self._windows(np.asarray([start]), np.asarray([end]), [name]))
+
+    def windows(self, windows: WindowIndex) -> Iterator[Window]:
+        """That of windows, one after the other; some are gathered together, for speed."""
+        for begin in range(0, len(windows), AT_ONCE):
+            some = windows.take(np.arange(begin, min(begin + AT_ONCE, len(windows))))
+            yield from self._windows(some.start, some.end, sample_ids(self.store, some))
+
+    def _windows(
+        self, start: np.ndarray, end: np.ndarray, names: Sequence[str]
+    ) -> Iterator[Window]:
+        store = self.store
+        for seen, name in zip(histories(store, start, end), names, strict=True):
+            yield Window(seen, store.catalogue, self.shares, name, self.seed)
 
     def draw(self, name: str, what: str) -> float:
         """A number in [0, 1) that depends on seed, sample and purpose alone."""
@@ -88,8 +101,8 @@ def understanding_rounds(
 
 def is_shortened(writer: Writer, name: str, split: str) -> bool:
     """Whether a stage-2 dialogue is its final round alone."""
-    drawn = split == "train" and writer.draw(name, "shortened") < writer.shortened_share
-    return drawn or not writer.rounds
+    share = writer.shortened_share if split == "train" else 0.0
+    return not writer.rounds or (share > 0 and writer.draw(name, "shortened") < share)
 
 
 def generation_instruction(weekday: int) -> str:
@@ -149,11 +162,16 @@ def stage1_dialogue(
     writer: Writer, task: str, windows: WindowIndex, row: int, split: str
 ) -> Dialogue | None:
     """A one-round dialogue; None where the window has no such scene (a gap), the set no places."""
+    only = windows.take(np.asarray([row]))
+    return _stage1(writer, task, only, 0, split, next(writer.windows(only)))
+
+
+def _stage1(
+    writer: Writer, task: str, windows: WindowIndex, row: int, split: str, window: Window
+) -> Dialogue | None:
     store, start, end = writer.store, int(windows.start[row]), int(windows.end[row])
     if task in PLACE_TASKS and not store.catalogue.has_places:
         return None
-    name = sample_id(store, windows, row)
-    window = writer.window(start, end, name)
     if task == "future_scene":
         following = future_events(store, end, SCENE_HOURS)
         if following is None:
@@ -163,7 +181,8 @@ def stage1_dialogue(
         return None
     else:
         answer = ANNOTATORS[task](window)
-    return Dialogue(name, split, 1, task, start, end, (Round(task, INSTRUCTIONS[task], answer),))
+    asked = Round(task, INSTRUCTIONS[task], answer)
+    return Dialogue(window.sample_id, split, 1, task, start, end, (asked,))
 
 
 def _following(
@@ -188,21 +207,27 @@ def stage2_dialogue(
     `task` is "prediction" or "generation"; `windows` are of that task. A teacher wrote its rounds, if one
     writes.
     """
+    only = windows.take(np.asarray([row]))
+    return _stage2(writer, task, only, 0, split, next(writer.windows(only)))
+
+
+def _stage2(
+    writer: Writer, task: str, windows: WindowIndex, row: int, split: str, window: Window
+) -> Dialogue:
     store, start, end = writer.store, int(windows.start[row]), int(windows.end[row])
-    name = sample_id(store, windows, row)
     rounds: tuple[Round, ...] = ()
-    if not is_shortened(writer, name, split):
+    if not is_shortened(writer, window.sample_id, split):
         said = None if writer.answers is None else writer.answers[start, end]
-        rounds = understanding_rounds(writer.window(start, end, name), said)
+        rounds = understanding_rounds(window, said)
     if task == "prediction":
         label = store.catalogue.behaviours[int(store.behaviour[end])]
         final = Round("prediction", revealed_instruction(writer, end), label)
     else:
-        day = target_day(store, windows, row)
+        day = target_day(store, windows, row, window.history)
         final = Round(
             "generation", generation_instruction(day.weekday), day_text(store.catalogue, day)
         )
-    return Dialogue(name, split, 2, task, start, end, (*rounds, final))
+    return Dialogue(window.sample_id, split, 2, task, start, end, (*rounds, final))
 
 
 def is_nothing(dialogue: Dialogue) -> bool:
@@ -250,10 +275,10 @@ def write_stage1(
         raise ConfigError(f"stage-1 proportions are {weights}; expected none below 0, some above.")
     bounds = np.cumsum([weights[name] / total for name in names])
     found, skipped = [], Counter[str]()
-    for row in range(len(windows)):
-        drawn = writer.draw(sample_id(writer.store, windows, row), "task")
+    for row, window in enumerate(writer.windows(windows)):
+        drawn = writer.draw(window.sample_id, "task")
         task = names[min(int(np.searchsorted(bounds, drawn, side="right")), len(names) - 1)]
-        dialogue = stage1_dialogue(writer, task, windows, row, split)
+        dialogue = _stage1(writer, task, windows, row, split, window)
         if dialogue is None:
             skipped[f"{task}: two hours not fully known"] += 1
         else:
@@ -268,7 +293,7 @@ def build_stage2(writer: Writer, task: str, windows: WindowIndex, split: str) ->
     """
     if task not in ("prediction", "generation"):
         raise ConfigError(f"{task!r} is no stage-2 task; expected prediction or generation.")
-    for row in range(len(windows)):
-        name, at = sample_id(writer.store, windows, row), (windows.start[row], windows.end[row])
+    for row, window in enumerate(writer.windows(windows)):
+        name, at = window.sample_id, (windows.start[row], windows.end[row])
         if writer.answers is None or at in writer.answers or is_shortened(writer, name, split):
-            yield stage2_dialogue(writer, task, windows, row, split)
+            yield _stage2(writer, task, windows, row, split, window)

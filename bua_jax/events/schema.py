@@ -79,8 +79,12 @@ class Catalogue:
 
     def clock(self, slot: int) -> str:
         """Start of a slot as `HH:MM`."""
-        minutes = slot * (1440 // self.slots_per_day)
-        return f"{minutes // 60:02d}:{minutes % 60:02d}"
+        return self._clocks[slot]
+
+    @cached_property
+    def _clocks(self) -> tuple[str, ...]:
+        minutes = range(0, 1440, 1440 // self.slots_per_day)
+        return tuple(f"{minute // 60:02d}:{minute % 60:02d}" for minute in minutes)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from bua_jax.basics.errors import ConfigError, DataError, MismatchError
 from bua_jax.basics.files import atomic_write, sha256_arrays, sha256_text
 from bua_jax.events.schema import NUM_PLACES, EventStore, History
 
+AT_ONCE = 4096
+"""Windows whose events are gathered together, which bounds the memory that it takes."""
+
 
 @dataclass(frozen=True)
 class WindowIndex:
@@ -126,13 +129,18 @@ def sample_windows(windows: WindowIndex, count: int, seed: int) -> WindowIndex:
     )
 
 
-def sample_id(store: EventStore, windows: WindowIndex, row: int) -> str:
-    """Stable name of a window: user and number of events before its target.
+def sample_ids(store: EventStore, windows: WindowIndex) -> list[str]:
+    """Stable names of windows: user and number of events before the target.
 
-    Draws depend on it. It names the user: what is shown to others has `shown_id`.
+    Draws depend on them. They name the user: what is shown to others has `shown_id`.
     """
-    user = int(windows.user[row])
-    return f"{store.users[user]}:{int(windows.end[row] - store.offsets[user])}"
+    users, before = store.users[windows.user], windows.end - store.offsets[windows.user]
+    return [f"{user}:{n}" for user, n in zip(users.tolist(), before.tolist(), strict=True)]
+
+
+def sample_id(store: EventStore, windows: WindowIndex, row: int) -> str:
+    """That of one window."""
+    return sample_ids(store, windows.take(np.asarray([row])))[0]
 
 
 def shown_id(store: EventStore, windows: WindowIndex, row: int) -> str:
@@ -142,45 +150,69 @@ def shown_id(store: EventStore, windows: WindowIndex, row: int) -> str:
 
 
 def _places(location: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(rank by visits, id by first appearance) of `location` int[n, L]; `valid`: it has one."""
-    same = (location[:, :, None] == location[:, None, :]) & valid[:, :, None] & valid[:, None, :]
-    length = location.shape[1]
-    first = np.where(valid, same.argmax(2), length)  # position of the place's first visit
+    """(rank by visits, id by first appearance) of `location` int[n, L] >= 0; `valid`: it has one."""
+    rows, length = np.arange(len(location))[:, None], location.shape[1]
+    code = np.where(valid, location, -1)
+    together = np.argsort(code, axis=1, kind="stable")  # visits of a place, in their order
+    in_order = code[rows, together]
+    begins = np.ones(code.shape, bool)
+    begins[:, 1:] = in_order[:, 1:] != in_order[:, :-1]
+    place = np.cumsum(begins) - 1  # of all rows, one after the other
+    visits, first = np.empty_like(together), np.empty_like(together)
+    visits[rows, together] = np.bincount(place)[place].reshape(code.shape)
+    first[rows, together] = together[begins][place].reshape(code.shape)
     is_first = valid & (first == np.arange(length))
-    visits = same.sum(2)
-    seen_order = np.cumsum(is_first, axis=1)
-    seen = np.take_along_axis(seen_order, np.minimum(first, length - 1), axis=1)
-    seen = np.where(valid & (seen <= NUM_PLACES), seen, 0)
     # Most visits first; ties go to the earlier first visit. Only first visits compete for ranks.
     score = np.where(is_first, visits * length + (length - 1 - np.arange(length)), -1)
-    order = np.argsort(-score, axis=1, kind="stable")
-    rank_at = np.empty_like(order)
-    np.put_along_axis(rank_at, order, np.arange(1, length + 1)[None].repeat(len(order), 0), axis=1)
-    rank = np.take_along_axis(rank_at, np.minimum(first, length - 1), axis=1)
-    rank = np.where(valid & (rank <= NUM_PLACES), rank, 0)
-    return rank.astype(np.int32), seen.astype(np.int32)
+    rank = np.empty_like(together)
+    rank[rows, np.argsort(-score, axis=1, kind="stable")] = np.arange(1, length + 1)
+
+    def known(of_first: np.ndarray) -> np.ndarray:
+        each = of_first[rows, first]
+        return np.where(valid & (each <= NUM_PLACES), each, 0).astype(np.int32)
+
+    return known(rank), known(np.cumsum(is_first, axis=1))
+
+
+def _columns(
+    store: EventStore, start: np.ndarray, end: np.ndarray, length: int
+) -> dict[str, np.ndarray]:
+    """Fields of histories events[start:end] int64[n], each [n, length], left-aligned, zero-padded.
+
+    Nothing at or after `end` is read.
+    """
+    inside = np.arange(length) < (end - start)[:, None]
+    position = np.where(inside, start[:, None] + np.arange(length), start[:, None])
+    if store.catalogue.has_places:
+        location = store.location[position]
+        rank, seen = _places(location, inside & (location >= 0))
+    else:
+        rank = seen = inside.astype(np.int32)
+    day = store.day[position]
+    return {
+        "day": ((day - store.day[end - 1][:, None]) * inside).astype(np.int32),
+        "weekday": store.weekday[position].astype(np.int32) * inside,
+        "slot": store.slot[position].astype(np.int32) * inside,
+        "behaviour": store.behaviour[position].astype(np.int32) * inside,
+        "place": rank,
+        "place_seen": seen,
+        "gap": store.gap[position] & inside & (np.arange(length) > 0),
+    }
+
+
+def histories(store: EventStore, start: np.ndarray, end: np.ndarray) -> list[History]:
+    """The histories events[start:end] of windows. Nothing at or after `end` is read."""
+    counts = end - start
+    columns = _columns(store, start, end, int(counts.max(initial=0)))
+    return [
+        History(**{name: column[row, :count] for name, column in columns.items()})
+        for row, count in enumerate(counts.tolist())
+    ]
 
 
 def history(store: EventStore, start: int, end: int) -> History:
-    """The history of a window. Nothing at or after `end` is read."""
-    part = slice(start, end)
-    if store.catalogue.has_places:
-        location = store.location[part][None]
-        rank, seen = (a[0] for a in _places(location, location >= 0))
-    else:
-        rank = seen = np.ones(end - start, np.int32)
-    gap = store.gap[part].copy()
-    gap[:1] = False
-    day = store.day[part]
-    return History(
-        day=(day - day[-1]).astype(np.int32),
-        weekday=store.weekday[part].astype(np.int32),
-        slot=store.slot[part].astype(np.int32),
-        behaviour=store.behaviour[part].astype(np.int32),
-        place=rank,
-        place_seen=seen,
-        gap=gap,
-    )
+    """That of one window."""
+    return histories(store, np.asarray([start]), np.asarray([end]))[0]
 
 
 def with_places(history: History, codes: np.ndarray) -> History:
@@ -189,15 +221,18 @@ def with_places(history: History, codes: np.ndarray) -> History:
     return replace(history, place=rank, place_seen=seen.astype(np.int32))
 
 
-def target_day(store: EventStore, windows: WindowIndex, row: int) -> Day:
+def target_day(
+    store: EventStore, windows: WindowIndex, row: int, seen: History | None = None
+) -> Day:
     """The target day of a generation window, its places ranked by the history alone.
 
-    Its events are in the order of the clock, also where clocks are put back.
+    Its events are in the order of the clock, also where clocks are put back. seen: the history, where it
+    is at hand.
     """
     start, end, stop = (int(x[row]) for x in (windows.start, windows.end, windows.target_end))
     if store.catalogue.has_places:
-        seen = history(store, start, end).place.tolist()
-        ranks = dict(zip(store.location[start:end].tolist(), seen, strict=True))
+        ranked = (seen or history(store, start, end)).place.tolist()
+        ranks = dict(zip(store.location[start:end].tolist(), ranked, strict=True))
         place = tuple(ranks.get(code, 0) for code in store.location[end:stop].tolist())
     else:
         place = (1,) * (stop - end)
@@ -242,22 +277,12 @@ def window_arrays(store: EventStore, windows: WindowIndex, *, length: int) -> di
     rank = np.zeros((n, length), np.int32)
     gap = np.zeros((n, length), bool)
     day = np.zeros((n, length), np.int32)
-    for begin in range(0, n, 4096):  # bounds the memory of the [n, L, L] comparison
-        rows = slice(begin, begin + 4096)
-        position = windows.start[rows, None] + np.arange(length)
-        inside = np.arange(length) < count[rows, None]
-        position = np.where(inside, position, windows.start[rows, None])
-        if store.catalogue.has_places:
-            location = store.location[position]
-            rank_, seen = _places(location, inside & (location >= 0))
-        else:
-            rank_ = seen = inside.astype(np.int32)
-        rank[rows] = rank_
-        columns = (store.weekday[position], store.slot[position], seen, store.behaviour[position])
-        fields[rows] = np.stack(columns, axis=2) * inside[:, :, None]
-        gap[rows] = store.gap[position] & inside & (np.arange(length) > 0)
-        last_day = store.day[windows.end[rows] - 1]
-        day[rows] = (store.day[position] - last_day[:, None]) * inside
+    for begin in range(0, n, AT_ONCE):
+        rows = slice(begin, begin + AT_ONCE)
+        found = _columns(store, windows.start[rows], windows.end[rows], length)
+        names = ("weekday", "slot", "place_seen", "behaviour")
+        fields[rows] = np.stack([found[name] for name in names], axis=2)
+        rank[rows], gap[rows], day[rows] = found["place"], found["gap"], found["day"]
     target = store.behaviour[np.minimum(windows.end, max(len(store.behaviour) - 1, 0))]
     return {
         "fields": fields,

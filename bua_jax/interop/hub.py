@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
 from bua_jax.basics.errors import CheckpointError
 
 _FILES = (
@@ -23,6 +20,9 @@ def snapshot(name: str) -> Path:
     The server is HF_ENDPOINT, as for every user of `huggingface_hub`; with HF_HUB_OFFLINE=1 only
     what was downloaded before is used. Raises `CheckpointError`.
     """
+    from huggingface_hub import snapshot_download  # for those alone who name a model of the hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     repository, _, revision = name.rpartition("@")
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_FILES)))

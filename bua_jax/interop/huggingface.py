@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def load(
     """Loads a Qwen2 or Llama directory: (config, params for `Qwen2(config).apply({"params": ...})`).
 
     placement: where each array goes, as a function of the tree of their shapes; by default the first
-    device. Tensors go there one by one, so the host never holds more than one of them.
+    device. Large tensors go there one by one, so the host never holds more than one of them.
     Raises `CheckpointError` naming missing, extra or mis-shaped tensors; nothing is half-loaded.
     """
     folder = Path(folder)
@@ -141,7 +142,11 @@ def load(
     params: Tree = {}
     for key, path, _, transposed in table:
         place, whole = _get(places, path), _get(shapes, path)
-        if "{}" in key:
+        if math.prod(whole.shape) <= _SMALL:
+            each = [tensor(key.format(n)) for n in layers] if "{}" in key else [tensor(key)]
+            each = [(one.T if transposed else one).astype(whole.dtype) for one in each]
+            value = jax.device_put(np.stack(each) if "{}" in key else each[0], place)
+        elif "{}" in key:
             value = _empty(whole.shape, whole.dtype, place)
             for n in layers:
                 value = _with_layer(value, tensor(key.format(n)), n, transposed, place)
@@ -150,6 +155,9 @@ def load(
             value = _placed(tensor(key), whole.dtype, transposed, place)
         _set(params, path, value)
     return config, params
+
+
+_SMALL = 2**22  # values up to which layers are stacked on the host: to compile that takes longer
 
 
 def _at(place: Sharding | None, value: jax.Array) -> jax.Array:
@@ -264,5 +272,5 @@ def load_tree(path: str | Path) -> tuple[Tree, dict[str, str]]:
         check_finite(path, name, value)
     tree: Tree = {}
     for name, value in flat.items():
-        _set(tree, tuple(name.split("/")), jnp.asarray(value))
+        _set(tree, tuple(name.split("/")), jax.device_put(value))
     return tree, metadata

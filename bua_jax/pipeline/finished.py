@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from bua_jax.alignment.ask import Bua
-from bua_jax.alignment.parts import TRAINED, assemble, with_trained
+from bua_jax.alignment.parts import TRAINED, assemble
 from bua_jax.basics import config as configs
 from bua_jax.basics import files
 from bua_jax.basics.errors import ConfigError, DataError, MismatchError
@@ -167,8 +167,8 @@ def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
     check_files(stage, record)
     (encoder, _), (_, data) = (_need(stage, record, step) for step in ("encoder", "data"))
     how = config.execution
-    parts = assemble(config.model, how, encoder, config.seed, make_mesh(mesh))
-    parts = with_trained(parts, stage / TRAINED)
+    on, trained = make_mesh(mesh), stage / TRAINED
+    parts = assemble(config.model, how, encoder, config.seed, on, trained=trained)
     shares = np.asarray(data["result"]["shares"])
     asked = (config.decoding, shares, config.windows, config.dialogues.rounds)
     return Bua(parts, *asked, refine, config.seed, how.decode_batch, config.model.drill)

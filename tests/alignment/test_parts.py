@@ -4,20 +4,21 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bua_jax.alignment import bases, parts
 from bua_jax.alignment.base_files import NANO
 from bua_jax.basics import config as configs
-from bua_jax.basics.errors import MismatchError
+from bua_jax.basics.errors import CheckpointError, MismatchError
 from bua_jax.interop.huggingface import save_tree, tree_hash
 from bua_jax.models.encoders import EncoderConfig
 from bua_jax.training.events import EncoderSettings, fresh
 from tests.dialogue.stores import make_store
 
 
-def assembled(folder: Path) -> parts.Parts:
-    """nano with a small encoder."""
+def assembled(folder: Path, seed: int = 0, **given: Path) -> parts.Parts:
+    """nano with a small encoder; given: what `assemble` takes."""
     store = make_store([[(0, i, 1, 0, False) for i in range(12)]])
     slots, labels = store.catalogue.slots_per_day, len(store.catalogue.behaviours)
     sizes = EncoderConfig("behavegpt", labels, slots, dim=2, num_layers=1, num_heads=2)
@@ -25,7 +26,7 @@ def assembled(folder: Path) -> parts.Parts:
     metadata = {"config": sizes.to_json(), "catalogue": store.catalogue.to_json(), "data": "x"}
     save_tree(folder / "encoder.safetensors", params, {**metadata, "hash": tree_hash(params)})
     config = configs.load("configs/base.py")
-    return parts.assemble(config.model, config.execution, folder, 0)
+    return parts.assemble(config.model, config.execution, folder, seed, **given)
 
 
 def other_rope(base: Path) -> None:
@@ -65,3 +66,27 @@ def test_an_adapter_belongs_to_all_of_its_base(
     assert after.identity["base"] == before.identity["base"]
     with pytest.raises(MismatchError, match=said.replace("' but", "', but")):
         parts.with_trained(after, trained)
+
+
+@pytest.mark.parametrize("kept", [("adapter", "projector"), ("adapter",)], ids=str)
+def test_a_trained_model_is_that_which_was_made_afresh_and_then_filled(
+    tmp_path: Path, kept: tuple[str, ...]
+) -> None:
+    """Nothing is made that is replaced; what the file does not hold is made."""
+    trained, other = tmp_path / "trained.safetensors", assembled(tmp_path, seed=1)
+    own = {name: other.variables[name] for name in kept}
+    save_tree(trained, own, other.identity)
+    expected = parts.with_trained(assembled(tmp_path), trained)
+    found = assembled(tmp_path, trained=trained)
+    assert {n: tree_hash(v) for n, v in found.variables.items()} == {
+        n: tree_hash(v) for n, v in expected.variables.items()
+    }
+    assert tree_hash(found.variables["adapter"]) == tree_hash(own["adapter"])
+
+
+def test_a_trained_model_of_another_shape_is_refused(tmp_path: Path) -> None:
+    trained, other = tmp_path / "trained.safetensors", assembled(tmp_path)
+    projector = {**other.variables["projector"], "out": {"bias": np.zeros(3, np.float32)}}
+    save_tree(trained, {"projector": projector}, other.identity)
+    with pytest.raises(CheckpointError, match="shapes of projector do not fit"):
+        assembled(tmp_path, trained=trained)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding import engine, rounds
-from bua_jax.decoding.dialogue import first_turn
+from bua_jax.decoding.dialogue import first_turn, log_softmax
 from bua_jax.decoding.engine import Engine, Turn
 from bua_jax.dialogue.prompts import label_tokens, next_turn, opening
 from bua_jax.dialogue.text import history_text, parse_day
@@ -267,3 +268,14 @@ def test_log_probabilities_that_are_not_finite_make_no_prediction():
     large = dataclasses.replace(one, variables={**one.variables, "base": base})
     with pytest.raises(CheckpointError, match="log-probabilities of history 1 are not finite"):
         rounds.predict(large, HISTORIES[:1], [], FINAL[:1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log_softmax_is_that_of_scipy(dtype) -> None:
+    """Of logits, of a label that cannot be (-inf), of one label; the formula is the same, so are the bits."""
+    rng = np.random.default_rng(0)
+    for scores in (rng.normal(size=(20, 37)) * 30, np.asarray([[0.0, -np.inf, 2.0]]), [[-5.0]]):
+        for row in np.asarray(scores, dtype):
+            found = log_softmax(row)
+            assert found.dtype == dtype
+            np.testing.assert_allclose(found, scipy.special.log_softmax(row), rtol=0, atol=1e-6)

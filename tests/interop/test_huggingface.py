@@ -28,7 +28,10 @@ def folder(tmp_path):
     return tmp_path / "model", params
 
 
-def test_save_and_load_round_trip(folder):
+@pytest.mark.parametrize("small", [0, 2**22])
+def test_save_and_load_round_trip(folder, monkeypatch, small):
+    """Also where what is small is large: it goes to the device one by one."""
+    monkeypatch.setattr(huggingface, "_SMALL", small)
     path, params = folder
     config, loaded = huggingface.load(path)
     assert config == CONFIG
@@ -83,7 +86,9 @@ def test_another_architecture_and_a_truncated_file_are_refused(folder):
         huggingface.load(path)
 
 
-def test_bfloat16_checkpoints_load(folder):
+@pytest.mark.parametrize("small", [0, 2**22])
+def test_bfloat16_checkpoints_load(folder, monkeypatch, small):
+    monkeypatch.setattr(huggingface, "_SMALL", small)
     path, params = folder
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     huggingface.save(path, CONFIG, half)
