@@ -7,7 +7,8 @@ import numpy as np
 
 from bua_jax.dialogue.facts import Window
 from bua_jax.evaluation.understanding.checks import Ground, holds
-from bua_jax.evaluation.understanding.claims import plain, read
+from bua_jax.evaluation.understanding.claims import read
+from bua_jax.evaluation.understanding.marks import plain
 
 UNCHECKED, UNKNOWN, TRUE, FALSE = range(4)
 VERDICTS = {TRUE: "true", FALSE: "false", UNKNOWN: "not checkable", UNCHECKED: ""}
