@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from bua_jax.basics import files
+from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, MismatchError
 from bua_jax.dialogue.text import history_text
 from bua_jax.evaluation import results
-from bua_jax.evaluation.rating.items import Item, write_items
+from bua_jax.evaluation.rating.items import Item, plain, write_items
 from bua_jax.evaluation.results import Result
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import history, shown_id
@@ -55,7 +56,11 @@ def build_sources(run: Run, sources: Sequence[str]) -> dict[str, str]:
 
 
 def write_items_of(run: Run, path: Path, sources: Sequence[str], number: int, seed: int) -> None:
-    """Writes `items_of` a run into a file."""
+    """Writes `items_of` a run into a file. Raises `ConfigError` for fewer than two sources, at once."""
+    if len(set(sources)) < 2:
+        raise ConfigError(
+            f"--sources={','.join(sources)}: judges compare texts; give two sources or more, with commas."
+        )
     files.check_output(path)
     write_items(path, items_of(run, sources, number, seed))
 
@@ -66,6 +71,8 @@ def items_of(run: Run, sources: Sequence[str], number: int, seed: int) -> list[I
     store = load_store(run)
     frozen = load_set(run, SET, store)
     drawn = _evenly(frozen.windows.user, number, seed)
+    if len(drawn) < number:
+        notice(f"The test set has {len(drawn)} windows: that many items are written, not {number}.")
     names = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
 
     def said(step: str) -> Result:
@@ -81,10 +88,14 @@ def items_of(run: Run, sources: Sequence[str], number: int, seed: int) -> list[I
             names[row],
             tuple(history_text(store.catalogue, seen[i]).splitlines()),
             _label(store, int(predicted.label[i])),
-            {source: own[i].get(RATED, "").strip() or "(no text)" for source, own in texts.items()},
+            {source: _said(own[i].get(RATED, "")) for source, own in texts.items()},
         )
         for i, row in enumerate(drawn)
     ]
+
+
+def _said(text: str) -> str:
+    return text.strip() if plain(text) else "(no text)"
 
 
 def _label(store: EventStore, label: int) -> str:
