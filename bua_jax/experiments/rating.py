@@ -11,7 +11,7 @@ from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, MismatchError
 from bua_jax.dialogue.text import history_text
 from bua_jax.evaluation import results
-from bua_jax.evaluation.rating.items import Item, plain, write_items
+from bua_jax.evaluation.rating.items import LEAST_SOURCES, Item, plain, write_items
 from bua_jax.evaluation.results import Result
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import history, shown_id
@@ -41,8 +41,15 @@ def source_step(name: str) -> str:
 
 
 def build_sources(run: Run, sources: Sequence[str]) -> dict[str, str]:
-    """Asks the methods that were not asked yet; source -> step. Raises `MismatchError` where untrained."""
+    """Asks the methods that were not asked yet; source -> step.
+
+    Raises `ConfigError` for a source that does not describe, and for one alone, `MismatchError` where untrained.
+    """
     steps = {name: source_step(name) for name in sources}
+    if len(steps) < LEAST_SOURCES:
+        raise ConfigError(
+            f"--sources={','.join(sources)}: judges compare texts; give two sources or more, with commas."
+        )
     for step in (PREDICTS, *steps.values()):
         if untrained := [
             s for s, done in outline(run, step, STEPS).items() if not done and s in STAGES
@@ -56,11 +63,7 @@ def build_sources(run: Run, sources: Sequence[str]) -> dict[str, str]:
 
 
 def write_items_of(run: Run, path: Path, sources: Sequence[str], number: int, seed: int) -> None:
-    """Writes `items_of` a run into a file. Raises `ConfigError` for fewer than two sources, at once."""
-    if len(set(sources)) < 2:
-        raise ConfigError(
-            f"--sources={','.join(sources)}: judges compare texts; give two sources or more, with commas."
-        )
+    """Writes `items_of` a run into a file."""
     files.check_output(path)
     write_items(path, items_of(run, sources, number, seed))
 

@@ -26,6 +26,9 @@ def test_sources_that_do_not_write(tmp_path: Path) -> None:
     done = verb("rate", "items", "--sources=markov", f"--workdir={tmp_path}", output)
     assert done.returncode == 2
     assert "'markov' is no method that describes" in done.stderr
+    done = verb("rate", "items", "--sources=reference", f"--workdir={tmp_path}", output)
+    assert done.returncode == 2
+    assert "--sources=reference: judges compare texts; give two sources or more" in done.stderr
     done = verb("rate", "items", f"--workdir={tmp_path}", output)
     assert done.returncode == 2
     assert "lacks stage1" in done.stderr

@@ -12,7 +12,7 @@ _KIN = {
     "deepseek": r"deepseek",
     "llama": r"llama|vicuna|alpaca",
     "mistral": r"mistral|mixtral|ministral|codestral|magistral",
-    "gemini": r"gemini|(?<![a-z])gemma(?![a-z])|(?<![a-z])palm(?=-?\d)",
+    "gemini": r"gemini|gemma(?![a-z])|(?<![a-z])palm(?=-?\d)",
     "claude": r"(?<![a-z])claude(?![a-z])|anthropic",
     "smollm": r"smollm",
     "phi": r"(?<![a-z])phi(?=[- ]?\d)",

@@ -23,6 +23,7 @@ _MARKS = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _BARS = re.compile(r"\s*\|\s*")  # of a table
+LEAST_SOURCES = 2
 _LONGER = 1.5  # times, from which the length of a source's texts tells whose they are
 
 
@@ -86,7 +87,7 @@ def _item(where: str, value: Any) -> Item:
     history, texts = value["history"], value["texts"]
     if not (isinstance(history, list) and history and all(isinstance(one, str) for one in history)):
         raise DataError(f"{where}, field 'history': expected a list of lines of text.")
-    if not isinstance(texts, dict) or len(texts) < 2:
+    if not isinstance(texts, dict) or len(texts) < LEAST_SOURCES:
         raise DataError(f"{where}, field 'texts': expected the texts of two sources or more.")
     for source, text in texts.items():
         if not isinstance(text, str) or not plain(text):
