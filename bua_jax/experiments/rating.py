@@ -43,7 +43,7 @@ def source_step(name: str) -> str:
 def build_sources(run: Run, sources: Sequence[str]) -> dict[str, str]:
     """Asks the methods that were not asked yet; source -> step.
 
-    Raises `ConfigError` for a source that does not describe, and for one alone, `MismatchError` where untrained.
+    Raises `ConfigError` for one that does not describe, and for one alone; `MismatchError` where untrained.
     """
     steps = {name: source_step(name) for name in sources}
     if len(steps) < LEAST_SOURCES:
