@@ -173,8 +173,9 @@ def _check_given(config: bool) -> None:
         if Path(file).is_dir():
             raise ConfigError(f"--input={file} is a folder. Give the name of a file.")
         makes = f" Make one with: python -m bua_jax.predict --model=RUN --example=3 > {file}"
+        histories = "model" in own and file.endswith(".jsonl")  # not rate's items
         raise ConfigError(
-            f"There is no file --input={file}.{makes * file.endswith('.jsonl') or nearest_file(Path(file))}"
+            f"There is no file --input={file}.{makes * histories or nearest_file(Path(file))}"
         )
     for folder in own.get("runs") or []:
         if not Path(folder).is_dir():

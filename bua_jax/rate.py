@@ -8,9 +8,8 @@ Examples:
 
 `items` writes a line for each history: id, history, predicted (what BUA says comes next) and texts by source,
 to which you add those of others ("human": "..."). `export` writes a page (and a CSV) for each judge into
-ratings/packets, and ratings/key.json, which no judge may see; a judge answers by keyboard and sends back the
-file that the page saves. `score` says means, best shares, differences and agreement. `judge` asks a model in
-people's place (config.judge), and tries it on texts spoilt on purpose. Both write a .json and a .html.
+ratings/packets, and ratings/key.json, which no judge may see; judges send back the file that the page saves.
+`score` says means, best shares, differences, agreement. `judge` asks a model (config.judge) in their place.
 """
 
 from pathlib import Path
@@ -27,7 +26,7 @@ flags.DEFINE_list("sources", ["reference", "bua"], "items: methods that describe
 flags.DEFINE_integer("number", 120, "items: how many, of as many people as can be.", lower_bound=1)
 flags.DEFINE_string("input", "", "export, judge: file of items. score: key.json.")
 flags.DEFINE_integer("judges", 3, "export: how many.", lower_bound=1)
-flags.DEFINE_integer("seed", 42, "Of what is drawn.", lower_bound=0)
+flags.DEFINE_integer("seed", 42, "Of what is drawn; export: secret unless given.", lower_bound=0)
 flags.DEFINE_list("answers", [], "score: the files that judges sent back.")
 flags.DEFINE_string("output", "", "items: file; export: folder; else a file without its ending.")
 flags.DEFINE_bool("estimate", False, "judge: say what a model would be asked, and stop.")
@@ -55,7 +54,8 @@ def _export() -> None:
     from bua_jax.evaluation.rating.items import read_items
     from bua_jax.evaluation.rating.packets import export
 
-    export(read_items(Path(FLAGS.input)), FLAGS.judges, FLAGS.seed, Path(FLAGS.output))
+    seed = None if FLAGS["seed"].using_default_value else FLAGS.seed
+    export(read_items(Path(FLAGS.input)), FLAGS.judges, seed, Path(FLAGS.output))
 
 
 def _score() -> None:

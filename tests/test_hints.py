@@ -294,6 +294,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "events.csv").touch()
     done = verb("check", "evnts.csv", cwd=tmp_path)
     assert "no file --input=evnts.csv. Did you mean events.csv?" in done.stderr
+    (tmp_path / "x.json").touch()  # a like ending alone is no likeness
+    done = verb("rate", "score", "--input=nokey.json", "--output=o", cwd=tmp_path)
+    assert "There is no file --input=nokey.json." in done.stderr
+    assert "Did you mean" not in done.stderr
+    done = verb("rate", "export", "--input=items.jsonl", "--output=o", cwd=tmp_path)
+    assert "There is no file --input=items.jsonl." in done.stderr
+    assert "predict" not in done.stderr
     done = verb("check", str(tmp_path), cwd=tmp_path)
     assert f"--input={tmp_path} is a folder. Give the name of a file." in done.stderr
 

@@ -28,9 +28,10 @@ def nearest_run(folder: Path, kind: str = "") -> str:
 
 
 def nearest_file(path: Path) -> str:
-    """` Did you mean FILE?` for a file that is not there: of those beside it."""
-    there = [p.name for p in path.parent.glob("*") if p.is_file()]
-    near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.6)
+    """` Did you mean FILE?` for a file that is not there: of those beside it, by the stem too."""
+    there = [p for p in path.parent.glob("*") if p.is_file()]
+    stems = difflib.get_close_matches(path.stem, {p.stem for p in there}, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(path.name, [p.name for p in there if p.stem in stems], n=1)
     return f" Did you mean {path.with_name(near[0])}?" if near else ""
 
 

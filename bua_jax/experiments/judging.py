@@ -10,6 +10,7 @@ from bua_jax.basics.console import out
 from bua_jax.basics.errors import MismatchError
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rules import refined_summary
+from bua_jax.dialogue.text import history_text
 from bua_jax.evaluation.rating.families import kin
 from bua_jax.evaluation.rating.items import Item, check_tells, read_items
 from bua_jax.evaluation.rating.judge import (
@@ -27,7 +28,7 @@ from bua_jax.evaluation.understanding.checks import Ground
 from bua_jax.evaluation.understanding.claims import read
 from bua_jax.evaluation.understanding.ladder import Source
 from bua_jax.evaluation.understanding.score import Subject
-from bua_jax.events.windows import shown_id
+from bua_jax.events.windows import history, shown_id
 from bua_jax.experiments.rating import SET
 from bua_jax.interop.openai_page import chat_of, said_cost
 from bua_jax.methods.table import METHODS
@@ -46,7 +47,7 @@ TRIED = 250
 def spoilt_texts(run: Run, items: Sequence[Item], number: int = TRIED) -> list[Spoilt]:
     """True summaries about the items' people, by the rules, and the same spoilt.
 
-    Raises `MismatchError` for items of another run, and where the run has no test set.
+    Raises `MismatchError` for items of another run or history, and where the run has no test set.
     """
     step = step_of(SET)
     if left := [name for name, done in outline(run, step, STEPS).items() if not done]:
@@ -69,7 +70,14 @@ def spoilt_texts(run: Run, items: Sequence[Item], number: int = TRIED) -> list[S
         return writer.window(int(windows.start[row]), int(windows.end[row]), name)
 
     sources = []
-    for row in (row_of[item.id] for item in items):
+    for item in items:
+        row = row_of[item.id]
+        seen = history(store, int(windows.start[row]), int(windows.end[row]))
+        if tuple(history_text(store.catalogue, seen).splitlines()) != item.history:
+            raise MismatchError(
+                f"The item {item.id!r} has another history than its test window of {run.workdir}: texts that "
+                "are true of the one are not of the other. Write the items anew with rate items."
+            )
         own, donor = window(row), int(frozen.donor[row])
         other = refined_summary(window(donor)) if donor >= 0 else ""
         reading = read(store.catalogue, refined_summary(own))

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from bua_jax.basics import files
+from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, MismatchError
 from bua_jax.dialogue.text import history_text
 from bua_jax.evaluation import results
-from bua_jax.evaluation.rating.items import Item, write_items
+from bua_jax.evaluation.rating.items import LEAST_SOURCES, Item, plain, write_items
 from bua_jax.evaluation.results import Result
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import history, shown_id
@@ -40,8 +41,15 @@ def source_step(name: str) -> str:
 
 
 def build_sources(run: Run, sources: Sequence[str]) -> dict[str, str]:
-    """Asks the methods that were not asked yet; source -> step. Raises `MismatchError` where untrained."""
+    """Asks the methods that were not asked yet; source -> step.
+
+    Raises `ConfigError` for one that does not describe, and for one alone; `MismatchError` where untrained.
+    """
     steps = {name: source_step(name) for name in sources}
+    if len(steps) < LEAST_SOURCES:
+        raise ConfigError(
+            f"--sources={','.join(sources)}: judges compare texts; give two sources or more, with commas."
+        )
     for step in (PREDICTS, *steps.values()):
         if untrained := [
             s for s, done in outline(run, step, STEPS).items() if not done and s in STAGES
@@ -66,6 +74,8 @@ def items_of(run: Run, sources: Sequence[str], number: int, seed: int) -> list[I
     store = load_store(run)
     frozen = load_set(run, SET, store)
     drawn = _evenly(frozen.windows.user, number, seed)
+    if len(drawn) < number:
+        notice(f"The test set has {len(drawn)} windows: that many items are written, not {number}.")
     names = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
 
     def said(step: str) -> Result:
@@ -81,10 +91,14 @@ def items_of(run: Run, sources: Sequence[str], number: int, seed: int) -> list[I
             names[row],
             tuple(history_text(store.catalogue, seen[i]).splitlines()),
             _label(store, int(predicted.label[i])),
-            {source: own[i].get(RATED, "").strip() or "(no text)" for source, own in texts.items()},
+            {source: _said(own[i].get(RATED, "")) for source, own in texts.items()},
         )
         for i, row in enumerate(drawn)
     ]
+
+
+def _said(text: str) -> str:
+    return text.strip() if plain(text) else "(no text)"
 
 
 def _label(store: EventStore, label: int) -> str:

@@ -147,6 +147,10 @@ def test_items_of_another_run(made: Made, tmp_path: Path) -> None:
     done = verb("rate", "judge", f"--workdir={made.run.workdir}", f"--input={strange}", *flags)
     assert done.returncode == 2
     assert "is of no test window of" in done.stderr
+    strange.write_text(made.file.read_text().replace('"history": ["', '"history": ["Sun ', 1))
+    done = verb("rate", "judge", f"--workdir={made.run.workdir}", f"--input={strange}", *flags)
+    assert done.returncode == 2
+    assert "has another history than its test window of" in done.stderr
     assert len(done.stderr.strip().split("\n\n")) == 1
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 2_000
+_NOTHING = 1e-9  # differences of means of whole numbers are none, or larger; below is rounding
 
 
 class Estimate(NamedTuple):
@@ -23,8 +24,12 @@ class Pair(NamedTuple):
 
     difference: Estimate
     p: float  # of sign flips
-    items_needed: int | None  # for 80 % power at this difference; None where there is none
-    detectable: float  # the smallest difference that as many items show with 80 % power
+    items_needed: (
+        int | None
+    )  # for 80 % power at this difference; None without one, or without a spread
+    detectable: (
+        float  # the smallest difference that as many items show with 80 % power; NaN likewise
+    )
 
 
 def krippendorff_ordinal(ratings: np.ndarray) -> float:
@@ -70,7 +75,7 @@ def over_items(
 
 
 def paired(a: np.ndarray, b: np.ndarray, seed: int) -> Pair:
-    """a, b: float[N], two sources' scores of the same items, averaged over judges."""
+    """a, b: float[N], two sources' scores of the same items, averaged over judges; N >= 2."""
     y = a - b
     (found,) = over_items(lambda rows: np.asarray([y[rows].mean()]), len(y), seed)
     flips = stats.permutation_test(
@@ -80,7 +85,10 @@ def paired(a: np.ndarray, b: np.ndarray, seed: int) -> Pair:
         n_resamples=9_999,
         rng=np.random.default_rng(seed),
     )
-    spread = float(np.std(y, ddof=1)) if len(y) > 1 else math.nan
+    spread = float(np.std(y, ddof=1))
     reach = float(stats.norm.ppf(0.975) + stats.norm.ppf(0.8))
-    needed = math.ceil((reach * spread / found.value) ** 2) if found.value else None
+    if spread < _NOTHING:  # items that all say the same do not tell how others would differ
+        return Pair(found, float(flips.pvalue), None, math.nan)
+    seen = abs(found.value) >= _NOTHING
+    needed = math.ceil((reach * spread / found.value) ** 2) if seen else None
     return Pair(found, float(flips.pvalue), needed, reach * spread / math.sqrt(len(y)))

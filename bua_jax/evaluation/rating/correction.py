@@ -55,7 +55,7 @@ class Calibration(NamedTuple):
 class Worth(NamedTuple):
     """Win rates of K pairs of sources, from 0 to 1, first source's; `undone` of a judge that can be used."""
 
-    raw: list[Estimate]
+    raw: list[Estimate]  # as answered
     at_equal_lengths: list[Estimate]
     undone: list[Estimate]
     both: list[Estimate]  # errors undone of the rate at equal lengths
@@ -145,11 +145,10 @@ def worth(
     spoilt texts, is drawn together. So the intervals hold what the calibration does not know, too.
     """
     own = weights[:, given.item]
-    raw, fair = [], []
+    raw = []
     for k in range(pairs):
         rows = given.pair == k
-        raw.append(rate(given.value[rows], own[:, rows]))
-        fair.append(rate(*doubted(given.value[rows], own[:, rows], seed + k)))
+        raw.append(rate(*doubted(given.value[rows], own[:, rows], seed + k)))
     level, longer, words = at_equal_lengths(given, pairs, own, seed)
     seen = np.asarray([np.any(given.pair == k) for k in range(pairs)])
     level = np.where(seen, level, np.nan)
@@ -157,7 +156,7 @@ def worth(
     return Worth(
         [estimate(one) for one in raw],
         [estimate(one) for one in level.T],
-        [estimate(undo(one, right)) for one in fair],
+        [estimate(undo(one, right)) for one in raw],
         [estimate(undo(one, right)) for one in level.T],
         estimate(longer if words else np.full(len(longer), np.nan)),
         words,

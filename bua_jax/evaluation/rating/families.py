@@ -1,23 +1,32 @@
-"""Which models are kin: a judge favours texts of its own family (Panickssery et al., 2024)."""
+"""Names of models: which are kin, as a judge favours its own family's texts (Panickssery et al., 2024).
+
+And which words of a text say that a model wrote it.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
 
 _KIN = {
-    "gpt": r"gpt|davinci|(?<![a-z])o[134](?![a-z0-9])|openai",
-    "qwen": r"qwen|qwq",
+    "gpt": r"gpt|davinci|(?<![a-z0-9])o\d(?![a-z0-9])|openai",
+    "qwen": r"qwen|(?<![a-z])qwq",
     "deepseek": r"deepseek",
     "llama": r"llama|vicuna|alpaca",
     "mistral": r"mistral|mixtral|ministral|codestral|magistral",
-    "gemini": r"gemini|gemma|palm",
-    "claude": r"claude|anthropic",
+    "gemini": r"gemini|gemma(?![a-z])|(?<![a-z])palm(?=-?\d)",
+    "claude": r"(?<![a-z])claude(?![a-z])|anthropic",
     "smollm": r"smollm",
-    "phi": r"(?<![a-z])phi(?=-?\d)",
-    "glm": r"glm",
-    "kimi": r"kimi|moonshot",
-    "grok": r"grok",
+    "phi": r"(?<![a-z])phi(?=[- ]?\d)",
+    "glm": r"glm(?![a-z])",
+    "kimi": r"(?<![a-z])kimi(?![a-z])|moonshot",
+    "grok": r"(?<![a-z])grok(?![a-z])",
 }
 """Names that models of one house go by; of a distilled one both houses' stand in its name."""
+TOLD = re.compile(
+    rf"\w*(?:{'|'.join(_KIN.values())})(?:[.-]?\w+)*"
+    r"|\b(?:bua|language model|as an ai|ai assistant)\b",
+    re.IGNORECASE,
+)
+"""Words that tell a reader of a text which model wrote it, or that one did."""
 
 
 def families(model: str) -> frozenset[str]:

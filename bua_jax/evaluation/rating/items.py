@@ -10,17 +10,20 @@ from typing import Any
 
 from bua_jax.basics import files
 from bua_jax.basics.errors import DataError
+from bua_jax.evaluation.rating.families import TOLD
 from bua_jax.events.json_lines import json_lines
 
 _FIELDS = ("id", "history", "predicted", "texts")
+_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*\)")
 _MARKS = re.compile(
-    r"^\s*(?:#{1,6}|[-*+•]|\d+[.)])\s+|[*`]+|(?<!\w)_{1,2}(?=\S)|(?<=\S)_{1,2}(?!\w)", re.MULTILINE
+    r"^[-=_*\s|:]+$|^```\w*$"  # rules between paragraphs and below heads, fences
+    r"|^(?:\s*(?:>|(?:#{1,6}|[-*+•]|\d+[.)])(?=\s)))+"  # quotes, heads and items of lists, also within
+    r"|</?[a-z][^<>\n]*>|[*`]+|~~|(?<!\S)#{1,6}(?!\S)"
+    r"|(?<!\w)_{1,2}(?=\S)|(?<=\S)_{1,2}(?!\w)",
+    re.MULTILINE | re.IGNORECASE,
 )
-_TELLS = re.compile(
-    r"\b(?:bua|behavegpt|qwen\S*|llama\S*|smollm\S*|\w*gpt(?:-\S+)?|deepseek\S*|gemini|mistral\S*"
-    r"|language model|as an ai|ai assistant)\b",
-    re.IGNORECASE,
-)
+_BARS = re.compile(r"\s*\|\s*")  # of a table
+LEAST_SOURCES = 2
 _LONGER = 1.5  # times, from which the length of a source's texts tells whose they are
 
 
@@ -84,17 +87,18 @@ def _item(where: str, value: Any) -> Item:
     history, texts = value["history"], value["texts"]
     if not (isinstance(history, list) and history and all(isinstance(one, str) for one in history)):
         raise DataError(f"{where}, field 'history': expected a list of lines of text.")
-    if not isinstance(texts, dict) or len(texts) < 2:
+    if not isinstance(texts, dict) or len(texts) < LEAST_SOURCES:
         raise DataError(f"{where}, field 'texts': expected the texts of two sources or more.")
     for source, text in texts.items():
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or not plain(text):
             raise DataError(f"{where}, field 'texts': {source!r} has no text.")
     return Item(value["id"], tuple(history), value["predicted"], texts)
 
 
 def plain(text: str) -> str:
     """A text without what only shows who wrote it: Markdown, line breaks, spaces."""
-    return " ".join(_MARKS.sub("", text).split())
+    bare = _BARS.sub(" ", _MARKS.sub("", _LINK.sub(r"\1", text)))
+    return " ".join(bare.split())
 
 
 def check_tells(items: Sequence[Item]) -> None:
@@ -102,7 +106,7 @@ def check_tells(items: Sequence[Item]) -> None:
     for item in items:
         known = " ".join((*item.history, item.predicted)).casefold()
         for source, text in item.texts.items():
-            told = [m.group() for m in _TELLS.finditer(text) if m.group().casefold() not in known]
+            told = [m.group() for m in TOLD.finditer(text) if m.group().casefold() not in known]
             if told:
                 raise DataError(
                     f"Item {item.id!r}: the text of {source!r} says {told[0]!r}, which tells a judge whose "

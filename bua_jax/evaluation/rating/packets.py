@@ -7,6 +7,7 @@ The order of items, and of texts within an item, is each judge's own.
 import csv
 import io
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 
 from bua_jax.basics import files
 from bua_jax.basics.console import notice, out
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.evaluation.rating.items import Item, check_tells, plain, uneven
 
 SLOTS = "ABCDEFGH"
@@ -35,6 +36,9 @@ ANCHORS = (
 COLUMNS = ("packet", "item", "slot", *CRITERIA)
 KEY = "key.json"
 _TEMPLATE = Path(__file__).parent / "packet.html"
+LEAST_ITEMS = 2
+_SEED_BITS = 53  # as many as any reader of JSON keeps
+_OWNER_ONLY = 0o600
 _EVERY = 20  # items to each that shows whether a judge reads
 
 
@@ -124,12 +128,17 @@ def as_html(packet: Packet) -> str:
     )
 
 
-def export(items: Sequence[Item], judges: int, seed: int, folder: Path) -> None:
+def export(items: Sequence[Item], judges: int, seed: int | None, folder: Path) -> None:
     """Writes and names FOLDER/packets/judgeN.html and .csv, and FOLDER/key.json, which no judge may see.
 
-    Raises `DataError` for texts that tell whose they are, `ConfigError` where a key is there already: what
-    judges answered could not be read without it.
+    seed: of the orders; by default a secret one, which stands in the key alone: who knows it can tell the
+    sources. Raises `DataError` for one item, of which nothing can be said, and for texts that tell whose they
+    are, `ConfigError` where a key is there already: what judges answered could not be read without it.
     """
+    if len(items) < LEAST_ITEMS:
+        raise DataError(
+            f"There is one item; differences are tested over items: give {LEAST_ITEMS} or more."
+        )
     if len(items[0].texts) > len(SLOTS):
         raise ConfigError(
             f"There are {len(items[0].texts)} sources; a judge compares at most {len(SLOTS)}."
@@ -143,6 +152,7 @@ def export(items: Sequence[Item], judges: int, seed: int, folder: Path) -> None:
             f"{folder / KEY} is there already, and answers to its packets cannot be read without it. Choose "
             "another --output."
         )
+    seed = secrets.randbits(_SEED_BITS) if seed is None else seed
     written, keys = [], {}
     for judge in range(1, judges + 1):
         packet = packet_of(items, f"judge{judge}", seed, judge)
@@ -153,6 +163,7 @@ def export(items: Sequence[Item], judges: int, seed: int, folder: Path) -> None:
         hashes = {path.name: files.sha256_file(path) for path in written[-2:]}
         keys[packet.name] = {"packet": packet.id, "files": hashes, "items": packet.key}
     about = {"seed": seed, "sources": sorted(items[0].texts), "items": [item.id for item in items]}
-    files.write_sealed(folder / KEY, {**about, "packets": keys})
+    with files.atomic_write(folder / KEY, _OWNER_ONLY) as temporary:
+        files.write_sealed(temporary, {**about, "packets": keys})
     for path in (*written, folder / KEY):
         out.print(str(path), markup=False)

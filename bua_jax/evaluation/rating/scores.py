@@ -1,6 +1,8 @@
 """What judges sent back: read, held against the key, and scored."""
 
+import codecs
 import csv
+import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -21,8 +23,11 @@ from bua_jax.evaluation.rating.agreement import (
     over_items,
     paired,
 )
-from bua_jax.evaluation.rating.packets import ANCHORS, COLUMNS, CRITERIA
+from bua_jax.evaluation.rating.packets import ANCHORS, COLUMNS, CRITERIA, LEAST_ITEMS, SLOTS
 from bua_jax.evaluation.report import Forest, Interval, Report, Section, write_report
+
+_SEPARATORS = (",", ";", "\t")  # a spreadsheet's, by its language
+_SHOWN = 80  # letters of a line that is not what it should be
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,31 @@ class Ratings:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """(line, values) of a file that a judge sent back."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+    text = _decoded(path.read_bytes())
+    head = text.partition("\n")[0]
+    between = max(_SEPARATORS, key=head.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=between)
+    try:
         if missing := [name for name in COLUMNS if name not in (reader.fieldnames or [])]:
             raise DataError(
-                f"{path}, line 1: there is no column {missing[0]!r}; expected {', '.join(COLUMNS)}."
+                f"{path}, line 1: there is no column {missing[0]!r}; expected {', '.join(COLUMNS)}, with "
+                f"commas, semicolons or tabs between them. The line is {head[:_SHOWN].strip()!r}."
             )
         return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num}: {error}. Save it as CSV in UTF-8."
+        ) from error
+
+
+def _decoded(data: bytes) -> str:
+    """A table as programs save it; what is read of it is ASCII, whatever stands in its texts."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def _score(path: Path, line: int, row: Mapping[str, str], criterion: str) -> int:
@@ -57,11 +80,14 @@ def _score(path: Path, line: int, row: Mapping[str, str], criterion: str) -> int
     return int(said.removesuffix(".0"))
 
 
-def _read(path: Path, packets: Mapping[str, Any]) -> tuple[str, dict[tuple[str, str], list[int]]]:
+def _read(
+    path: Path, packets: Mapping[str, Any], sources: Sequence[str]
+) -> tuple[str, dict[tuple[str, str], list[int]]]:
     """(judge, scores by item and slot) of a file. Raises `DataError` naming file, line and column."""
     rows = _rows(path)
     names = {said["packet"]: name for name, said in packets.items()}
     found: dict[tuple[str, str], list[int]] = {}
+    lines: dict[tuple[str, str], int] = {}
     judges = set()
     for line, row in rows:
         if row["packet"] not in names:
@@ -73,14 +99,21 @@ def _read(path: Path, packets: Mapping[str, Any]) -> tuple[str, dict[tuple[str, 
         at = row["item"], row["slot"]
         if at in found:
             raise DataError(f"{path}, line {line}: item {at[0]}, text {at[1]} stands twice.")
+        lines[at] = line
         found[at] = [_score(path, line, row, criterion) for criterion in CRITERIA]
     if len(judges) != 1:
         raise DataError(f"{path} holds answers to {len(judges)} packets, expected one judge's.")
     (judge,) = judges
-    for item, said in packets[judge]["items"].items():
-        for slot in said.get("slots", [said.get("slot")]):
-            if (item, slot) not in found:
-                raise DataError(f"{path}: item {item}, text {slot} is missing.")
+    slots = SLOTS[: len(sources)]
+    asked = [(item, slot) for item in packets[judge]["items"] for slot in slots]
+    for item, slot in asked:
+        if (item, slot) not in found:
+            raise DataError(f"{path}: item {item}, text {slot} is missing.")
+    for at in found:
+        if at not in asked:
+            raise DataError(
+                f"{path}, line {lines[at]}: the packet has no item {at[0]}, text {at[1]}."
+            )
     return judge, found
 
 
@@ -121,9 +154,11 @@ def read_ratings(key: Path, paths: Sequence[Path]) -> Ratings:
     _check_there(key, paths)
     said = files.read_sealed(key)
     sources, items, packets = said["sources"], said["items"], said["packets"]
+    if len(items) < LEAST_ITEMS:
+        raise DataError(f"{key} is of one item; differences are tested over {LEAST_ITEMS} or more.")
     scores, left_out = {}, {}
     for path in paths:
-        judge, found = _read(path, packets)
+        judge, found = _read(path, packets, sources)
         if judge in scores or judge in left_out:
             raise DataError(f"{path}: the answers of {judge} were given twice.")
         keyed = packets[judge]["items"]

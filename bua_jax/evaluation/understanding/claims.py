@@ -1,16 +1,25 @@
 """Claims that a text makes about a person, read off it: the wording of the rules, and much of a model's own.
 
-A text is read in two steps. Labels become marks, so that what stands between them is plain English whatever
-the labels are; then each clause is searched for what is said of the behaviours in it. A count, a time or a
-place is about what its clause names last before it, or first after it. What cannot be read is no claim.
+A text is read in two steps. Labels become marks (`marks`); then each clause is searched for what is said of
+the behaviours in it. A count, a time or a place is about what its clause names last before it, or first after
+it. What cannot be read is no claim: a clause that denies says nothing, nor does a number that is a bound.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
-from bua_jax.dialogue.traits import KINDS
+from bua_jax.evaluation.understanding.marks import (
+    ANY,
+    CLOSE,
+    DAY,
+    MARK,
+    OPEN,
+    RHYTHMS,
+    TRAITS,
+    marked,
+)
 from bua_jax.events.schema import WEEKDAYS, Catalogue
 
 ASPECTS = ("behaviours", "counts", "times", "places", "order", "traits")
@@ -56,90 +65,22 @@ class Reading(NamedTuple):
         return frozenset(one.claim for one in self.said)
 
 
-# ---------------------------------------------------------------------------------- labels as marks
-
-_OPEN, _CLOSE = "\ue000", "\ue001"  # of private use: no label has them
-_MARK = rf"{_OPEN}(\d+){_CLOSE}"
-_ANY = rf"{_OPEN}\d+{_CLOSE}"
-_HEADS = "Most frequent|Frequent|Key"
-_TRAITS = "|".join(sorted((re.escape(k.trait) for k in KINDS if k.trait), key=len, reverse=True))
-RHYTHMS = ("early riser", "morning starter", "late starter", "evening person", "daytime person")
-REGULARITIES = ("routine-driven", "balanced", "varied")
-_DAY = "|".join(day[:3] for day in WEEKDAYS)
-_OWN = re.compile(  # words of ours, which a label may share: "food-loving" does not name Food
-    rf"(?<!\w)(?:{_TRAITS}|{'|'.join(RHYTHMS)}|(?:home|work)(?: place)?(?: is| seems to be)?(?= L\d)"
-    rf"|(?:{_HEADS}|Recurring|Repeated|Patterns|Traits|Character|Person|Habits|Anchors)(?=: )"
-    rf"|Now (?:{_DAY})\b|No night event shows a home|No separate work place is seen|night events"
-    r"|weekday daytime events|events on weekends|A change of place comes with|Days open with"
-    r"|opens the day|on other days|No sequence recurs within a day|Nothing followed"
-    r"|No hobby stands out|the most frequent leisure is|No leisure behaviour is recorded)(?!\w)",
-    re.IGNORECASE,
-)
-_COUNTED_LIST = re.compile(rf"(?<!\w)(?:{_HEADS}): (?:(?!\. ).)*", re.DOTALL)
-_NUMBERED = re.compile(r"(.+) (\d+)")
-
-
-@lru_cache(maxsize=8)
-def _labels(catalogue: Catalogue) -> tuple[re.Pattern, dict[str, int]]:
-    """A pattern of all labels, longer ones first, and their ids, also by their words in small letters."""
-    ordered = sorted(catalogue.behaviours, key=len, reverse=True)
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ordered))})(?!\w)", re.IGNORECASE)
-    ids = {label: b for b, label in enumerate(catalogue.behaviours)}
-    return pattern, {label.casefold(): b for label, b in reversed(ids.items())} | ids
-
-
-def marked(catalogue: Catalogue, text: str) -> str:
-    """The text with a mark for each label; of labels that begin alike, the longest that fits.
-
-    A label that ends in a number may also be a shorter one with its count ("gym 2 of 40"): it is, where the
-    words after it, or a list in which each item has its count, say so.
-    """
-    text = text.replace(_OPEN, "").replace(_CLOSE, "")
-    pattern, ids = _labels(catalogue)
-    own = [match.span() for match in _OWN.finditer(text)]
-    lists = [match.span() for match in _COUNTED_LIST.finditer(text)]
-    parts, begin = [], 0
-    for match in pattern.finditer(text):
-        start, end = match.span()
-        if any(a < end and start < b and not (start <= a and b < end) for a, b in own):
-            continue
-        label, after = match[0], text[end : end + 12]
-        shorter = _NUMBERED.fullmatch(label)
-        if shorter and (shorter[1] in ids or shorter[1].casefold() in ids):
-            listed = any(a <= start < b for a, b in lists) and not re.match(r" \(?\d", after)
-            if listed or re.match(r" (?:of \d|times?\b|events?\b)", after):
-                label, end = shorter[1], start + len(shorter[1])
-        b = ids[label] if label in ids else ids[label.casefold()]
-        parts += [text[begin:start], f"{_OPEN}{b}{_CLOSE}"]
-        begin = end
-    return "".join([*parts, text[begin:]])
-
-
-def mark_of(behaviour: int) -> str:
-    """What stands for a label in a marked text."""
-    return f"{_OPEN}{behaviour}{_CLOSE}"
-
-
-def plain(catalogue: Catalogue, text: str) -> str:
-    """A marked text with labels again."""
-    return re.sub(_MARK, lambda match: catalogue.behaviours[int(match[1])], text)
-
-
 # ------------------------------------------------------------------------------------------ clauses
 
 CLAUSE_END = re.compile(r";\s|\.(?:\s|$)|\n")
 _JOIN = r"(?:,? then |,? leading to |,? followed by | ?(?:→|->) ?)"
-_CHAIN = re.compile(rf"{_ANY}(?:{_JOIN}{_ANY})*")
-_CLOCK = r"\d{1,2}:\d\d"
-_SHARE = rf"{_MARK} \((\d+) of (\d+)\)"
-_NOW = re.compile(rf"\bNow (?:({_DAY})\w* )?({_CLOCK}): ({_ANY})(?:, then ({_ANY}))?")
-_AFTER = re.compile(rf"\bAfter ({_CHAIN.pattern}): ((?:{_ANY} \(\d+ of \d+\)(?:, | and )?)+)")
-_THEN = re.compile(rf"\bAround ({_CLOCK}) on other days: ((?:{_ANY} \(\d+ of \d+\)(?:, | and )?)+)")
-_OPEN_WITH = re.compile(rf"\bDays open with {_MARK}(?: \((\d+) of (\d+)\))?")
-_OPENS = re.compile(rf"{_MARK} opens the day")
-_MOVES = re.compile(rf"\bA change of place comes with {_MARK}(?: \((\d+) of (\d+)\))?")
-_MOSTLY = re.compile(rf"\b[Aa]t L(\d{{1,2}}),? mostly {_MARK}(?: \((\d+) of (\d+)\))?")
-_NOTHING = re.compile(rf"\bNothing followed {_MARK} before")
+_CHAIN = re.compile(rf"{ANY}(?:{_JOIN}{ANY})*")
+_CLOCK = r"\d{1,2}:\d\d(?: ?[AaPp]\.?[Mm]\b)?"
+_NUMBER = r"(?<![\d.,:])(\d{1,3}(?:,\d{3})+|\d+)(?![.,:]?\d)"
+_SHARE = rf"{MARK} \((\d+) of (\d+)\)"
+_NOW = re.compile(rf"\bNow (?:({DAY})\w* )?({_CLOCK}): ({ANY})(?:, then ({ANY}))?")
+_AFTER = re.compile(rf"\bAfter ({_CHAIN.pattern}): ((?:{ANY} \(\d+ of \d+\)(?:, | and )?)+)")
+_THEN = re.compile(rf"\bAround ({_CLOCK}) on other days: ((?:{ANY} \(\d+ of \d+\)(?:, | and )?)+)")
+_OPEN_WITH = re.compile(rf"\bDays open with {MARK}(?: \((\d+) of (\d+)\))?")
+_OPENS = re.compile(rf"{MARK} opens the day")
+_MOVES = re.compile(rf"\bA change of place comes with {MARK}(?: \((\d+) of (\d+)\))?")
+_MOSTLY = re.compile(rf"\b[Aa]t L(\d{{1,2}}),? mostly {MARK}(?: \((\d+) of (\d+)\))?")
+_NOTHING = re.compile(rf"\bNothing followed {MARK} before")
 _NONE_RECURS = re.compile(r"\bNo sequence recurs within a day")
 _ANCHOR = re.compile(
     r"\b(home|work)(?: place)?(?: is| seems to be)? L(\d{1,2})\b"
@@ -147,12 +88,42 @@ _ANCHOR = re.compile(
     re.IGNORECASE,
 )
 _WEEKEND = re.compile(r"\b(\d+) of (\d+) events on weekends")
-_EVENT = re.compile(rf"\b({_CLOCK}) (?:(?:L(\d{{1,2}})|other) )?{_MARK}")
+_EVENT = re.compile(rf"\b({_CLOCK}) (?:(?:L(\d{{1,2}})|other) )?{MARK}")
+_TIMES = r" ?(?:times|events|occurrences)\b"
+_UNIT = r" ?(?:%|[ap]\.?m\b|percent|places?|people|minutes?|hours?|days?|weeks?|months?|years?)"
 _COUNT = re.compile(
-    r"\b(\d+) of (?:the )?(\d+)\b|\b(\d+) ?(?:times|events|occurrences)\b|\b([Oo]nce|[Tt]wice)\b"
-    rf"|(?<={_CLOSE}) \(?(\d+)\b(?!:| of \d| of the \d| ?(?:times|events|occurrences)\b)"
+    rf"\b{_NUMBER} of (?:the )?{_NUMBER}|\b{_NUMBER}{_TIMES}(?! in the past)|\b(once|twice)\b"
+    rf"|(?<={CLOSE}) \(?{_NUMBER}(?!:| of \d| of the \d|{_TIMES}|{_UNIT})",
+    re.IGNORECASE,
 )
+_OF_NEXT = re.compile(rf"(?: events)?(?: are| were| is)?(?: of)?(?: the)? (?={OPEN})")
+"""Between a count and what it is about, where that follows: "6 times gym", "6 of 40 events are gym"."""
 _TIME = re.compile(rf"(?<![\d:])({_CLOCK})(?:(?: and | or )({_CLOCK}))?")
+_LIMIT = re.compile(  # before a number or a clock time: it is a bound, or an end of a range
+    r"(?:\b(?:(?:at (?:least|most)|(?:more|less|fewer|later|earlier) than|over|under|above|below|from|to"
+    r"|between|before|after|until|till|by|since)(?: (?:about|around))?(?: \S+ (?:and|or))?|\d or)"
+    r"|\d ?[-–]|[<>≤≥~]) ?$",
+    re.IGNORECASE,
+)
+_LIMITED = re.compile(  # likewise, behind it
+    r" or (?:more|less|fewer|so|later|earlier)\b| at (?:least|most)\b| ?\+| ?(?:-|–|to|or) ?\d",
+    re.IGNORECASE,
+)
+_NEARLY = re.compile(
+    r"\b(?:about|around|approximately|roughly|nearly|almost|some) $", re.IGNORECASE
+)
+_EACH = re.compile(r"/| (?:a|an|per|each|every) \w", re.IGNORECASE)  # a rate is no count
+_DENIES = re.compile(
+    r"\b(?:no|not|never|nor|neither|none|nothing|nowhere|without|hardly|scarcely|barely|cannot|lack\w*"
+    r"|avoid\w*|absen(?:t|ce)|except|rather than|instead of|(?:zero|0) (?:times|events|occurrences))\b"
+    r"|n['’]t\b",
+    re.IGNORECASE,
+)
+_OWN_NO = re.compile(  # how the rules say that there is nothing
+    rf"\b(?:Nothing followed {ANY} before|No sequence recurs within a day|No night event shows a home"
+    r"|No separate work place is seen|No hobby stands out|No leisure behaviour is recorded)",
+    re.IGNORECASE,
+)
 _PART = re.compile(
     r"\b(late morning|early afternoon|morning|afternoon|evening|night)s?\b"
     r"(?! (?:person|starter|commute|event))",
@@ -160,7 +131,7 @@ _PART = re.compile(
 )
 _PLACE = re.compile(r"\bL(\d{1,2})\b")
 _WORDS = re.compile(
-    rf"\b(?:(?P<trait>{_TRAITS})|(?P<rhythm>{'|'.join(RHYTHMS)})"
+    rf"\b(?:(?P<trait>{TRAITS})|(?P<rhythm>{'|'.join(RHYTHMS)})"
     r"|(?P<regularity>routine-driven|(?:balanced|varied)(?= (?:days?|routines?)\b)))",
     re.IGNORECASE,
 )
@@ -168,32 +139,49 @@ _WRITTEN = {"once": 1, "twice": 2}
 
 
 def _slot(catalogue: Catalogue, clock: str) -> int:
-    """The slot of HH:MM; -1 for a time that no day has."""
-    hour, minute = map(int, clock.split(":"))
+    """The slot of HH:MM, also with am or pm; -1 for a time that no day has."""
+    hour, minute = map(int, re.findall(r"\d+", clock))
+    if half := re.search("[ap]", clock, re.IGNORECASE):
+        hour = hour % 12 + 12 * (half[0] in "pP") if 0 < hour < 13 else hour
     if hour > 23 or minute > 59:
         return -1
     return (hour * 60 + minute) * catalogue.slots_per_day // 1440
 
 
 def _ids(text: str) -> tuple[int, ...]:
-    return tuple(int(b) for b in re.findall(_MARK, text))
+    return tuple(int(b) for b in re.findall(MARK, text))
+
+
+def _number(text: str) -> int:
+    return _WRITTEN.get(text.lower()) or int(text.replace(",", ""))
 
 
 def read(catalogue: Catalogue, text: str) -> Reading:
     """Reads a text about a person. Any text may be given; an empty one says nothing."""
     shown = marked(catalogue, text)
+    ends = [0, *(match.end() for match in CLAUSE_END.finditer(shown)), len(shown)]
+    clauses = [(a, b) for a, b in itertools.pairwise(ends) if not _denies(shown[a:b])]
     said = [
         Said(Claim("behaviours", (int(match[1]),), "named"), *match.span())
-        for match in re.finditer(_MARK, shown)
+        for a, b in clauses
+        for match in re.compile(MARK).finditer(shown, a, b)
     ]
-    begin = 0
-    for end in [*(match.end() for match in CLAUSE_END.finditer(shown)), len(shown)]:
+    for begin, end in clauses:
         said += (
             Said(claim, begin + start, begin + stop)
             for claim, start, stop in _clause(catalogue, shown[begin:end])
         )
-        begin = end
     return Reading(shown, tuple(said))
+
+
+def _denies(clause: str) -> bool:
+    """Whether a clause denies something. How far that reaches is not read: all of it may be denied."""
+    return bool(_DENIES.search(_OWN_NO.sub("", clause)))
+
+
+def _bound(clause: str, start: int, end: int) -> bool:
+    """Whether what stands there is a bound, or a part of a range."""
+    return bool(_LIMIT.search(clause, 0, start) or _LIMITED.match(clause, end))
 
 
 def _clause(catalogue: Catalogue, clause: str) -> Iterator[Said]:
@@ -201,60 +189,91 @@ def _clause(catalogue: Catalogue, clause: str) -> Iterator[Said]:
     for match in _WORDS.finditer(clause):
         kind = str(match.lastgroup)
         yield Said(Claim("traits", (), kind, (match[kind].lower(),)), *match.span())
-    rest = clause
+    rest, subjects = clause, []
     for pattern, of in _FORMS:
         for match in pattern.finditer(rest):
+            if pattern is _EVENT and _LIMIT.search(rest, 0, match.start()):
+                continue
             yield from of(catalogue, match)
-            if pattern is not _OPENS:  # a time may follow, which is about what opens the day
-                rest = rest[: match.start()] + " " * len(match[0]) + rest[match.end() :]
-    named = _Named(rest, [(m.start(), m.end(), _ids(m[0])) for m in _CHAIN.finditer(rest)])
-    if named.subjects:
-        yield from _loose(named)
-        yield from _loose_times(catalogue, named)
+            if pattern is _OPENS:  # a time may follow, which is about what opens the day
+                continue
+            rest = rest[: match.start()] + " " * len(match[0]) + rest[match.end() :]
+            if ids := _ids(match[0]):
+                subjects.append(_Subject(*match.span(), ids if len(ids) == 1 else (), formed=True))
+    subjects += [_Subject(*m.span(), _ids(m[0])) for m in _CHAIN.finditer(rest)]
+    named = _Named(rest, sorted(subjects))
+    yield from _loose(named)
+    yield from _loose_times(catalogue, named)
     for match in _PLACE.finditer(rest):
-        subject, _ = named.about(match.start())
-        kind = "at" if len(subject) == 1 else "visited"
-        claim = Claim("places", subject if kind == "at" else (), kind, (int(match[1]),))
+        subject = named.about(match.start())
+        kind = "at" if len(subject.ids) == 1 and not subject.formed else "visited"
+        claim = Claim("places", subject.ids if kind == "at" else (), kind, (int(match[1]),))
         yield Said(claim, *match.span(1))
 
 
+class _Subject(NamedTuple):
+    """A behaviour or a chain in a clause; none: nothing is known to be about it."""
+
+    start: int
+    end: int
+    ids: tuple[int, ...]
+    formed: bool = False  # in a form of its own: a count behind it is about it, and nothing else is
+
+
 class _Named(NamedTuple):
-    """A clause, and the behaviours and chains in it: (start, end, ids)."""
+    """A clause without what has a form of its own, and what is named in it."""
 
     clause: str
-    subjects: list[tuple[int, int, tuple[int, ...]]]
+    subjects: list[_Subject]
 
-    def about(self, at: int) -> tuple[tuple[int, ...], bool]:
-        """(what is named last before a position, or first after it; whether it is said to open the day)."""
-        before = [subject for subject in self.subjects if subject[1] <= at]
-        if before:
-            return before[-1][2], self.clause.startswith(" opens the day", before[-1][1])
-        return (self.subjects[0][2], False) if self.subjects else ((), False)
+    def about(self, at: int) -> _Subject:
+        """What is named last before a position, or first after it."""
+        before = [subject for subject in self.subjects if subject.end <= at]
+        loose = (subject for subject in self.subjects if not subject.formed)
+        return before[-1] if before else next(loose, _Subject(0, 0, ()))
+
+    def counted(self, match: re.Match) -> tuple[int, ...]:
+        """What a count is about: what it stands before, is named last, or first; none where it is unclear."""
+        ahead = None if match[5] else _OF_NEXT.match(self.clause, match.end())
+        if not ahead:
+            return self.about(match.start()).ids
+        if self.clause.endswith(f"{CLOSE} ", 0, match.start()):
+            return ()
+        return next(subject.ids for subject in self.subjects if subject.start == ahead.end())
 
 
 def _loose(named: _Named) -> Iterator[Said]:
     """Chains and counts."""
-    for start, end, chain in named.subjects:
+    for start, end, chain, _ in named.subjects:
         if len(chain) > 1:
             yield Said(Claim("order", chain, "follows"), start, end)
     for match in _COUNT.finditer(named.clause):
         which = next(i for i in (1, 3, 4, 5) if match[i])
-        number = _WRITTEN.get(match[which].lower()) or int(match[which])
-        value = (number, int(match[2])) if match[2] else (number,)
-        subject, _ = named.about(match.start(which))
-        yield Said(Claim("counts", subject, "", value), *match.span(which))
+        value = tuple(_number(said) for said in (match[which], match[2]) if said)
+        subject, start = named.counted(match), match.start(which)
+        vague = _NEARLY.search(named.clause, 0, start) or _EACH.match(named.clause, match.end())
+        if subject and not vague and not _bound(named.clause, start, match.end()):
+            yield Said(Claim("counts", subject, "", value), *match.span(which))
 
 
 def _loose_times(catalogue: Catalogue, named: _Named) -> Iterator[Said]:
     """Clock times and parts of the day."""
-    for match in _TIME.finditer(named.clause):
-        subject, opens = named.about(match.start())
-        slots = tuple(_slot(catalogue, clock) for clock in match.groups() if clock)
-        yield Said(Claim("times", subject, "opens" if opens else "around", slots), *match.span())
-    for match in _PART.finditer(named.clause):
-        subject, opens = named.about(match.start())
-        claim = Claim("times", subject, "opens" if opens else "part", (match[1].lower(),))
-        yield Said(claim, *match.span(1))
+    for pattern in (_TIME, _PART):
+        for match in pattern.finditer(named.clause):
+            subject = named.about(match.start())
+            if subject.formed or not subject.ids or _bound(named.clause, *match.span()):
+                continue
+            first = (
+                named.clause.startswith(" opens the day", subject.end)
+                and subject.end <= match.start()
+            )
+            clocks = (_slot(catalogue, clock) for clock in match.groups() if clock)
+            kind, value = (
+                ("around", tuple(clocks)) if pattern is _TIME else ("part", (match[1].lower(),))
+            )
+            yield Said(
+                Claim("times", subject.ids, "opens" if first else kind, value), *match.span()
+            )
 
 
 # ---------------------------------------------------------------------- what has a form of its own

@@ -5,9 +5,11 @@ import re
 
 import numpy as np
 
+from bua_jax.dialogue import facts
 from bua_jax.dialogue.facts import Window
 from bua_jax.evaluation.understanding.checks import Ground, holds
-from bua_jax.evaluation.understanding.claims import plain, read
+from bua_jax.evaluation.understanding.claims import Claim, read
+from bua_jax.evaluation.understanding.marks import plain
 
 UNCHECKED, UNKNOWN, TRUE, FALSE = range(4)
 VERDICTS = {TRUE: "true", FALSE: "false", UNKNOWN: "not checkable", UNCHECKED: ""}
@@ -31,8 +33,26 @@ def untrue(window: Window, text: str) -> list[tuple[str, str]]:
         if claim.aspect == "behaviours":
             found.append((claim.aspect, f"{names} does not occur"))
         else:
-            found.append((claim.aspect, f"{claim.aspect} of {names or 'the person'}: {said!r}"))
+            said = f"L{said}" if claim.aspect == "places" and said.isdigit() else said
+            what = claim.kind if claim.kind in ("home", "work") else claim.aspect
+            right = _right(ground, claim)
+            found.append((claim.aspect, f"{what} of {names or 'the person'}: {said!r}{right}"))
     return list(dict.fromkeys(found))
+
+
+def _right(ground: Ground, claim: Claim) -> str:
+    """`, expected ...` where there is one thing that would be true, else nothing."""
+    known: dict[tuple[str, str], object] = {
+        ("places", "home"): f"L{ground.home[0]}" if ground.home[0] else "",
+        ("places", "work"): f"L{ground.work[0]}" if ground.work[0] else "",
+        ("traits", "rhythm"): facts.rhythm(ground.window),
+        ("traits", "regularity"): facts.regularity(ground.window),
+    }
+    if claim.aspect == "counts" and not claim.kind and len(claim.about) == 1:
+        total = f" of {len(ground.window.history)}" if len(claim.value) > 1 else ""
+        return f", expected {ground.window.counts[claim.about[0]]}{total}"
+    right = known.get((claim.aspect, claim.kind))
+    return f", expected {right}" if right else ""
 
 
 def judged(window: Window, text: str) -> list[tuple[str, str]]:

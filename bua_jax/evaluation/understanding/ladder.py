@@ -17,10 +17,9 @@ from bua_jax.evaluation.understanding.claims import (
     ASPECTS,
     CLAUSE_END,
     Reading,
-    mark_of,
-    plain,
     read,
 )
+from bua_jax.evaluation.understanding.marks import mark_of, plain
 from bua_jax.evaluation.understanding.score import (
     Subject,
     count_texts,
@@ -76,9 +75,9 @@ def _later(value: str) -> str:
 
 
 def _doubled(value: str) -> str:
-    if not value.isdigit():
+    if not value.replace(",", "").isdigit():
         return {"once": "twice"}.get(value.lower(), "4 times")
-    return str(max(2 * int(value), 1))
+    return str(max(2 * int(value.replace(",", "")), 1))
 
 
 def _swap_person(source: Source, chosen: Chosen) -> str:

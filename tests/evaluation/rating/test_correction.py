@@ -95,6 +95,13 @@ def test_few_answers_that_agree_are_no_certainty() -> None:
     assert 0.5 < found.low < 0.9
     assert found.high == 1
     assert np.isnan(estimate(rate(np.zeros(0), np.zeros((3, 0)))).value)
+    ten, zero = np.arange(10), np.zeros(10)
+    known = Calibration(ten, np.ones(10), np.ones(10))
+    (raw,) = worth(
+        Preferences(ten, zero.astype(int), zero, zero), known, 1, weights_of(10, 0), 0
+    ).raw
+    assert raw.value == raw.low == 0
+    assert 0.1 < raw.high < 0.5
 
 
 WORLDS, ITEMS, TRUE = 300, 120, 0.7

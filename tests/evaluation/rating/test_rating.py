@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bua_jax.basics import files
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.evaluation.rating.agreement import best_share, krippendorff_ordinal, over_items, paired
 from bua_jax.evaluation.rating.items import (
@@ -121,6 +122,13 @@ def test_a_difference_and_what_it_takes_to_see_it() -> None:
     assert found.items_needed == int(np.ceil((2.8016 * y.std(ddof=1) / 1.5) ** 2))
     assert found.detectable == pytest.approx(2.8016 * y.std(ddof=1) / 6**0.5, rel=1e-4)
     assert paired(y, y, seed=0).items_needed is None
+    nothing = paired(np.array([-1, 1 / 3, 2 / 3]), np.zeros(3), seed=0)  # a mean of 1e-17
+    assert nothing.items_needed is None
+    assert nothing.detectable > 1
+    same = paired(np.ones(4), np.zeros(4), seed=0)  # no spread to reckon with
+    assert same.p == pytest.approx(2 / 2**4)
+    assert same.items_needed is None
+    assert np.isnan(same.detectable)
 
 
 def test_intervals_over_items_cover() -> None:
@@ -153,19 +161,41 @@ def test_packets_are_blind(tmp_path: Path) -> None:
     assert {*slots} == {*SOURCES}
     with pytest.raises(ConfigError, match=r"key\.json is there already"):
         export(items(), 3, 42, tmp_path / "a")
+    with pytest.raises(DataError, match="There is one item"):
+        export(items(1), 3, 42, tmp_path / "d")
+
+
+def test_orders_are_secret(tmp_path: Path) -> None:
+    """Without a seed each export has its own, in the key, which its owner alone may read."""
+    for name in "ab":
+        export(items(), 1, None, tmp_path / name)
+        assert (tmp_path / name / "key.json").stat().st_mode & 0o777 == 0o600
+    keys = [json.loads((tmp_path / name / "key.json").read_text()) for name in "ab"]
+    assert keys[0]["seed"] != keys[1]["seed"]
+    export(items(), 1, keys[0]["seed"], tmp_path / "c")
+    assert json.loads((tmp_path / "c" / "key.json").read_text()) == keys[0]
 
 
 def test_what_tells_the_source_is_removed_or_refused() -> None:
     assert plain("## Summary\n- **Pays** often\n* walks `daily`\n1. snake_case") == (
         "Summary Pays often walks daily snake_case"
     )
+    assert plain(
+        "> a ~~b~~ [c](http://x) ![d](e.png)\n| f | g |\n|---|:--|\n### h ## i\n> - j"
+    ) == ("a b c d f g h i j")
+    assert plain("A\n===\n```json\n<b>k</b> 3 < 4 > 2\n```\nC# #1") == "A k 3 < 4 > 2 C# #1"
+    assert plain("***") == plain("---\n> ~~") == ""
     (first, *_) = items()
-    for told in ("As an AI, I see", "Qwen2.5-7B says", "BUA thinks", "my language model"):
+    models = ("Claude", "Gemma", "Kimi", "mixtral", "Phi-3", "ChatGPT", "o5-mini", "grok", "GLM-4")
+    told_by = [f"as {model} wrote." for model in models]
+    for told in ("As an AI, I see", "Qwen2.5-7B says", "BUA thinks", "my language model", *told_by):
         with pytest.raises(DataError, match="tells a judge whose"):
             check_tells([Item("x", first.history, "pay", {**first.texts, "human": told})])
-    check_tells(
-        [Item("x", ("Mon 08:00 ask Gemini",), "pay", {**first.texts, "human": "asks Gemini"})]
-    )
+    for said, text in (
+        ("ask Gemini", "asks Gemini."),
+        ("pay", "palms in Egypt, a bualo, Claudette"),
+    ):
+        check_tells([Item("x", (f"Mon 08:00 {said}",), "pay", {**first.texts, "human": text})])
     long = [Item(i.id, i.history, i.predicted, {**i.texts, "ours": "word " * 30}) for i in items()]
     assert "'ours' have 30 words" in uneven(long)
     assert uneven(items()) == ""
@@ -221,6 +251,36 @@ def test_answers_that_are_not_whole(tmp_path: Path, old: str, new: str, said: st
         read_ratings(tmp_path / "key.json", [path, path])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_as_spreadsheets_save_them(tmp_path: Path, encoding: str, separator: str) -> None:
+    made = items()
+    made[0] = made[0].__class__("u0", made[0].history, "café; pay", made[0].texts)
+    export(made, 1, 42, tmp_path)
+    path = answer(tmp_path, "judge1", {"human": (3, 2), "ours": (1, 0), "untuned": (2, 2)})
+    found = read_ratings(tmp_path / "key.json", [path])
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [*csv.reader(file)]
+    with path.open("w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=separator).writerows(rows)
+    again = read_ratings(tmp_path / "key.json", [path])
+    assert (again.scores == found.scores).all()
+    assert found.scores[0, :, :, 0].mean(0).tolist() == [3, 1, 2]
+
+
+def test_answers_about_what_was_not_asked(tmp_path: Path) -> None:
+    export(items(), 1, 42, tmp_path)
+    path = answer(tmp_path, "judge1", dict.fromkeys(SOURCES, (3, 2)))
+    packet = json.loads((tmp_path / "key.json").read_text())["packets"]["judge1"]["packet"]
+    path.write_text(path.read_text() + f"{packet},99,Z,0,1\n")
+    with pytest.raises(DataError, match="the packet has no item 99, text Z"):
+        read_ratings(tmp_path / "key.json", [path])
+    key = files.read_sealed(tmp_path / "key.json")
+    files.write_sealed(tmp_path / "old.json", {**key, "items": key["items"][:1]})
+    with pytest.raises(DataError, match="is of one item"):
+        read_ratings(tmp_path / "old.json", [path])
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -237,6 +297,10 @@ def test_answers_that_are_not_whole(tmp_path: Path, old: str, new: str, said: st
         ),
         (
             '{"id": "b", "history": ["x"], "predicted": "p", "texts": {"a": "x", "b": " "}}',
+            "no text",
+        ),
+        (
+            '{"id": "b", "history": ["x"], "predicted": "p", "texts": {"a": "x", "b": "***"}}',
             "no text",
         ),
     ],

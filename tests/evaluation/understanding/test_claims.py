@@ -8,7 +8,8 @@ import pytest
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rules import ANNOTATORS
 from bua_jax.evaluation.understanding.checks import Ground, holds, recalled
-from bua_jax.evaluation.understanding.claims import ASPECTS, Claim, marked, plain, read
+from bua_jax.evaluation.understanding.claims import ASPECTS, Claim, read
+from bua_jax.evaluation.understanding.marks import marked, plain
 from bua_jax.events.schema import Catalogue, History
 from tests.evaluation.understanding.described import described
 
@@ -139,6 +140,80 @@ def test_what_is_true(text: str, aspect: str, true: bool | None) -> None:
         holds(GROUND, claim) for claim in read(CATALOGUE, text).claims if claim.aspect == aspect
     ]
     assert checked == [true]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("This person never does gym.", "No food occurs.", "food never occurs", "gym isn't done"),
+        *("Not an early riser; not a food-loving person", "gym hardly ever, without food"),
+        *("Does not do gym: food, work", "Home is not L1, nights without home L2", "gym 0 times"),
+        *("gym rather than food", "Lacks gym in the evening at L2"),
+    ],
+)
+def test_what_is_denied_is_not_said(text: str) -> None:
+    assert claims(text) == set()
+    assert claims(f"{text}; gym 2") == {*claims("gym 2")}  # no further than the clause
+
+
+def test_the_rules_may_say_that_there_is_nothing() -> None:
+    text = "No hobby stands out; the most frequent leisure is gym, 3 times. Nothing followed food before."
+    kinds = {(c.kind, c.about) for c in read(CATALOGUE, text).claims}
+    assert kinds == {("named", (GYM,)), ("named", (FOOD,)), ("", (GYM,)), ("never", (FOOD,))}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("12:00 L1 gym occurs 999 times", {(GYM, 999)}),
+        ("food is common, and 12:00 L1 gym comes 3 times", {(GYM, 3)}),
+        ("At L1 mostly gym (3 of 9), 4 times", {(GYM, 4)}),  # another form, beside "3 of 9"
+        ("After gym: food (2 of 3) and work (1 of 3), 5 times", set()),  # of which?
+        ("6 times gym, 5 times food", {(GYM, 6), (FOOD, 5)}),
+        ("6 events of gym, 5 occurrences of the food", {(GYM, 6), (FOOD, 5)}),
+        ("gym, 5 of 9 events are food", {(FOOD, 5, 9)}),
+        ("gym 3 times food", set()),  # it may be either's
+        ("gym occurs 1,000 times", {(GYM, 1000)}),
+        ("10 events in the past two hours, the last 5: 12:00 gym", set()),
+        *(
+            (f"gym occurs {word} 2 times", set())
+            for word in ("at least", "more than", "over", "under")
+        ),
+        *(
+            (f"food {word} times", set())
+            for word in ("between 2 and 3", "2-3", "2 to 3", "2 or 3", "about 2")
+        ),
+        *(
+            (f"gym {word}", set())
+            for word in ("2 times or more", "2 times a week", "2 days", "2 pm", "2+")
+        ),
+        ("gym on weekdays, twice", {(GYM, 2)}),
+    ],
+)
+def test_whose_count_it_is(text: str, expected: set[tuple]) -> None:
+    found = {(*c.about, *c.value) for c in read(CATALOGUE, text).claims if c.aspect == "counts"}
+    assert {one for one in found if len(one) < 4} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "slots"),
+    [
+        *(("gym at 8:30 pm", (41,)), ("gym at 12:10 a.m.", (0,)), ("gym at 20:30", (41,))),
+        *(("gym at 12:30 pm", (25,)), ("gym around 7:00 am and 7:00 pm", (14, 38))),
+        *((f"gym {said}", None) for said in ("between 06:00 and 23:00", "from 06:00 to 23:00")),
+        *(
+            (f"gym {said}", None)
+            for said in ("before 06:00", "after 23:00", "06:00-23:00", "06:00 – 23:00")
+        ),
+        ("food, 12:00 L1 gym until around 13:00", None),
+        ("food; before 12:00 gym", None),
+    ],
+)
+def test_which_time_it_is(text: str, slots: tuple[int, ...] | None) -> None:
+    found = [
+        c.value for c in read(CATALOGUE, text).claims if c.aspect == "times" and c.kind != "event"
+    ]
+    assert found == ([slots] if slots else [])
 
 
 @pytest.mark.parametrize("kind", sorted(set(ANNOTATORS) - {"reconstruction"}))

@@ -1,5 +1,6 @@
 """Texts in pieces, each with what the history says of it."""
 
+from bua_jax.dialogue import facts
 from bua_jax.dialogue.facts import Window
 from bua_jax.evaluation.understanding.judged import judged, untrue
 from tests.evaluation.understanding.described import described
@@ -35,4 +36,17 @@ def test_what_is_not_so_is_marked_and_said() -> None:
     assert any("Some words" in words for words, verdict in pieces if verdict == "")
     aspects = dict(untrue(window, text))
     assert aspects["behaviours"] == f"{never} does not occur"
-    assert aspects["counts"].startswith(f"counts of {done}: ")
+    number = window.counts[window.behaviours[-1]]
+    right = f"'99', expected {number} of {len(window.history)}"
+    assert aspects["counts"] == f"counts of {done}: {right}"
+
+
+def test_a_reason_says_what_would_be_right() -> None:
+    """Where there is one such thing: home, by its place; of a time there are many."""
+    window = next(window for window, _ in windows() if facts.home(window)[0])
+    done = window.label(window.behaviours[-1])
+    said = [reason for _, reason in untrue(window, f"Home is L99. {done} around 25:00.")]
+    assert said == [
+        f"home of the person: 'L99', expected L{facts.home(window)[0]}",
+        f"times of {done}: '25:00'",
+    ]
