@@ -5,6 +5,7 @@ text of `plain`, which needs numpy alone.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ def table(found: Mapping[str, Any]) -> Section:
         limit = found["tolerances"][name]
         said = "above the tolerance" if name in found["above"] else "ok"
         rows.append([name, f"{value:.1e}", f"{limit['value']:.0e}", said])
-    rows += [[name, "-", "-", "not compared"] for name in found["missing"]]
+    missing = Counter(name.split()[0] for name in found["missing"])
+    rows += [[f"{name} ({n})", "-", "-", "not compared"] for name, n in missing.items()]
     header = ("what", "difference", "tolerance", "")
     return Section(f"Distance from the reference ({found['computed_by']})", header, rows)
