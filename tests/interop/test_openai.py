@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import BaseModel
+from pydantic import create_model
 
 from bua_jax.basics.errors import ApiError, ConfigError, DataError
 from bua_jax.interop import openai, openai_calls
@@ -270,10 +270,9 @@ def test_a_question_is_paid_for_once(here: None, tmp_path: Path) -> None:
         assert len(api.calls) == 3  # one more question, one more call
         chat(api.url, tmp_path / "c", options={"max_tokens": 21}).ask(["a"], Said)
         assert len(api.calls) == 4
-    assert (
-        chat(api.url, tmp_path / "c").ask(["c"], Said)[0].value
-    )  # though nobody is there any more
-    assert chat(api.url, tmp_path / "c").ask([], Said) == []
+    again = chat(api.url, tmp_path / "c")  # though nobody is there any more
+    assert again.ask(["c"], Said)[0].value
+    assert again.ask([], Said) == []
 
 
 BAD = [
@@ -392,13 +391,8 @@ def test_nothing_is_sent_without_consent(tmp_path: Path) -> None:
     assert rows(tmp_path / "c") == []
 
 
-class Other(BaseModel):
-    """Another form."""
-
-    number: int
-
-
 def test_another_form_is_another_question(here: None, tmp_path: Path) -> None:
+    Other = create_model("Other", number=int)
     with serving(lambda body, n: Do(text='{"word": "yes", "number": 3}'), always) as api:
         one = chat(api.url, tmp_path / "c")
         assert one.ask(["q"], Said)[0].value == Said(word="yes")
