@@ -46,7 +46,7 @@ FIELDS = (
     "teacher",
 )
 """What the step reads of the config, and the sets that it draws from."""
-_OF_A_TOKEN = 4  # letters, of a draft that is not written yet
+_OF_A_TOKEN = 6  # letters, of a draft that is not written yet: a word and its blank
 SHARDS = 64  # blocks of people, at most, that workers share
 
 
