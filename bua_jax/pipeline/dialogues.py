@@ -47,7 +47,7 @@ FIELDS = (
     "teacher",
 )
 """What the step reads of the config, and the sets that it draws from."""
-_OF_A_TOKEN = 4  # letters, of a draft that is not written yet
+_OF_A_TOKEN = 6  # letters, of a draft that is not written yet: a word and its blank
 SHARDS = 64  # blocks of people, at most, that workers of a cluster share
 EACH = 2  # such blocks of a process of this machine: a file that is synced to disk for each
 ALONE = 20_000  # windows up to which other processes take longer to start than they save

@@ -301,17 +301,6 @@ def test_what_is_no_answer_stays_said_and_is_never_taken_for_one(
         one.ask(["p"], Said)
 
 
-def test_of_several_answers_one_in_the_form_counts(here: None, tmp_path: Path) -> None:
-    """As in caches of an earlier version, which asked again."""
-    url = "http://127.0.0.1:9/v1"
-    one = chat(url, tmp_path / "c")
-    key = openai.key_of(url, body_of(one.host, one.options, "q", Said, one.mode))
-    with opened(tmp_path / "c") as store:
-        for raw in (b"<html>", completion("It is yes."), completion(GOOD)):
-            store.received(store.begin(key, url, "fake", 1, 0.0), key, raw, 1, 0.0)
-    assert one.ask(["q"], Said)[0].value == Said(word="yes")
-
-
 def test_a_page_that_is_no_completion_is_an_error(here: None, tmp_path: Path) -> None:
     with serving(lambda body, n: Do("raw", text="<html>Log in</html>"), always) as api:
         with pytest.raises(ApiError, match=r"no completion of a chat .* is that the URL"):

@@ -1,6 +1,7 @@
 """Keys of questions, addresses, and what of a host's bytes is an answer; nobody is asked."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,8 @@ from bua_jax.basics.errors import ConfigError
 from bua_jax.interop import openai
 from bua_jax.interop.openai import body_of, key_of, read_answer, strict_json
 from bua_jax.interop.openai_host import Host, canonical, check_host
-from tests.programs.ask_api import KEY, Said
+from bua_jax.interop.openai_store import opened
+from tests.programs.ask_api import KEY, Said, chat
 from tests.support.api import completion
 
 GOOD = '{"word": "yes"}'
@@ -87,6 +89,17 @@ def test_what_is_an_answer(text: str, finish: str, good: bool) -> None:
     assert found.value == (Said(word="yes") if good else None)
     assert (found.text, found.finish) == (text, finish)
     assert (found.model, found.fingerprint, found.created) == ("fake-0324", "fp_1", 1_750_000_000)
+
+
+def test_of_several_answers_one_in_the_form_counts(tmp_path: Path) -> None:
+    """As in caches of an earlier version, which asked again."""
+    url = "http://127.0.0.1:9/v1"
+    one = chat(url, tmp_path / "c")
+    key = openai.key_of(url, body_of(one.host, one.options, "q", Said, one.mode))
+    with opened(tmp_path / "c") as store:
+        for raw in (b"<html>", completion("It is yes."), completion(GOOD)):
+            store.received(store.begin(key, url, "fake", 1, 0.0), key, raw, 1, 0.0)
+    assert one.ask(["q"], Said)[0].value == Said(word="yes")
 
 
 @pytest.mark.parametrize(
