@@ -159,7 +159,6 @@ def test_ids(tmp_path) -> None:
         "a\nb",
         "a\u2028b",
         "a\x85b",
-        "\ud800",
         "\x1b[31m",
         "\u202e",
         "\0",
@@ -169,6 +168,8 @@ def test_ids(tmp_path) -> None:
     ):
         with pytest.raises(DataError, match=r"line 1: id is .*expected text or a whole number"):
             read(tmp_path, events, id=wrong)
+    with pytest.raises(DataError, match=r"line 1: half a character .*one JSON object per line"):
+        read(tmp_path, events, id="\ud800")
     joined = "\u0646\u0645\u06cc\u200c\u062f\u0627\u0646\u0645"  # Persian needs a joiner
     assert read_histories(write(path, [{"id": joined, "events": events}]), CATALOGUE, 40)[0] == [
         joined
