@@ -105,11 +105,12 @@ def test_it_is_the_wheel_that_runs(stranger: Stranger) -> None:
 @pytest.mark.parametrize(
     ("header", "labels", "dialect", "told"),
     [
-        (
+        pytest.param(
             ("Wer", "Zeitpunkt", "Tätigkeit", "Ort"),
             ("schlafen", "Büro", "einkaufen", "Straße fegen"),
             {"delimiter": ";", "encoding": "cp1252"},
             {"user": "Wer", "time": "Zeitpunkt", "behaviour": "Tätigkeit", "location": "Ort"},
+            marks=pytest.mark.long,
         ),
         pytest.param(
             ("member", "started", "what"),

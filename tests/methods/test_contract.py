@@ -35,8 +35,8 @@ from tests.support.api import Api, Do, said_by_host, serving
 FEW = 8
 GIVEN = tuple(f"bua_given{what}" for what in (1, 2, 3, "_another", "_shuffled"))
 CROSS = tuple(method.name for method in (*cross.METHODS, *summary_alone.METHODS))
-LONG = """bua_stage1 bua_stage2 bua_joint bua_no_rounds encoder_adjusted tallrec collm a_llmrec hybrid_data
-pituning untuned d2a sand behavegpt_days behavegpt_timed_days"""
+LONG = """bua_stage1 bua_stage2 bua_joint bua_no_rounds encoder_adjusted tallrec collm llara a_llmrec
+hybrid_data pituning untuned d2a sand behavegpt_days behavegpt_timed_days"""
 ALIKE = (*GIVEN, *CROSS, *LONG.split())  # that share others' code, or compile long: long tests
 NETWORKS = ("sasrec", "behavegpt", "behavegpt_timed_days", "pituning", "alphafuse")
 TRAINED = (*NETWORKS, "sand", "tallrec", "collm", "llara", "a_llmrec", "hybrid_data", *CROSS)

@@ -141,7 +141,7 @@ ODD = {
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("a_llmrec", "one class"),
+        pytest.param("a_llmrec", "one class", marks=pytest.mark.long),
         ("collm", "labels within labels, no places"),
         pytest.param("collm", "one class", marks=pytest.mark.long),
         pytest.param("llara", "labels within labels, no places", marks=pytest.mark.long),

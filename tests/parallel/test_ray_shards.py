@@ -213,4 +213,4 @@ def test_the_folder_of_shards_depends_on_the_config(local) -> None:
     assert folder != dialogues.shard_folder(other, store, sets, 20)
     assert folder != dialogues.shard_folder(run, store, {**sets, "train": sets["validation"]}, 20)
     assert folder != dialogues.shard_folder(run, store, sets, 4)
-    assert folder == dialogues.shard_folder(STEPS["dialogues"].run(run), store, sets)
+    assert folder == dialogues.shard_folder(STEPS["dialogues"].run(run), store, sets, 20)

@@ -175,16 +175,18 @@ def test_what_changes_nothing_is_taken(url: str) -> None:
 
 
 def test_who_leaves_is_counted(office: Office, url: str) -> None:
-    async def leave() -> None:
+    """Later each time, until it is between its arrival and its answer."""
+
+    async def leave(seconds: float) -> None:
         async with httpx.AsyncClient(headers=HEADERS) as client:
             said = {"model": "base", "messages": [QUESTION], "max_tokens": 300}
             asked = asyncio.create_task(client.post(f"{url}/chat/completions", json=said))
-            await asyncio.sleep(0.2)
+            await asyncio.wait([asked], timeout=seconds)
             asked.cancel()
 
-    asyncio.run(leave())
-    for _ in range(500):
+    for attempt in range(1, 41):
+        asyncio.run(leave(0.05 * attempt))
+        time.sleep(0.1)
         if office.metrics.gone["chat"]:
             return
-        time.sleep(0.01)
     raise AssertionError(office.metrics.gone)

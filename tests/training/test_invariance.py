@@ -47,7 +47,7 @@ def gradient_of(
     [
         pytest.param("float32", "round_balanced", marks=pytest.mark.long),
         ("float64", "round_balanced"),
-        ("float64", "kind_mean"),
+        pytest.param("float64", "kind_mean", marks=pytest.mark.long),
     ],
 )
 def test_packing_padding_order_and_microbatches(dtype: str, loss: str) -> None:

@@ -100,6 +100,7 @@ def test_pretraining_learns_what_the_hour_says() -> None:
     assert measure({"policy": policy})["validation/log_loss"] < constant - (np.log(24) - 1)
 
 
+@pytest.mark.long
 def test_batches_go_on_where_they_were() -> None:
     days = pretrained()[0].days
     whole = DayBatches(days, 16, 6, 3)
