@@ -86,7 +86,7 @@ def _windows() -> ConfigDict:
     config.cross = 0  # windows set apart; 0 = none
     config.fit_train = 60_000  # training windows that other methods are fitted on; 0 = all
     config.fit_validation = 4_000  # of validation users, that they are chosen on; 0 = all
-    config.match = 1_000  # of these, that BUA is asked about, for what is matched to its accuracy
+    config.match = 1_000  # of these, that rows are tuned by, and others matched to BUA by
     config.days_hybrid = 10_000  # days of training users, that generators write for others; 0 = all
     config.test = 0  # test windows drawn for evaluation; 0 = all
     config.texts = 300  # of these, that texts are held against (docs/understanding.md); 0 = all

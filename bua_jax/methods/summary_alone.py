@@ -76,7 +76,7 @@ def fit(
 
     target: int[n] of the n texts; held, held_target: those of validation people.
     """
-    vectors = _vectorizer(min_df=2 if any(texts) else 1)
+    vectors = _vectorizer(min_df=2)
     try:
         x = vectors.fit_transform(texts)
         words, idf = vectors.vocabulary_, vectors.idf_
