@@ -175,6 +175,7 @@ def _decoding() -> ConfigDict:
     config = ConfigDict()
     config.max_new_tokens = 256  # per understanding round
     config.cache_dtype = "float32"  # of the KV cache: float32, bfloat16 or int8
+    config.weight_dtype = "float32"  # of the weights it reads on a CPU: float32, bfloat16 or int8
     config.refine = False  # run the refinement round before the final one (stage 3)
     config.decode = "labels"  # labels (exact scores of all), trie (greedy) or free
     config.temperature = 1.0  # of generated days; 0 = greedy

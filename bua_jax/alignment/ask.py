@@ -81,6 +81,7 @@ class Bua:
             self.batch,
             self.decoding.max_new_tokens,
             self.decoding.cache_dtype,
+            self.decoding.weight_dtype,
             parts.mesh,
         )
 

@@ -1,6 +1,8 @@
-"""What a frozen base costs in each of its types: memory, error, speed."""
+"""What a base costs in each of its types, and decoding in each type of weights: memory, error, speed."""
 
 import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError
+from bua_jax.benchmarks.decode import (
+    following_logits,
+    generate,
+    step_seconds,
+    stream_bandwidth,
+    text_model,
+)
 from bua_jax.benchmarks.timing import alternate, ratio
+from bua_jax.decoding.cache import Weights
 from bua_jax.dialogue.prompts import encode_dialogue
 from bua_jax.dialogue.tasks import Writer, stage2_dialogue
 from bua_jax.events.groups import training_shares
@@ -19,6 +30,8 @@ from bua_jax.events.windows import history, prediction_windows
 from bua_jax.interop import huggingface
 from bua_jax.interop.tokenizer import HFTokenizer, load_tokenizer
 from bua_jax.models import lora, quantization
+from bua_jax.models.aligned import Aligned
+from bua_jax.models.kernels.cpu import WEIGHT_TYPES
 from bua_jax.models.lora import LoraConfig
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.models.qwen2_config import Qwen2Config
@@ -87,3 +100,60 @@ def compare_base_types(
         found[kind]["tokens_per_second"] = rows * length / float(np.median(values))
         found[kind]["speed"] = ratio(seconds["float32"], values)
     return found
+
+
+def compare_weight_types(
+    folder: Path, *, batches: Sequence[int], prompt: int, new: int, repeats: int
+) -> list[dict[str, float | str | None]]:
+    """A decoding step with the weights in each of `WEIGHT_TYPES`, by rows decoded at once.
+
+    `mib` is what a step reads of them, `bandwidth_share` that over what memory streams in the step's time,
+    `speed` the median over rounds of float32's seconds, prefill taken off, over this type's. They are None
+    where noise hides the steps. `kl` in nats per token, float32 to this type, over stage-2 dialogues; None
+    for a preset, whose weights are random.
+    """
+    model, setups = None, {}
+    for kind in WEIGHT_TYPES:
+        notice(f"weights in {kind}")
+        model, setups[kind] = text_model(folder, weight_dtype=kind)
+    assert model is not None
+    apart = _apart(folder, model, setups, prompt)
+    bandwidth, found = stream_bandwidth(), []
+    for batch in batches:
+        notice(f"decoding {batch} rows at once")
+        vocabulary = min(model.llm.config.vocab_size, 1000)
+        tokens = np.random.default_rng(batch).integers(0, vocabulary, (batch, prompt), np.int32)
+        runs = [
+            functools.partial(generate, model, weights, tokens, count)
+            for weights in setups.values()
+            for count in (new, 1)
+        ]
+        seconds = np.asarray(alternate(repeats, *runs))
+        added = dict(zip(setups, seconds[::2] - seconds[1::2], strict=True))
+        for kind, weights in setups.items():
+            size = sum(x.nbytes for x in jax.tree.leaves([weights["layers"], weights["head"]]))
+            step = step_seconds(added[kind].tolist(), [0.0] * repeats, new - 1)
+            row = {"batch": batch, "weights": kind, "mib": size / 2**20}
+            row["tokens_per_second"] = batch / step if step else None
+            row["bandwidth_share"] = size / step / bandwidth if step else None
+            seen = (added["float32"] > 0).all() and (added[kind] > 0).all()
+            row["speed"] = ratio(added["float32"], added[kind]) if seen else None
+            found.append({**row, "kl": apart[kind]})
+    return found
+
+
+def _apart(
+    folder: Path, model: Aligned, setups: Mapping[str, Weights], length: int
+) -> dict[str, float | None]:
+    """Nats per token by which each set of weights differs from float32's, over 8 rows of dialogues."""
+    if not (folder / "tokenizer.json").exists():
+        return dict.fromkeys(setups)
+    tokenizer = load_tokenizer(folder, model.llm.config.vocab_size)
+    tokens = dialogue_tokens(tokenizer, 8, length)
+
+    def logs(weights: Weights) -> jax.Array:
+        return jax.nn.log_softmax(following_logits(model, weights, tokens, length - 1))
+
+    sure = logs(setups["float32"])
+    divergence = jax.jit(lambda x: (jnp.exp(sure) * (sure - x)).sum(-1).mean())
+    return {kind: float(divergence(logs(weights))) for kind, weights in setups.items()}

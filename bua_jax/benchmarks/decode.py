@@ -76,16 +76,17 @@ def write_random(folder: Path, preset: str, dtype: str) -> None:
     huggingface.save(folder, config, random_variables(shapes, 0))
 
 
-def _text_model(
-    folder: Path, dtype: str = "float32", mesh: Mesh | None = None
+def text_model(
+    folder: Path, dtype: str = "float32", mesh: Mesh | None = None, weight_dtype: str = "float32"
 ) -> tuple[Aligned, Weights]:
+    """A base that reads text alone, and its weights as decoding reads them."""
     placement = (lambda shapes: shardings({"base": shapes}, mesh)["base"]) if mesh else None
     config, base = huggingface.load(folder, dtype, placement)
     model = Aligned(Qwen2(config), None, Projector(config.hidden_size), "none", _NEVER - 1)
-    return model, prepare(model, {"base": base, "encoder": {}, "projector": {}})
+    return model, prepare(model, {"base": base, "encoder": {}, "projector": {}}, weight_dtype)
 
 
-def _generate(model: Aligned, weights: Weights, tokens: np.ndarray, new: int) -> list[list[int]]:
+def generate(model: Aligned, weights: Weights, tokens: np.ndarray, new: int) -> list[list[int]]:
     """`new` greedy tokens after every row of tokens int32[B, T]."""
 
     def job(row: np.ndarray) -> engine.Job:
@@ -125,7 +126,7 @@ def compare_generate(
     ours, `same_as_` it the share of rows whose tokens are all equal.
     """
     devices = make_mesh(mesh)
-    model, weights = _text_model(folder, dtype, devices)
+    model, weights = text_model(folder, dtype, devices)
     read = {name: weights[name] for name in ("layers", "head")}
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(read))
     bandwidth, peers = stream_bandwidth(), _peers(folder, dtype)
@@ -136,8 +137,8 @@ def compare_generate(
         tokens = np.random.default_rng(batch).integers(0, vocabulary, (batch, prompt), np.int32)
         theirs = {name: functools.partial(peer, tokens, new) for name, peer in peers.items()}
         with jax.set_mesh(devices):
-            ours = functools.partial(_generate, model, weights, tokens, new)
-            prefill = functools.partial(_generate, model, weights, tokens, 1)
+            ours = functools.partial(generate, model, weights, tokens, new)
+            prefill = functools.partial(generate, model, weights, tokens, 1)
             seconds, prefills, *others = alternate(repeats, ours, prefill, *theirs.values())
             written = ours()
         step = step_seconds(seconds, prefills, new - 1)
@@ -186,21 +187,22 @@ def compare_types(folder: Path, *, batch: int, prompt: int, new: int) -> list[di
     logit: every token is judged after the same tokens. In one type it is the agreement of cached with
     uncached decoding.
     """
-    models = {dtype: _text_model(folder, dtype) for dtype in ("float32", "bfloat16")}
+    models = {dtype: text_model(folder, dtype) for dtype in ("float32", "bfloat16")}
     vocabulary = min(models["float32"][0].llm.config.vocab_size, 1000)
     tokens = np.random.default_rng(0).integers(0, vocabulary, (batch, prompt), np.int32)
     found = []
     for dtype, (model, weights) in models.items():
-        answers = np.array(_generate(model, weights, tokens, new), np.int32)
+        answers = np.array(generate(model, weights, tokens, new), np.int32)
         for other, (judge, judging) in models.items():
-            first = _first(judge, judging, np.concatenate([tokens, answers], axis=1), new)
+            whole = np.concatenate([tokens, answers], axis=1)
+            first = following_logits(judge, judging, whole, new).argmax(-1)
             same = float((first == answers).mean())
             found.append({"engine": dtype, "forward": other, "tokens": answers.size, "same": same})
     return found
 
 
-def _first(model: Aligned, weights: Weights, tokens: np.ndarray, new: int) -> np.ndarray:
-    """The tokens with the highest logits after each of the last `new` prefixes, int32[B, new]."""
+def following_logits(model: Aligned, weights: Weights, tokens: np.ndarray, count: int) -> jax.Array:
+    """Logits float32[B, count, V] of the last `count` of tokens int32[B, T], each after all before it."""
     rows = empty_rows(model, len(tokens), 1, model.llm.config.dtype)
 
     @jax.jit
@@ -209,9 +211,9 @@ def _first(model: Aligned, weights: Weights, tokens: np.ndarray, new: int) -> np
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         mask = causal_mask(jnp.ones(tokens.shape, jnp.int32))
         hidden, _ = forward(model, weights, rows, embeddings, positions, mask)
-        return logits(weights, hidden[:, -new - 1 : -1]).argmax(-1)
+        return logits(weights, hidden[:, -count - 1 : -1])
 
-    return np.asarray(whole(weights))
+    return whole(weights)
 
 
 def _their_generate(peer: Any, model: Any, tokens: np.ndarray, new: int) -> list[list[int]]:
@@ -256,7 +258,7 @@ def compare_labels(
     cached prompt over a plain forward of as many tokens. `separate`: that many scorings of one label on
     the cached prompt over one of the tree.
     """
-    model, weights = _text_model(folder)
+    model, weights = text_model(folder)
     rng = np.random.default_rng(0)
     vocabulary = min(model.llm.config.vocab_size, 1000)
     words = [rng.integers(0, vocabulary, rng.integers(1, 4)).tolist() for _ in range(labels)]

@@ -9,7 +9,7 @@ from bua_jax.basics.errors import ConfigError
 TASKS = ("base", "decode", "train", "events")
 PARTS = {
     "train": ("peers", "packing", "remat", "balancers"),
-    "decode": ("generate", "types", "labels"),
+    "decode": ("generate", "types", "weights", "labels"),
 }
 FLAGS = flags.FLAGS
 flags.DEFINE_string(

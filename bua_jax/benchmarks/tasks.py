@@ -13,7 +13,7 @@ from bua_jax.basics import files
 from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import ConfigError
 from bua_jax.benchmarks import balancers, decode, packing, train
-from bua_jax.benchmarks.base import compare_base_types
+from bua_jax.benchmarks.base import compare_base_types, compare_weight_types
 from bua_jax.benchmarks.events import STEPS, bench_events
 from bua_jax.benchmarks.flags import check_names, parts_of, whole
 from bua_jax.dialogue.rounds import ROUND_KINDS
@@ -104,6 +104,12 @@ def measure_decode(folder: Path) -> dict[str, Any]:
         notice("comparing float32 and bfloat16")
         found["types"] = decode.compare_types(folder, batch=8, prompt=prompt, new=FLAGS.new)
         _print("Tokens of the engine that a whole forward ranks first", found["types"])
+    if "weights" in parts:
+        batches = [whole("batches", batch) for batch in FLAGS.batches]
+        found["weights"] = compare_weight_types(
+            folder, batches=batches, prompt=prompt, new=FLAGS.new, repeats=FLAGS.repeats
+        )
+        _print(f"{FLAGS.base or 'nano'}: weights by type", found["weights"])
     if "labels" in parts:
         notice("measuring what scoring labels costs")
         found["labels"] = decode.compare_labels(

@@ -6,12 +6,14 @@ may have another number of tokens in every row: the surplus is dropped.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from bua_jax.basics.console import notice
 from bua_jax.models import aligned, lora
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.kernels import cpu
@@ -45,25 +47,34 @@ class Chunk(NamedTuple):
     event_counts: Any = None
 
 
-def prepare(model: Aligned, variables: Any) -> Weights:
+def prepare(model: Aligned, variables: Any, dtype: str = "float32") -> Weights:
     """Variables as they are decoded with: a tree per layer and the unembedding as [H, V].
 
     The adapter is merged into a float32 base. On a CPU, not spread over a mesh, float32 matrices are in
-    `Panels` where their kernel can be had.
+    `Panels` where their kernel can be had, rounded to dtype, one of `WEIGHT_TYPES`. Elsewhere they are
+    rounded alike and stay as long as they were, which is said.
     """
     weights = _unstack(model, variables)
     head = weights["head"]
-    if head.dtype != jnp.float32 or len(head.sharding.device_set) > 1 or not cpu.available():
+    if head.dtype != jnp.float32:
         return weights
+    narrow: Callable[[jax.Array, str], Any] = cpu.in_panels
+    if len(head.sharding.device_set) > 1 or not cpu.available():
+        if dtype == "float32":
+            return weights
+        notice(
+            f"no kernel here reads weights in {dtype}: they are rounded to it and kept in float32"
+        )
+        narrow = cpu.rounded
 
     def packed(path: Any, x: Any) -> Any:
-        return cpu.in_panels(x) if path[-1] == jax.tree_util.DictKey("kernel") else x
+        return narrow(x, dtype) if path[-1] == jax.tree_util.DictKey("kernel") else x
 
     layers = weights["layers"]
     if not is_quantized(layers[0]["params"]["self_attn"]["o_proj"]["kernel"]):
         for i, layer in enumerate(layers):  # one at a time, so that there are not two copies of all
             layers[i] = jax.tree_util.tree_map_with_path(packed, layer)
-    return {**weights, "head": cpu.in_panels(head)}
+    return {**weights, "head": narrow(head, dtype)}
 
 
 @functools.partial(jax.jit, static_argnames="model")

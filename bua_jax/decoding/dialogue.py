@@ -45,11 +45,12 @@ class Decoder:
     batch: int = 32
     max_new_tokens: int = 96  # of an understanding round
     cache_dtype: str = "float32"  # float32, bfloat16 or int8
+    weight_dtype: str = "float32"  # as its weights are read: float32, bfloat16 or int8
     mesh: Mesh | None = None  # over which the variables are spread
 
     @cached_property
     def weights(self) -> Weights:
-        return prepare(self.model, self.variables)
+        return prepare(self.model, self.variables, self.weight_dtype)
 
     @cached_property
     def day_tables(self) -> grammar.Tables:

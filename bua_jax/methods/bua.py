@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from bua_jax.alignment.ask import Bua
 
 _BATCHES = 8  # asked about at once: with few, many rows would wait for the longest dialogue
-_WRITING = ("max_new_tokens", "cache_dtype", "refine", "decode")  # fields of `decoding`
+_WRITING = (
+    "max_new_tokens",
+    "cache_dtype",
+    "weight_dtype",
+    "refine",
+    "decode",
+)  # fields of `decoding`
 _DRAWING = ("temperature", "top_p", "constrained")  # those of days alone
 _SEES = ("weekday", "slot", "place", "behaviour")
 

@@ -255,7 +255,12 @@ METHODS = (
         load=_load,
         says=("generate",),
         needs=lambda config: ("encoder",),
-        reads=("model", "decoding.max_new_tokens", "decoding.cache_dtype"),
+        reads=(
+            "model",
+            "decoding.max_new_tokens",
+            "decoding.cache_dtype",
+            "decoding.weight_dtype",
+        ),
         legal={"step_minutes": OneOf(STEPS), "temperature": Real(0, 10)},
     ),
     Method(

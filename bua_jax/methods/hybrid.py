@@ -173,6 +173,7 @@ def _load(site: Site, name: str, page_name: str, sets: tuple[str, str]) -> Asked
         how.decode_batch,
         longest_label(prompts),
         site.config.decoding.cache_dtype,
+        site.config.decoding.weight_dtype,
         parts.mesh,
     )
     shown = ("training_windows", "switches", *(f"notes_refused_{name}" for name in sets))
@@ -248,6 +249,6 @@ def method(
         check=functools.partial(_check, name=name, page=own, sets=sets),
         notes=notes,
         fit_reads=(*FIELDS, "model", "windows.validation", *(f"stage2.{n}" for n in _STAGE)),
-        reads=("decoding.cache_dtype",),
+        reads=("decoding.cache_dtype", "decoding.weight_dtype"),
         legal={} if page else _LEGAL,
     )

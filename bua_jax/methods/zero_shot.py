@@ -49,7 +49,7 @@ def _load(site: Site) -> ZeroShot:
     return ZeroShot(untuned(site), 8 * site.config.execution.decode_batch)
 
 
-READS = ("model", "decoding.max_new_tokens", "decoding.cache_dtype")
+READS = ("model", *(f"decoding.{x}" for x in ("max_new_tokens", "cache_dtype", "weight_dtype")))
 """What asking the base as it comes reads of the config."""
 
 

@@ -310,6 +310,7 @@ STEPS: dict[str, Step] = {
                 "teacher",
                 "decoding.max_new_tokens",
                 "decoding.cache_dtype",
+                "decoding.weight_dtype",
             ),
             lambda config: (
                 "data",

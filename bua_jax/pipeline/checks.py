@@ -123,17 +123,15 @@ LEGAL: dict[str, Legal] = {
     "data.time_zone": Read(check_time_zone, str),
     **dict.fromkeys(("data.has_dates", "data.has_places"), Flag()),
     "data.behaviours": Read(_labels, tuple),
-    "data.words": Text(),
+    **dict.fromkeys(("data.words", "data.cite"), Text()),
     "data.on_bad_row": OneOf(ON_BAD_ROW),
     "data.split_seed": SEED,
-    "data.cite": Text(),
     "data.num_users": Whole(6),  # of fewer people the split by person leaves none to validate with
     "data.num_days": Whole(1),
     "data.seed": SEED,
     # -- windows; 0: all of them, or none of `cross`
     "windows.seed": SEED,
-    "windows.prediction_history": Whole(1),
-    "windows.generation_history": Whole(1),
+    **{f"windows.{name}_history": Whole(1) for name in ("prediction", "generation")},
     "windows.min_history": Whole(1),
     **{f"windows.{name}": Whole(0) for name in _DRAWN.split()},
     "windows.test_history": OneOf(ALTERED),
@@ -142,8 +140,7 @@ LEGAL: dict[str, Legal] = {
     **dict.fromkeys(("encoder.dim", "encoder.num_layers", "encoder.num_heads"), Whole(1)),
     "encoder.dropout": Real(0, 1, below=True),
     "encoder.epochs": Whole(1, 100_000),
-    "encoder.batch": Whole(1),
-    "encoder.patience": Whole(1),
+    **dict.fromkeys(("encoder.batch", "encoder.patience"), Whole(1)),
     "encoder.validation": Whole(0),
     "encoder.peak_lr": RATE,
     "encoder.weight_decay": WEIGHT,
@@ -156,10 +153,8 @@ LEGAL: dict[str, Legal] = {
     },
     **dict.fromkeys(("dialogues.annotator", "dialogues.reflect_critic"), OneOf(WRITERS)),
     **PARTS,
-    "dialogues.rounds": Flag(),
-    "dialogues.target_time_revealed": Flag(),
-    "dialogues.reflect_train": Whole(1),
-    "dialogues.reflect_validation": Whole(1),
+    **dict.fromkeys(("dialogues.rounds", "dialogues.target_time_revealed"), Flag()),
+    **dict.fromkeys(("dialogues.reflect_train", "dialogues.reflect_validation"), Whole(1)),
     "dialogues.reflect_share": SOME,
     # -- language model
     "model.name": OneOf(keys_of("models.presets", "PRESETS")),
@@ -182,13 +177,12 @@ LEGAL: dict[str, Legal] = {
         for field, legal in method.legal.items()
     },
     # -- answers and what is made of them
-    "decoding.max_new_tokens": Whole(1),
+    **dict.fromkeys(("decoding.max_new_tokens", "evaluation.bootstrap"), Whole(1)),
     "decoding.cache_dtype": OneOf(keys_of("decoding.cache", "CACHE_TYPES")),
-    "decoding.refine": Flag(),
+    "decoding.weight_dtype": OneOf(keys_of("models.kernels.cpu", "WEIGHT_TYPES")),
+    **dict.fromkeys(("decoding.refine", "decoding.constrained"), Flag()),
     "decoding.decode": OneOf(keys_of("decoding.rounds", "DECODE")),
     **{"decoding.temperature": WEIGHT, "decoding.top_p": SOME},
-    "decoding.constrained": Flag(),
-    "evaluation.bootstrap": Whole(1),
     "evaluation.methods": SomeOf([*METHODS]),
     "report.trackers": Read(trackers.check, tuple),
     "report.examples": Whole(0),
@@ -311,6 +305,12 @@ def _check_base(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.{full[0]}.full_finetuning trains the base, which base_quantization={quantized!r} "
             "freezes; set one of them back."
+        )
+    narrow = config.decoding.weight_dtype
+    if narrow != "float32" and (quantized != "none" or config.model.dtype != "float32"):
+        raise ConfigError(
+            f"config.decoding.weight_dtype={narrow!r} rounds the weights of a float32 base; set "
+            "--config.model.dtype=float32 --config.model.base_quantization=none, or leave it at float32."
         )
     if config.model.train_label_tokens and full:
         raise ConfigError(

@@ -98,7 +98,7 @@ def _engine(bua: Bua, name: str) -> Engine:
         weights = decoder.weights
         if name == "base":
             rest = {k: value for k, value in decoder.variables.items() if k != "adapter"}
-            weights = prepare(decoder.model, rest)
+            weights = prepare(decoder.model, rest, decoder.weight_dtype)
         batch, most = min(ROWS, bua.batch), min(MOST, slots // 2)
         stop, kind = decoder.tokenizer.im_end, decoder.cache_dtype
         return Engine(decoder.model, weights, stop, batch, slots, most, kind)

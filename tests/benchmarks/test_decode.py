@@ -51,14 +51,14 @@ def test_a_preset_on_a_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "nano (float32, mesh 2x2x2)" in done.stdout
     found = json.loads(output.read_text())
     assert {"decoding", "roofline_minutes"} <= set(found)
-    assert not {"types", "labels"} & set(found)
+    assert not {"types", "weights", "labels"} & set(found)
     assert found["decoding"][0]["same_as_transformers"] == 1
 
 
 def test_an_unknown_part_is_refused() -> None:
     done = verb("bench", "decode", "--parts=packing")
     assert done.returncode == 2
-    assert "--parts has packing; it takes some of generate, types, labels" in done.stderr
+    assert "--parts has packing; it takes some of generate, types, weights, labels" in done.stderr
 
 
 @pytest.mark.long
@@ -79,6 +79,16 @@ def test_types_agree_with_themselves(written: dict[str, Any]) -> None:
     assert len(same) == 4
     assert same["float32", "float32"] == 1
     assert all(0.8 < share <= 1 for share in same.values())
+
+
+@pytest.mark.long
+def test_narrow_weights_say_nearly_the_same(written: dict[str, Any]) -> None:
+    """Nats per token to float32 on nano's own dialogues: at most 1e-3 in bfloat16 and 5e-3 in int8."""
+    found = {row["weights"]: row for row in written["weights"]}
+    assert found["float32"]["kl"] == 0
+    assert 0 < found["bfloat16"]["kl"] < 1e-3
+    assert found["bfloat16"]["kl"] < found["int8"]["kl"] < 5e-3
+    assert found["int8"]["mib"] < 0.3 * found["float32"]["mib"]
 
 
 @pytest.mark.long

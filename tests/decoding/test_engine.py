@@ -51,6 +51,31 @@ def test_xla_writes_what_the_kernels_write(alone, monkeypatch) -> None:
     assert [said.texts for said in rounds.understand(one, MANY, ROUNDS)] == alone
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_narrow_weights_write_alike_with_and_without_kernels(dtype, monkeypatch, capsys) -> None:
+    """The same rounded numbers, whoever multiplies; without kernels they take as much room, which is said."""
+    require_kernels()
+    tokens = jnp.arange(24)[None] + 60
+    found = []
+    for kernels in (True, False):
+        monkeypatch.setattr(cpu, "available", lambda kernels=kernels: kernels)
+        one = dataclasses.replace(decoder(1), weight_dtype=dtype)
+        head = one.weights["head"]
+        assert (head.panels.dtype if kernels else head.dtype) == (dtype if kernels else "float32")
+        embedded = aligned.embed(one.model, one.weights, tokens)
+        rows = cache.empty_rows(one.model, 1, 32, "float32")
+        states = extend(one.model, one.weights, rows, embedded, jnp.full(1, 24)).hidden
+        found.append(np.asarray(cache.logits(one.weights, states)))
+        assert (f"no kernel here reads weights in {dtype}" in capsys.readouterr().err) != kernels
+    size = np.linalg.norm(found[0])
+    assert np.linalg.norm(found[0] - found[1]) < 1e-5 * size  # sums in another order
+    whole = cache.logits(
+        decoder(1).weights,
+        extend(one.model, decoder(1).weights, rows, embedded, jnp.full(1, 24)).hidden,
+    )
+    assert 1e-4 * size < np.linalg.norm(found[0] - whole) < 1e-1 * size  # rounded, and not more
+
+
 @jax.jit
 def greedy_and_lead(variables, batch):
     """Of one forward without a cache: the best token at every position, and its lead over the next.

@@ -1,18 +1,24 @@
-// Kernels for a CPU, in float32. Decoding's: products of few rows, and attention to a cache; each result is one
-// sum in a fixed order, so what a row computes does not depend on the rows beside it. Training's: attention
-// within segments and its gradient.
+// Kernels for a CPU, in float32. Decoding's: products of few rows, also with narrower weights, and attention to a
+// cache; each result is one sum in a fixed order, so what a row computes does not depend on the rows beside it.
+// Training's: attention within segments and its gradient.
 
 #include "tiles.h"
 
 using Vectors = ffi::Buffer<ffi::F32>;
+using Halves = ffi::Buffer<ffi::BF16>;
+using Bytes = ffi::Buffer<ffi::S8>;
 using Counts = ffi::Buffer<ffi::S32>;
 using Flags = ffi::Buffer<ffi::PRED>;
 
-// y [m, n] = x [m, k] w, with w as panels [ceil(n / 32), k, 32] of 32 columns each. It is read once, in the
-// order in which it lies in memory.
-static ffi::Error Multiply(ffi::ThreadPool pool, Vectors x, Vectors w, ffi::Result<Vectors> y) {
-  const int64_t m = x.dimensions()[0], k = x.dimensions()[1], n = y->dimensions()[1];
-  float *from = x.typed_data(), *weight = w.typed_data(), *to = y->typed_data();
+// y [m, n] = x [m, k] w, with w as panels [ceil(n / 32), >= k, 32] of 32 columns each, in float32, bfloat16 or
+// integers with scales [ceil(n / 32), ceil(k / 32), 32]. It is read once, in the order in which it lies in memory.
+template <ffi::DataType kType>
+static ffi::Error Product(ffi::ThreadPool pool, Vectors x, ffi::Buffer<kType> w, const float* scales, Vectors y) {
+  const int64_t m = x.dimensions()[0], k = x.dimensions()[1], n = y.dimensions()[1];
+  const int64_t stored = w.dimensions()[1], groups = stored / kGroup, step = scales ? kGroup : kDepth;
+  float *from = x.typed_data(), *to = y.typed_data();
+  auto* weight = w.typed_data();
+  using T = std::remove_pointer_t<decltype(weight)>;
   InParallel(pool, w.dimensions()[0], [=](int64_t panel) {
     float edge[kRows * kPanel];  // the last panel may have fewer columns
     const int64_t columns = std::min<int64_t>(kPanel, n - panel * kPanel);
@@ -22,14 +28,28 @@ static ffi::Error Multiply(ffi::ThreadPool pool, Vectors x, Vectors w, ffi::Resu
       const int64_t row = m * t / tiles, rows = m * (t + 1) / tiles - row;
       float* out = to + row * n + panel * kPanel;
       const View result = full ? View{out, n} : View{edge, kPanel};
-      for (int64_t at = 0; at < k; at += kDepth)
-        Tiles<kRows>(rows, kPanel, {from + row * k + at, k},
-                     {weight + (panel * k + at) * kPanel, kPanel}, std::min(kDepth, k - at), result, at == 0);
+      for (int64_t at = 0; at < k; at += step) {
+        const Part<T> part{weight + (panel * stored + at) * kPanel, kPanel};
+        const float* scale = scales ? scales + (panel * groups + at / kGroup) * kPanel : nullptr;
+        Tiles<kRows>(rows, kPanel, {from + row * k + at, k}, part, std::min(step, k - at), result, at == 0, scale);
+      }
       for (int64_t r = 0; !full && r < rows; ++r)
         memcpy(out + r * n, edge + r * kPanel, columns * sizeof(float));
     }
   });
   return ffi::Error::Success();
+}
+
+static ffi::Error Multiply(ffi::ThreadPool pool, Vectors x, Vectors w, ffi::Result<Vectors> y) {
+  return Product(pool, x, w, nullptr, *y);
+}
+
+static ffi::Error MultiplyHalves(ffi::ThreadPool pool, Vectors x, Halves w, ffi::Result<Vectors> y) {
+  return Product(pool, x, w, nullptr, *y);
+}
+
+static ffi::Error MultiplyBytes(ffi::ThreadPool pool, Vectors x, Bytes w, Vectors scales, ffi::Result<Vectors> y) {
+  return Product(pool, x, w, scales.typed_data(), *y);
 }
 
 // Largest of the scores, and the sum of their exponentials after it was subtracted.
@@ -288,6 +308,8 @@ static ffi::Error AttendWithinGradient(ffi::ThreadPool pool, Vectors q, Vectors 
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(multiply, Multiply);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(multiply_bfloat16, MultiplyHalves);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(multiply_int8, MultiplyBytes);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attend, Attend);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attend_within, AttendWithin);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attend_within_gradient, AttendWithinGradient);

@@ -28,35 +28,73 @@ from bua_jax.basics.errors import WriteError
 
 _SOURCE = Path(__file__).with_suffix(".cc")
 _HEADER = _SOURCE.with_name("tiles.h")
+WEIGHT_TYPES = ("float32", "bfloat16", "int8")
+"""Of the matrices that decoding reads."""
 _WIDTH = 32  # columns of a panel; tiles.h has it too
+_GROUP = 32  # inputs of a column whose integers share a scale; tiles.h has it too
 ATTENTION_BLOCK = 48  # queries that training scores at once; tiles.h has it too
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["panels"], meta_fields=["columns"]
+    jax.tree_util.register_dataclass, data_fields=["panels", "scales"], meta_fields=["columns"]
 )
 @dataclass(frozen=True)
 class Panels:
-    """A matrix float32[K, columns] as panels float32[ceil(columns / 32), K, 32]; `x @ it` is its product."""
+    """A matrix [K, columns] as panels [ceil(columns / 32), K, 32]; `x @ it` is its product, in float32.
+
+    panels: of one of `WEIGHT_TYPES`; in int8 K is padded to groups of 32 inputs, which have scales
+    float32[ceil(columns / 32), ceil(K / 32), 32].
+    """
 
     panels: jax.Array
     columns: int
+    scales: jax.Array | None = None
 
     def __rmatmul__(self, x: jax.Array) -> jax.Array:
         """x float32[..., K] -> float32[..., columns]."""
         rows = x.reshape(-1, x.shape[-1])
         result = jax.ShapeDtypeStruct((len(rows), self.columns), jnp.float32)
-        y = jax.ffi.ffi_call(_target("multiply"), result)(rows, self.panels)
+        kind = self.panels.dtype.name
+        name = "multiply" if kind == "float32" else f"multiply_{kind}"
+        weights = (self.panels,) if self.scales is None else (self.panels, self.scales)
+        y = jax.ffi.ffi_call(_target(name), result)(rows, *weights)
         return y.reshape(*x.shape[:-1], self.columns)
 
 
-@jax.jit
-def in_panels(matrix: jax.Array) -> Panels:
-    """matrix float32[K, N]."""
+@functools.partial(jax.jit, static_argnames="dtype")
+def in_panels(matrix: jax.Array, dtype: str = "float32") -> Panels:
+    """matrix float32[K, N], rounded to one of `WEIGHT_TYPES`."""
+    columns = matrix.shape[1]
+    if dtype != "int8":
+        return Panels(_columns_in_panels(matrix.astype(dtype)), columns)
+    integers, scales = _integers(matrix)
+    return Panels(_columns_in_panels(integers), columns, _columns_in_panels(scales))
+
+
+def _columns_in_panels(matrix: jax.Array) -> jax.Array:
+    """matrix [K, N] -> [ceil(N / 32), K, 32]."""
     depth, columns = matrix.shape
     count = -(-columns // _WIDTH)
     padded = jnp.pad(matrix, ((0, 0), (0, count * _WIDTH - columns)))
-    return Panels(padded.reshape(depth, count, _WIDTH).transpose(1, 0, 2), columns)
+    return padded.reshape(depth, count, _WIDTH).transpose(1, 0, 2)
+
+
+def _integers(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """matrix [K, N] as int8[ceil(K / 32) * 32, N] and scales float32[ceil(K / 32), N], rounded as by qwix."""
+    padded = jnp.pad(matrix, ((0, -len(matrix) % _GROUP), (0, 0)))
+    groups = padded.reshape(-1, _GROUP, matrix.shape[1])
+    scales = jnp.abs(groups).max(axis=1) / 127.5
+    integers = jnp.round(groups / jnp.where(scales > 0, scales, 1)[:, None])
+    return integers.clip(-128, 127).astype(jnp.int8).reshape(padded.shape), scales
+
+
+def rounded(matrix: jax.Array, dtype: str) -> jax.Array:
+    """matrix float32[K, N] with the numbers that its `Panels` of that type have."""
+    if dtype != "int8":
+        return matrix.astype(dtype).astype(matrix.dtype)
+    integers, scales = _integers(matrix)
+    groups = integers.reshape(*scales.shape[:1], _GROUP, -1) * scales[:, None]
+    return groups.reshape(integers.shape)[: len(matrix)]
 
 
 def attends_in_place(k: jax.Array) -> bool:

@@ -27,23 +27,42 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     ("rows", "depth", "columns"),
     [(1, 8, 5), (3, 64, 96), (12, 100, 33), (13, 2500, 64), (40, 32, 1)],
 )
-def test_product_equals_float64(rows: int, depth: int, columns: int) -> None:
+@pytest.mark.parametrize("dtype", cpu.WEIGHT_TYPES)
+def test_product_equals_float64(rows: int, depth: int, columns: int, dtype: str) -> None:
     """Within depth^1/2 roundings of 2^-24: sums of random signs; one input left out is noticed."""
     x, w = normal(rows, depth), normal(depth, columns, seed=1)
-    exact = x.astype(np.float64) @ w.astype(np.float64)
+    exact = x.astype(np.float64) @ np.asarray(cpu.rounded(jnp.asarray(w), dtype), np.float64)
     tolerance = 2**-24 * depth**0.5 * 2
 
     def error(w: np.ndarray) -> float:
-        found = jax.jit(lambda x, w: x @ w)(x, cpu.in_panels(w))
+        found = jax.jit(lambda x, w: x @ w)(x, cpu.in_panels(w, dtype))
         return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
     assert error(w) < tolerance
     assert error(np.where(np.arange(depth)[:, None] == depth - 1, 0, w)) > 100 * tolerance
 
 
-def test_a_row_is_multiplied_alike_in_any_company() -> None:
+def test_integers_are_those_of_qwix() -> None:
+    """Symmetric, a scale per 32 inputs of a column; inputs that fill no group, and a column of zeros, too."""
+    import qwix
+
+    w = normal(96, 7)
+    theirs = qwix.quantize(jnp.asarray(w), jnp.int8, channelwise_axes=(1,), tiled_axes={0: 32})
+    np.testing.assert_allclose(
+        cpu.rounded(jnp.asarray(w), "int8"), qwix.dequantize(theirs), rtol=1e-6
+    )
+    w[:, 2] = 0
+    few = np.asarray(cpu.rounded(jnp.asarray(w[:40]), "int8"))
+    assert (few[:, 2] == 0).all()
+    half_steps = np.abs(w[32:40]).max(axis=0) / 127.5 / 2
+    assert (np.abs(few[32:] - w[32:40]) <= half_steps * 1.001).all()
+    assert (np.abs(few - w[:40]) > 0).any()
+
+
+@pytest.mark.parametrize("dtype", cpu.WEIGHT_TYPES)
+def test_a_row_is_multiplied_alike_in_any_company(dtype: str) -> None:
     """Bit for bit: decoding in batches then writes what single rows write."""
-    x, w = jnp.asarray(normal(40, 96)), cpu.in_panels(normal(96, 70, seed=1))
+    x, w = jnp.asarray(normal(40, 96)), cpu.in_panels(normal(96, 70, seed=1), dtype)
     together = x @ w
     for row in range(40):
         np.testing.assert_array_equal(x[row : row + 1] @ w, together[row : row + 1])
