@@ -157,19 +157,18 @@ def read_sealed(path: str | Path) -> dict[str, Any]:
     return unseal(read_json(path), path)
 
 
-def hash_of(path: Path) -> Path:
-    """Where the hash of a file's bytes stands."""
+def _hash_of(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
 def write_hash(path: Path) -> None:
     """Writes the hash of a file's bytes beside it."""
-    write_text(hash_of(path), sha256_file(path) + "\n")
+    write_text(_hash_of(path), sha256_file(path) + "\n")
 
 
 def is_whole(path: Path) -> bool:
     """Whether a file is there, and is the one of which `write_hash` wrote the hash."""
-    beside = hash_of(path)
+    beside = _hash_of(path)
     if not (path.is_file() and beside.is_file()):
         return False
     return beside.read_bytes() == f"{sha256_file(path)}\n".encode()

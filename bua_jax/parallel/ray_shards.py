@@ -70,7 +70,7 @@ def run_shards(  # noqa: PLR0913 (four of them are the cluster, by name)
     worked on again up to `retries` times, then it is a `ConfigError`; what is finished stays in `folder`.
     A `BuaError` of `work` is raised as it is.
     """
-    paths = shard_paths(folder, count, suffix)
+    paths = [folder.resolve() / f"{number:05d}{suffix}" for number in range(count)]
     missing = [number for number, path in enumerate(paths) if not files.is_whole(path)]
     damaged = [paths[number].name for number in missing if paths[number].is_file()]
     if damaged:
@@ -78,7 +78,7 @@ def run_shards(  # noqa: PLR0913 (four of them are the cluster, by name)
     if not missing:
         return paths
     ray = start_ray(address)
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(once)
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_one)
     waiting = {remote.remote(work, number, paths[number]): number for number in missing}
     for _ in progress(range(len(missing)), "shards", len(missing)):
         (done, *_), _ = ray.wait(list(waiting))
@@ -98,13 +98,7 @@ def run_shards(  # noqa: PLR0913 (four of them are the cluster, by name)
     return paths
 
 
-def shard_paths(folder: Path, count: int, suffix: str) -> list[Path]:
-    """The files of the shards 0 to `count - 1`."""
-    return [folder.resolve() / f"{number:05d}{suffix}" for number in range(count)]
-
-
-def once(work: Work, number: int, path: Path) -> None:
-    """Writes a shard and the hash beside it, unless it is whole."""
+def _one(work: Work, number: int, path: Path) -> None:
     if not files.is_whole(path):  # of a run that was lost after it had written
         work(number, path)
         files.write_hash(path)

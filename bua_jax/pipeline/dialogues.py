@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
-from bua_jax.basics.console import mute, notice, out, progress, run_verb
+from bua_jax.basics.console import notice, out, progress
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rounds import Dialogue
@@ -27,7 +26,7 @@ from bua_jax.events.groups import training_shares
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import WindowIndex, WindowSet, sample_id, sample_windows
 from bua_jax.interop.openai_page import chat_of, check_page, said_cost
-from bua_jax.parallel import local_shards, ray_shards
+from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.steps import Run, nested, settings
 from bua_jax.pipeline.windows import load_set, step_of
@@ -48,9 +47,7 @@ FIELDS = (
 )
 """What the step reads of the config, and the sets that it draws from."""
 _OF_A_TOKEN = 6  # letters, of a draft that is not written yet: a word and its blank
-SHARDS = 64  # blocks of people, at most, that workers of a cluster share
-EACH = 2  # such blocks of a process of this machine: a file that is synced to disk for each
-ALONE = 20_000  # windows up to which other processes take longer to start than they save
+SHARDS = 64  # blocks of people, at most, that workers share
 
 
 def writer_of(config: Settings, store: EventStore) -> Writer:
@@ -218,18 +215,10 @@ def _finish(
 
 
 def build_dialogues(run: Run) -> dict[str, Any]:
-    """Writes dialogues/stage1.parquet and dialogues/stage2.parquet (training and validation).
-
-    Many are written by several processes, if there are several cores; the files are the same.
-    """
+    """Writes dialogues/stage1.parquet and dialogues/stage2.parquet (training and validation)."""
     store, counts = load_store(run), Counter[str]()
     writer = writer_of(run.config, store)
     chosen = portions(run.config, load_sets(run, store))
-    processes = min(local_shards.cores(), local_shards.MOST)
-    many = processes > 1 and sum(len(portion.windows) for portion in chosen) > ALONE
-    if many and run.config.dialogues.annotator == "rules":
-        write = functools.partial(_on_this_machine, run, processes)
-        return _in_shards(run, store, EACH * processes, write)
     if run.config.dialogues.annotator == "teacher":
         teacher = teacher_of(run.config)
         windows = annotated(writer, chosen)
@@ -251,28 +240,12 @@ def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
             "config.dialogues.annotator='teacher' asks one host: --engine=ray has nothing to share out. "
             "Leave it out."
         )
-
-    def write(number: int, folder: Path) -> list[Path]:
-        values = settings(run.config, FIELDS)
-        work = shard_work(values, run.workdir.resolve(), dict(run.places), number)
-        return ray_shards.run_shards(work, number, folder, ".parquet", **cluster)
-
-    return _in_shards(run, load_store(run), SHARDS, write)
-
-
-def _on_this_machine(run: Run, processes: int, number: int, folder: Path) -> list[Path]:
-    """Has processes write the shards that are not there yet."""
-    values, workdir = settings(run.config, FIELDS), str(run.workdir.resolve())
-    argument = json.dumps([values, workdir, dict(run.places), number])
-    return local_shards.run_shards(__name__, argument, number, folder, ".parquet", processes)
-
-
-def _in_shards(
-    run: Run, store: EventStore, most: int, write: Callable[[int, Path], list[Path]]
-) -> dict[str, Any]:
-    """Writes both files of what `write` (of a number of shards, into a folder) has written in shards."""
-    number, sets = min(most, len(store.users)), load_sets(run, store)
-    paths = write(number, shard_folder(run, store, sets, number))
+    store = load_store(run)
+    number, sets = min(SHARDS, len(store.users)), load_sets(run, store)
+    values = settings(run.config, FIELDS)
+    work = shard_work(values, run.workdir.resolve(), dict(run.places), number)
+    folder = shard_folder(run, store, sets, number)
+    paths = ray_shards.run_shards(work, number, folder, ".parquet", **cluster)
     whole = portions(run.config, sets)
     found: list[list[Dialogue]] = [[] for _ in whole]
     skipped = Counter[str]()
@@ -341,16 +314,3 @@ def load_dialogues(run: Run, stage: str, store: EventStore) -> list[Dialogue]:
         return [d for s in ("stage1", "stage2", "stage3") for d in load_dialogues(run, s, store)]
     step = "reflect" if stage == "stage3" else "dialogues"
     return read_dialogues(run.file(step, f"{stage}.parquet"), provenance(store))
-
-
-def _main() -> None:
-    """In a process of `_on_this_machine`."""
-    mute()
-    argument, folder, numbers = sys.argv[1:]
-    config, workdir, places, shards = json.loads(argument)
-    work = shard_work(config, Path(workdir), places, shards)
-    local_shards.write(work, Path(folder), numbers, ".parquet")
-
-
-if __name__ == "__main__":
-    run_verb(_main)
