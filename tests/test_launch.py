@@ -1,5 +1,6 @@
 """The launch scripts are sound shell, short, and start commands whose configs load."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,9 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bua_jax.benchmarks import flags as bench_flags
+from bua_jax.benchmarks import train
 from tests.support.helpers import ROOT
+from tests.support.runs import verb
 
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
+GPU_PARTS = ("step", "decode", "predictions")
 TRAINING = ("train_gpus.sh", "train_slurm.sh", "train_tpu.sh")
 
 
@@ -116,3 +121,59 @@ def test_the_kubernetes_job_starts_a_process_per_pod(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "--process_count=2 --process_id=1" in done.stdout
     assert "mesh 2x8x1" in done.stdout
+
+
+@pytest.mark.parametrize("size", [(), ("tiny",)], ids=["gpu", "tiny"])
+def test_what_a_gpu_is_measured_with_can_be_run(size: tuple[str, ...], tmp_path: Path) -> None:
+    """Every command has flags that there are; the steps' shapes fit, and the run's config is legal."""
+    shim = tmp_path / "bin" / "python"
+    shim.parent.mkdir()
+    shim.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "" >>"$NOTED"\n')
+    shim.chmod(0o755)
+    noted, output = tmp_path / "noted", tmp_path / "out"
+    weights = {"SMOLLM2": str(ROOT / "bua_jax" / "assets" / "nano")}
+    path = f"{shim.parent}:{os.environ['PATH']}"
+    script = [str(ROOT / "launch" / "bench_gpu.sh"), str(output), *size]
+    subprocess.run(
+        script, env={**os.environ, **weights, "PATH": path, "NOTED": str(noted)}, check=True
+    )
+    step, decode, taught, asked = (one.split("\n") for one in noted.read_text().split("\n\n")[:4])
+    for command in (step, decode, asked):
+        assert command[:2] == ["-m", "bua_jax.bench"]
+        flags = dict(flag.removeprefix("--").split("=", 1) for flag in command[3:])
+        assert set(flags) <= set(bench_flags.FLAGS)
+        for part in flags.get("parts", "").split(","):
+            assert part in ("", *bench_flags.PARTS[command[2]])
+    sizes = dict(flag.removeprefix("--").split("=", 1) for flag in step[3:])
+    shape = train.make_shape(
+        sizes["base"],
+        rows=int(sizes["rows"]),
+        length=int(sizes["length"]),
+        share=0.25,
+        microbatches=1,
+    )
+    assert shape.config.model.dtype == ("float32" if size else "bfloat16")
+    assert taught[:2] == ["-m", "bua_jax.curriculum"]
+    done = verb("curriculum", *taught[2:], "--dry_run")
+    assert done.returncode == 0, done.stderr
+    assert "to build stage3" in done.stdout
+
+
+@pytest.mark.long
+def test_a_gpu_is_measured_at_tiny_sizes(tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    script = [str(ROOT / "launch" / "bench_gpu.sh"), str(tmp_path), "tiny"]
+    for _ in range(2):  # the second time all is there
+        done = subprocess.run(
+            script,
+            env={**os.environ, "PATH": path, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is there.") == 4
+    written = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in GPU_PARTS}
+    assert written["step"]["peers"][0]["tokens_per_second"] > 0
+    assert written["decode"]["decoding"][0]["prefill_tokens_per_second"] > 0
+    assert written["predictions"]["predictions"]["per_second"] > 0

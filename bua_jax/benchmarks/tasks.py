@@ -129,7 +129,7 @@ def measure_decode(folder: Path) -> dict[str, Any]:
 def measure_train() -> dict[str, Any]:
     """A training step beside its peers, packed beside padded, by remat policy and by balancer."""
     parts = parts_of("train")
-    peers = FLAGS.peers or [*train.PEERS]
+    peers = [*train.PEERS] if FLAGS.peers is None else FLAGS.peers
     check_names("peers", peers, [*train.PEERS])
     check_names("remat", [FLAGS.remat] if FLAGS.remat else [], ["none", *REMAT])
     shape = train.make_shape(
