@@ -12,7 +12,8 @@
 #
 # --user: who writes the mounted folder, which docker would make for root if it were not there.
 # bua-cache: compiled kernels and programs, which the next container need not make again.
-# --init: `docker stop` ends it at once. After one that was killed a run may ask for --take_over.
+# --init: `docker stop -t 90` is a Ctrl-C, with time to save the step at hand. To each container another is
+# another host: what one that was killed had claimed takes --take_over.
 # It runs with --network=none, and with --read-only --tmpfs /tmp.
 FROM python:3.12-slim-bookworm
 
@@ -39,5 +40,6 @@ RUN pip install --no-cache-dir --root-user-action=ignore ".${EXTRAS:+[${EXTRAS}]
 ENV HOME=/home/bua MPLCONFIGDIR=/home/bua/.cache/matplotlib
 WORKDIR /home/bua
 USER 1000
+STOPSIGNAL SIGINT
 ENTRYPOINT ["bua"]
 CMD ["--help"]
