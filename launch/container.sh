@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the image of `Dockerfile` and tries it: not as root, without network, its root only read. By docker, or
-# else podman; another by its path: ENGINE=/opt/bin/docker launch/container.sh. Arguments go to the build:
+# Builds the image of `Dockerfile` and tries it: not as root, without network, its root only read. With docker, or
+# else podman as root; another by its path: ENGINE=/opt/bin/podman. Arguments go to the build:
 #   launch/container.sh --build-arg EXTRAS=cuda12
 set -euo pipefail
 cd "$(dirname "$0")/.."
