@@ -118,6 +118,7 @@ def run(
             return
         _parse(argv, argument)
         _check_given(config is not None)
+        files.check_scratch()
         _use_compilation_cache()
         if distributed and is_distributed() and not FLAGS.dry_run:
             from bua_jax.parallel import processes

@@ -228,6 +228,7 @@ def test_storage_that_can_only_be_read(copied: Path) -> None:
         done = run("curriculum", *flags)
         assert_one_paragraph(done)
         assert f"Could not write {copied}/.evaluation.claim: Permission denied" in done.stderr
+        assert f"Let user {os.geteuid()} write there or choose another" in done.stderr
     finally:
         writable(True)
     assert (copied / "report.html").read_bytes() == report

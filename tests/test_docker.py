@@ -1,7 +1,13 @@
-"""The Dockerfile, as far as it can be read without docker: what it copies, runs as, and leaves out."""
+"""The Dockerfile, as far as it can be read without docker: what it copies, runs as, and leaves out.
 
+The long test builds it, where docker or podman is.
+"""
+
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -54,13 +60,14 @@ def test_the_dockerfile_is_sound() -> None:
     assert problems(TEXT) == []
     assert IGNORED[1] == "*"  # all but what is named
     assert {name for name, _ in instructions(TEXT)} >= {"FROM", "RUN", "COPY", "USER", "ENTRYPOINT"}
+    assert ("STOPSIGNAL", "SIGINT") in instructions(TEXT)  # on which claims are given back
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("USER ${USER_ID}", "", "it runs as root"),
-        ("USER ${USER_ID}", "USER 0:0", "it runs as root"),
+        ("USER 1000", "", "it runs as root"),
+        ("USER 1000", "USER 0:0", "it runs as root"),
         ("python:3.12-slim-bookworm", "python:latest", "not pinned"),
         ("COPY configs", "COPY confgs", "confgs ./configs: not there"),
         ("COPY configs", "COPY docs", "docs ./configs: ignored"),
@@ -82,9 +89,46 @@ def test_what_it_says_is_so() -> None:
     for extra in re.findall(r"EXTRAS=(\w+)", TEXT):
         assert extra in project["optional-dependencies"]
     assert "bua" in project["scripts"]
-    verbs = re.findall(r"^#   docker run .* bua-jax\S* (\w+)", TEXT, re.MULTILINE)
+    commands = re.sub(r"\\\n#\s*", "", TEXT)  # continued lines joined
+    runs = re.findall(r"^#   docker run (.*) bua-jax\S* (\w+)", commands, re.MULTILINE)
+    verbs = [verb for _, verb in runs]
     assert verbs
+    for flags, _ in runs:
+        assert '--user "$(id -u):$(id -g)"' in flags  # or root's new folder cannot be written
+        for folder in re.findall(r":(/home/bua/[\w.]+)", flags):
+            assert re.search(
+                rf"--mode=1777 .*{re.escape(folder)}\b", TEXT
+            )  # by whomever --user names
     assert all(Path(ROOT, "bua_jax", f"{verb}.py").is_file() for verb in verbs)
     needed = {project["readme"], *project["license-files"], "pyproject.toml"}
     copied = {word for name, rest in instructions(TEXT) if name == "COPY" for word in rest.split()}
     assert needed <= copied
+
+
+def tried(engine: str, **also: str) -> subprocess.CompletedProcess[str]:
+    command, env = [str(ROOT / "launch" / "container.sh")], {**os.environ, "ENGINE": engine, **also}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_without_an_engine_the_script_says_so(tmp_path: Path) -> None:
+    dead = tmp_path / "docker"
+    dead.write_text("#!/bin/sh\nexit 1\n")
+    dead.chmod(0o755)
+    for engine in (str(dead), str(tmp_path / "absent")):
+        done = tried(engine)
+        assert done.returncode == 2
+        assert done.stderr == f"{engine} does not answer. Install it, or start its daemon.\n"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_the_image_is_built_and_runs() -> None:
+    engines = filter(None, map(shutil.which, ("docker", "podman")))
+    answers = [
+        e for e in engines if subprocess.run([e, "info"], capture_output=True).returncode == 0
+    ]
+    if not answers:
+        pytest.skip("neither docker nor podman answers")
+    done = tried(answers[0])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "was built and tried" in done.stdout

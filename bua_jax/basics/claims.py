@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bua_jax.basics.console import notice
-from bua_jax.basics.errors import ClaimedError, WriteError
+from bua_jax.basics.errors import ClaimedError, WriteError, first_remedy
 
 
 def claim_of(path: Path) -> Path:
@@ -38,8 +38,8 @@ def claimed(path: Path, *, take_over: bool = False) -> Iterator[None]:
             _create(path, claim, mine)
     except OSError as error:
         raise WriteError(
-            f"Could not write {claim}: {error.strerror or error}. Nothing was begun. Free disk space or "
-            "choose another place, then run the same command again."
+            f"Could not write {claim}: {error.strerror or error}. Nothing was begun. "
+            f"{first_remedy(error)} or choose another place, then run the same command again."
         ) from error
     try:
         yield

@@ -1,5 +1,8 @@
 """Errors a user can cause and mend. Each message names the thing, its value, and the fix."""
 
+import errno
+import os
+
 
 class BuaError(Exception):
     """Base of all errors that verbs print as one paragraph (exit code 2) instead of a traceback."""
@@ -45,3 +48,10 @@ class Interrupted(BuaError):
 
 class UndeclaredError(BuaError):
     """A step reads a config field or another step that it did not declare: a fault of the program."""
+
+
+def first_remedy(error: OSError) -> str:
+    """What a message names first where something could not be written: space, or the right to."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"Let user {os.geteuid()} write there"
+    return "Free disk space"

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bua_jax.basics.console import notice, waiting
-from bua_jax.basics.errors import ConfigError, DataError, WriteError
+from bua_jax.basics.errors import ConfigError, DataError, WriteError, first_remedy
 
 _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
@@ -45,7 +46,7 @@ def atomic_write(path: str | Path, mode: int = 0o666 & ~_UMASK) -> Iterator[Path
     except OSError as error:
         raise WriteError(
             f"Could not write {path}: {error.strerror or error}. Nothing was replaced. "
-            "Free disk space or choose another --workdir, then run the same command again."
+            f"{first_remedy(error)} or choose another --workdir, then run the same command again."
         ) from error
     finally:
         with contextlib.suppress(OSError):  # such as of storage that can only be read
@@ -97,6 +98,17 @@ def check_folder(folder: str | Path, named: str) -> None:
         raise ConfigError(f"{named}: {there} is a file. Choose another path.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"{named}: the folder {there} cannot be written. Choose another path.")
+
+
+def check_scratch() -> None:
+    """Raises `WriteError` where no temporary file can be written, as libraries do on import."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise WriteError(
+            f"No temporary file can be written: {error.strerror}. Name such a folder in TMPDIR; for a "
+            "container that is read-only, add --tmpfs /tmp."
+        ) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -17,6 +17,10 @@ from bua_jax.planning.columns import guess_columns, layout_of, plain_copy, sampl
 
 TUPLE = ("user", "time", "behaviour", "location")
 _TEXT = ("csv", "tsv")
+_INSTEAD = {  # of what only a command line can be told
+    "--columns=": "columns: ",
+    "skip and count such rows with --config.data.on_bad_row=skip": "leave it out",
+}
 
 
 def asked_people(
@@ -56,7 +60,7 @@ def people_of(
         if isinstance(events, str | Path):
             path = Path(events)
         elif isinstance(events, pl.DataFrame) or hasattr(events, "__dataframe__"):
-            pl.from_dataframe(events).write_parquet(path)
+            _from_frame(events).write_parquet(path)
             called = "the frame"
         else:
             tuples = _framed(events)
@@ -67,7 +71,9 @@ def people_of(
             return people_of_events(spec, {}, catalogue, limit, only, called=called)
         except (ConfigError, DataError) as error:  # no command line is here
             said = str(error).replace(str(path), called)
-            raise type(error)(said.replace("--columns=", "columns: ")) from error
+            for flag, instead in _INSTEAD.items():
+                said = said.replace(flag, instead)
+            raise type(error)(said) from error
 
 
 def _spec(path: Path, given: Mapping[str, str], catalogue: Catalogue, copy: Path) -> DataSpec:
@@ -86,6 +92,16 @@ def _spec(path: Path, given: Mapping[str, str], catalogue: Catalogue, copy: Path
         slots_per_day=catalogue.slots_per_day,
         has_dates=bool({"time", "day"} & set(mapped)),
     )
+
+
+def _from_frame(frame: Any) -> pl.DataFrame:
+    try:
+        return pl.from_dataframe(frame)
+    except (pl.exceptions.PolarsError, NotImplementedError, TypeError, ValueError) as error:
+        raise DataError(
+            f"The frame cannot be read: {error}. Give every column its own name and values of one type, or "
+            "leave out columns that are not needed."
+        ) from error
 
 
 def _framed(events: Iterable[Any]) -> pl.DataFrame:

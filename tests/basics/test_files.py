@@ -1,12 +1,14 @@
 """What is known of an output before anything is made for it."""
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from bua_jax.basics.errors import ConfigError
-from bua_jax.basics.files import check_output
+from bua_jax.basics.errors import ConfigError, WriteError
+from bua_jax.basics.files import atomic_write, check_output, check_scratch
 
 
 @pytest.fixture
@@ -52,3 +54,29 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may always
     with pytest.raises(ConfigError, match="cannot be written"):
         check_output(tmp_path / "new" / "out")
+
+
+def test_nowhere_to_write_temporary_files(monkeypatch) -> None:
+    """As in a container that can only be read, where libraries would fail on import."""
+    check_scratch()
+
+    def absent() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", absent)
+    with pytest.raises(
+        WriteError, match=r"found in \['/tmp'\]\. Name such a folder in TMPDIR; .* --tmpfs"
+    ):
+        check_scratch()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, rf"Let user {os.geteuid()} write there or"),
+        (errno.ENOSPC, "Free disk space or"),
+    ],
+)
+def test_the_remedy_is_of_what_was_wrong(tmp_path: Path, number: int, remedy: str) -> None:
+    with pytest.raises(WriteError, match=remedy), atomic_write(tmp_path / "out"):
+        raise OSError(number, os.strerror(number))

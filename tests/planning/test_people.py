@@ -67,6 +67,45 @@ def test_what_is_no_table_is_said(wrong: Any) -> None:
         people_of(wrong, OWN, 10)
 
 
+def test_a_row_that_is_wrong_names_no_flag() -> None:
+    frame = FRAME.with_columns(action=pl.Series([None, *FRAME["action"][1:]]))
+    said = r"the frame, row 1, column action: value None.* Mend the row, or leave it out\.$"
+    with pytest.raises(DataError, match=said):
+        people_of(frame, OWN, 10)
+
+
+class Mixed:
+    """A frame with a column of numbers and text, of which no table can be made."""
+
+    def __dataframe__(self, *_: Any, **__: Any) -> Any:
+        raise ValueError("Conversion failed for column mixed with type object")
+
+    __arrow_c_stream__ = __dataframe__
+
+
+def test_a_frame_that_cannot_be_read() -> None:
+    with pytest.raises(DataError, match=r"^The frame cannot be read: .*column mixed .* one type"):
+        people_of(Mixed(), OWN, 10)
+
+
+def test_frames_of_pandas() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(ROWS, columns=FRAME.columns)
+    expected = people_of(FRAME, OWN, 10)
+    text = frame.astype({"when": str})
+    kinds = (frame, text, frame.astype({"action": "category"}), frame.set_index("when"))
+    for kind in (*kinds, frame.sample(frac=1, random_state=1)):
+        found = people_of(kind, OWN, 10)
+        assert (found.ids, found.dates) == (expected.ids, expected.dates)
+        for seen, other in zip(found.histories, expected.histories, strict=True):
+            assert np.array_equal(seen.behaviour, other.behaviour)
+            assert np.array_equal(seen.slot, other.slot)
+    with pytest.raises(DataError, match=r"The frame cannot be read: .* name"):
+        people_of(frame.set_axis(["person", "when", "action", "action"], axis=1), OWN, 10)
+    with pytest.raises(DataError, match=r"The frame cannot be read: .* type"):
+        people_of(frame.assign(mixed=[1, "a"] * 12), OWN, 10)
+
+
 def test_tuples_need_no_guess_and_say_what_they_lack() -> None:
     """Twelve times the same is what one person did, not a column that is no behaviour."""
     rows = [(user, when, "pay", area) for user, when, _, area in ROWS if user == "anna"]

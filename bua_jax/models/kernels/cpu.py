@@ -200,7 +200,7 @@ def _target(function: str) -> str:
 
 @functools.cache
 def _library() -> Path | None:
-    """The compiled kernels; None, after a notice, where there is no compiler or it fails."""
+    """The compiled kernels; None, after a notice, where they cannot be compiled or loaded."""
     folder = Path.home() / ".cache" / "bua_jax"
     version = hashlib.sha256(
         b"\0".join(
@@ -212,21 +212,31 @@ def _library() -> Path | None:
         )
     )
     library = folder / f"cpu-{version.hexdigest()[:16]}.so"
-    if files.is_whole(library):
-        return library
+    slower = "training and decoding on this CPU will take up to twice as long"
+    if not files.is_whole(library) and not _made(library, slower):
+        return None
+    try:
+        ctypes.cdll.LoadLibrary(str(library))
+    except OSError as error:  # such as of storage from which nothing may be executed
+        notice(f"{library.name} was not loaded ({error}): {slower}")
+        return None
+    return library
+
+
+def _made(library: Path, slower: str) -> bool:
+    """Whether the library could be made; if not, a notice says why and what is `slower` for it."""
     if library.exists():
         notice(f"{library} was cut or altered (or is of an older version): compiled anew")
-    slower = "training and decoding on this CPU will take up to twice as long"
     named = os.environ.get("CXX")
     names = [named] if named else ["c++", "g++", "clang++"]
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         notice(f"no C++ compiler ({', '.join(names)}): {slower}")
-        return None
+        return False
     if problem := _compile(compiler, library):
         notice(f"{_SOURCE.name} was not compiled ({problem}): {slower}")
-        return None
-    return library
+        return False
+    return True
 
 
 def _compile(compiler: str, library: Path) -> str:

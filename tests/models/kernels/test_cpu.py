@@ -198,6 +198,24 @@ def test_without_a_compiler_xla_does_it(monkeypatch, tmp_path, capsys, compiler,
         cpu._library.cache_clear()
 
 
+def test_a_library_that_may_not_be_executed_is_done_without(monkeypatch, tmp_path, capsys) -> None:
+    """As in a home that is mounted noexec, such as a container's --tmpfs."""
+    require_kernels()
+    library = cpu._library()
+    assert library is not None
+    folder = tmp_path / ".cache" / "bua_jax"
+    folder.mkdir(parents=True)
+    (folder / library.name).write_bytes(b"no library")
+    files.write_hash(folder / library.name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cpu._library.cache_clear()
+    try:
+        assert not cpu.available()
+        assert "was not loaded" in capsys.readouterr().err
+    finally:
+        cpu._library.cache_clear()
+
+
 def test_a_library_that_was_cut_is_compiled_anew(monkeypatch, tmp_path, capsys) -> None:
     """Loading it would kill the process (SIGBUS)."""
     require_kernels()
