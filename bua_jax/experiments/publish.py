@@ -10,7 +10,7 @@ from typing import Any
 from bua_jax.basics.console import out
 from bua_jax.basics.errors import DataError
 from bua_jax.evaluation.report import write_report
-from bua_jax.experiments import curves, pages, report, report_page
+from bua_jax.experiments import all_claims, curves, pages, report, report_page
 from bua_jax.experiments.experiment import Cell, Experiment
 from bua_jax.experiments.run import folder_of, provenance
 
@@ -42,7 +42,7 @@ def show(
     out.print(str(own), markup=False)
     if folder is not None:
         check_whole(said, [cell.name for cell in every])
-        for path in write(said, folder):
+        for path in (*write(said, folder), all_claims.write(folder)):
             out.print(f"published: {path}", markup=False)
 
 

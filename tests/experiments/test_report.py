@@ -19,7 +19,7 @@ from bua_jax.evaluation.counts import metrics
 from bua_jax.evaluation.prediction import prediction_metrics
 from bua_jax.evaluation.report import render
 from bua_jax.events.groups import behaviour_groups
-from bua_jax.experiments import curves, pages, publish, report, report_page, run
+from bua_jax.experiments import all_claims, curves, pages, publish, report, report_page, run
 from bua_jax.experiments.experiment import Cell, Claim, cells
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.windows import load_set
@@ -306,6 +306,20 @@ def test_published_pages_are_what_their_json_gives(said, tmp_path: Path) -> None
     page = tmp_path / "small.md"
     page.write_text(page.read_text().replace(f"{said['n']:,} test windows", "9,999 test windows"))
     assert stale(tmp_path) == ["small"]
+
+
+def test_the_page_of_all_claims_is_what_the_tables_hold(said, tmp_path: Path) -> None:
+    results = ROOT / "docs" / "results"
+    assert (results / all_claims.PAGE).read_text() == all_claims.page(all_claims.tables_in(results))
+    pages.write(said, tmp_path)
+    (tmp_path / "run.json").write_text("{}")  # what is no table
+    page = all_claims.write(tmp_path).read_text()
+    for claim, metric, difference, verdict, _ in pages.claims(said):
+        assert f"| {claim} | {metric} | {difference} | {verdict} |" in page
+    assert f"Of {len(said['claims'])} claims: " in page
+    said["claims"][0]["verdict"] = "upside down"
+    pages.write(said, tmp_path)
+    assert all_claims.page(all_claims.tables_in(tmp_path)) != page
 
 
 def test_curves_are_held_against_each_other_by_seed() -> None:
