@@ -32,9 +32,9 @@ def page(tables: Sequence[Mapping[str, Any]]) -> str:
     counted = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
     lead = (
         "Every claim of the tables that were run whole: the difference here with its 95 % interval over "
-        f"seeds and people, and whether it holds. Of {verdicts.total()} claims: {counted}. `undecided` is what an "
-        "interval around 0 leaves open at this size. A command wrote this page from the tables' json; do "
-        "not edit it.\n"
+        f"seeds and people, and whether it holds. Of {verdicts.total()} claims: {counted}. `undecided` is "
+        "what an interval around 0 leaves open at this size. A command wrote this page from the tables' "
+        "json; do not edit it.\n"
     )
     return "\n".join([f"# What holds\n\n{lead}", *parts])
 
