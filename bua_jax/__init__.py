@@ -27,17 +27,20 @@ if interrupts.is_verb():  # its imports take seconds; `cli.run` ends this
     interrupts.quiet_while_importing()
 
 
-def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> "Bua":
+def load(
+    folder: str | Path, *, refine: bool = False, mesh: str = "1", weights: str | None = None
+) -> "Bua":
     """The trained model of a run's folder, after its last finished stage, or of a stage's folder.
 
     refine: whether it is asked a refinement round too. mesh: devices to ask it on, N (fsdp=N) or
-    DATAxFSDPxTENSOR. Raises `MismatchError` for a folder without a finished stage or of another version,
+    DATAxFSDPxTENSOR. weights: float32, bfloat16 or int8, in which a CPU reads them, if not as the run says.
+    Raises `MismatchError` for a folder without a finished stage or of another version,
     `DataError` and `CheckpointError` for damaged files, `ConfigError` for devices or a base that are not
     there.
     """
     from bua_jax.pipeline import finished  # jax is imported only when it is needed
 
-    return finished.load(folder, refine=refine, mesh=mesh)
+    return finished.load(folder, refine=refine, mesh=mesh, weights=weights)
 
 
 def read_people(

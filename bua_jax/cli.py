@@ -341,6 +341,17 @@ def define_asked() -> None:
     flags.DEFINE_string("output", "", "File to write: jsonl, csv or parquet.")
     flags.DEFINE_string("for", "all", "Id of the one person who is asked about, or all.")
     define_columns()
+    define_weights()
+
+
+def define_weights() -> None:
+    """The flag of a verb that decodes."""
+    flags.DEFINE_enum(
+        "weights",
+        None,
+        ["float32", "bfloat16", "int8"],
+        "Type in which a CPU reads them: narrower ones are faster and less exact (default: the run's).",
+    )
 
 
 def asked() -> dict[str, Any]:

@@ -30,7 +30,7 @@ def main() -> None:
     from bua_jax.planning.people import asked_people
 
     check_answers(FLAGS.output, FLAGS.input)
-    bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
+    bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh, weights=FLAGS.weights)
     told = cli.asked()
     limit = bua.windows.prediction_history
     people = asked_people(FLAGS.model, FLAGS.input, bua.catalogue, limit, **told)

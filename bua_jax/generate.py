@@ -46,7 +46,7 @@ def main() -> None:
     check_answers(FLAGS.output, FLAGS.input)
     for name, field in OF_FIELDS.items():
         check_flag(name, FLAGS[name].value, field)
-    bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
+    bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh, weights=FLAGS.weights)
     wanted = "prediction_history" if FLAGS.predictions else "generation_history"
     limit = bua.windows[wanted]
     told = cli.asked()

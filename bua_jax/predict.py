@@ -57,7 +57,7 @@ def main() -> None:
     if cluster is not None:  # it forks, which must come before jax has threads
         answers.check_shared(FLAGS.input, FLAGS.output, cli.asked()["only"])
         start_ray(cluster["address"])
-    bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh)
+    bua = load(FLAGS.model, refine=FLAGS.refine, mesh=FLAGS.mesh, weights=FLAGS.weights)
     told = cli.asked()
     limit = bua.windows.prediction_history
     people = asked_people(FLAGS.model, FLAGS.input, bua.catalogue, limit, **told)
@@ -68,7 +68,8 @@ def main() -> None:
             people, lambda some, begin: bua.predict(some), FLAGS.output, part=part, **options
         )
         return
-    where = Path(FLAGS.model).resolve(), FLAGS.refine, FLAGS.mesh, Path(FLAGS.input).resolve()
+    how = FLAGS.refine, FLAGS.mesh, FLAGS.weights
+    where = Path(FLAGS.model).resolve(), how, Path(FLAGS.input).resolve()
     work = functools.partial(answers.write_prediction_shard, *where, part)
     parts = -(-len(people.ids) // part)
     answers.write_answers_on_ray(FLAGS.output, work, parts, **options, **cluster)

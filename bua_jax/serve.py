@@ -28,6 +28,7 @@ flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
 flags.DEFINE_integer("port", 8000, "Port; 0: a free one, which is said.", 0, 65535)
 flags.DEFINE_integer("examples", 8, "The run's test users that the page offers.", lower_bound=0)
 flags.DEFINE_string("mesh", "1", "Devices: N (fsdp=N) or DATAxFSDPxTENSOR.")
+cli.define_weights()
 flags.DEFINE_integer("queue", 512, "Histories that may wait.", lower_bound=1)
 flags.DEFINE_float("seconds", 300.0, "From a request to its last answer.", lower_bound=1.0)
 flags.DEFINE_float("temperature", 1.0, "Of the sampled days; 0 = greedy.")
@@ -53,7 +54,7 @@ def main() -> None:
     for name, field in OF_FIELDS.items():
         check_flag(name, FLAGS[name].value, field)
     with server.bound(FLAGS.host, FLAGS.port) as listening:
-        bua = load(FLAGS.model, mesh=FLAGS.mesh)
+        bua = load(FLAGS.model, mesh=FLAGS.mesh, weights=FLAGS.weights)
         limits = Limits(waiting=FLAGS.queue, seconds=FLAGS.seconds)
         drawn = server.Drawn(FLAGS.temperature, FLAGS.top_p, FLAGS.seed)
         office = Office(bua, server.desk_of(bua, limits, drawn), limits)

@@ -182,19 +182,24 @@ def check_shared(source: str, output: str, only: str) -> None:
         )
 
 
+How = tuple[bool, str, str | None]
+"""`finished.load`'s refine, mesh and weights."""
+
+
 def write_prediction_shard(
-    folder: Path, refine: bool, mesh: str, source: Path, part: int, number: int, path: Path
+    folder: Path, how: How, source: Path, part: int, number: int, path: Path
 ) -> None:
     """Predicts the `number`-th `part` histories of the file `source` and writes their lines to `path`."""
-    bua, ids, histories = _loaded(folder, refine, mesh, source)
+    bua, ids, histories = _loaded(folder, how, source)
     some = slice(number * part, (number + 1) * part)
     lines = part_lines(ids[some], records(bua.predict(histories[some])))
     files.write_text(path, "".join(line + "\n" for line in lines))
 
 
 @functools.lru_cache(maxsize=1)  # once per worker
-def _loaded(folder: Path, refine: bool, mesh: str, source: Path):
-    bua = load(folder, refine=refine, mesh=mesh)
+def _loaded(folder: Path, how: How, source: Path):
+    refine, mesh, weights = how
+    bua = load(folder, refine=refine, mesh=mesh, weights=weights)
     return bua, *read_histories(source, bua.catalogue, bua.windows.prediction_history)
 
 

@@ -228,7 +228,7 @@ def check(config: ConfigDict, steps: Collection[str], *, whole: bool = True) -> 
         raise ConfigError(f"config.step={config.step!r}{wrong}.")
     _check_windows(config)
     _check_encoders(config)
-    _check_base(config)
+    check_base(config)
     _check_data(config)
     if whole and not any("predict" in METHODS[name].says for name in config.evaluation.methods):
         raise ConfigError(
@@ -293,7 +293,7 @@ def _check_encoders(config: ConfigDict) -> None:
             )
 
 
-def _check_base(config: ConfigDict) -> None:
+def check_base(config: ConfigDict) -> None:
     quantized = config.model.base_quantization
     full = [stage for stage in STAGES if config[stage].full_finetuning]
     if quantized != "none" and config.execution.merge_adapter:

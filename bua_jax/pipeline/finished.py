@@ -156,14 +156,23 @@ def recorded_config(folder: Path, record: dict[str, Any]) -> ConfigDict:
     return config
 
 
-def load(folder: str | Path, *, refine: bool = False, mesh: str = "1") -> Bua:
+def load(
+    folder: str | Path, *, refine: bool = False, mesh: str = "1", weights: str | None = None
+) -> Bua:
     """The trained model of a run's folder (after `finished_stage`) or of a stage's; needs no training data.
 
     mesh: devices to ask it on, N (fsdp=N) or DATAxFSDPxTENSOR: histories are shared out over data and
-    fsdp, heads over tensor.
+    fsdp, heads over tensor. weights: their type as a CPU reads them, in place of the run's
+    `decoding.weight_dtype`. Raises `ConfigError` where the base is not in float32.
     """
     stage, record = _stage_of(folder)
     config = recorded_config(stage, record)
+    if weights:
+        from bua_jax.pipeline import checks  # it imports all methods, which asking does not need
+
+        checks.check_flag("weights", weights, "decoding.weight_dtype")
+        config.decoding.weight_dtype = weights
+        checks.check_base(config)
     check_files(stage, record)
     (encoder, _), (_, data) = (_need(stage, record, step) for step in ("encoder", "data"))
     how = config.execution
