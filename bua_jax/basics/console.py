@@ -180,6 +180,15 @@ def mute() -> None:
     out.quiet = err.quiet = True
 
 
+def _say_unraisable(what: Any) -> None:
+    """Shows an error of a thread that nobody can catch.
+
+    But for reads of a damaged checkpoint that were given up and still report to the loop that asked for them.
+    """
+    if not (isinstance(what.exc_value, RuntimeError) and "loop is closed" in str(what.exc_value)):
+        sys.__unraisablehook__(what)
+
+
 _STORAGE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -188,6 +197,7 @@ def run_verb(main: Callable[[], None]) -> None:
 
     So does an error of storage that nobody has named better.
     """
+    sys.unraisablehook = _say_unraisable
     try:
         main()
     except Interrupted as stop:

@@ -21,7 +21,7 @@ from bua_jax.events.schema import Catalogue
 from bua_jax.methods import behavegpt, neural
 from bua_jax.parallel import processes
 from bua_jax.pipeline import dialogues, evaluate
-from bua_jax.pipeline.data import EVENTS, check_events, data_sources, load_store
+from bua_jax.pipeline.data import EVENTS, PERSONAS, check_events, data_sources, load_store
 from bua_jax.pipeline.methods import NUMBERS, check_methods, method_steps, result_steps
 from bua_jax.pipeline.steps import Run, Step, ensure, outline, read_record
 from bua_jax.pipeline.windows import FILE, SETS, draw_set, fields_of, step_of
@@ -274,7 +274,7 @@ STEPS: dict[str, Step] = {
             _built_by("data", "build_data"),
             lambda config: 0.2,
             sources=data_sources,
-            files=(EVENTS,),
+            files=(EVENTS, PERSONAS),
         ),
         *(_windows(name) for name in SETS),
         Step(

@@ -64,8 +64,11 @@ def load_store(run: Run) -> EventStore:
 
 
 def load_personas(run: Run) -> dict[str, Persona] | None:
-    """Who the people of a run are, by user; None of people who are not simulated."""
-    path = run.folder("data") / PERSONAS
+    """Who the people of a run are, by user; None of people who are not simulated.
+
+    Raises `DataError` for others than the step wrote.
+    """
+    path = run.file("data", PERSONAS)
     return read_personas(path) if path.is_file() else None
 
 

@@ -1,7 +1,11 @@
 """What comes from data, paths and models is printed as it is: neither markup nor orders to a terminal."""
 
+import os
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from rich.table import Table
@@ -19,6 +23,7 @@ from bua_jax.basics.console import (
     waiting,
 )
 from bua_jax.basics.errors import DataError
+from tests.support.helpers import ROOT
 
 HOSTILE = "[/red] [bold]a :smile: \x1b[31m\x07\x9b2J\u202eb"
 SHOWN = r"[/red] [bold]a :smile: \x1b[31m\x07\x9b2J\u202eb"
@@ -98,3 +103,46 @@ def test_what_takes_long_is_said_and_what_does_not_is_not(capsys, monkeypatch) -
     assert re.fullmatch(r"compiling: [01] s so far\n", capsys.readouterr().err)
     with pytest.raises(ZeroDivisionError), waiting("broken"):
         _ = 1 / 0
+
+
+_AFTER_ITS_LOOP = """
+import asyncio, sys, tensorstore
+from bua_jax.basics import console
+
+def end():
+    promise, future = tensorstore.Promise.new()
+    loop = asyncio.new_event_loop()
+
+    async def wait():
+        await future
+
+    task = loop.create_task(wait())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    promise.set_result(1)
+    task._log_destroy_pending = False
+
+class Broken:
+    def __del__(self):
+        raise ValueError("said as ever")
+
+if sys.argv[1:]:
+    end()
+else:
+    console.run_verb(lambda: (end(), Broken()))
+"""
+
+
+def test_reads_that_were_given_up_end_without_a_traceback(tmp_path: Path) -> None:
+    """tensorstore reports to a closed loop, as after a damaged checkpoint; other such errors are shown."""
+    script = tmp_path / "end.py"
+    script.write_text(_AFTER_ITS_LOOP)
+    said = {}
+    for name, arguments in {"verb": [], "plain": ["plain"]}.items():
+        command = [sys.executable, str(script), *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        said[name] = done.stderr
+    assert "loop is closed" in said["plain"]  # so it is needed
+    assert "loop is closed" not in said["verb"]
+    assert "said as ever" in said["verb"]

@@ -21,7 +21,7 @@ from bua_jax.events.simulate import people
 from bua_jax.pipeline import steps
 from bua_jax.pipeline.chain import STEPS, build
 from bua_jax.pipeline.checks import check_model
-from bua_jax.pipeline.data import check_events, load_personas, load_store, read_words
+from bua_jax.pipeline.data import PERSONAS, check_events, load_personas, load_store, read_words
 from bua_jax.pipeline.steps import Run, key
 from tests.dialogue.stores import make_store
 
@@ -206,3 +206,21 @@ def test_words_are_a_source_of_the_data_step(tmp_path: Path) -> None:
     path.write_text(json.dumps({"cook": "Braten"}))
     with pytest.raises(MismatchError, match=r"another config\.data\.words"):
         steps.ensure(run, "data", STEPS)
+
+
+@pytest.mark.parametrize("change", ["altered", "removed"])
+def test_personas_are_held_against_a_hash(tmp_path: Path, change: str) -> None:
+    """By whoever reads them, and by the next command."""
+    config = configs.load("configs/quickstart.py")
+    config.data.num_users, config.data.num_days = 6, 3
+    run = Run(config, tmp_path)
+    steps.ensure(run, "data", STEPS)
+    path = tmp_path / "data" / PERSONAS
+    assert load_personas(run)
+    if change == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes() + b"x")
+    for read in (lambda: load_personas(run), lambda: steps.ensure(run, "data", STEPS)):
+        with pytest.raises(BuaError, match=r"personas\.parquet is not the file that the step data"):
+            read()
