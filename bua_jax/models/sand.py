@@ -1,10 +1,10 @@
 """SAND's policy (Yuan et al., KDD 2023): three needs that flow between events and jump at them.
 
 Each need level n has an internal state c_n and a memory of its events h_n, four numbers each. Between events
-dc_n/dt = F_n(c_n, h_n, weekday, hour) without its part along c_n, and dh_n/dt = -softplus(G_n(c_n)) h_n;
-an event k of level n adds W_n(c_n, e_k) to h_n. Behaviours come at the rates softplus(MLP(all states,
-weekday, hour)). Time is in days, and hours change what flows, so that no step of an integral goes over a
-full hour.
+dc_n/dt = F_n(c_n, h_n, weekday, hour) without its part along c_n, and dh_n/dt = -softplus(G_n(c_n)) h_n,
+F_n and softplus(G_n) bounded (ours: without it training diverged); an event k of level n adds W_n(c_n, e_k)
+to h_n. Behaviours come at the rates softplus(MLP(all states, weekday, hour)). Time is in days, and hours
+change what flows, so that no step of an integral goes over a full hour.
 
 Nothing here is of a batch: `jax.vmap` makes it so.
 """
@@ -20,6 +20,7 @@ import numpy as np
 
 LEVELS, SIZE = 3, 4  # needs, numbers of each state
 _EVENT, _WEEKDAY, _HOUR, _HIDDEN = 8, 4, 8, 32  # widths, as published
+_FASTEST = 48.0  # change of a need or memory, per day: what fades as fast is halved in 21 minutes
 _LEAST = 1e-9  # of a rate, per day: below it a logarithm says nothing
 _MARGIN = 1.25  # of a rate over a step's ends: what thinning takes as its bound within it
 
@@ -252,11 +253,16 @@ def vector_of(state: State) -> jax.Array:
 def _slope(params: Params, state: State, when: jax.Array) -> State:
     spread = jnp.broadcast_to(when, (LEVELS, len(when)))
     given = jnp.concatenate([state.needs, state.memory, spread], axis=1)
-    free = jax.vmap(mlp)(params["flow"], given)
+    free = _bounded(jax.vmap(mlp)(params["flow"], given))
     length = jnp.sum(state.needs**2, axis=1, keepdims=True) + 1e-12
     along = jnp.sum(free * state.needs, axis=1, keepdims=True) / length * state.needs
-    fade = jax.nn.softplus(jax.vmap(mlp)(params["decay"], state.needs))
+    fade = _bounded(jax.nn.softplus(jax.vmap(mlp)(params["decay"], state.needs)))
     return State(free - along, -fade * state.memory)
+
+
+def _bounded(rate: jax.Array) -> jax.Array:
+    """The rate, per day, smoothly kept below `_FASTEST`: above 66 a step of RK4 over an hour diverges."""
+    return _FASTEST * jnp.tanh(rate / _FASTEST)
 
 
 # ------------------------------------------------------------------------------------------- layers

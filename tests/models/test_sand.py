@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -49,6 +50,10 @@ def mlp(p: Any, x: np.ndarray) -> np.ndarray:
     return x @ p["out"]["kernel"] + p["out"]["bias"]
 
 
+def bounded(rate: np.ndarray) -> np.ndarray:
+    return 48 * np.tanh(rate / 48)
+
+
 def slope(p: Any, y: np.ndarray, when: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(d/dt of (c, h) float64[24], rates float64[C])."""
     c, h = y[:12].reshape(3, 4), y[12:].reshape(3, 4)
@@ -56,9 +61,9 @@ def slope(p: Any, y: np.ndarray, when: np.ndarray) -> tuple[np.ndarray, np.ndarr
     for n in range(3):
         flow, decay = ({k: {q: v[n] for q, v in x.items()} for k, x in p[name].items()}
                        for name in ("flow", "decay"))  # fmt: skip
-        free = mlp(flow, np.concatenate([c[n], h[n], when]))
+        free = bounded(mlp(flow, np.concatenate([c[n], h[n], when])))
         dc[n] = free - free @ c[n] / (c[n] @ c[n]) * c[n]
-        dh[n] = -np.logaddexp(0, mlp(decay, c[n])) * h[n]
+        dh[n] = -bounded(np.logaddexp(0, mlp(decay, c[n]))) * h[n]
     rates = np.logaddexp(0, mlp(p["rates"], np.concatenate([y, when])))
     return np.concatenate([dc.ravel(), dh.ravel()]), rates
 
@@ -179,3 +184,23 @@ def test_a_day_ends_after_the_most_events() -> None:
     assert (counts == MOST).all()
     assert (events >= 0).all()
     assert times.max() < 0.3
+
+
+def test_states_stay_finite_however_fast_they_would_change() -> None:
+    """RK4 over hours, of a memory that fades 5,000 times a day and needs that turn as fast."""
+    fast = jax.tree.map(jnp.asarray, PARAMS)
+    for name, bias in (("flow", 0.0), ("decay", 5000.0)):
+        out = fast[name]["out"]
+        fast[name] = {
+            **fast[name],
+            "out": {"kernel": out["kernel"] * 1000, "bias": out["bias"] + bias},
+        }
+    days = [day_of([0.2, 0.31, 0.32, 0.7], [0, 1, 2, 3], weekday) for weekday in range(7)]
+    week = Knots(*(np.concatenate(parts) for parts in zip(*days, strict=True)))
+    week = week._replace(dt=week.dt.astype(np.float32))
+    noise = np.ones(SIZE, np.float32)
+    value, slopes = jax.value_and_grad(NETWORK.log_likelihood)(fast, noise, week)
+    assert np.isfinite(value)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(slopes))
+    _, found = NETWORK.walk(fast, noise, week)
+    assert np.abs(found.states).max() < 1000
