@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -174,19 +175,25 @@ def test_what_changes_nothing_is_taken(url: str) -> None:
     assert ask(url, presence_penalty=0, logprobs=False, tools=[], stop=None).status_code == 200
 
 
-def test_who_leaves_is_counted(office: Office, url: str) -> None:
-    """Later each time, until it is between its arrival and its answer."""
+def test_who_leaves_is_counted(office: Office, url: str, monkeypatch) -> None:
+    """Between its arrival and its answer, which is held back until it has gone."""
+    arrived = threading.Event()
 
-    async def leave(seconds: float) -> None:
+    async def held(*_: Any) -> None:
+        arrived.set()
+        await asyncio.sleep(60)
+
+    async def leave() -> None:
         async with httpx.AsyncClient(headers=HEADERS) as client:
-            said = {"model": "base", "messages": [QUESTION], "max_tokens": 300}
+            said = {"model": "base", "messages": [QUESTION]}
             asked = asyncio.create_task(client.post(f"{url}/chat/completions", json=said))
-            await asyncio.wait([asked], timeout=seconds)
+            assert await asyncio.to_thread(arrived.wait, 30)
             asked.cancel()
 
-    for attempt in range(1, 41):
-        asyncio.run(leave(0.05 * attempt))
-        time.sleep(0.1)
-        if office.metrics.gone["chat"]:
-            return
-    raise AssertionError(office.metrics.gone)
+    before = office.metrics.gone["chat"]
+    monkeypatch.setattr(chat, "event_of", held)
+    asyncio.run(leave())
+    end = time.monotonic() + 30
+    while office.metrics.gone["chat"] == before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert office.metrics.gone["chat"] == before + 1
