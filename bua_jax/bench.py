@@ -12,10 +12,10 @@ Examples:
 `--base` is a Hugging Face directory or a GGUF file (nano if none is given); for `decode` and `train` also a
 preset's name, with random weights. What is compared takes turns, so that other work falls on all.
 
-`decode` has three parts. generate: random prompts decoded (`--dtype`, `--mesh`), on a CPU beside transformers
+`decode` has four parts. generate: random prompts decoded (`--dtype`, `--mesh`), on a CPU beside transformers
 (extra `parity`) and, in float32, llama.cpp (extra `llama-cpp`, which is compiled when it is installed).
-types: how often float32 and bfloat16 choose the same token. labels: what scoring them costs. With `--model`
-it is full predictions of a trained run instead, beside transformers on the same weights.
+types: how often float32 and bfloat16 choose the same token. weights: a step by their type. labels: what
+scoring them costs. With `--model` it is full predictions of a trained run instead, beside transformers.
 
 `train` has four parts; its weights are always random. peers: a LoRA step on random tokens, one dialogue per
 row, beside transformers + PEFT: plain (eager), with torch.compile (compiled), and with logits at supervised

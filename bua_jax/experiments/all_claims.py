@@ -31,10 +31,10 @@ def page(tables: Sequence[Mapping[str, Any]]) -> str:
         parts.append(f"Scale {said['scale']}, {seeds} seeds.\n\n{markdown(_HEADER, lines)}")
     counted = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
     lead = (
-        "Every claim of the tables that were run whole: the difference here with its 95 % interval over "
-        f"seeds and people, and whether it holds. Of {verdicts.total()} claims: {counted}. `undecided` is "
-        "what an interval around 0 leaves open at this size. A command wrote this page from the tables' "
-        "json; do not edit it.\n"
+        "Every claim of the tables that were run whole, the paper's and pairs of rows of our own choosing: "
+        "the difference here with its 95 % interval over seeds and people (of losses: over seeds), and "
+        f"whether it holds. Of {verdicts.total()} claims: {counted}. `undecided` is what an interval around "
+        "0 leaves open at this size. A command wrote this page from the tables' json; do not edit it.\n"
     )
     return "\n".join([f"# What holds\n\n{lead}", *parts])
 
