@@ -4,12 +4,12 @@ Examples:
   python -m bua_jax.experiment --experiment=configs/experiments/table14.py:scale=tiny --workdir=runs/tiny
   python -m bua_jax.experiment --experiment=configs/experiments/table4.py --rows=Ours --seeds=1,2 --dry_run
   python -m bua_jax.experiment --experiment=configs/experiments/table4.py --show=Ours/3
+  python -m bua_jax.experiment --experiment=configs/experiments/table4.py --keep=cells.tar.xz
   python -m bua_jax.experiment --experiment=configs/experiments/table4.py --publish=docs/results
   python -m bua_jax.experiment --replay=runs/mine   # what other balancers would have done
 
-scale= is tiny, laptop (the default) or paper, which is planned only. Cells share the steps that they have in
-common; the same command goes on after any interruption; several processes may run it on one disk. A cell
-that fails is passed over and named at the end, with exit code 1.
+scale= is tiny, laptop (the default) or paper, which is planned only. The same command goes on after any
+interruption; several processes may run it on one disk. A failed cell is passed over, with exit code 1.
 """
 
 import sys
@@ -28,6 +28,7 @@ flags.DEFINE_bool("dry_run", False, "Say what would be built, and stop.")
 flags.DEFINE_list("rows", [], "Only these rows.")
 flags.DEFINE_list("seeds", [], "Only these seeds.")
 flags.DEFINE_string("show", "", "Say what a cell (ROW/SEED) was built from, and stop.")
+flags.DEFINE_string("keep", "", "Write an archive of finished cells' answers (.tar.xz), and stop.")
 flags.DEFINE_string("publish", "", "Folder for the page and its json, of a whole table.")
 flags.DEFINE_string("replay", "", "Ask balancers about this run's gradients, and stop.")
 cli.define_take_over()
@@ -40,22 +41,21 @@ def main() -> None:
         print(write_pages(cli.as_workdir(FLAGS.replay), FLAGS.experiment), end="")
         return
     if not FLAGS.experiment:
-        raise ConfigError(
-            "Name the experiment: --experiment=configs/experiments/table4.py (and :scale=tiny to try it)."
-        )
+        raise ConfigError("Name it: --experiment=configs/experiments/table4.py[:scale=tiny].")
     configs.resolve(FLAGS.experiment.partition(":")[0])  # a typo is said before seconds of imports
-    from bua_jax.basics.console import out
     from bua_jax.experiments import plan, publish, run, tuning
     from bua_jax.experiments.experiment import cells, chosen, load, named
     from bua_jax.planning.estimate import on_the_papers_machine
 
     workdir = cli.as_workdir(FLAGS.workdir)
+    if FLAGS.keep:
+        publish.keep(load(FLAGS.experiment), workdir, Path(FLAGS.keep))
+        return
     asked = tuning.settled(load(FLAGS.experiment), workdir)
     every, trials = cells(asked), tuning.trials(asked, FLAGS.rows)
     plan.check_cells(asked, [*every, *trials], workdir)
     if FLAGS.show:
-        cell = named(every, FLAGS.show)
-        out.print_json(data=publish.shown(asked, cell, workdir, FLAGS.experiment))
+        publish.print_cell(asked, named(every, FLAGS.show), workdir, FLAGS.experiment)
         return
     only = FLAGS.rows, FLAGS.seeds
     elsewhere = on_the_papers_machine if asked.scale.planned else None
@@ -66,8 +66,7 @@ def main() -> None:
         raise ConfigError("This scale is planned only: add --dry_run, or choose scale=laptop.")
     plan.check_commit(planned, publish=bool(FLAGS.publish))
     asked, failed = tuning.build(asked, *only, workdir, take_over=FLAGS.take_over)
-    for name, why in failed.items():
-        out.print(f"failed: {name}: {why}", markup=False)
+    run.say_failed(failed)
     every = cells(asked)  # with what was taken of what was tried
     if done := run.finished(every, workdir):
         command = publish.command_of(FLAGS.experiment, workdir, [], [])

@@ -13,10 +13,10 @@ from bua_jax.basics.environment import git_revision
 from bua_jax.basics.errors import BuaError, ConfigError, DataError
 from bua_jax.evaluation import tables
 from bua_jax.experiments.experiment import Cell, Experiment
-from bua_jax.experiments.run import run_of
+from bua_jax.experiments.run import is_finished, run_of
 from bua_jax.pipeline import checks
 from bua_jax.pipeline.chain import PURPOSES, STEPS
-from bua_jax.pipeline.steps import RECORD, outline, record_in
+from bua_jax.pipeline.steps import RECORD, Run, order, outline, record_in
 from bua_jax.training.stage_table import STAGE_TABLE
 
 _ALIKE = 4.0  # steps whose expected minutes differ by a larger factor say nothing of each other
@@ -54,9 +54,7 @@ def plan(cells: Sequence[Cell], workdir: Path) -> Plan:
     for cell in cells:
         run = run_of(cell, workdir)
         try:
-            found = {
-                name: done for s in cell.steps for name, done in outline(run, s, STEPS).items()
-            }
+            found = _outline(cell, run, workdir)
         except BuaError as error:
             refused[cell.name] = str(error)
             continue
@@ -72,6 +70,13 @@ def plan(cells: Sequence[Cell], workdir: Path) -> Plan:
     share = measured / minutes if minutes else 1.0
     there = sum(finished.values())
     return Plan(len(cells), steps, len(finished), there, minutes, share, refused)
+
+
+def _outline(cell: Cell, run: Run, workdir: Path) -> dict[str, bool]:
+    """The steps of a cell, and whether each is done; all of a finished one. Raises as `outline`."""
+    if is_finished(cell, workdir):
+        return {one: True for step in cell.steps for one in order(step, cell.config, STEPS)}
+    return {one: done for s in cell.steps for one, done in outline(run, s, STEPS).items()}
 
 
 def kind_of(step: str) -> str:

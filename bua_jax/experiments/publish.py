@@ -1,18 +1,29 @@
-"""Where tables and pictures go: the experiment's folder, and whole ones into the documentation."""
+"""Where tables and pictures go: the experiment's folder, whole ones into the documentation.
+
+And what finished cells answered, into one archive: enough to publish from, without what was trained for it.
+"""
 
 import csv
 import io
 import shlex
-from collections.abc import Mapping, Sequence
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bua_jax.basics import files
 from bua_jax.basics.console import out
-from bua_jax.basics.errors import DataError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.evaluation.report import write_report
-from bua_jax.experiments import all_claims, curves, pages, report, report_page
-from bua_jax.experiments.experiment import Cell, Experiment
-from bua_jax.experiments.run import folder_of, provenance
+from bua_jax.experiments import all_claims, curves, pages, report, report_page, tuning
+from bua_jax.experiments.experiment import Cell, Experiment, cells
+from bua_jax.experiments.run import finished, folder_of, provenance, run_of
+from bua_jax.pipeline.chain import STEPS
+from bua_jax.pipeline.steps import RECORD, order
+from bua_jax.training.stage_table import STAGE_TABLE
+from bua_jax.training.writers import METRICS
+
+KEPT = ".tar.xz"
 
 
 def show(
@@ -46,10 +57,11 @@ def show(
             out.print(f"published: {path}", markup=False)
 
 
-def shown(experiment: Experiment, cell: Cell, workdir: Path, argument: str) -> dict[str, Any]:
+def print_cell(experiment: Experiment, cell: Cell, workdir: Path, argument: str) -> None:
     """What a finished cell was built from, and the command that builds it. Raises as `provenance`."""
     command = command_of(argument, workdir, [cell.row.name], [str(cell.seed)])
-    return {"command": command, **provenance(cell, workdir, experiment.scale.config)}
+    built = provenance(cell, workdir, experiment.scale.config)
+    out.print_json(data={"command": command, **built})
 
 
 def check_whole(said: Mapping[str, Any], expected: Sequence[str]) -> None:
@@ -100,3 +112,48 @@ def _comma_separated(values: Sequence[str]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(values)
     return text.getvalue()
+
+
+def keep(experiment: Experiment, workdir: Path, path: Path) -> None:
+    """Writes an archive of the experiment's finished cells and trials, and says how many they are.
+
+    Unpacked (`tar -xf`) into a folder, they are finished there; archives of other seeds make one table.
+
+    Raises `ConfigError` for a path that does not end as it is packed, `DataError` where no cell is finished,
+    and `WriteError`.
+    """
+    if not path.name.endswith(KEPT):
+        raise ConfigError(f"--keep={path}: expected a name that ends in {KEPT}.")
+    every = [*tuning.trials(experiment), *cells(tuning.settled(experiment, workdir))]
+    done = finished(every, workdir)
+    if not done:
+        raise DataError(f"No cell of {experiment.name} is finished in {workdir}: nothing to keep.")
+    names = {name for cell in done for name in _files_of(cell, workdir)}
+    with files.atomic_write(path) as temporary, tarfile.open(temporary, "w:xz") as archive:
+        for name in sorted(names):
+            archive.add(workdir / name, str(name), filter=_of_nobody)
+    out.print(f"{path}: {len(done)} of {len(every)} cells", markup=False)
+
+
+def _files_of(cell: Cell, workdir: Path) -> Iterator[Path]:
+    """Below the workdir: answers, the data and windows that they are about; of other steps the records."""
+    run = run_of(cell, workdir)
+    about = {need for asked in cell.steps for need in STEPS[asked].needs(cell.config)}
+    whole = {*cell.steps, *(need for need in about if need.split("/")[0] in ("data", "windows"))}
+    for step in dict.fromkeys(
+        one for asked in cell.steps for one in order(asked, cell.config, STEPS)
+    ):
+        folder = run.folder(step)
+        kept = [folder / RECORD]
+        if step in STAGE_TABLE:
+            kept += [folder / METRICS] if step in cell.steps else []
+        elif step in whole:
+            kept = [one for one in folder.iterdir() if one.is_file()]
+        yield from (one.relative_to(workdir) for one in kept)
+
+
+def _of_nobody(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without the account that built it; with the time, which pages show."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bua_jax.basics import files
-from bua_jax.basics.console import notice
+from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import BuaError, ClaimedError, DataError, Interrupted
 from bua_jax.experiments.experiment import Cell, Experiment
 from bua_jax.pipeline.chain import STEPS, build
@@ -46,6 +46,7 @@ def build_cells(
 ) -> dict[str, str]:
     """Builds all cells; returns those that failed, with their errors, which are kept in failures.json.
 
+    Of a finished one nothing is looked at: what it was built from may be elsewhere (`keep`).
     Cells whose steps another process builds are asked about again when the others are done. Raises
     `Interrupted` on a signal; the same command goes on.
     """
@@ -59,7 +60,7 @@ def build_cells(
             if cell.name not in waited:
                 notice(f"== {cell.name} ({number} of {len(left)})")
             try:
-                for step in cell.steps:
+                for step in () if is_finished(cell, workdir) else cell.steps:
                     build(run, step)
                 said = ""
             except ClaimedError as error:
@@ -83,6 +84,12 @@ def build_cells(
     return failed
 
 
+def say_failed(failed: Mapping[str, str]) -> None:
+    """Prints what `build_cells` returns."""
+    for name, why in failed.items():
+        out.print(f"failed: {name}: {why}", markup=False)
+
+
 def _note(path: Path, name: str, said: str) -> None:
     """Keeps how a cell ended; other processes note theirs in the same file."""
     noted: Any = {}
@@ -94,12 +101,14 @@ def _note(path: Path, name: str, said: str) -> None:
 
 
 def finished(cells: Sequence[Cell], workdir: Path) -> list[Cell]:
-    """Those of which all steps are there."""
-    return [
-        cell
-        for cell in cells
-        if all(_is_there(run_of(cell, workdir).folder(step)) for step in cell.steps)
-    ]
+    """Those of which all answers are there."""
+    return [cell for cell in cells if is_finished(cell, workdir)]
+
+
+def is_finished(cell: Cell, workdir: Path) -> bool:
+    """Whether all that the cell is read from is there."""
+    run = run_of(cell, workdir)
+    return all(_is_there(run.folder(step)) for step in cell.steps)
 
 
 def _is_there(folder: Path) -> bool:
@@ -119,23 +128,9 @@ def provenance(cell: Cell, workdir: Path, config: str) -> dict[str, Any]:
 
     config: the experiment's, which the cell's fields change.
 
-    Raises `DataError` for a cell that is not finished.
+    Raises `DataError` for a cell that is not finished, or of which steps were built apart.
     """
-    run = run_of(cell, workdir)
-    records = {}
-    left = list(cell.steps)
-    while left:
-        step = left.pop()
-        if step in records:
-            continue
-        record = record_in(run.folder(step))
-        if record is None:
-            raise DataError(
-                f"The cell {cell.name} lacks the step {step} ({run.folder(step)}): run the same command "
-                "without --show first."
-            )
-        records[step] = record
-        left += record["inputs"]
+    run, records = run_of(cell, workdir), _records_of(cell, workdir)
     return {
         "cell": cell.name,
         "folders": {step: str(run.folder(step).relative_to(workdir)) for step in records},
@@ -168,6 +163,34 @@ def provenance(cell: Cell, workdir: Path, config: str) -> dict[str, Any]:
             if step.startswith("windows/")
         },
     }
+
+
+def _records_of(cell: Cell, workdir: Path) -> dict[str, Any]:
+    """Of all steps of a finished cell. Raises as `provenance`."""
+    run = run_of(cell, workdir)
+    records: dict[str, Any] = {}
+    left = list(cell.steps)
+    while left:
+        step = left.pop()
+        if step in records:
+            continue
+        record = record_in(run.folder(step))
+        if record is None:
+            raise DataError(
+                f"The cell {cell.name} lacks the step {step} ({run.folder(step)}): run the same command "
+                "without --show first."
+            )
+        records[step] = record
+        left += record["inputs"]
+    for step, record in records.items():
+        for need, built in record["inputs"].items():
+            if records[need]["id"] != built:
+                raise DataError(
+                    f"The cell {cell.name} mixes what was built apart: {run.folder(step)} is of {need} "
+                    f"{built}, and {run.folder(need)} is {records[need]['id']}. Archives that are put "
+                    "together share data and windows and no other step: split a table by seeds."
+                )
+    return records
 
 
 _UNTRAINED = ("data", "windows", "predict", "generate", "describe")

@@ -14,6 +14,8 @@ from bua_jax.basics import files
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import DataError, WriteError
 
+METRICS = "metrics.jsonl"
+
 
 @contextlib.contextmanager
 def _without_torch() -> Iterator[None]:
@@ -71,7 +73,7 @@ class MetricWriter:
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
+        path = folder / METRICS
         cut = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
         if cut:  # a killed process may leave half a line; the next one must not continue it
@@ -155,7 +157,7 @@ def read_scalars(folder: Path) -> list[dict[str, float]]:
 
     Lines that a killed process left half and such as were altered are left out, which is said.
     """
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     records: dict[int, dict[str, float]] = {}
     damaged = []
     text = path.read_bytes().removesuffix(b"\n") if path.exists() else b""

@@ -116,6 +116,8 @@ def test_a_cell_says_what_it_comes_from(built) -> None:
         assert (built[0] / folder / "record.json").is_file()
     assert (found["fields"]["seed"], found["config"]) == (2, "configs/quickstart.py")
     assert "--rows=majority --seeds=2" in found["command"]
+    kept = verb("experiment", *flags, f"--keep={built[0]}/kept.tar.xz")
+    assert kept.stdout.split("kept.tar.xz: ")[1] == "20 of 20 cells\n"
     wrong = verb("experiment", *flags, "--show=majority/9")
     assert wrong.returncode == 2
     assert "there is no such cell" in wrong.stderr

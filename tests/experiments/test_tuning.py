@@ -1,6 +1,7 @@
 """Which setting of a row is taken: by validation people alone, of as many as other rows have."""
 
 import dataclasses
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from bua_jax.basics.errors import ConfigError
+from bua_jax.basics import files
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.evaluation import results
-from bua_jax.experiments import pages, plan, report, run, tuning
+from bua_jax.experiments import pages, plan, publish, report, run, tuning
 from bua_jax.experiments.experiment import SCALES, TINY, Experiment, Row, cells, check, load
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.windows import load_set
@@ -55,6 +57,32 @@ def test_the_lowest_log_loss_of_validation_people_wins(workdir: Path) -> None:
         best = tuning.fields_of(row)[int(np.argmin(losses))]
         assert made.fields == best
         assert made.trials == ()
+
+
+def test_an_archive_of_answers_has_the_trials(workdir: Path, tmp_path: Path) -> None:
+    """So that what was taken stays known; archives of steps that were built apart are no table."""
+    asked, archive = experiment(), tmp_path / "cells.tar.xz"
+    publish.keep(asked, workdir, archive)
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path / "there", filter="data")
+    settled = tuning.settled(asked, tmp_path / "there")
+    assert settled == tuning.settled(asked, workdir)
+    first, *others = done = run.finished(cells(settled), tmp_path / "there")
+    assert len(done) == len(cells(settled))
+    folder = run.run_of(first, tmp_path / "there").folder(f"fit/{first.row.method}")
+    record = files.read_sealed(folder / "record.json")
+    files.write_sealed(folder / "record.json", {**record, "id": "0" * 16})
+    with pytest.raises(DataError, match=rf"{first.name} mixes .*fit/{first.row.method} .* split a"):
+        run.provenance(first, tmp_path / "there", "config")
+    run.provenance(others[-1], tmp_path / "there", "config")
+
+
+def test_what_cannot_be_kept_is_said(workdir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--keep=.*cells.zip: expected .* \.tar\.xz"):
+        publish.keep(experiment(), workdir, tmp_path / "cells.zip")
+    with pytest.raises(DataError, match=r"No cell of tuned is finished in .*nothing to keep"):
+        publish.keep(experiment(), tmp_path, tmp_path / "cells.tar.xz")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_all_seeds_are_built_with_it_and_the_page_shows_what_was_tried(workdir: Path) -> None:
