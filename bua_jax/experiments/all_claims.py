@@ -42,10 +42,7 @@ def page(tables: Sequence[Mapping[str, Any]]) -> str:
 def _lines(said: Mapping[str, Any]) -> list[list[str]]:
     """A claim's text, metric, difference, verdict and probability."""
     if "losses" in said:  # of curves
-        return [
-            [claim, f"loss: {metric}", "-", *verdict]
-            for claim, metric, *verdict in curves.claims(said)
-        ]
+        return [[claim, f"loss: {metric}", *found] for claim, metric, *found in curves.claims(said)]
     return pages.claims(said)
 
 

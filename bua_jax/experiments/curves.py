@@ -102,7 +102,7 @@ def compared(
 
 
 def claims(said: Mapping[str, Any]) -> list[list[str]]:
-    """What the paper says, and whether it holds here: a lower loss is better."""
+    """What the paper says, the difference here, and whether it holds: a lower loss is better."""
     found = []
     for claim in said["claims"]:
         which, task = claim["metric"].split(" ")
@@ -111,7 +111,8 @@ def claims(said: Mapping[str, Any]) -> list[list[str]]:
         if "low" in one and (one["high"] < 0 or one["low"] > 0):
             verdict = "held" if one["high"] < 0 else "not held"
         shown = f"{one['probability']:.2f}" if "probability" in one else "-"
-        found.append([f"{claim['above']} below {claim['below']}", claim["metric"], verdict, shown])
+        names = f"{claim['above']} below {claim['below']}"
+        found.append([names, claim["metric"], _apart(one) if one else "-", verdict, shown])
     return found
 
 
@@ -123,11 +124,20 @@ def body(said: Mapping[str, Any]) -> list[list[str]]:
             for which in ("first", "lowest"):
                 if (one := compared(said, said["reference"], row, task, which)) is None:
                     continue
-                interval = f" ({one['low']:+.3f} to {one['high']:+.3f})" if "low" in one else ""
-                shown = f"{one['difference']:+.3f}{interval}"
-                numbers = (f"{one['one']:.3f}", f"{one['other']:.3f}", shown, str(one["seeds"]))
+                numbers = (
+                    f"{one['one']:.3f}",
+                    f"{one['other']:.3f}",
+                    _apart(one),
+                    str(one["seeds"]),
+                )
                 found.append([task, which, row, *numbers])
     return found
+
+
+def _apart(one: Mapping[str, Any]) -> str:
+    """What `compared` says of a difference, in nats."""
+    interval = f" ({one['low']:+.3f} to {one['high']:+.3f})" if "low" in one else ""
+    return f"{one['difference']:+.3f}{interval}"
 
 
 def header(said: Mapping[str, Any]) -> list[str]:
@@ -171,7 +181,9 @@ def page(said: Mapping[str, Any]) -> str:
             f"![validation losses by task]({name}.png)\n",
             tables.markdown(header(said), body(said)),
             "## What the paper claims\n",
-            tables.markdown(("claim: loss of", "loss", "here", "probability"), claims(said)),
+            tables.markdown(
+                ("claim: loss of", "loss", "difference", "here", "probability"), claims(said)
+            ),
             "## Where it comes from\n",
             tables.markdown(("of its cells", ""), facts(said)),
         ]

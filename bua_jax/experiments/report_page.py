@@ -61,8 +61,8 @@ def of_curves(said: Mapping[str, Any]) -> Report:
     drawn = {row: _mean_of(by_seed) for row, by_seed in said["losses"].items()}
     return Report(
         title=said["title"],
-        verdict=_of_claims([held for _, _, held, _ in claims], paper=True),
-        claims=[(f"{claim}, {which}", held, p) for claim, which, held, p in claims],
+        verdict=_of_claims([held for *_, held, _ in claims], paper=True),
+        claims=[(f"{claim}, {which}", held, p) for claim, which, _, held, p in claims],
         tables=[table],
         pictures=[
             Picture("Validation losses", curves.picture(said), findings.of_curves(drawn)),

@@ -350,7 +350,7 @@ def test_curves_are_held_against_each_other_by_seed() -> None:
     found = curves.compared(said, "staged", "joint", "prediction", "lowest")
     assert found == {"one": 1.1, "other": 1.45, "difference": pytest.approx(-0.35), "seeds": 2}
     assert curves.compared(said, "staged", "joint", "refinement", "lowest") is None
-    assert curves.claims(said)[0][2:] == ["undecided", "-"]
+    assert curves.claims(said)[0][2:] == ["-0.350", "undecided", "-"]
     five = {str(s): {"prediction": [[1.0, float(s)]]} for s in range(5)}
     said["losses"] = {"staged": five, "joint": {s: {"prediction": [[1.0, 1.0]]} for s in five}}
     found = curves.compared(said, "staged", "joint", "prediction", "first")
@@ -364,7 +364,7 @@ def test_curves_are_held_against_each_other_by_seed() -> None:
         (lambda s: 2.0, "undecided"),
     ):
         said["losses"]["joint"] = {s: {"prediction": [[1.0, of_joint(int(s))]]} for s in five}
-        assert curves.claims(said)[0][2] == verdict
+        assert curves.claims(said)[0][3] == verdict
     assert "| prediction | lowest | joint |" in curves.page(said)
     assert curves.picture(said)[:4] == b"\x89PNG"
     page = report_page.of_curves(said)

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 
+from bua_jax import cli
 from bua_jax.basics import files
 from bua_jax.decoding import cache
 from bua_jax.models.kernels import cpu
@@ -237,3 +239,9 @@ def test_a_library_that_was_cut_is_compiled_anew(monkeypatch, tmp_path, capsys) 
         assert (folder / library.name).stat().st_size > 50_000
     finally:
         cpu._library.cache_clear()
+
+
+def test_the_flag_of_decoding_verbs_names_the_types() -> None:
+    if "weights" not in flags.FLAGS:
+        cli.define_weights()
+    assert tuple(flags.FLAGS["weights"].parser.enum_values) == cpu.WEIGHT_TYPES  # type: ignore[attr-defined]
