@@ -32,7 +32,7 @@ from bua_jax.decoding.cache import (
     with_room,
 )
 from bua_jax.decoding.engine import Engine, Turn
-from bua_jax.decoding.labels import build_tree, score_labels
+from bua_jax.decoding.labels import LabelTree, build_tree, score_labels
 from bua_jax.dialogue.prompts import next_turn
 from bua_jax.events.windows import history, prediction_windows, sample_windows
 from bua_jax.interop import gguf, huggingface
@@ -44,6 +44,7 @@ from bua_jax.models.qwen2 import Qwen2, causal_mask
 from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel.sharding import make_mesh, shardings
 from bua_jax.pipeline import export, finished
+from bua_jax.planning import roofline
 
 _NEVER = -1  # a stop token that no row writes
 # Published peaks: dense bfloat16 FLOP/s.
@@ -254,7 +255,8 @@ def compare_labels(
 ) -> dict[str, dict[str, float]]:
     """What scoring all labels costs, batch 1: each entry has the milliseconds of two runs and their ratio.
 
-    `with_prefill`: all labels over one label, each with an uncached prompt. `tree`: the label tree on a
+    `with_prefill`: all labels over one label, each with an uncached prompt; `floor` is the ratio of their
+    multiplications. `tree`: the label tree on a
     cached prompt over a plain forward of as many tokens. `separate`: that many scorings of one label on
     the cached prompt over one of the tree.
     """
@@ -290,10 +292,21 @@ def compare_labels(
         return {**milliseconds, "ratio": ratio(times[a], times[b])}
 
     return {
-        "with_prefill": pair("all, uncached", "one, uncached"),
+        "with_prefill": {
+            **pair("all, uncached", "one, uncached"),
+            "floor": _after_prompt(model.llm.config, prompt, whole)
+            / _after_prompt(model.llm.config, prompt, ones[0]),
+        },
         "tree": pair("tree", "forward"),
         "separate": pair("separate", "tree"),
     }
+
+
+def _after_prompt(config: Qwen2Config, prompt: int, tree: LabelTree) -> float:
+    """FLOPs of a prompt and a tree after it, each token attending to what is before or above it."""
+    nodes = len(tree.tokens)
+    keys = prompt * (prompt + 1) // 2 + nodes * prompt + int(tree.ancestors.sum())
+    return roofline.inference_flops(config, prompt + nodes, nodes + 1, keys)
 
 
 def compare_predictions(
@@ -378,17 +391,3 @@ def _greedy(torch: Any, model: Any, prompts: Sequence[Any], new: int, stop: int)
             pad_token_id=stop,
         )
     return [row[: row.index(stop)] if stop in row else row for row in out.tolist()]
-
-
-def roofline_minutes(
-    config: Qwen2Config, flops: float, *, samples: int = 20_000, prompt: int = 400, new: int = 455
-) -> float:
-    """Minutes that the multiplications of full predictions take at a device's peak, and no less.
-
-    prompt: tokens read (history and instructions); new: tokens written in three rounds and the answer.
-    """
-    c = config
-    heads = (2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim
-    per_layer = c.hidden_size * heads + 3 * c.hidden_size * c.intermediate_size
-    every, written = c.num_layers * per_layer, c.vocab_size * c.hidden_size
-    return samples * 2 * (every * (prompt + new) + written * new) / flops / 60

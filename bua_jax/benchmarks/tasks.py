@@ -20,6 +20,7 @@ from bua_jax.dialogue.rounds import ROUND_KINDS
 from bua_jax.evaluation.plots import growth
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2_config import REMAT
+from bua_jax.planning import roofline
 
 SPEED = (
     "step",
@@ -115,10 +116,13 @@ def measure_decode(folder: Path) -> dict[str, Any]:
         found["labels"] = decode.compare_labels(
             folder, labels=FLAGS.labels, prompt=400, repeats=FLAGS.repeats
         )
-        ratios = [{"": name, "ratio": row["ratio"]} for name, row in found["labels"].items()]
+        ratios = [
+            {"": name, "ratio": row["ratio"], "floor": row.get("floor")}
+            for name, row in found["labels"].items()
+        ]
         _print(f"{FLAGS.labels} labels after 400 tokens: ratios of time", ratios)
     found["roofline_minutes"] = {
-        name: decode.roofline_minutes(PRESETS["qwen2.5-7b"], flops)
+        name: roofline.roofline_minutes(PRESETS["qwen2.5-7b"], flops)
         for name, flops in decode.PEAKS.items()
     }
     title = "Roofline of 20,000 predictions with qwen2.5-7b, minutes"

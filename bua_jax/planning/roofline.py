@@ -1,4 +1,4 @@
-"""FLOPs, memory traffic and time of a training step, from sizes alone.
+"""FLOPs, memory traffic and time of a training step, FLOPs and time of predictions, from sizes alone.
 
 XLA's own cost analysis counts the body of a loop once, whatever its length: a model whose layers are
 scanned would cost one layer.
@@ -13,6 +13,7 @@ from bua_jax.models.aligned import Aligned
 from bua_jax.models.kernels import cpu
 from bua_jax.models.kernels.splash import block_of
 from bua_jax.models.qwen2 import ATTENTION_BLOCK
+from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.planning.targets import Target
 
 
@@ -111,3 +112,24 @@ def seconds(target: Target, executed: float, moved: float, sent: float, dtype: s
         "interconnect": sent / target.wire,
     }
     return {**times, "roofline": max(times.values()), "in turn": sum(times.values())}
+
+
+def inference_flops(config: Qwen2Config, tokens: int, written: int, keys: int = 0) -> float:
+    """FLOPs of reading tokens, of which `written` go through the head.
+
+    keys: that they attend to, summed over them (by default attention is left out).
+    """
+    c = config
+    kernels = sum(inputs * outputs for inputs, outputs in lora.kernel_shapes(c).values())
+    layers = c.num_layers * (tokens * kernels + 2 * keys * c.num_heads * c.head_dim)
+    return 2.0 * (layers + written * c.vocab_size * c.hidden_size)
+
+
+def roofline_minutes(
+    config: Qwen2Config, flops: float, *, samples: int = 20_000, prompt: int = 400, new: int = 455
+) -> float:
+    """Minutes that the multiplications of full predictions take at a device's peak, and no less.
+
+    prompt: tokens read (history and instructions); new: tokens written in three rounds and the answer.
+    """
+    return samples * inference_flops(config, prompt + new, new) / flops / 60

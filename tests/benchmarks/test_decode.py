@@ -5,11 +5,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from bua_jax.benchmarks import decode
 from bua_jax.models.presets import PRESETS
+from bua_jax.models.qwen2 import Qwen2
 from bua_jax.models.qwen2_config import Qwen2Config
+from bua_jax.planning import roofline
 from tests.support.helpers import random_base, require
 from tests.support.runs import verb
 
@@ -96,6 +100,7 @@ def test_labels_have_all_three_ratios(written: dict[str, Any]) -> None:
     found = written["labels"]
     assert set(found) == {"with_prefill", "tree", "separate"}
     assert all(row["ratio"] > 0 for row in found.values())
+    assert 1 < found["with_prefill"]["floor"] < 1.1  # some 15 tokens after 400
 
 
 @pytest.mark.long
@@ -110,8 +115,21 @@ def test_the_roofline_of_7b() -> None:
     """12.6 minutes on one A100 and 4.0 on one H100 for 20,000 predictions (design), within 2 %."""
     config = PRESETS["qwen2.5-7b"]
     peaks = decode.PEAKS
-    assert decode.roofline_minutes(config, peaks["A100"]) == pytest.approx(12.6, rel=0.02)
-    assert decode.roofline_minutes(config, peaks["H100"]) == pytest.approx(4.0, rel=0.02)
+    assert roofline.roofline_minutes(config, peaks["A100"]) == pytest.approx(12.6, rel=0.02)
+    assert roofline.roofline_minutes(config, peaks["H100"]) == pytest.approx(4.0, rel=0.02)
+
+
+def test_the_flops_of_reading_are_those_that_xla_counts() -> None:
+    """A forward over 24 tokens, all through the head, within 5 %: norms, softmax and rope.
+
+    XLA multiplies with the keys that are masked too: 24 for each of the 24.
+    """
+    config = Qwen2Config(500, 64, 192, 1, 4, 2, 16)  # a scan of layers is counted as one
+    model = Qwen2(config)
+    tokens = jax.ShapeDtypeStruct((1, 24), jnp.int32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), tokens)
+    counted = jax.jit(model.apply).lower(variables, tokens).compile().cost_analysis()["flops"]
+    assert roofline.inference_flops(config, 24, 24, 24 * 24) == pytest.approx(counted, rel=0.05)
 
 
 def test_an_unknown_benchmark_is_refused() -> None:
