@@ -1,6 +1,6 @@
 """Makes ids and areas opaque, splits by person, and writes the result as parquet: pseudonymised data.
 
-Ids become random ones, renewed every three months where the data has dates. Of each person's areas the ten
+Ids become random ones, renewed every 90 days where the data has dates. Of each person's areas the ten
 most visited are kept, as opaque codes. The file carries the split, made before the renaming. What people do
 when stays, and most renewed ids can be linked by it: --audit measures how many, config.anonymise blurs
 dates, times and the split, and docs/privacy.md says what that is worth.

@@ -25,7 +25,7 @@ flags.DEFINE_string("input", "", "File of events; the flag's name may be left ou
 flags.DEFINE_string("time_zone", "", "Zone that times in UTC are shown in, e.g. Asia/Shanghai.")
 flags.DEFINE_bool("skip_bad_rows", False, "Leave bad rows out, counted and reported.")
 flags.DEFINE_bool("merge", False, "Labels that look alike become one.")
-flags.DEFINE_float("minutes", 20.0, "As long as it may take, by a guess.", lower_bound=0.0)
+flags.DEFINE_float("minutes", 20.0, "Longest time it may take, as guessed.", lower_bound=0.0)
 flags.DEFINE_bool("dry_run", False, "Say what would be built, and stop.")
 cli.define_columns()
 cli.define_take_over()

@@ -3,8 +3,8 @@
 #   launch/train_gpus.sh checkpoints/Qwen2.5-7B foursquare_nyc
 #   launch/train_gpus.sh checkpoints/Qwen2.5-7B foursquare_nyc --dry-run --config.execution.mesh=4
 # CHECKPOINT is a Hugging Face directory, a .gguf file or NAME@REVISION on the hub; DATA a name in
-# configs/data. MODEL=qwen2.5-0.5b ... qwen2.5-72b, by default qwen2.5-7b. What follows goes to
-# `python -m bua_jax.curriculum`; the same command again goes on where it was cut.
+# configs/data or a data config of your own (mine.py). MODEL=qwen2.5-0.5b ... qwen2.5-72b, by default
+# qwen2.5-7b. What follows goes to `python -m bua_jax.curriculum`; the same command again goes on where it was cut.
 source "$(dirname "$0")/setup.sh"
 if [ $# -lt 2 ]; then
   echo "Usage: $0 CHECKPOINT DATA [--dry-run] [--config.FIELD=VALUE ...]" >&2

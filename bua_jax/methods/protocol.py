@@ -1,4 +1,4 @@
-"""What every system of the paper's tables implements, and all that it may see (design, section 5)."""
+"""What every system of the paper's tables implements, and all that it may see."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +25,9 @@ ROWS = 4096
 class Histories:
     """Histories as arrays, without their targets: see `window_arrays`."""
 
-    fields: np.ndarray  # int32[n, L, 4]
-    place_rank: np.ndarray  # int32[n, L]
-    day: np.ndarray  # int32[n, L]
+    fields: np.ndarray  # int32[n, L, 4]: weekday, slot, place by first appearance, behaviour
+    place_rank: np.ndarray  # int32[n, L]: by visits, 1 the most
+    day: np.ndarray  # int32[n, L]: 0 is that of the last event, those before are negative
     n_events: np.ndarray  # int32[n]
 
     def __len__(self) -> int:
