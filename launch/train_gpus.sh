@@ -13,7 +13,7 @@ fi
 checkpoint="$1" data="$2" model="${MODEL:-qwen2.5-7b}" extras="${EXTRAS:-cuda12}"
 shift 2
 command=(python -m bua_jax.curriculum "--config=configs/curriculum.py:model=$model,scale=paper,data=$data,mesh=8"
-  "--config.model.path=$checkpoint" "--workdir=runs/$model-$data")
+  "--config.model.path=$checkpoint" "--workdir=runs/$model-$(basename "$data" .py)")
 dry_run=""
 for argument in "$@"; do
   if [ "$argument" = --dry-run ]; then dry_run=1; else command+=("$argument"); fi

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from bua_jax.events.simulate import simulated_store
 from bua_jax.events.split import without_test_people
 from bua_jax.events.windows import generation_windows, history, prediction_windows, sample_windows
-from bua_jax.methods.protocol import Data, Site, cases_of
+from bua_jax.methods.protocol import Data, Labelled, Site, cases_of
 from tests.support.helpers import ROOT
+from tests.support.readme import tagged
 
 STORE = simulated_store(12, 15, 3)
 WINDOWS = sample_windows(prediction_windows(STORE, "test"), 20, 0)
@@ -103,3 +104,16 @@ def test_the_example_of_the_docs_is_a_method(tmp_path: Path) -> None:
     said = method.load(site).predict(cases)
     assert said.label.tolist() == [int(case.history.behaviour[-1]) for case in cases]
     assert said.probability.sum(1).tolist() == [1.0] * 20
+
+
+def test_the_method_of_the_documentation_says_what_came_last(tmp_path: Path) -> None:
+    (text,) = [body for body in tagged("python", "long") if "METHOD = Method(" in body]
+    module: dict[str, Any] = {}
+    exec(text, module)
+    method, site = module["METHOD"], Site(ConfigDict(), tmp_path, {})
+    data = Data(STORE, lambda name: Labelled(cases_of(STORE, WINDOWS, 40), WINDOWS.end))
+    method.fit(site, data)
+    assert [path.name for path in tmp_path.iterdir()] == [*method.files]
+    said = method.load(site).predict(cases_of(STORE, WINDOWS, 40))
+    np.testing.assert_array_equal(said.label, STORE.behaviour[WINDOWS.end - 1])
+    assert said.probability.shape == (20, 37)
