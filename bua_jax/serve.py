@@ -17,6 +17,8 @@ BUA_SERVE_TOKEN, through something that encrypts (a reverse proxy): this server 
 more. Needs the extra `serve`.
 """
 
+import contextlib
+
 from absl import flags
 
 from bua_jax import cli
@@ -59,10 +61,9 @@ def main() -> None:
         drawn = server.Drawn(FLAGS.temperature, FLAGS.top_p, FLAGS.seed)
         office = Office(bua, server.desk_of(bua, limits, drawn), limits)
         people = page.people_of(events_of(FLAGS.model), FLAGS.examples) if FLAGS.examples else []
-        chats = chat.Chats(office)
-        more = [*page.routes(people), *chat.routes(chats)]
-        server.serve(office, [listening], FLAGS.host, token, more)
-        chats.close()
+        with contextlib.closing(chat.Chats(office)) as chats:
+            more = [*page.routes(people), *chat.routes(chats)]
+            server.serve(office, [listening], FLAGS.host, token, more)
 
 
 if __name__ == "__main__":

@@ -127,16 +127,16 @@ def random_variables(shapes: Mapping[str, Any], seed: int) -> dict[str, Any]:
         return jax.tree.unflatten(tree, pool.map(draw, range(len(leaves))))
 
 
-def write_inputs(shape: Shape, folder: Path, seed: int = 0) -> None:
+def write_inputs(shape: Shape, folder: Path) -> None:
     """Writes what all sides read: the base and its config, adapter/ (PEFT), tokens.npy int32[B, T]."""
     model, shapes = abstract_model(shape.config, shape.sizes)
     assert model.llm.lora is not None
-    variables = random_variables({k: shapes[k] for k in ("base", "adapter")}, seed)
+    variables = random_variables({k: shapes[k] for k in ("base", "adapter")}, 0)
     huggingface.save(folder, model.llm.config, variables["base"])
     adapter = variables["adapter"]
     peft.save(folder / "adapter", adapter, model.llm.lora, base="", base_hash="", card="")
     size = (shape.rows, shape.length)
-    tokens = np.random.default_rng(seed).integers(0, shape.sizes.vocab_size, size, np.int32)
+    tokens = np.random.default_rng(0).integers(0, shape.sizes.vocab_size, size, np.int32)
     np.save(folder / "tokens.npy", tokens)
 
 

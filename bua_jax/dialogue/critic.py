@@ -44,7 +44,8 @@ _OWN_WORDS = re.compile(
 )
 _LINKS = ("leading to", "then")  # between the two of a linked pair
 _OPENS = re.compile(r"\bopens the day\s*$")
-_RHYTHMS = ("early riser", "morning starter", "late starter", "evening person", "daytime person")
+RHYTHMS = ("early riser", "morning starter", "late starter", "evening person", "daytime person")
+"""What `facts.rhythm` says."""
 _REGULARITIES = ("routine-driven", "balanced", "varied")
 
 
@@ -162,7 +163,7 @@ def _abstraction(window: Window, text: str) -> float:
                 n for b, n in window.counts.items() if kind_of(window.label(b)).trait == kind.trait
             )
             checks.append(here >= max(3, 0.1 * total))
-    checks += [facts.rhythm(window) == word for word in _RHYTHMS if word in text]
+    checks += [facts.rhythm(window) == word for word in RHYTHMS if word in text]
     checks += [facts.regularity(window) == word for word in _REGULARITIES if word in text]
     return _ratio(checks, 0)
 

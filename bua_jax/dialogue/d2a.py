@@ -1,8 +1,9 @@
 """D2A (Wang et al., 2024): a person whose desires drift, and what a language model is asked about them.
 
 Eleven desires stand at 0 to 10. Some grow worse as they rise (hunger), the others as they fall. A model
-says how fast each drifts in this person, offers plans for the next hour, and says how the desires stand after
-each; the plan after which least is lacking is what the person does. Nothing here knows the day that came.
+says how fast each drifts in this person, offers plans for the next minutes, and says how the desires stand
+after each; the plan after which least is lacking is what the person does. Nothing here knows the day that
+came.
 """
 
 import json

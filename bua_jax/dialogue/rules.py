@@ -9,12 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from bua_jax.dialogue import facts
-from bua_jax.dialogue.facts import SCENE_HOURS, Window, part_of_day, when
+from bua_jax.dialogue.facts import Window, part_of_day, when
 from bua_jax.dialogue.text import event_text, history_text, place_text
 from bua_jax.dialogue.traits import kind_of
 from bua_jax.events.schema import WEEKDAYS
-
-__all__ = ["ANNOTATORS", "NOTHING", "SCENE_HOURS", "VERSION", "Window"]
 
 VERSION = "rules-2"
 NOTHING = ("Nothing is recorded in the next two hours.", "No event in the next two hours.")

@@ -289,7 +289,7 @@ def write_stage1(
 def build_stage2(writer: Writer, task: str, windows: WindowIndex, split: str) -> Iterator[Dialogue]:
     """A stage-2 dialogue per window, but for those that a teacher was to write and did not.
 
-    `task` is "prediction" or "generation".
+    `task` is "prediction" or "generation". Raises `ConfigError` for another.
     """
     if task not in ("prediction", "generation"):
         raise ConfigError(f"{task!r} is no stage-2 task; expected prediction or generation.")

@@ -113,7 +113,7 @@ def metrics(
 
     groups: head, medium, tail to class ids. rec_w: accuracy (HR@1). prec_w: precision weighted by class
     support. overall, head, medium, tail: recall averaged over classes (Eqs. 8 to 11) that occur;
-    overall_min20: over those with at least `least` windows. ece: see `calibration`.
+    overall_min20: over those with at least `least` windows. ece: see `prediction.calibration`.
     """
     n, occurs = counts.support.sum(1), counts.support > 0
     recall = _ratio(counts.hits, counts.support)

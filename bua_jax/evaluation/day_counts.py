@@ -75,6 +75,15 @@ def day_metrics(counts: DayCounts) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in found.items()}
 
 
+def generation_metrics(
+    generated: Sequence[Day], real: Sequence[Day], catalogue: Catalogue
+) -> dict[str, dict[str, float]]:
+    """event, timestamp and (where there are places) location -> bleu, tvd, jsd, js_distance of all days."""
+    found = day_metrics(count_days(np.zeros(len(real)), generated, real, catalogue))
+    sides = list(SIDES)[: len(found) // len(MEASURES)]
+    return {side: {m: float(found[f"{side}_{m}"][0]) for m in MEASURES} for side in sides}
+
+
 def _distribution(counts: np.ndarray) -> np.ndarray:
     """Uniform where nothing was generated at all."""
     total = counts.sum()

@@ -10,6 +10,9 @@ from bua_jax.evaluation.prediction import Calibration
 from bua_jax.events.windows import Day
 
 Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
+"""Panel -> line -> its points (step, value)."""
+Bars = Mapping[str, Sequence[tuple[str, float, float, float]]]
+"""Panel -> its bars (name, value, lower and upper end of its interval)."""
 
 
 def of_curves(panels: Curves) -> str:
@@ -27,7 +30,7 @@ def of_curves(panels: Curves) -> str:
     return "; ".join(said) + "." if said else "Nothing was logged."
 
 
-def of_bars(panels: Mapping[str, Sequence[tuple[str, float, float, float]]]) -> str:
+def of_bars(panels: Bars) -> str:
     """Which row of each panel is highest, and which lowest."""
     said = []
     for panel, rows in panels.items():

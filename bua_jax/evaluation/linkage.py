@@ -58,7 +58,6 @@ def linked(
     *,
     dated: bool,
     by_split: bool,
-    seed: int = 0,
 ) -> Linked:
     """Links the ids of `anonymise`'s rows; people: `renamed`'s table, which says whose they are.
 
@@ -81,7 +80,7 @@ def linked(
         int,
     )
     if len(tried) > MOST:
-        tried = np.sort(np.random.default_rng(seed).choice(tried, MOST, replace=False))
+        tried = np.sort(np.random.default_rng(0).choice(tried, MOST, replace=False))
     shares = profiles(result, ids["user"].to_list(), slots_per_day)
     found, chance = 0, 0.0
     for rows in np.split(tried, range(_BLOCK, len(tried), _BLOCK)):

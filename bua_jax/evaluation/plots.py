@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from bua_jax.basics.console import visible
+from bua_jax.evaluation.findings import Bars, Curves
 from bua_jax.evaluation.prediction import Calibration
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day
@@ -29,10 +30,6 @@ def png(figure: Figure) -> bytes:
 def _names(labels: Sequence[str]) -> list[str]:
     """Labels of the data as matplotlib shows them unchanged: it would read mathematics between dollars."""
     return [visible(label).replace("$", r"\$") for label in labels]
-
-
-Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]
-"""Panel -> line -> its points (step, value)."""
 
 
 _WIDE = 5  # panels in a row
@@ -186,10 +183,6 @@ def reliability(methods: Mapping[str, Calibration], windows: int) -> bytes:
     figure.supylabel("accuracy", fontsize=9)
     figure.tight_layout()
     return png(figure)
-
-
-Bars = Mapping[str, Sequence[tuple[str, float, float, float]]]
-"""Panel -> its bars (name, value, lower and upper end of its interval)."""
 
 
 def bars(panels: Bars) -> bytes:

@@ -78,17 +78,17 @@ class Calibration(NamedTuple):
     error: float
 
 
-def calibration(confidence: Any, correct: Any, bins: int = BINS) -> Calibration:
+def calibration(confidence: Any, correct: Any) -> Calibration:
     """How far confidence float[n] (of the predicted class) and accuracy lie apart.
 
     error: the expected calibration error (Guo et al., 2017), sum of share |accuracy - confidence|.
     """
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
-    inside = np.clip((confidence * bins).astype(int), 0, bins - 1)
-    count = np.bincount(inside, minlength=bins)
+    inside = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
+    count = np.bincount(inside, minlength=BINS)
     kept, count = count > 0, count[count > 0]
     mean, accuracy = (
-        np.bincount(inside, x, minlength=bins)[kept] / count for x in (confidence, correct)
+        np.bincount(inside, x, minlength=BINS)[kept] / count for x in (confidence, correct)
     )
     share = count / len(confidence)
     return Calibration(mean, accuracy, share, float(share @ np.abs(mean - accuracy)))

@@ -1,4 +1,4 @@
-"""Metrics of generated days (Appendix E): BLEU, TVD and JSD of event, timestamp and location."""
+"""Measures of generated days (Appendix E): BLEU, TVD, JSD, and whether they are copies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 import sacrebleu
 
 from bua_jax.basics.errors import DataError
-from bua_jax.events.schema import NUM_PLACES, Catalogue
 from bua_jax.events.windows import Day
 
 
@@ -70,12 +69,6 @@ def js_distance(p: Any, q: Any) -> float:
     return float(np.sqrt(jsd(p, q)))
 
 
-def _pooled(days: Sequence[Sequence[int]], size: int) -> np.ndarray:
-    """Distribution of ids over all days; uniform where nothing was generated at all."""
-    counts = np.bincount([i for day in days for i in day], minlength=size).astype(float)
-    return counts / counts.sum() if counts.sum() else np.full(size, 1 / size)
-
-
 def self_bleu(days: Sequence[Sequence[int]]) -> float:
     """Mean BLEU of each sequence of ids against all the others, 0 to 1: high where they repeat.
 
@@ -105,26 +98,3 @@ def originality(days: Sequence[Day], training: Sequence[Day]) -> dict[str, float
         "distinct": len(set(made)) / count,
         "self_bleu": self_bleu([behaviour for _, _, behaviour in made]),
     }
-
-
-def generation_metrics(
-    generated: Sequence[Day], real: Sequence[Day], catalogue: Catalogue
-) -> dict[str, dict[str, float]]:
-    """event, timestamp and (where there are places) location -> bleu, tvd, jsd, js_distance."""
-    sides = {
-        "event": (len(catalogue.behaviours), lambda day: day.behaviour),
-        "timestamp": (catalogue.slots_per_day, lambda day: day.slot),
-    }
-    if catalogue.has_places:
-        sides["location"] = (NUM_PLACES + 1, lambda day: day.place)
-    found = {}
-    for name, (size, ids) in sides.items():
-        made, true = [ids(d) for d in generated], [ids(d) for d in real]
-        p, q = _pooled(made, size), _pooled(true, size)
-        found[name] = {
-            "bleu": bleu(made, true),
-            "tvd": tvd(p, q),
-            "jsd": jsd(p, q),
-            "js_distance": js_distance(p, q),
-        }
-    return found

@@ -190,7 +190,7 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def generation_rows(generation: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
     """One row per method and kind: method, kind, BLEU, TVD, JSD, JS distance."""
     return [
-        [method, kind, *(f"{values[m]:.3f}" for m in ("bleu", "tvd", "jsd", "js_distance"))]
+        [method, kind, *(f"{values[m]:.3f}" for m in MEASURES)]
         for method, kinds in generation.items()
         for kind, values in kinds.items()
     ]

@@ -3,7 +3,7 @@
 What is kept of an event: day, weekday, slot, behaviour, and the area if it is among the person's
 `KEPT_AREAS` most visited. What goes: the id, the name of the area, every column that is not mapped.
 That is pseudonymous, not anonymous data: people can be told apart, and mostly told again, by what they
-do when (`events.linkage` measures it). `Hiding` blurs more.
+do when (`evaluation.linkage` measures it). `Hiding` blurs more.
 """
 
 import hmac
@@ -148,7 +148,7 @@ def anonymise(
     categorical. With `renew` a person gets another id in each period of `PERIOD_DAYS` days from the
     data's first date. Area codes hold within one id only: the same area of another person or period
     has another code. The most visited areas are counted over the person's whole record. The same key
-    gives the same output.
+    gives the same output. Raises `ConfigError` for a split to draw where the data brings its own.
     """
     people = renamed(frame, key, renew=renew)
     if "split" not in frame.columns:

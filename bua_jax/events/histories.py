@@ -293,11 +293,9 @@ def _in_catalogue(path: str, store: EventStore, catalogue: Catalogue) -> EventSt
     return dataclasses.replace(store, catalogue=catalogue, behaviour=code[store.behaviour])
 
 
-def example_lines(store: EventStore, count: int, length: int = 40) -> list[str]:
+def example_lines(store: EventStore, count: int) -> list[str]:
     """Histories of test users as JSONL lines."""
-    windows = sample_windows(
-        prediction_windows(store, "test", history_length=length), count, seed=0
-    )
+    windows = sample_windows(prediction_windows(store, "test"), count, seed=0)
     records = (history_record(store, windows, row) for row in range(len(windows)))
     return [json.dumps(one, ensure_ascii=False) + "\n" for one in records]
 

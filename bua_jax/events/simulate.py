@@ -1,7 +1,7 @@
 """The built-in simulated population: personas with routines, phases and hobbies.
 
 Each person has a latent persona (work pattern, chronotype, hobbies, home and work places, a change of
-phase for some). A day is a sequence of phases (morning, commute, work, lunch, evening, night); in a
+phase for some). A day is a sequence of phases (morning, commute, work, lunch, leisure, evening); in a
 phase behaviours follow each other by small rules that need more than the last event:
 
 * staple behaviours come from the phase and the person's own favourites, so counting a window helps;

@@ -215,6 +215,14 @@ def history(store: EventStore, start: int, end: int) -> History:
     return histories(store, np.asarray([start]), np.asarray([end]))[0]
 
 
+def by_appearance(codes: np.ndarray) -> np.ndarray:
+    """int32[n, L]: the places of n histories by order of first appearance, as `History.place_seen` has them.
+
+    codes: int[n, L], equal where they are the same place, 0 where there is none.
+    """
+    return _places(codes, codes > 0)[1]
+
+
 def with_places(history: History, codes: np.ndarray) -> History:
     """The history at other places: codes int[L], equal where they are the same place, 0 where it has none."""
     rank, seen = (found[0] for found in _places(codes[None], codes[None] > 0))

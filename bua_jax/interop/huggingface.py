@@ -213,9 +213,9 @@ def save(folder: str | Path, config: Qwen2Config, params: Mapping[str, Any]) -> 
     write_config(folder, config)
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+def flatten(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """A nested dict of arrays as one dict: names joined by slashes, arrays on the host."""
-    leaves = _leaves(tree, prefix)
+    leaves = _leaves(tree)
     return {key: np.ascontiguousarray(jax.device_get(value)) for key, value in leaves.items()}
 
 
@@ -238,15 +238,15 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
 def save_tree(path: str | Path, tree: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
     """Writes a nested dict of arrays with its metadata and a hash over both, atomically."""
     flat = flatten(tree)
-    content = hashlib.sha256(
-        (files.sha256_arrays(flat) + _canonical(metadata)).encode()
-    ).hexdigest()
     with files.atomic_write(path) as temporary:
-        write_safetensors(temporary, flat, {**metadata, "sha256": content})
+        write_safetensors(temporary, flat, {**metadata, "sha256": _content(flat, metadata)})
 
 
-def _canonical(metadata: Mapping[str, str]) -> str:
-    return json.dumps({k: v for k, v in metadata.items() if k != "sha256"}, sort_keys=True)
+def _content(flat: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of arrays and metadata, without the hash that stands among these."""
+    rest = {name: value for name, value in metadata.items() if name != "sha256"}
+    text = files.sha256_arrays(flat) + json.dumps(rest, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_tree(path: str | Path) -> tuple[Tree, dict[str, str]]:
@@ -259,12 +259,8 @@ def load_tree(path: str | Path) -> tuple[Tree, dict[str, str]]:
         raise CheckpointError(f"There is no file {path}.")
     with open_safetensors(path) as file:
         metadata = dict(file.metadata() or {})
-        names = list(file.keys())
-        flat = {name: file.get_tensor(name) for name in names}
-    content = hashlib.sha256(
-        (files.sha256_arrays(flat) + _canonical(metadata)).encode()
-    ).hexdigest()
-    if metadata.get("sha256") != content:
+        flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata.get("sha256") != _content(flat, metadata):
         raise CheckpointError(
             f"{path} was altered or damaged after it was written: its hash differs."
         )

@@ -86,8 +86,8 @@ class Sender:
         self.requests = AsyncLimiter(1, 60 / self.limits.requests_per_minute)
         most = self.limits.tokens_per_minute
         self.per_minute = AsyncLimiter(most, 60) if most else None
-        self.ledger = self.store.ledger()
-        self.tokens, self.cost = self.ledger.tokens, self.ledger.cost
+        had = self.store.ledger()
+        self.tokens, self.cost = had.tokens, had.cost
 
     async def ready(self) -> None:
         """Takes what the last process sent within a minute off this one's share."""

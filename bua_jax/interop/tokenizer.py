@@ -92,8 +92,8 @@ class HFTokenizer:
 def load_tokenizer(folder: str | Path, vocab_size: int) -> HFTokenizer:
     """Reads `folder`/tokenizer.json (else qwen.tiktoken) for a model with `vocab_size` embedding rows.
 
-    Raises `CheckpointError` if both are missing or damaged, lacks the ChatML tokens, uses ids beyond the
-    table, or has fewer than three rows and special tokens to spare.
+    Raises `CheckpointError` if both are missing, and for one that is damaged, lacks the ChatML tokens, uses
+    ids beyond the table, or has fewer than three rows and special tokens to spare.
     """
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():

@@ -12,7 +12,7 @@ import numpy as np
 
 from bua_jax.basics.errors import DataError
 from bua_jax.events.schema import EventStore
-from bua_jax.events.windows import WindowIndex, WindowSet
+from bua_jax.events.windows import WindowIndex, WindowSet, by_appearance
 from bua_jax.methods.protocol import Cases, cases_of
 
 LAST = 10
@@ -71,15 +71,6 @@ def _ordered(cases: Cases, order: Order) -> Cases:
         at = order(name, int(count))
         fields[row, :count, 3] = fields[row, at, 3]
         rank[row, :count] = rank[row, at]
-        fields[row, :count, 2] = _by_appearance(fields[row, at, 2])
+        fields[row, :count, 2] = by_appearance(fields[row, at, 2][None])[0]
     arrays = dataclasses.replace(seen, fields=fields, place_rank=rank)
     return dataclasses.replace(cases, arrays=arrays)
-
-
-def _by_appearance(places: np.ndarray) -> np.ndarray:
-    """int[n]: places numbered anew in the order in which they are seen first; 0 stays."""
-    found, first, which = np.unique(places, return_index=True, return_inverse=True)
-    number = np.zeros(len(found), int)
-    visited = np.flatnonzero(found > 0)
-    number[visited[np.argsort(first[visited])]] = np.arange(1, len(visited) + 1)
-    return number[which]

@@ -18,7 +18,7 @@ from bua_jax.basics.config import Settings
 from bua_jax.basics.legal import Real, Whole
 from bua_jax.events.groups import training_mask
 from bua_jax.events.schema import NUM_PLACES, EventStore
-from bua_jax.events.windows import Day
+from bua_jax.events.windows import Day, by_appearance
 from bua_jax.methods import behavegpt, neural
 from bua_jax.methods.protocol import About, Cases, Data, Generation, Histories, Method, Site
 
@@ -62,11 +62,7 @@ def shortened(cases: Cases, length: int) -> Cases:
     )
     fields, n_events = np.take_along_axis(seen.fields, at[..., None], axis=1), seen.n_events - cut
     inside = np.arange(length) < n_events[:, None]
-    place = np.where(inside, fields[:, :, 2], 0)
-    first = (place[:, :, None] == place[:, None, :]).argmax(2)
-    begins = (first == np.arange(length)) & (place > 0)
-    order = np.take_along_axis(np.cumsum(begins, axis=1), first, axis=1)
-    fields[:, :, 2] = np.where(place > 0, order, 0)
+    fields[:, :, 2] = by_appearance(np.where(inside, fields[:, :, 2], 0))
     return dataclasses.replace(cases, arrays=Histories(fields, rank, day, n_events), gap=gap)
 
 

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from zlib import crc32
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from bua_jax.basics import files
 from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
 from bua_jax.basics.legal import OneOf, Real
@@ -25,8 +23,9 @@ from bua_jax.dialogue.d2a import DEGREES, DESIRES, LEVELS, Moment
 from bua_jax.events.schema import Catalogue
 from bua_jax.events.windows import Day
 from bua_jax.interop.openai_page import LEGAL, chat_of, check_page
-from bua_jax.methods import zero_shot_api
-from bua_jax.methods.protocol import About, Cases, Data, Generation, Method, Site
+from bua_jax.methods.protocol import About, Cases, Generation, Method, Site
+from bua_jax.methods.zero_shot import READS, untuned
+from bua_jax.methods.zero_shot_api import CATALOGUE, keep_catalogue, kept_catalogue
 
 if TYPE_CHECKING:
     from bua_jax.decoding.dialogue import Decoder
@@ -213,35 +212,19 @@ def _day(one: _Person) -> Day:
 
 
 def _load(site: Site) -> D2A:
-    from bua_jax.alignment.ask import Bua
-    from bua_jax.alignment.parts import assemble
-    from bua_jax.parallel.sharding import own_mesh
-
-    config, how, page = site.config, site.config.execution, site.config.methods.d2a
-    model = ConfigDict({**config.model.to_dict(), "soft_tokens": "text", "adapter": ""})
-    mesh = own_mesh(how.mesh)
-    parts = assemble(model, how, site.inputs["encoder"].folder, config.seed, mesh)
-    shares = np.zeros(len(parts.catalogue.behaviours))
-    bua = Bua(parts, config.decoding, shares, seed=config.seed, batch=how.decode_batch)
-    voice = Base(bua.decoder, page.step_minutes, page.temperature, config.seed)
+    bua, page, seed = untuned(site), site.config.methods.d2a, site.config.seed
+    voice = Base(bua.decoder, page.step_minutes, page.temperature, seed)
     facts = {"training_windows": 0, "step_minutes": page.step_minutes}
-    return D2A(voice, parts.catalogue, page.step_minutes, config.seed, facts)
-
-
-def _fit_api(site: Site, data: Data) -> Mapping[str, Any]:
-    catalogue = json.loads(data.store.catalogue.to_json())
-    files.write_json(site.folder / zero_shot_api.CATALOGUE, catalogue)
-    return {"training_windows": 0}
+    return D2A(voice, bua.catalogue, page.step_minutes, seed, facts)
 
 
 def _load_api(site: Site) -> D2A:
     had = site.inputs[f"fit/{API}"].settings
     page = had.methods.d2a_api
     voice = Host(chat_of(page, site.config.execution, f"methods.{API}"))
-    said = json.dumps(files.read_json(site.folder / zero_shot_api.CATALOGUE))
     host = {"url": voice.chat.host.url, "model": voice.chat.host.model}
     facts = {"training_windows": 0, "step_minutes": page.step_minutes, "asked": host}
-    return D2A(voice, Catalogue.from_json(said), page.step_minutes, had.seed, facts)
+    return D2A(voice, kept_catalogue(site), page.step_minutes, had.seed, facts)
 
 
 def _check_api(config: Settings) -> None:
@@ -255,12 +238,7 @@ METHODS = (
         load=_load,
         says=("generate",),
         needs=lambda config: ("encoder",),
-        reads=(
-            "model",
-            "decoding.max_new_tokens",
-            "decoding.cache_dtype",
-            "decoding.weight_dtype",
-        ),
+        reads=READS,
         legal={"step_minutes": OneOf(STEPS), "temperature": Real(0, 10)},
     ),
     Method(
@@ -274,8 +252,8 @@ METHODS = (
         ),
         load=_load_api,
         says=("generate",),
-        fit=_fit_api,
-        files=(zero_shot_api.CATALOGUE,),
+        fit=keep_catalogue,
+        files=(CATALOGUE,),
         check=_check_api,
         legal={**LEGAL, "step_minutes": OneOf(STEPS)},
     ),

@@ -33,7 +33,7 @@ def match_tau(
     rec_w: float,
     settings: Settings,
 ) -> float:
-    """The largest tau whose accuracy on these (validation) windows is at least `rec_w`.
+    """The largest tau whose accuracy on these (validation) windows is at least `rec_w`; 0 if there is none.
 
     settings: `config.methods.encoder_adjusted`.
     """

@@ -36,11 +36,11 @@ def features(histories: Histories, classes: int, slots: int) -> np.ndarray:
     """float32[n, F]: counts in the window, in the last ten events, at the last event's place, of the
     successors of the last behaviour and of this time of day on earlier days; how many events ago
     each behaviour was last seen; the last five events; clock and weekday; days that the window spans,
-    events of its last day."""
+    events of its last day. Every history has an event."""
     n, length = histories.fields.shape[:2]
     rows, index = np.arange(n), np.arange(length)
     inside = index < histories.n_events[:, None]
-    weekday, slot, behaviour = (histories.fields[:, :, i] for i in (0, 1, 3))
+    slot, behaviour = (histories.fields[:, :, i] for i in (1, 3))
 
     def counted(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
         flat = rows[:, None] * classes + values
@@ -53,7 +53,7 @@ def features(histories: Histories, classes: int, slots: int) -> np.ndarray:
     width = 2 * slots // 24
     ahead = slot - last_slot[:, None]
     later = inside & (histories.day < 0) & (ahead >= 0) & (ahead <= width)
-    final = np.maximum(histories.n_events - 1, 0)
+    final = histories.n_events - 1
     here = inside & (histories.place_rank == histories.place_rank[rows, final][:, None])
     ago = np.full((n, classes), length)  # where a behaviour is not in the history
     for back in range(length - 1, -1, -1):  # nearer events overwrite farther ones
@@ -75,10 +75,7 @@ def features(histories: Histories, classes: int, slots: int) -> np.ndarray:
         there = histories.n_events >= back
         for values in (behaviour, slot, histories.place_rank, histories.day):
             columns.append(np.where(there, values[rows, at], -1)[:, None])
-    columns.append(
-        np.where(histories.n_events > 0, weekday[rows, histories.n_events - 1], -1)[:, None]
-    )
-    columns.append(histories.n_events[:, None])
+    columns += [histories.last(0)[:, None], histories.n_events[:, None]]
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 

@@ -34,12 +34,9 @@ class WindowMajority:
         counts = window_counts(histories, len(self.shares))
         # The prior is the same for all seen behaviours, so that ties fall to label order.
         unseen = np.where(counts > 0, 0.0, self.shares)
-        weight = self.prior_events * np.divide(
-            unseen,
-            unseen.sum(1, keepdims=True),
-            out=np.zeros_like(unseen),
-            where=unseen.sum(1, keepdims=True) > 0,
-        )
+        total = unseen.sum(1, keepdims=True)
+        share = np.divide(unseen, total, out=np.zeros_like(unseen), where=total > 0)
+        weight = self.prior_events * share
         mixed = counts + np.minimum(weight, 0.999)
         return mixed / mixed.sum(1, keepdims=True)
 

@@ -123,17 +123,22 @@ def check(config: Settings) -> None:
     check_page(config.methods.zero_shot_api, config.execution, PART)
 
 
-def _fit(site: Site, data: Data) -> Mapping[str, Any]:
+def keep_catalogue(site: Site, data: Data) -> Mapping[str, Any]:
+    """The fit of who is not trained: what the labels are, for `kept_catalogue` when it is asked."""
     catalogue = json.loads(data.store.catalogue.to_json())
     files.write_json(site.folder / CATALOGUE, catalogue)
     return {"training_windows": 0}
 
 
+def kept_catalogue(site: Site) -> Catalogue:
+    """What `keep_catalogue` wrote. Raises `DataError` for a damaged file."""
+    return Catalogue.from_json(json.dumps(files.read_json(site.folder / CATALOGUE)))
+
+
 def _load(site: Site) -> ZeroShotApi:
     page = site.inputs[f"fit/{NAME}"].settings.methods.zero_shot_api
     chat = chat_of(page, site.config.execution, PART)
-    catalogue = Catalogue.from_json(json.dumps(files.read_json(site.folder / CATALOGUE)))
-    return ZeroShotApi(chat, catalogue, page.order_seed, 8 * chat.limits.concurrency)
+    return ZeroShotApi(chat, kept_catalogue(site), page.order_seed, 8 * chat.limits.concurrency)
 
 
 METHOD = Method(
@@ -146,7 +151,7 @@ METHOD = Method(
         sends_logs=True,
     ),
     load=_load,
-    fit=_fit,
+    fit=keep_catalogue,
     files=(CATALOGUE,),
     check=check,
     legal={**LEGAL, "order_seed": Whole(0)},

@@ -255,7 +255,6 @@ def pretrain(
     evaluate = jax.jit(functools.partial(of, 0.0))
     held = _held(tokenizer, settings, PHASES[-1])
     # -- loop
-    loss = None
     with bar() as display:
         task = display.add_task("nano", total=settings.steps, completed=first)
         for step, batch in batches(settings, tokenizer, first):

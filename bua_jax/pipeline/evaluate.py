@@ -15,10 +15,11 @@ from bua_jax.dialogue.facts import Window
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.evaluation import results
 from bua_jax.evaluation.counts import Counts, count, interval, metrics, resamples
+from bua_jax.evaluation.day_counts import generation_metrics
 from bua_jax.evaluation.oracle import flips
 from bua_jax.evaluation.prediction import summary
 from bua_jax.evaluation.results import Result
-from bua_jax.evaluation.sequences import bleu_signature, generation_metrics, originality
+from bua_jax.evaluation.sequences import bleu_signature, originality
 from bua_jax.evaluation.tables import SIDES, unread
 from bua_jax.evaluation.truth import truth
 from bua_jax.evaluation.understanding.counterfactual import followed

@@ -95,7 +95,10 @@ def serve(
     token: str,
     more: Sequence[Route],
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM; the rest as `app_of` has it."""
+    """Serves until Ctrl-C or SIGTERM, and closes the desk; the rest as `app_of` has it.
+
+    Raises `ConfigError` where the model does not answer.
+    """
     app = app_of(office, token, loopback=host in LOOPBACK, more=more)
     port = sockets[0].getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
@@ -106,6 +109,8 @@ def serve(
         notice(f"http://{shown}:{port}/ answers; Ctrl-C ends it.")
         await Server(app).serve(list(sockets))
 
-    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
+    with (
+        contextlib.closing(office.desk),
+        contextlib.suppress(KeyboardInterrupt),  # which uvicorn raises again when it has ended
+    ):
         asyncio.run(run())
-    office.desk.close()

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from bua_jax.basics.errors import DataError
+from bua_jax.evaluation.day_counts import generation_metrics
 from bua_jax.evaluation.sequences import (
     bleu,
-    generation_metrics,
     js_distance,
     jsd,
     originality,

@@ -8,9 +8,8 @@ import pytest
 
 from bua_jax.dialogue.rounds import UNDERSTANDING
 from bua_jax.evaluation import results
-from bua_jax.evaluation.day_counts import count_days, day_metrics
+from bua_jax.evaluation.day_counts import count_days, day_metrics, generation_metrics
 from bua_jax.evaluation.report import render
-from bua_jax.evaluation.sequences import generation_metrics
 from bua_jax.evaluation.tables import MEASURES
 from bua_jax.evaluation.understanding import score
 from bua_jax.events.groups import training_shares

@@ -7,7 +7,7 @@ judged in other aspects as well.
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from bua_jax.dialogue import facts
@@ -22,13 +22,6 @@ class Ground:
     """A window with what is asked of it again and again."""
 
     window: Window
-    _grams: dict[int, dict[tuple[int, ...], list[int]]] = field(default_factory=dict)
-
-    def grams(self, length: int) -> dict[tuple[int, ...], list[int]]:
-        """`facts.grams`, found once."""
-        if length not in self._grams:
-            self._grams[length] = facts.grams(self.window, length)
-        return self._grams[length]
 
     @cached_property
     def home(self) -> tuple[int, int, int]:
@@ -70,7 +63,7 @@ class Ground:
         counts = Counter(
             {
                 (g[0], g[1]): len(at)
-                for g, at in self.grams(2).items()
+                for g, at in facts.grams(self.window, 2).items()
                 if len(at) > 1 and g[0] != g[1]
             }
         )
@@ -97,7 +90,7 @@ def _count(ground: Ground, claim: Claim) -> bool:
     said = claim.value
     if claim.kind == "":
         if len(about) > 1:
-            return said == (len(ground.grams(len(about)).get(about, ())),)
+            return said == (len(facts.grams(window, len(about)).get(about, ())),)
         return said[0] == window.counts[about[0]] and said[1:] in ((), (total,))
     if claim.kind == "after":
         found, of = _successors(window, about[:-1])
@@ -122,7 +115,7 @@ def _count(ground: Ground, claim: Claim) -> bool:
 
 def _successors(window: Window, chain: tuple[int, ...]) -> tuple[Counter[int], int]:
     """What followed a chain, also on the next day, never behind a gap; and how often anything did."""
-    codes, gap, n = window.behaviours, window.history.gap.tolist(), len(chain)
+    codes, gap, n = window.behaviours, window.gaps, len(chain)
     found = Counter(
         codes[i + n]
         for i in range(len(codes) - n)
@@ -145,14 +138,13 @@ def _time(ground: Ground, claim: Claim) -> bool:
     if claim.kind == "event":
         return said[0] in ground.slots[about[0]]
     if claim.kind == "then":
-        day = window.history.day.tolist()
-        rows = zip(window.behaviours, window.slots, day, strict=True)
+        rows = zip(window.behaviours, window.slots, window.days, strict=True)
         earlier = [slot for b, slot, d in rows if b == about[0] and d < 0]
         return any(facts.near(window, [slot], int(said[0])) for slot in earlier)
     if claim.kind == "opens":
         slots = [window.slots[i] for i in window.starts if window.behaviours[i] == about[0]]
     elif len(about) > 1:
-        slots = [window.slots[i] for i in ground.grams(len(about)).get(about, ())]
+        slots = [window.slots[i] for i in facts.grams(window, len(about)).get(about, ())]
     else:
         slots = ground.slots[about[0]]
     if not slots:

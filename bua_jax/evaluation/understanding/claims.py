@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from bua_jax.dialogue.critic import RHYTHMS
 from bua_jax.evaluation.understanding.marks import (
     ANY,
     CLOSE,
     DAY,
     MARK,
     OPEN,
-    RHYTHMS,
     TRAITS,
     marked,
 )

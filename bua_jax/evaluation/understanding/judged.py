@@ -9,7 +9,7 @@ from bua_jax.dialogue import facts
 from bua_jax.dialogue.facts import Window
 from bua_jax.evaluation.understanding.checks import Ground, holds
 from bua_jax.evaluation.understanding.claims import Claim, read
-from bua_jax.evaluation.understanding.marks import plain
+from bua_jax.evaluation.understanding.marks import CLOSE, OPEN, plain
 
 UNCHECKED, UNKNOWN, TRUE, FALSE = range(4)
 VERDICTS = {TRUE: "true", FALSE: "false", UNKNOWN: "not checkable", UNCHECKED: ""}
@@ -69,5 +69,5 @@ def judged(window: Window, text: str) -> list[tuple[str, str]]:
         part = slice(at, at + len(plain(catalogue, marked[start:end])))
         worst[part] = np.maximum(worst[part], verdict)
     cuts = [0, *(np.flatnonzero(np.diff(worst)) + 1).tolist(), len(worst)]
-    shown = re.sub("[\ue000\ue001]", "", text)  # as `claims.marked` reads it
+    shown = re.sub(f"[{OPEN}{CLOSE}]", "", text)  # as `marks.marked` reads it
     return [(shown[a:b], VERDICTS[int(worst[a])]) for a, b in itertools.pairwise(cuts) if a < b]

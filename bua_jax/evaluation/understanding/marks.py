@@ -3,6 +3,7 @@
 import re
 from functools import lru_cache
 
+from bua_jax.dialogue.critic import RHYTHMS
 from bua_jax.dialogue.traits import KINDS
 from bua_jax.events.schema import WEEKDAYS, Catalogue
 
@@ -11,8 +12,6 @@ MARK = rf"{OPEN}(\d+){CLOSE}"
 ANY = rf"{OPEN}\d+{CLOSE}"
 _HEADS = "Most frequent|Frequent|Key"
 TRAITS = "|".join(sorted((re.escape(k.trait) for k in KINDS if k.trait), key=len, reverse=True))
-RHYTHMS = ("early riser", "morning starter", "late starter", "evening person", "daytime person")
-REGULARITIES = ("routine-driven", "balanced", "varied")
 DAY = "|".join(day[:3] for day in WEEKDAYS)
 _OWN = re.compile(  # words of ours, which a label may share: "food-loving" does not name Food
     rf"(?<!\w)(?:{TRAITS}|{'|'.join(RHYTHMS)}|(?:home|work)(?: place)?(?: is| seems to be)?(?= L\d)"

@@ -136,14 +136,14 @@ def text_metrics(counts: TextCounts) -> dict[str, np.ndarray]:
         }
         said, true, there, stated = np.moveaxis(counts.persona, 2, 0)
         people = {"precision": true / said, "recall": stated / there}
-        whole = {"precision": true.sum(1) / said.sum(1), "recall": stated.sum(1) / there.sum(1)}
+        together = {"precision": true.sum(1) / said.sum(1), "recall": stated.sum(1) / there.sum(1)}
         flips = counts.edits[:, 1] / counts.edits[:, 0]
         stays = counts.edits[:, 3] / counts.edits[:, 2]
     found |= {"flips": flips, "stays": stays, "follows": flips + stays - 1}
     for kind, values in own.items():
         found |= {f"{aspect}_{kind}": values[:, a] for a, aspect in enumerate(ASPECTS)}
     for kind, values in people.items():
-        found[f"persona_{kind}"] = whole[kind]
+        found[f"persona_{kind}"] = together[kind]
         found |= {f"{f}_persona_{kind}": values[:, p] for p, f in enumerate(persona.FIELDS)}
     return {name: found[name] for name in METRICS}
 
