@@ -31,9 +31,8 @@ def main() -> None:
     from bua_jax.evaluation.findings import of_curves
     from bua_jax.evaluation.plots import curves
     from bua_jax.evaluation.report import Picture, Report, write_report
-    from bua_jax.evaluation.tables import caution
+    from bua_jax.evaluation.tables import booktabs, caution
     from bua_jax.experiments.compare import compare, finished, sections
-    from bua_jax.experiments.pages import booktabs
     from bua_jax.pipeline.report import curves_of
     from bua_jax.planning.report import print_table
 

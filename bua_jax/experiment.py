@@ -13,7 +13,6 @@ interruption; several processes may run it on one disk. A failed cell is passed 
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
@@ -42,36 +41,36 @@ def main() -> None:
         return
     if not FLAGS.experiment:
         raise ConfigError("Name it: --experiment=configs/experiments/table4.py[:scale=tiny].")
-    configs.resolve(FLAGS.experiment.partition(":")[0])  # a typo is said before seconds of imports
+    file = configs.resolve(FLAGS.experiment.partition(":")[0])  # before seconds of imports
     from bua_jax.experiments import plan, publish, run, tuning
     from bua_jax.experiments.experiment import cells, chosen, load, named
     from bua_jax.planning.estimate import on_the_papers_machine
 
-    workdir = cli.as_workdir(FLAGS.workdir)
+    workdir, only = cli.as_workdir(FLAGS.workdir), (FLAGS.rows, FLAGS.seeds)
+    loaded = load(FLAGS.experiment)
+    publish.check_asked(loaded, FLAGS.keep, FLAGS.publish, *only)
     if FLAGS.keep:
-        publish.keep(load(FLAGS.experiment), workdir, Path(FLAGS.keep))
+        publish.keep(loaded, workdir, FLAGS.keep)
         return
-    asked = tuning.settled(load(FLAGS.experiment), workdir)
+    asked = tuning.settled(loaded, workdir)
     every, trials = cells(asked), tuning.trials(asked, FLAGS.rows)
     plan.check_cells(asked, [*every, *trials], workdir)
     if FLAGS.show:
         publish.print_cell(asked, named(every, FLAGS.show), workdir, FLAGS.experiment)
         return
-    only = FLAGS.rows, FLAGS.seeds
     elsewhere = on_the_papers_machine if asked.scale.planned else None
     planned = plan.print_plan([*trials, *chosen(every, *only)], workdir, elsewhere)
     if FLAGS.dry_run:
         return
     if asked.scale.planned:
         raise ConfigError("This scale is planned only: add --dry_run, or choose scale=laptop.")
-    plan.check_commit(planned, publish=bool(FLAGS.publish))
+    plan.check_commit(planned, file, publish=bool(FLAGS.publish))
     asked, failed = tuning.build(asked, *only, workdir, take_over=FLAGS.take_over)
     run.say_failed(failed)
     every = cells(asked)  # with what was taken of what was tried
     if done := run.finished(every, workdir):
         command = publish.command_of(FLAGS.experiment, workdir, [], [])
-        folder = Path(FLAGS.publish) if FLAGS.publish else None
-        publish.show(asked, done, every, workdir, command, folder)
+        publish.show(asked, done, every, workdir, command, FLAGS.publish)
     sys.exit(1 if failed else 0)
 
 

@@ -46,19 +46,30 @@ VARIABLES = (
 
 
 def git_revision() -> str | None:
-    """Commit of the checkout that the package runs from (`+` if modified); None outside one."""
+    """Commit of the checkout that the package runs from (`+` if modified or added to); None outside one."""
     root = Path(__file__).resolve().parents[2]
+    revision = _git(root, "describe", "--always", "--dirty=+", "--abbrev=12")
+    if revision and not revision.endswith("+"):
+        added = _git(root, "ls-files", "--others", "--exclude-standard", "--", "bua_jax")
+        revision += "+" if added else ""
+    return revision or None
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git prints about a folder's repository; None where there is none, or it refuses."""
+    command = ["git", "-C", str(folder), *words]
     try:
-        revision = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return revision.stdout.strip() or None
+    return done.stdout.strip()
+
+
+def is_committed(path: Path) -> bool:
+    """Whether a file is, as it is now, in the last commit of the repository that it lies in."""
+    folder, name = path.resolve().parent, path.resolve().name
+    known = _git(folder, "ls-files", "--error-unmatch", "--", name)
+    return known is not None and _git(folder, "diff", "--quiet", "HEAD", "--", name) is not None
 
 
 @functools.cache

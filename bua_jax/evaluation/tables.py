@@ -187,6 +187,43 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plain_markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose cells may hold any signs, which are shown as they are."""
+    signs = str.maketrans({"|": r"\|", "<": "&lt;", "\\": r"\\"})
+    columns, *rows = [[cell.translate(signs) for cell in row] for row in [header, *body]]
+    return markdown(columns, rows)
+
+
+_TEX = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "%_&#${}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }
+)
+
+
+def commented(lines: Sequence[str]) -> str:
+    """Lines of LaTeX that are not set."""
+    return "".join(f"% {line}\n" for line in lines)
+
+
+def booktabs(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A LaTeX table (package booktabs), its texts escaped."""
+    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
+    for number, row in enumerate([columns, *rows]):
+        cells = [cell.translate(_TEX) for cell in row]
+        if cells[0][:1] in ("[", "*"):  # which would be an argument of the line's end before it
+            cells[0] = "{}" + cells[0]
+        lines.append(" & ".join(cells) + r" \\")
+        if number == 0:
+            lines.append(r"\midrule")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
 def generation_rows(generation: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
     """One row per method and kind: method, kind, BLEU, TVD, JSD, JS distance."""
     return [

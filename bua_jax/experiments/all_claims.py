@@ -1,23 +1,22 @@
 """The claims of all tables in a folder on one page, and whether they hold."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bua_jax.basics import files
-from bua_jax.evaluation.tables import markdown
+from bua_jax.evaluation.tables import plain_markdown
 from bua_jax.experiments import curves, pages
 
 PAGE = "claims.md"
-_HEADER = ("claim", "in", "difference", "here", "probability")
 
 
 def tables_in(folder: Path) -> list[dict[str, Any]]:
     """What the JSON files of a folder hold that are tables with claims, by name."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    return [said for said in found if said.get("claims")]
+    found = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
+    tables = (said for said in found if isinstance(said, dict) and "experiment" in said)
+    return [said for said in tables if said.get("claims")]
 
 
 def page(tables: Sequence[Mapping[str, Any]]) -> str:
@@ -27,8 +26,11 @@ def page(tables: Sequence[Mapping[str, Any]]) -> str:
         lines = _lines(said)
         verdicts.update(line[3] for line in lines)
         seeds = len({name.rpartition("/")[2] for name in said["cells"]})
-        parts.append(f"## [{said['title']}]({said['experiment']}.md)\n")
-        parts.append(f"Scale {said['scale']}, {seeds} seeds.\n\n{markdown(_HEADER, lines)}")
+        title = said["title"].translate(str.maketrans({sign: f"\\{sign}" for sign in "[]<"}))
+        parts.append(f"## [{title}]({said['experiment']}.md)\n")
+        parts.append(
+            f"Scale {said['scale']}, {seeds} seeds.\n\n{plain_markdown(pages.CLAIM, lines)}"
+        )
     counted = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
     lead = (
         "Every claim of the tables that were run whole, the paper's and pairs of rows of our own choosing: "

@@ -1,5 +1,7 @@
 """Validation losses of rows that train in other ways, task by task (Figure 4)."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -179,13 +181,13 @@ def page(said: Mapping[str, Any]) -> str:
             "Validation loss in nats per token, mean over seeds; differences are paired by seed, with 95 % "
             f"intervals over seeds from {LEAST_SEEDS} of them on.\n",
             f"![validation losses by task]({name}.png)\n",
-            tables.markdown(header(said), body(said)),
+            tables.plain_markdown(header(said), body(said)),
             "## What the paper claims\n",
-            tables.markdown(
+            tables.plain_markdown(
                 ("claim: loss of", "loss", "difference", "here", "probability"), claims(said)
             ),
             "## Where it comes from\n",
-            tables.markdown(("of its cells", ""), facts(said)),
+            tables.plain_markdown(("of its cells", ""), facts(said)),
         ]
     )
 
@@ -207,11 +209,31 @@ def facts(said: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def latex(said: Mapping[str, Any]) -> str:
+    """The table for a paper; where it comes from is a comment."""
+    below = [said["command"], *(f"{name}: {text}" for name, text in facts(said))]
+    return tables.booktabs(header(said), body(said)) + tables.commented(below)
+
+
+def comma_separated(said: Mapping[str, Any]) -> str:
+    """A line per row, seed, task and evaluation: the share of the stage's steps, and the loss in nats."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("row", "seed", "task", "share", "loss"))
+    for row, by_seed in said["losses"].items():
+        for seed, by_task in by_seed.items():
+            for task, points in by_task.items():
+                writer.writerows((row, seed, task, share, f"{loss:.6f}") for share, loss in points)
+    return text.getvalue()
+
+
 def write(said: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Writes NAME.json, .md and .png into the folder."""
-    paths = [folder / f"{said['experiment']}{ending}" for ending in (".json", ".md", ".png")]
+    """Writes NAME.json, .md, .tex, .csv and .png into the folder."""
+    shown = {".md": page(said), ".tex": latex(said), ".csv": comma_separated(said)}
+    paths = [folder / f"{said['experiment']}{ending}" for ending in (".json", *shown, ".png")]
     files.write_json(paths[0], said)
-    files.write_text(paths[1], page(said))
-    with files.atomic_write(paths[2]) as temporary:
+    for path in paths[1:-1]:
+        files.write_text(path, shown[path.suffix])
+    with files.atomic_write(paths[-1]) as temporary:
         temporary.write_bytes(picture(said))
     return paths

@@ -10,6 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -144,9 +145,10 @@ def load(argument: str) -> Experiment:
     try:
         module = configs.module_of(path)
         made = getattr(module, "get_experiment", lambda scale: None)(SCALES[name])
-    except Exception as error:
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        line = error.lineno if isinstance(error, SyntaxError) else line
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame.lineno for frame in frames if Path(frame.filename).name == Path(path).name]
+        line = error.lineno if isinstance(error, SyntaxError) else own[-1] if own else "?"
         raise ConfigError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
     if not isinstance(made, Experiment):
         raise ConfigError(
@@ -161,10 +163,11 @@ def check(experiment: Experiment) -> None:
     """Raises `ConfigError` for rows, claims or columns that cannot be."""
     where = f"The experiment {experiment.name!r}"
     for kind, name in (("experiment", experiment.name), ("scale", experiment.scale.name)):
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]+", name)):
             raise ConfigError(
                 f"{where}: the {kind}'s name {name!r} is to be of letters, digits, _ and -."
             )
+    _check_types(experiment, where)
     _check_rows(experiment, where)
     names = [row.name for row in experiment.rows]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -180,7 +183,30 @@ def check(experiment: Experiment) -> None:
     seeds = experiment.scale.seeds
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"{where} has the seeds {seeds}: expected different ones, at least one.")
+    if same := [claim.above for claim in experiment.claims if claim.above == claim.below]:
+        raise ConfigError(f"{where} claims that {same[0]!r} is above itself.")
     _check_curves(experiment, where)
+
+
+def _check_types(experiment: Experiment, where: str) -> None:
+    """Raises `ConfigError` for what would be a traceback later, most of all a tuple without its comma."""
+    parts: list[tuple[str, Any, type]] = [
+        ("rows", experiment.rows, Row),
+        ("claims", experiment.claims, Claim),
+        ("columns", experiment.columns, str),
+        ("scale.seeds", experiment.scale.seeds, int),
+    ]
+    if isinstance(experiment.rows, tuple):
+        parts += [
+            (f"trials of {row.name!r}", row.trials, Mapping)
+            for row in experiment.rows
+            if isinstance(row, Row)
+        ]
+    for name, value, kind in parts:
+        if not isinstance(value, tuple) or not all(isinstance(one, kind) for one in value):
+            raise ConfigError(
+                f"{where}: {name}={value!r} is no tuple of {kind.__name__}; is a comma missing?"
+            )
 
 
 def _check_columns(experiment: Experiment, where: str) -> None:
@@ -233,27 +259,41 @@ def _check_curves(experiment: Experiment, where: str) -> None:
 
 
 def _check_rows(experiment: Experiment, where: str) -> None:
-    rows = experiment.rows
-    if not isinstance(rows, tuple) or not all(isinstance(row, Row) for row in rows):
-        raise ConfigError(f"{where}: rows={rows!r} is no tuple of Row; is a comma missing?")
-    for row in rows:
-        if row.name != row.name.strip() or not row.name.isprintable() or not row.name:
-            raise ConfigError(
-                f"{where}: {row.name!r} is no name of a row, which is one line of text."
-            )
-        if not isinstance(row.fields, Mapping) or "seed" in row.fields:
-            raise ConfigError(
-                f"{where}, row {row.name!r}: fields={row.fields!r}: expected config fields and their values, "
-                "without seed, which the experiment sets."
-            )
-        if row.method not in METHODS or experiment.asks not in METHODS[row.method].says:
+    for row in experiment.rows:
+        for what, text in (("name", row.name), ("note", row.note)):
+            if not (isinstance(text, str) and text == text.strip() and text.isprintable()):
+                raise ConfigError(
+                    f"{where}: {text!r} is no {what} of a row: expected a line of text."
+                )
+        if not row.name:
+            raise ConfigError(f"{where} has a row without a name.")
+        for whose, fields in (("", row.fields), ("the scale's ", experiment.scale.fields)):
+            own = ("seed", "evaluation.methods")
+            wrong = not isinstance(fields, Mapping) or any(name in own for name in fields)
+            if wrong or not all(isinstance(name, str) for name in fields):
+                raise ConfigError(
+                    f"{where}, row {row.name!r}: {whose}fields={fields!r}: expected config fields and their "
+                    "values, without seed and evaluation.methods, which the experiment sets."
+                )
+        if not isinstance(row.method, str) or (
+            row.method not in METHODS or experiment.asks not in METHODS[row.method].says
+        ):
             raise ConfigError(
                 f"{where}, row {row.name!r}: {row.method!r} is no method that {experiment.asks}s."
             )
-        if row.published is not None and row.published not in PUBLISHED:
-            raise ConfigError(
-                f"{where}, row {row.name!r}: {row.published} is not in experiments/paper.py."
-            )
+        _check_published(experiment, row, f"{where}, row {row.name!r}")
+
+
+def _check_published(experiment: Experiment, row: Row, where: str) -> None:
+    if row.published is None:
+        return
+    if not isinstance(row.published, tuple) or row.published not in PUBLISHED:
+        raise ConfigError(f"{where}: {row.published} is not in experiments/paper.py.")
+    main = KINDS[experiment.asks].main if experiment.asks in KINDS else ""
+    if not experiment.curves and main and PUBLISHED[row.published].value(main) is None:
+        raise ConfigError(
+            f"{where}: {row.published} has no {main}, which rows are held against each other in."
+        )
 
 
 def around(scale: Scale, name: str, factors: Sequence[float]) -> tuple[dict[str, Any], ...]:
@@ -289,8 +329,10 @@ def chosen(every: Sequence[Cell], rows: Sequence[str], seeds: Sequence[str]) -> 
     names = {"row": {cell.row.name for cell in every}, "seed": {str(cell.seed) for cell in every}}
     for kind, given in (("row", rows), ("seed", seeds)):
         if unknown := [name for name in given if name not in names[kind]]:
-            there = ", ".join(sorted(names[kind]))
-            raise ConfigError(f"--{kind}s: there is no {kind} {unknown[0]!r}; there are: {there}.")
+            there = sorted(names[kind])
+            near = difflib.get_close_matches(unknown[0], there, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(there)}."
+            raise ConfigError(f"--{kind}s: there is no {kind} {unknown[0]!r}.{hint}")
     return [
         cell
         for cell in every

@@ -3,7 +3,7 @@
 import csv
 import io
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,6 @@ def _points(said: Mapping[str, Any]) -> str:
 def _mark(said: Mapping[str, Any]) -> str:
     """A star at what is over people alone."""
     return "*" if said["over"] == "people" else ""
-
-
-def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose cells may hold any signs."""
-    signs = str.maketrans({"|": r"\|", "<": "&lt;", "\\": r"\\"})
-    return tables.markdown(header, [[cell.translate(signs) for cell in row] for row in body])
 
 
 def header(said: Mapping[str, Any]) -> list[str]:
@@ -97,6 +91,9 @@ def spread(said: Mapping[str, Any]) -> list[list[str]]:
     return found
 
 
+CLAIM = ("claim", "in", "difference", "here", "probability")
+
+
 def claims(said: Mapping[str, Any]) -> list[list[str]]:
     """What is claimed, the difference here, and whether it holds."""
     found = []
@@ -142,8 +139,8 @@ def costs(said: Mapping[str, Any]) -> list[list[str]]:
         if (own := row.get("costs")) is None:
             continue
         shown = ["-" if value is None else f"{value:.1f}" for value in own.values()]
-        papers = COSTS.get(row["published"]["row"], "") if row.get("published") else ""
-        found.append([name, *shown, papers])
+        is_ = row.get("published")
+        found.append([name, *shown, COSTS.get((is_["table"], is_["row"]), "") if is_ else ""])
     return found
 
 
@@ -180,63 +177,88 @@ def published_rows(said: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def seeds_of(said: Mapping[str, Any]) -> list[int]:
+    """The seeds that any row has."""
+    return sorted({seed for row in said["rows"].values() for seed in row["seeds"]})
+
+
+def scope(said: Mapping[str, Any]) -> str:
+    """What was asked, and what the numbers are."""
+    return (
+        f"{tables.scope(said)}, {len(seeds_of(said))} seeds. Means over seeds, in percent, log-loss in nats; "
+        "95 % intervals over seeds and people."
+    )
+
+
+def warnings(said: Mapping[str, Any]) -> list[str]:
+    """What makes a table say less than it seems to."""
+    found, seeds = [], seeds_of(said)
+    if any(one["over"] == "people" for one in _intervals(said)):
+        found.append(
+            f"Marked *: over people alone, as there are fewer than {LEAST_SEEDS} seeds to pair. It "
+            "is about these very models, another seed may say otherwise."
+        )
+    if said["people"] < tables.FEW_PEOPLE:
+        found.append(f"{said['people']} test people are few: differences between rows mean little.")
+    if incomplete := [n for n, row in said["rows"].items() if len(row["seeds"]) < len(seeds)]:
+        found.append(f"Fewer seeds than others have: {', '.join(incomplete)}.")
+    return found
+
+
+def footnotes(said: Mapping[str, Any]) -> list[str]:
+    """How the paper contradicts its own numbers of the rows."""
+    published = [row["published"] for row in said["rows"].values() if "published" in row]
+    return [f"{p['table']}, {p['row']}: {p['footnote']}" for p in published if p["footnote"]]
+
+
+def notes(said: Mapping[str, Any]) -> list[str]:
+    """What is said of rows."""
+    return [f"{name}: {row['note']}" for name, row in said["rows"].items() if row["note"]]
+
+
 def page(said: Mapping[str, Any]) -> str:
     """NAME.md from what NAME.json holds."""
     name = said["experiment"]
-    seeds = sorted({seed for row in said["rows"].values() for seed in row["seeds"]})
     parts = [
         f"# {said['title']}\n\nA command wrote this page from [{name}.json]({name}.json); do not edit it.\n",
         f"```bash long\n{said['command']}\n```\n",
-        f"{tables.scope(said)}, {len(seeds)} seeds. Means over seeds, in percent, log-loss in nats; 95 % "
-        "intervals over seeds and people. [What the metrics mean](../experiments.md#metrics).\n",
-        _table(header(said), body(said)),
+        f"{scope(said)} [What the metrics mean](../experiments.md#metrics).\n",
+        tables.plain_markdown(header(said), body(said)),
     ]
     if said.get("drawn"):
         parts.append(f"![{', '.join(said['drawn'])} by row]({name}.png)\n")
-    if any(one["over"] == "people" for one in _intervals(said)):
-        parts.append(
-            f"Marked *: over people alone, as there are fewer than {LEAST_SEEDS} seeds to pair. It "
-            "is about these very models, another seed may say otherwise.\n"
-        )
-    if said["people"] < tables.FEW_PEOPLE:
-        parts.append(
-            f"**{said['people']} test people are few: differences between rows mean little.**\n"
-        )
-    if incomplete := [n for n, row in said["rows"].items() if len(row["seeds"]) < len(seeds)]:
-        parts.append(f"Fewer seeds than others have: {', '.join(incomplete)}.\n")
+    parts += [f"**{text}**\n" for text in warnings(said)]
     if said["claims"]:
         title = "What the paper claims" if of_paper(said) else "Row against row"
         parts += [f"## {title}\n"]
-        parts += [_table(("claim", "in", "difference", "here", "probability"), claims(said))]
+        parts += [tables.plain_markdown(CLAIM, claims(said))]
     if rows := tried(said):
         parts += [
             "## What was tried\n",
             "Each row with as many settings, with one seed; the lowest log-loss on validation people was "
             "taken, before any test person was asked.\n",
-            _table(TRIED, rows),
+            tables.plain_markdown(TRIED, rows),
         ]
     parts += ["## By seed\n"]
     columns = ("row", f"{said['main']} (95 %)", "sd of seeds", "seed: value")
-    parts += [_table(columns, spread(said))]
+    parts += [tables.plain_markdown(columns, spread(said))]
     if rows := published_rows(said):
-        published = [row["published"] for row in said["rows"].values() if "published" in row]
         parts += [f"## The paper's numbers\n\n{FROM}. Not to be met, only ordered alike.\n"]
-        parts += [_table(("row", "is", *said["columns"]), rows)]
-        parts += [
-            f"{one['table']}, {one['row']}: {one['footnote']}\n"
-            for one in published
-            if one["footnote"]
-        ]
+        parts += [tables.plain_markdown(("row", "is", *said["columns"]), rows)]
+        parts += [f"{text}\n" for text in footnotes(said)]
     if rows := costs(said):
         parts += [
             "## What it costs\n",
             "On the machines below, loading and compiling included; GiB are the host's largest resident "
             "memory. What several rows share is counted in each.\n",
-            _table(COST, rows),
+            tables.plain_markdown(COST, rows),
         ]
-    parts += ["## Where it comes from\n", _table(("of its cells", ""), facts(said))]
-    if notes := [f"- {n}: {row['note']}" for n, row in said["rows"].items() if row["note"]]:
-        parts.append("\n".join(notes) + "\n")
+    parts += [
+        "## Where it comes from\n",
+        tables.plain_markdown(("of its cells", ""), facts(said)),
+    ]
+    if said_of_rows := notes(said):
+        parts.append("\n".join(f"- {text}" for text in said_of_rows) + "\n")
     return "\n".join(parts)
 
 
@@ -273,31 +295,11 @@ def facts(said: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-_TEX = str.maketrans(
-    {
-        **{sign: f"\\{sign}" for sign in "%_&#${}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-    }
-)
-
-
 def latex(said: Mapping[str, Any]) -> str:
-    """The table for a paper."""
-    return booktabs(header(said), body(said))
-
-
-def booktabs(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A LaTeX table (package booktabs), its texts escaped."""
-    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
-    for number, row in enumerate([columns, *rows]):
-        lines.append(" & ".join(cell.translate(_TEX) for cell in row) + r" \\")
-        if number == 0:
-            lines.append(r"\midrule")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    """The table for a paper; what stands below it and where it comes from are comments."""
+    below = [*warnings(said), *footnotes(said), *notes(said), FROM, said["command"]]
+    below += [f"{name}: {text}" for name, text in facts(said)]
+    return tables.booktabs(header(said), body(said)) + tables.commented(below)
 
 
 def comma_separated(said: Mapping[str, Any]) -> str:

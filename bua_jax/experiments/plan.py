@@ -9,7 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from bua_jax.basics.console import notice, out
-from bua_jax.basics.environment import git_revision
+from bua_jax.basics.environment import git_revision, hardware, is_committed
 from bua_jax.basics.errors import BuaError, ConfigError, DataError
 from bua_jax.evaluation import tables
 from bua_jax.experiments.experiment import Cell, Experiment
@@ -85,13 +85,17 @@ def kind_of(step: str) -> str:
 
 
 def took_here(workdir: Path) -> dict[str, list[tuple[float, float]]]:
-    """By kind of step: (expected minutes, minutes that it took) of those that lie in the workdir."""
+    """By kind of step: (expected minutes, minutes that it took) of those that this machine built there."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for path in sorted((workdir / "steps").glob(f"**/{RECORD}")):
+    paths = sorted((workdir / "steps").glob(f"**/{RECORD}"))
+    here = hardware() if paths else {}
+    for path in paths:
         try:
             record = record_in(path.parent)
             assert record is not None
             name = record["step"]
+            if record.get("hardware", here) != here:
+                continue
             pair = STEPS[name].minutes(ConfigDict(record["config"])), record["seconds"] / 60
         except (DataError, KeyError, AttributeError, TypeError):  # damaged, or of another version
             continue
@@ -206,8 +210,16 @@ def print_plan(cells: Sequence[Cell], workdir: Path, estimate: Estimate | None) 
     return found
 
 
-def check_commit(found: Plan, *, publish: bool) -> None:
-    """A notice, with `publish` a `ConfigError`, where cells would be built from no commit."""
+def check_commit(found: Plan, file: Path, *, publish: bool) -> None:
+    """A notice, with `publish` a `ConfigError`, where cells would be built from no commit.
+
+    With `publish` the experiment's file is to be in one too, so that the page's command can be given again.
+    """
+    if publish and not is_committed(file):
+        raise ConfigError(
+            f"{file} is in no commit, so that what is published could not be built again: commit it first, "
+            "or leave out --publish."
+        )
     revision = git_revision()
     if found.done == found.distinct or (revision and not revision.endswith("+")):
         return

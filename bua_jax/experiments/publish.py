@@ -17,9 +17,8 @@ from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.evaluation.report import write_report
 from bua_jax.experiments import all_claims, curves, pages, report, report_page, tuning
 from bua_jax.experiments.experiment import Cell, Experiment, cells
-from bua_jax.experiments.run import finished, folder_of, provenance, run_of
-from bua_jax.pipeline.chain import STEPS
-from bua_jax.pipeline.steps import RECORD, order
+from bua_jax.experiments.run import finished, folder_of, provenance, read_steps, records_of, run_of
+from bua_jax.pipeline.steps import RECORD
 from bua_jax.training.stage_table import STAGE_TABLE
 from bua_jax.training.writers import METRICS
 
@@ -32,9 +31,9 @@ def show(
     every: Sequence[Cell],
     workdir: Path,
     command: str,
-    folder: Path | None,
+    folder: str,
 ) -> None:
-    """Prints and writes what the finished `cells` say, and publishes it into `folder` if there is one.
+    """Prints and writes what the finished `cells` say, and publishes it into `folder` if it is named.
 
     Raises `DataError` where a published table would not be whole; the workdir's own is written before.
     """
@@ -51,9 +50,9 @@ def show(
     own = folder_of(experiment, workdir) / f"{experiment.name}.html"
     write_report(own, shown(said))
     out.print(str(own), markup=False)
-    if folder is not None:
+    if folder:
         check_whole(said, [cell.name for cell in every])
-        for path in (*write(said, folder), all_claims.write(folder)):
+        for path in (*write(said, Path(folder)), all_claims.write(Path(folder))):
             out.print(f"published: {path}", markup=False)
 
 
@@ -70,8 +69,6 @@ def check_whole(said: Mapping[str, Any], expected: Sequence[str]) -> None:
     expected: names of all cells, which must all be there, of one version of the code, each from a commit
     that can be found again.
     """
-    if said["scale"] == "tiny":
-        raise DataError("The scale tiny learns nothing: it is not published. Use :scale=laptop.")
     cells = said["cells"]
     if missing := [name for name in expected if name not in cells]:
         raise DataError(
@@ -79,7 +76,8 @@ def check_whole(said: Mapping[str, Any], expected: Sequence[str]) -> None:
             "published whole. Run the same command without --rows and --seeds, and mend what failed."
         )
     for name, cell in cells.items():
-        if unknown := [c for c in cell["commits"] if c == "None" or c.endswith("+")]:
+        unknown = [c for c in cell["commits"] if c == "None" or c.endswith("+")]
+        if unknown := unknown or [c for c in cell["code"] if c == "None"]:
             raise DataError(
                 f"The cell {name} was built at the commit {unknown[0]!r}, which cannot be found again: build "
                 "it from a checkout without changes, in another --workdir."
@@ -114,21 +112,51 @@ def _comma_separated(values: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def keep(experiment: Experiment, workdir: Path, path: Path) -> None:
-    """Writes an archive of the experiment's finished cells and trials, and says how many they are.
+def check_asked(
+    experiment: Experiment, archive: str, folder: str, rows: Sequence[str], seeds: Sequence[str]
+) -> None:
+    """To be asked before anything is built: `--keep` (archive), `--publish` (folder), `--rows`, `--seeds`.
 
-    Unpacked (`tar -xf`) into a folder, they are finished there; archives of other seeds make one table.
-
-    Raises `ConfigError` for a path that does not end as it is packed, `DataError` where no cell is finished,
-    and `WriteError`.
+    Raises `ConfigError` for what could not be written, or would replace another experiment's pages.
     """
-    if not path.name.endswith(KEPT):
-        raise ConfigError(f"--keep={path}: expected a name that ends in {KEPT}.")
-    every = [*tuning.trials(experiment), *cells(tuning.settled(experiment, workdir))]
+    if archive:
+        if not archive.endswith(KEPT):
+            raise ConfigError(f"--keep={archive}: expected a name that ends in {KEPT}.")
+        if rows or seeds or folder:
+            raise ConfigError("--keep takes all finished cells and stops: give it alone.")
+        files.check_output(archive, flag="--keep")
+    if not folder:
+        return
+    if experiment.scale.name == "tiny":
+        raise ConfigError("The scale tiny learns nothing: it is not published. Use :scale=laptop.")
+    files.check_folder(folder, f"--publish={folder}")
+    path = Path(folder) / f"{experiment.name}.json"
+    there = files.read_json(path) if path.is_file() else {}
+    title = there.get("title") if isinstance(there, dict) else "no table"
+    if title not in (None, experiment.title):
+        raise ConfigError(
+            f"--publish={folder}: {path} is of another experiment ({title!r}, not {experiment.title!r}). "
+            "Give this one another name, or choose another folder."
+        )
+
+
+def keep(experiment: Experiment, workdir: Path, path: str) -> None:
+    """Writes an archive of the experiment's finished cells, and says how many they are.
+
+    Unpacked (`tar -xf`) into a folder, they are finished there; archives of other seeds make one table. The
+    trials of a row go with the seed that they are of. Raises `DataError` where no cell is finished, and
+    `WriteError`.
+    """
+    every = cells(tuning.settled(experiment, workdir))
     done = finished(every, workdir)
     if not done:
-        raise DataError(f"No cell of {experiment.name} is finished in {workdir}: nothing to keep.")
-    names = {name for cell in done for name in _files_of(cell, workdir)}
+        raise DataError(
+            f"No cell of {experiment.name} is finished in {workdir}, so that there is nothing to keep: run "
+            "the same command without --keep first."
+        )
+    tried = {cell.row.name for cell in done if cell.seed == experiment.scale.seeds[0]}
+    kept = [*done, *(c for name in sorted(tried) for c in tuning.trials(experiment, [name]))]
+    names = {name for cell in kept for name in _files_of(cell, workdir)}
     with files.atomic_write(path) as temporary, tarfile.open(temporary, "w:xz") as archive:
         for name in sorted(names):
             archive.add(workdir / name, str(name), filter=_of_nobody)
@@ -136,18 +164,14 @@ def keep(experiment: Experiment, workdir: Path, path: Path) -> None:
 
 
 def _files_of(cell: Cell, workdir: Path) -> Iterator[Path]:
-    """Below the workdir: answers, the data and windows that they are about; of other steps the records."""
-    run = run_of(cell, workdir)
-    about = {need for asked in cell.steps for need in STEPS[asked].needs(cell.config)}
-    whole = {*cell.steps, *(need for need in about if need.split("/")[0] in ("data", "windows"))}
-    for step in dict.fromkeys(
-        one for asked in cell.steps for one in order(asked, cell.config, STEPS)
-    ):
+    """Below the workdir: all that the cell is read from, and the records of its other steps."""
+    run, read = run_of(cell, workdir), read_steps(cell)
+    for step in records_of(cell, run):
         folder = run.folder(step)
         kept = [folder / RECORD]
         if step in STAGE_TABLE:
-            kept += [folder / METRICS] if step in cell.steps else []
-        elif step in whole:
+            kept += [folder / METRICS] if step in read else []
+        elif step in read:
             kept = [one for one in folder.iterdir() if one.is_file()]
         yield from (one.relative_to(workdir) for one in kept)
 

@@ -79,7 +79,7 @@ def items_of(run: Run, sources: Sequence[str], number: int, seed: int) -> list[I
     names = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
 
     def said(step: str) -> Result:
-        found = results.read(run.folder(step) / results.FILE)
+        found = results.read(run.file(step, results.FILE))
         return found.take(results.rows_of(found, frozen.fingerprint, names)).take(np.asarray(drawn))
 
     predicted = said(PREDICTS)

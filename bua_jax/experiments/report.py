@@ -65,7 +65,7 @@ def asked_in(run: Run, step: str) -> Asked:
     if kind == "describe":
         texts = count_described(run, store, method)
         return Asked(texts, text_metrics, len(frozen), frozen.fingerprint)
-    said = results.read(run.folder(step) / results.FILE)
+    said = results.read(run.file(step, results.FILE))
     names = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
     said = said.take(results.rows_of(said, frozen.fingerprint, names))
     people, number = frozen.windows.user, len(frozen)

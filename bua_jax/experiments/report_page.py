@@ -12,10 +12,8 @@ from bua_jax.experiments.paper import FROM
 def of_table(said: Mapping[str, Any]) -> Report:
     """The page of rows held against a reference."""
     ours, against = said["reference"], _against(said)
-    seeds = sorted({seed for row in said["rows"].values() for seed in row["seeds"]})
     by_seed = ("row", f"{said['main']} (95 %)", "sd of seeds", "seed: value")
     published = pages.published_rows(said)
-    few = said["people"] < tables.FEW_PEOPLE
     drawn = pages.bars(said)
     return Report(
         title=said["title"],
@@ -27,12 +25,8 @@ def of_table(said: Mapping[str, Any]) -> Report:
         claims=[
             (f"{claim}, {metric}", held, p) for claim, metric, _, held, p in pages.claims(said)
         ],
-        notes=[
-            f"{tables.scope(said)}, {len(seeds)} seeds. Means over seeds, in percent, log-loss in nats; 95 % "
-            "intervals over seeds and people."
-        ],
-        warnings=[f"{said['people']} test people are few: differences between rows mean little."]
-        * few,
+        notes=[pages.scope(said), *pages.notes(said)],
+        warnings=pages.warnings(said),
         tables=[
             Section("Rows", tuple(pages.header(said)), pages.body(said), frozenset({ours})),
             Section("By seed", by_seed, pages.spread(said), frozenset({ours})),
@@ -46,7 +40,12 @@ def of_table(said: Mapping[str, Any]) -> Report:
             ),
         ],
         elsewhere=[
-            Section("The paper's numbers", ("row", "is", *said["columns"]), published, said=FROM)
+            Section(
+                "The paper's numbers",
+                ("row", "is", *said["columns"]),
+                published,
+                said=" ".join([f"{FROM}.", *pages.footnotes(said)]),
+            )
         ]
         if published
         else [],

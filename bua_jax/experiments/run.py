@@ -17,7 +17,17 @@ from bua_jax.basics.console import notice, out
 from bua_jax.basics.errors import BuaError, ClaimedError, DataError, Interrupted
 from bua_jax.experiments.experiment import Cell, Experiment
 from bua_jax.pipeline.chain import STEPS, build
-from bua_jax.pipeline.steps import RECORD, Run, keyed, record_in
+from bua_jax.pipeline.steps import (
+    RECORD,
+    Run,
+    check_files,
+    check_version,
+    keyed,
+    order,
+    record_in,
+)
+from bua_jax.training.stage_table import STAGE_TABLE
+from bua_jax.training.writers import METRICS
 
 WAIT = 20.0  # seconds before cells that others build are asked about again
 
@@ -46,7 +56,6 @@ def build_cells(
 ) -> dict[str, str]:
     """Builds all cells; returns those that failed, with their errors, which are kept in failures.json.
 
-    Of a finished one nothing is looked at: what it was built from may be elsewhere (`keep`).
     Cells whose steps another process builds are asked about again when the others are done. Raises
     `Interrupted` on a signal; the same command goes on.
     """
@@ -101,21 +110,31 @@ def _note(path: Path, name: str, said: str) -> None:
 
 
 def finished(cells: Sequence[Cell], workdir: Path) -> list[Cell]:
-    """Those of which all answers are there."""
+    """Those that are."""
     return [cell for cell in cells if is_finished(cell, workdir)]
 
 
 def is_finished(cell: Cell, workdir: Path) -> bool:
-    """Whether all that the cell is read from is there."""
+    """Whether all that the cell is read from is there and whole, and the records of all else.
+
+    Other files of what it was built from may be elsewhere: see `publish.keep`.
+    """
     run = run_of(cell, workdir)
-    return all(_is_there(run.folder(step)) for step in cell.steps)
-
-
-def _is_there(folder: Path) -> bool:
     try:
-        return record_in(folder) is not None
-    except DataError:
+        records = records_of(cell, run)
+        for step in (one for one in read_steps(cell) if one not in STAGE_TABLE):
+            check_files(run.folder(step), records[step])
+    except BuaError:
         return False
+    stages = (step for step in cell.steps if step in STAGE_TABLE)  # of which losses are read
+    return all((run.folder(step) / METRICS).is_file() for step in stages)
+
+
+def read_steps(cell: Cell) -> tuple[str, ...]:
+    """The steps whose files a cell is read from: its answers, and the data and windows they are about."""
+    needs = (need for asked in cell.steps for need in STEPS[asked].needs(cell.config))
+    about = (need for need in needs if need.split("/")[0] in ("data", "windows"))
+    return tuple(dict.fromkeys((*cell.steps, *about)))
 
 
 def fields_of(cell: Cell) -> dict[str, Any]:
@@ -128,9 +147,10 @@ def provenance(cell: Cell, workdir: Path, config: str) -> dict[str, Any]:
 
     config: the experiment's, which the cell's fields change.
 
-    Raises `DataError` for a cell that is not finished, or of which steps were built apart.
+    Raises as `records_of` for a cell that is not finished.
     """
-    run, records = run_of(cell, workdir), _records_of(cell, workdir)
+    run = run_of(cell, workdir)
+    records = records_of(cell, run)
     return {
         "cell": cell.name,
         "folders": {step: str(run.folder(step).relative_to(workdir)) for step in records},
@@ -165,30 +185,27 @@ def provenance(cell: Cell, workdir: Path, config: str) -> dict[str, Any]:
     }
 
 
-def _records_of(cell: Cell, workdir: Path) -> dict[str, Any]:
-    """Of all steps of a finished cell. Raises as `provenance`."""
-    run = run_of(cell, workdir)
+def records_of(cell: Cell, run: Run) -> dict[str, Any]:
+    """Of all steps of a cell's run, by name.
+
+    Raises `DataError` for one that is not there or is damaged, and where steps were built apart;
+    `MismatchError` for one of another version.
+    """
     records: dict[str, Any] = {}
-    left = list(cell.steps)
-    while left:
-        step = left.pop()
-        if step in records:
-            continue
+    for step in dict.fromkeys(one for s in cell.steps for one in order(s, cell.config, STEPS)):
         record = record_in(run.folder(step))
         if record is None:
             raise DataError(
-                f"The cell {cell.name} lacks the step {step} ({run.folder(step)}): run the same command "
-                "without --show first."
+                f"The cell {cell.name} lacks the step {step} ({run.folder(step)}): the same command without "
+                "--show builds it."
             )
-        records[step] = record
-        left += record["inputs"]
-    for step, record in records.items():
+        records[step] = check_version(run.folder(step), record)
         for need, built in record["inputs"].items():
-            if records[need]["id"] != built:
+            if need in records and records[need]["id"] != built:
                 raise DataError(
                     f"The cell {cell.name} mixes what was built apart: {run.folder(step)} is of {need} "
                     f"{built}, and {run.folder(need)} is {records[need]['id']}. Archives that are put "
-                    "together share data and windows and no other step: split a table by seeds."
+                    "together share data, windows and trials, and no other step: split a table by seeds."
                 )
     return records
 

@@ -210,7 +210,7 @@ def count_described(run: Run, store: EventStore, method: str) -> TextCounts:
     """
 
     def texts_of(name: str, frozen: WindowSet) -> list[str]:
-        said = results.read(run.folder(f"describe/{method}/{name}") / results.FILE)
+        said = results.read(run.file(f"describe/{method}/{name}", results.FILE))
         cases = [shown_id(store, frozen.windows, row) for row in range(len(frozen))]
         said = said.take(results.rows_of(said, frozen.fingerprint, cases))
         return [whole(text, UNDERSTANDING) for text in said.texts]

@@ -172,10 +172,8 @@ def _altered(folder: Path, record: Mapping[str, Any], name: str) -> str:
     now = files.sha256_of(path)
     if before in (None, now):
         return ""
-    return (
-        f"{path} is not the file that the step {record['step']} wrote: its hash is {now}, and was "
-        f"{before}. {_ANEW.format(folder)}"
-    )
+    found = "it is not there" if now is None else f"its hash is {now}, and was {before}"
+    return f"{path} is not the file that the step {record['step']} wrote: {found}. {_ANEW.format(folder)}"
 
 
 def recorded(run: Run, step: str) -> ConfigDict:
@@ -303,9 +301,8 @@ def ensure(run: Run, name: str, table: Mapping[str, Step]) -> None:
     for one, finished in outline(run, name, table).items():
         if not (_is_finished(run, table[one]) and finished):
             _build(run, table[one])
-    if processes.is_first():
-        with files.where_writable():
-            note_command(run)
+    with files.where_writable():
+        note_command(run)
 
 
 def _build(run: Run, step: Step) -> None:
@@ -326,8 +323,8 @@ def _build_claimed(run: Run, step: Step) -> None:
         notice(f"-- {step.name}: {step.about} (about {minutes:.1f} min on 2 CPU cores)")
     begin, go = time.monotonic(), _go(run, step, here=True)
     forget_peak()
+    note_command(run)
     if processes.is_first():
-        note_command(run)
         folder.mkdir(parents=True, exist_ok=True)
         goes = begun.note(folder, go)
         (folder / RECORD).unlink(missing_ok=True)  # of what it was before
@@ -378,7 +375,9 @@ def _go(run: Run, step: Step, *, here: bool) -> begun.Go:
 
 
 def note_command(run: Run) -> None:
-    """Writes run.json: what the last command was asked to do, of those that were not refused."""
+    """Writes run.json, what the last command was asked to do; none where several runs share a folder."""
+    if run.places or not processes.is_first():
+        return
     path, said = run.workdir / COMMAND, {"config": plain(run.config), "versions": versions()}
     try:
         before = files.read_sealed(path) if path.is_file() else None

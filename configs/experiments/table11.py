@@ -3,7 +3,7 @@
 python -m bua_jax.experiment --experiment=configs/experiments/table11.py:scale=laptop --workdir=runs/paper
 """
 
-from bua_jax.experiments.experiment import Experiment, Row, Scale
+from bua_jax.experiments.experiment import Claim, Experiment, Row, Scale
 
 NONE = "no optimization"
 
@@ -21,4 +21,5 @@ def get_experiment(scale: Scale) -> Experiment:
         Row("as printed", balanced(1), published=(table, "Adaptive learning rate")),
         Row("as described", balanced(-1), note="The formula's sign as its text says it."),
     )
-    return Experiment("table11", "Table 11: Appendix K, prediction", scale, rows, NONE)
+    claims = (Claim("as printed", NONE), Claim("as printed", NONE, "tail"))
+    return Experiment("table11", "Table 11: Appendix K, prediction", scale, rows, NONE, claims)

@@ -3,7 +3,7 @@
 python -m bua_jax.experiment --experiment=configs/experiments/table2.py:scale=laptop --workdir=runs/paper
 """
 
-from bua_jax.experiments.experiment import Experiment, Row, Scale
+from bua_jax.experiments.experiment import Claim, Experiment, Row, Scale
 
 BUA = "BUA"
 
@@ -17,4 +17,10 @@ def get_experiment(scale: Scale) -> Experiment:
         Row(BUA, published=("Table 2", BUA)),
         Row("last day", method="last_day"),
     )
-    return Experiment("table2", "Table 2: the next day", scale, rows, BUA, asks="generate")
+    claims = tuple(
+        Claim(BUA, name, f"{side}_bleu")
+        for side in ("event", "timestamp", "location")
+        for name in ("BehaveGPT", "SAND", "D2A")
+        if side == "event" or name != "BehaveGPT"  # which writes no times and no places
+    )
+    return Experiment("table2", "Table 2: the next day", scale, rows, BUA, claims, asks="generate")

@@ -9,9 +9,9 @@ against, and random weights (RLW) the control that a method should beat (docs/lo
 
 from typing import Any
 
-from bua_jax.experiments.experiment import Experiment, Row, Scale
+from bua_jax.experiments.experiment import Claim, Experiment, Row, Scale
 
-EQUAL = "w = 1"
+EQUAL, CONTROL = "w = 1", "RLW (control)"
 METHODS = {
     "Appendix K, as printed": "appendix_k:alpha=1",
     "Appendix K, as described": "appendix_k:alpha=-1",
@@ -21,7 +21,7 @@ METHODS = {
     "PCGrad": "pcgrad",
     "CAGrad": "cagrad:c=0.5",
     "Nash-MTL": "nash",
-    "RLW (control)": "rlw",
+    CONTROL: "rlw",
 }
 BY_DIRECTION = ("PCGrad", "Nash-MTL")
 
@@ -45,5 +45,6 @@ def get_experiment(scale: Scale) -> Experiment:
         Row(f"beta = {beta:g}", {"stage2.loss": "dialogue_family", "stage2.length_beta": beta})
         for beta in (0.0, 0.5)
     ]
+    claims = tuple(Claim(name, CONTROL) for name in METHODS if name != CONTROL)
     columns = ("rec_w", "prec_w", "overall", "head", "medium", "tail", "log_loss")
-    return Experiment("weighting", "Weights of rounds", scale, tuple(rows), EQUAL, columns=columns)
+    return Experiment("weighting", "Weights of rounds", scale, tuple(rows), EQUAL, claims, columns)

@@ -132,7 +132,7 @@ def test_rows_and_seeds_are_chosen() -> None:
     assert [c.name for c in chosen(every, ["majority"], ["2", "1"])] == ["majority/1", "majority/2"]
     assert len(chosen(every, [], [])) == len(every) == 20
     for rows, seeds in ((["x"], []), ([], ["9"])):
-        with pytest.raises(ConfigError, match="there are: "):
+        with pytest.raises(ConfigError, match="There are: "):
             chosen(every, rows, seeds)
     assert named(every, "majority/3").seed == 3
     with pytest.raises(ConfigError, match="no such cell"):

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bua_jax.basics.errors import DataError
+from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.evaluation import results
 from bua_jax.evaluation.counts import metrics
 from bua_jax.evaluation.prediction import prediction_metrics
 from bua_jax.evaluation.report import render
 from bua_jax.events.groups import behaviour_groups
 from bua_jax.experiments import all_claims, curves, pages, publish, report, report_page, run
-from bua_jax.experiments.experiment import Cell, Claim, cells
+from bua_jax.experiments.experiment import SCALES, Cell, Claim, cells
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.windows import load_set
 from tests.experiments.files import PLAIN, SMOOTH, experiment, write
@@ -190,16 +190,44 @@ def test_a_table_is_published_whole_and_from_a_known_commit(said, tmp_path: Path
     publish.check_whole(known, names)
     with pytest.raises(DataError, match=r"1 of 21 cells are not built, for example other/1"):
         publish.check_whole(known, [*names, "other/1"])
-    with pytest.raises(DataError, match="scale tiny"):
-        publish.check_whole({**known, "scale": "tiny"}, names)
     mixed = copy.deepcopy(known)
     mixed["cells"]["majority/1"]["code"] = ["other"]
     with pytest.raises(DataError, match="several versions of the code"):
         publish.check_whole(mixed, names)
+    unread = copy.deepcopy(known)
+    unread["cells"]["majority/1"]["code"] = ["None"]
+    with pytest.raises(DataError, match="majority/1 was built at the commit 'None'"):
+        publish.check_whole(unread, names)
     for unknown in ("None", "0123456789ab+"):
         known["cells"]["majority/1"]["commits"] = [unknown]
         with pytest.raises(DataError, match="majority/1 was built at the commit"):
             publish.check_whole(known, names)
+
+
+def test_what_could_not_be_written_is_said_before_anything_is_built(tmp_path: Path) -> None:
+    small, there = experiment(), tmp_path / "small.json"
+    publish.check_asked(small, "", str(tmp_path), [], [])
+    there.write_text(json.dumps({"title": small.title}))
+    publish.check_asked(small, "", str(tmp_path), [], [])
+    there.write_text('{"title": "Large"}')
+    tiny = dataclasses.replace(small, scale=SCALES["tiny"])
+    for asked, archive, folder, rows, said in (
+        (
+            small,
+            "",
+            str(tmp_path),
+            [],
+            r"small\.json is of another experiment \('Large', not 'Small'\)",
+        ),
+        (tiny, "", str(tmp_path), [], "scale tiny learns nothing"),
+        (small, "", str(there), [], "is a file. Choose another path"),
+        (small, "cells.zip", "", [], r"--keep=cells.zip: expected .* \.tar\.xz"),
+        (small, "cells.tar.xz", str(tmp_path), [], "give it alone"),
+        (small, "cells.tar.xz", "", ["majority"], "give it alone"),
+        (small, f"{there}/cells.tar.xz", "", [], "is a file. Choose another path"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            publish.check_asked(asked, archive, folder, rows, [])
 
 
 def test_every_form_has_every_row(said, tmp_path: Path) -> None:
@@ -214,6 +242,27 @@ def test_every_form_has_every_row(said, tmp_path: Path) -> None:
         "Prec_w .644 and Rec_w .642" in paths[".md"].read_text()
     )  # the footnote of a published row
     assert "rec\\_w" in paths[".tex"].read_text()
+    for text in (paths[".tex"].read_text(), render(report_page.of_table(said))):
+        assert "Prec_w .644 and Rec_w .642" in text
+        assert "Always the same." in text  # the note of a row
+        assert said["command"] in text
+
+
+def test_signs_of_names_stay_what_they_are(said) -> None:
+    """A bracket or a star after the end of a line would be that line's argument in LaTeX."""
+    row = said["rows"]["majority"]
+    odd = {**said, "rows": {"[no | stage]": row, "* twice": row}, "claims": []}
+    tex, page = pages.latex(odd), pages.page(odd)
+    assert "\n{}[no | stage] & " in tex
+    assert "\n{}* twice & " in tex
+    assert "| [no \\| stage] | " in page
+
+
+def test_fewer_seeds_are_said_in_every_form(built) -> None:
+    some = [cell for cell in cells(experiment()) if cell.seed < 3]
+    found = report.collect(experiment(), some, built[0], "command")
+    shown = (pages.page(found), pages.latex(found), render(report_page.of_table(found)))
+    assert ["over people alone" in text for text in shown] == [True] * 3
 
 
 def test_what_is_drawn_is_what_the_json_holds(said, tmp_path: Path) -> None:
@@ -314,7 +363,8 @@ def test_the_page_of_all_claims_is_what_the_tables_hold(said, tmp_path: Path) ->
     results = ROOT / "docs" / "results"
     assert (results / all_claims.PAGE).read_text() == all_claims.page(all_claims.tables_in(results))
     pages.write(said, tmp_path)
-    (tmp_path / "run.json").write_text("{}")  # what is no table
+    for number, text in enumerate(("{}", "[]", '{"claims": [1]}')):  # what is no table
+        (tmp_path / f"{number}.json").write_text(text)
     page = all_claims.write(tmp_path).read_text()
     for claim, metric, difference, verdict, _ in pages.claims(said):
         assert f"| {claim} | {metric} | {difference} | {verdict} |" in page
@@ -324,7 +374,7 @@ def test_the_page_of_all_claims_is_what_the_tables_hold(said, tmp_path: Path) ->
     assert all_claims.page(all_claims.tables_in(tmp_path)) != page
 
 
-def test_curves_are_held_against_each_other_by_seed() -> None:
+def test_curves_are_held_against_each_other_by_seed(tmp_path: Path) -> None:
     """By hand: lowest losses 1.0 and 1.5 (seed 1), 1.2 and 1.4 (seed 2)."""
     said = {
         "experiment": "x",
@@ -366,6 +416,10 @@ def test_curves_are_held_against_each_other_by_seed() -> None:
         said["losses"]["joint"] = {s: {"prediction": [[1.0, of_joint(int(s))]]} for s in five}
         assert curves.claims(said)[0][3] == verdict
     assert "| prediction | lowest | joint |" in curves.page(said)
+    written = {path.suffix: path.read_bytes() for path in curves.write(said, tmp_path)}
+    assert {*written} == {".json", ".md", ".tex", ".csv", ".png"}
+    assert written[".csv"].decode().splitlines()[1] == "staged,0,prediction,1.0,0.000000"
+    assert b"prediction & lowest & joint & " in written[".tex"]
     assert curves.picture(said)[:4] == b"\x89PNG"
     page = report_page.of_curves(said)
     assert page.verdict == [

@@ -127,7 +127,11 @@ def test_the_rate_is_that_of_steps_alike(tmp_path: Path) -> None:
     cell = cells(experiment())[0]
     folder, guess = run.run_of(cell, tmp_path).folder("data"), STEPS["data"].minutes(cell.config)
     record = {"step": "data", "seconds": 120 * guess, "config": cell.config.to_dict()}
-    files.write_sealed(folder / "record.json", json.loads(json.dumps(record)))
+    record = json.loads(json.dumps(record))
+    elsewhere = {"device": "another", "cores": 96}
+    files.write_sealed(folder / "record.json", {**record, "hardware": elsewhere})
+    assert plan.took_here(tmp_path) == {}  # which says nothing of this machine
+    files.write_sealed(folder / "record.json", record)
     took = plan.took_here(tmp_path)
     assert plan.rate_of(took, "data", guess) == pytest.approx(2)
     assert plan.rate_of(took, "data", 10 * guess) is None  # of another size
@@ -156,13 +160,16 @@ def test_rows_of_one_table_ask_about_the_same_windows(tmp_path: Path, capsys) ->
 
 
 def test_what_cannot_be_published_is_said_before_it_is_built(monkeypatch, capsys) -> None:
-    left = plan.Plan(1, 2, 2, 1, 1.0, 0.0, {})
+    left, file = plan.Plan(1, 2, 2, 1, 1.0, 0.0, {}), Path("mine.py")
+    monkeypatch.setattr(plan, "is_committed", lambda path: path == file)
     for revision, said in ((None, "no checkout"), ("abc+", r"has changes \(abc\+\)")):
         monkeypatch.setattr(plan, "git_revision", lambda revision=revision: revision)
         with pytest.raises(ConfigError, match=said):
-            plan.check_commit(left, publish=True)
-        plan.check_commit(left, publish=False)
+            plan.check_commit(left, file, publish=True)
+        plan.check_commit(left, file, publish=False)
         assert "cannot be published" in " ".join(capsys.readouterr().err.split())
-        plan.check_commit(dataclasses.replace(left, done=2), publish=True)  # nothing is built
+        plan.check_commit(dataclasses.replace(left, done=2), file, publish=True)  # nothing built
     monkeypatch.setattr(plan, "git_revision", lambda: "abc")
-    plan.check_commit(left, publish=True)
+    plan.check_commit(left, file, publish=True)
+    with pytest.raises(ConfigError, match=r"other\.py is in no commit"):
+        plan.check_commit(left, Path("other.py"), publish=True)

@@ -70,7 +70,7 @@ def test_an_experiment_from_its_plan_to_its_pages(name: str, workdir: Path, tmp_
     assert set(BUILT.values()) == {1}
     done = finished(every, workdir)
     assert [cell.name for cell in done] == [cell.name for cell in every]
-    publish.show(experiment, done, every, workdir, "the command", None)
+    publish.show(experiment, done, every, workdir, "the command", "")
     own = folder_of(experiment, workdir)
     said = json.loads((own / f"{name}.json").read_text())
     rows = said["losses" if experiment.curves else "rows"]
@@ -99,7 +99,7 @@ def test_answers_are_enough_for_the_page(name: str, workdir: Path, tmp_path: Pat
 def unpacked(experiment: Experiment, workdir: Path, folder: Path) -> Path:
     """A folder of what is kept of the finished cells: without adapters, checkpoints, dialogues."""
     archive = folder / "cells.tar.xz"
-    publish.keep(experiment, workdir, archive)
+    publish.keep(experiment, workdir, str(archive))
     with tarfile.open(archive) as packed:
         names = {Path(name).name for name in packed.getnames()}
         packed.extractall(folder / "unpacked", filter="data")

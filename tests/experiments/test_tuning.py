@@ -1,6 +1,7 @@
 """Which setting of a row is taken: by validation people alone, of as many as other rows have."""
 
 import dataclasses
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from sklearn.metrics import log_loss
 
 from bua_jax.basics import files
-from bua_jax.basics.errors import ConfigError, DataError
+from bua_jax.basics.errors import BuaError, ConfigError, DataError
 from bua_jax.evaluation import results
 from bua_jax.experiments import pages, plan, publish, report, run, tuning
 from bua_jax.experiments.experiment import SCALES, TINY, Experiment, Row, cells, check, load
@@ -62,26 +63,54 @@ def test_the_lowest_log_loss_of_validation_people_wins(workdir: Path) -> None:
 def test_an_archive_of_answers_has_the_trials(workdir: Path, tmp_path: Path) -> None:
     """So that what was taken stays known; archives of steps that were built apart are no table."""
     asked, archive = experiment(), tmp_path / "cells.tar.xz"
-    publish.keep(asked, workdir, archive)
+    publish.keep(asked, workdir, str(archive))
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path / "there", filter="data")
     settled = tuning.settled(asked, tmp_path / "there")
     assert settled == tuning.settled(asked, workdir)
     first, *others = done = run.finished(cells(settled), tmp_path / "there")
     assert len(done) == len(cells(settled))
-    folder = run.run_of(first, tmp_path / "there").folder(f"fit/{first.row.method}")
+    made = run.run_of(first, tmp_path / "there")
+    folder = made.folder(f"fit/{first.row.method}")
     record = files.read_sealed(folder / "record.json")
     files.write_sealed(folder / "record.json", {**record, "id": "0" * 16})
     with pytest.raises(DataError, match=rf"{first.name} mixes .*fit/{first.row.method} .* split a"):
         run.provenance(first, tmp_path / "there", "config")
-    run.provenance(others[-1], tmp_path / "there", "config")
+    assert not run.is_finished(first, tmp_path / "there")
+    assert run.is_finished(others[-1], tmp_path / "there")
 
 
-def test_what_cannot_be_kept_is_said(workdir: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--keep=.*cells.zip: expected .* \.tar\.xz"):
-        publish.keep(experiment(), workdir, tmp_path / "cells.zip")
+@pytest.mark.parametrize("spoilt", ["a cut answer", "another version", "a step that is gone"])
+def test_a_cell_that_is_not_whole_is_not_finished(
+    spoilt: str, workdir: Path, tmp_path: Path
+) -> None:
+    asked, archive = experiment(), tmp_path / "cells.tar.xz"
+    publish.keep(asked, workdir, str(archive))
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    cell = cells(tuning.settled(asked, tmp_path))[0]
+    made = run.run_of(cell, tmp_path)
+    answers = made.folder(cell.steps[0])
+    assert run.is_finished(cell, tmp_path)
+    if spoilt == "a cut answer":
+        path, said = answers / results.FILE, "its hash is"
+        path.write_bytes(path.read_bytes()[:-9])
+    elif spoilt == "another version":
+        path, said = answers / "record.json", "do not say"
+        record = files.read_sealed(path)
+        del record["execution"]
+        files.write_sealed(path, record)
+    else:
+        said = "lacks the step fit/"
+        shutil.rmtree(made.folder(f"fit/{cell.row.method}"))
+    assert not run.is_finished(cell, tmp_path)
+    with pytest.raises(BuaError, match=said):
+        report.collect(asked, [cell], tmp_path, "command")
+
+
+def test_nothing_is_kept_where_nothing_is_finished(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No cell of tuned is finished in .*nothing to keep"):
-        publish.keep(experiment(), tmp_path, tmp_path / "cells.tar.xz")
+        publish.keep(experiment(), tmp_path, str(tmp_path / "cells.tar.xz"))
     assert [*tmp_path.iterdir()] == []
 
 
