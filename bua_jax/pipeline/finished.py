@@ -29,29 +29,19 @@ def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
     """
     if not folder.is_dir():
         raise no_run(folder)
-    done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
+    for stage in ("stage3", "stage2", "joint"):
+        if (record := record_in(folder / stage)) is not None:
+            return stage, record
     stages = [path for s in STAGE_TABLE for path in sorted(folder.glob(f"steps/{s}/*/record.json"))]
-    if not done and stages:
+    if stages:
         raise MismatchError(
             f"{folder} is the folder of an experiment, whose runs share {len(stages)} trained stages. Give "
             f"that of one of them, for example {stages[-1].parent}."
         )
-    if not done:
-        raise MismatchError(
-            f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
-            f"--workdir={folder}"
-        )
-    return done[0], _record(folder, done[0])
-
-
-def _record(folder: Path, step: str) -> dict[str, Any]:
-    record = record_in(folder / step)
-    if record is None:
-        raise MismatchError(
-            f"{folder / step} has no record, so it is not finished. Build it with: python -m "
-            f"bua_jax.curriculum --workdir={folder}"
-        )
-    return record
+    raise MismatchError(
+        f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
+        f"--workdir={folder}"
+    )
 
 
 def _stage_of(folder: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -104,8 +94,8 @@ def asked_people(
     """Whom a run is asked about: the lines of a file of histories, or the people of a file of events.
 
     Such a file has the columns of the run's, but for `columns` (role -> column). copy: the same file as the
-    readers take it, where it is not written so. only: id of the one person
-    who is wanted. Raises `DataError` and `ConfigError` as the readers do.
+    readers take it, where it is not written so. only: id of the one person who is wanted. Raises `DataError`
+    and `ConfigError` as the readers do.
     """
     path = Path(path)
     if path.suffix not in TABLES:
@@ -115,7 +105,7 @@ def asked_people(
             raise DataError(f"{path} has no history of {only!r}.")
         return People([ids[i] for i in kept], [histories[i] for i in kept], [], [])
     _, record = _need(*_stage_of(folder), "data")
-    data = configs.part("data", "behavior", "").to_dict() | record["config"]["data"]
+    data = configs.part("data", "behavior").to_dict() | record["config"]["data"]
     data |= {
         "path": str(copy or path),
         "format": TABLES[(copy or path).suffix],

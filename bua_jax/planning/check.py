@@ -126,7 +126,7 @@ def config_for(config: ConfigDict, spec: DataSpec) -> ConfigDict:
     """A run's config on that file."""
     own = config.copy_and_resolve_references()
     own.unlock()
-    own.data = configs.part("data", "behavior", "")
+    own.data = configs.part("data", "behavior")
     own.data.update(
         {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "columns"}
     )
