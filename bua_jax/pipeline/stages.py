@@ -73,9 +73,8 @@ def build_encoder(run: Run) -> dict[str, Any]:
 def load_stage(run: Run, stage: str) -> Parts:
     """The model after a finished stage, as it was trained; how it is computed is today's config's."""
     had, how = recorded(run, stage), run.config.execution
-    mesh = sharding.own_mesh(how.mesh)
-    parts = assemble(had.model, how, run.folder("encoder"), had.seed, mesh)
-    return with_trained(parts, run.file(stage, TRAINED))
+    mesh, trained = sharding.own_mesh(how.mesh), run.file(stage, TRAINED)
+    return assemble(had.model, how, run.folder("encoder"), had.seed, mesh, trained=trained)
 
 
 def train_settings(run_config: Settings, stage: str, plan: PackingPlan) -> TrainSettings:
