@@ -44,8 +44,12 @@ def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
     )
 
 
-def _stage_of(folder: str | Path) -> tuple[Path, dict[str, Any]]:
-    """(folder, record) of the trained stage that a run's folder, or that of a step, stands for."""
+def stage_of(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """(folder, record) of the trained stage that a run's folder, or that of a step, stands for.
+
+    Raises `MismatchError` where there is none and for a record of an older version, `DataError` for a
+    damaged one.
+    """
     folder = Path(folder)
     record = record_in(folder) if folder.is_dir() else None
     if record is None:
@@ -73,7 +77,7 @@ def _need(stage: Path, record: dict[str, Any], step: str) -> tuple[Path, dict[st
 
 def events_of(folder: str | Path) -> EventStore:
     """The events of a run. Raises `DataError` for others than its step `data` wrote."""
-    data, _ = _need(*_stage_of(folder), "data")
+    data, _ = _need(*stage_of(folder), "data")
     return EventStore.load(data / EVENTS)
 
 
@@ -104,7 +108,7 @@ def asked_people(
         if not kept:
             raise DataError(f"{path} has no history of {only!r}.")
         return People([ids[i] for i in kept], [histories[i] for i in kept], [], [])
-    _, record = _need(*_stage_of(folder), "data")
+    _, record = _need(*stage_of(folder), "data")
     data = configs.part("data", "behavior").to_dict() | record["config"]["data"]
     data |= {
         "path": str(copy or path),
@@ -155,7 +159,7 @@ def load(
     fsdp, heads over tensor. weights: their type as a CPU reads them, in place of the run's
     `decoding.weight_dtype`. Raises `ConfigError` where the base is not in float32.
     """
-    stage, record = _stage_of(folder)
+    stage, record = stage_of(folder)
     config = recorded_config(stage, record)
     if weights:
         from bua_jax.pipeline import checks  # it imports all methods, which asking does not need

@@ -139,7 +139,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     names = stage_parts(run.config, stage)
     if not names:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")
-        saved = _save(run, stage, _kept(parts, names), parts)
+        saved = _save(run, stage, _kept(run, before, parts, names), parts)
         return {"skipped": True, "all_dialogues": earlier, "trained": saved}
     shape = (model.soft_tokens, model.recall, config.row_length)
     records = _records(run, stage, Encoding(store, parts.tokenizer, *shape))
@@ -177,7 +177,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         "dialogues": count,
         "all_dialogues": earlier + count,
         "attention": attention,
-        "trained": _save(run, stage, {**_kept(parts, names), **trained}, parts),
+        "trained": _save(run, stage, {**_kept(run, before, parts, names), **trained}, parts),
     }
 
 
@@ -269,6 +269,8 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
     return dataclasses.replace(parts, variables={**parts.variables, "projector": params})
 
 
-def _kept(parts: Parts, trained: tuple[str, ...]) -> dict[str, Any]:
-    """Projector and adapter as they are, where the stage does not train them."""
-    return {n: parts.variables[n] for n in ("projector", "adapter") if n not in trained}
+def _kept(run: Run, before: str | None, parts: Parts, trained: tuple[str, ...]) -> dict[str, Any]:
+    """What the stage does not train of projector, adapter, and a base that the stage before it trained."""
+    tuned = before is not None and "base" in stage_parts(recorded(run, before), before)
+    kept = ("projector", "adapter", *["base"] * tuned)
+    return {n: parts.variables[n] for n in kept if n not in trained}
