@@ -13,7 +13,7 @@ from bua_jax.alignment.encoder import FILE, encoder_config, encoder_metadata, en
 from bua_jax.alignment.parts import TRAINED, Parts, assemble, with_trained
 from bua_jax.alignment.warm_start import warm_start, word_targets
 from bua_jax.basics import begun
-from bua_jax.basics.config import Settings
+from bua_jax.basics.config import Settings, plain
 from bua_jax.basics.console import notice, waiting
 from bua_jax.basics.files import write_json
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
@@ -27,16 +27,13 @@ from bua_jax.models.encoders.base import encode_events
 from bua_jax.parallel import processes, sharding
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues
-from bua_jax.pipeline.steps import Run, plain, recorded, result_of
+from bua_jax.pipeline.steps import Run, recorded, result_of
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training.balancers import table
 from bua_jax.training.dialogues import Dialogues, TrainSettings, as_good_as_untrained
 from bua_jax.training.events import segments_of, train_encoder
 from bua_jax.training.loop import fit
-from bua_jax.training.optimizer import (
-    OptimizerSettings,
-    trained_parts,
-)
+from bua_jax.training.optimizer import OptimizerSettings, trained_parts
 from bua_jax.training.stage_table import STAGE_TABLE
 from bua_jax.training.weighting import SCALES
 
