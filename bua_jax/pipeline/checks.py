@@ -293,6 +293,7 @@ def _check_encoders(config: ConfigDict) -> None:
 
 
 def check_base(config: ConfigDict) -> None:
+    """Raises `ConfigError` for a base of a type that cannot be trained, or read, as other fields say."""
     quantized = config.model.base_quantization
     full = [stage for stage in STAGE_TABLE if config[stage].full_finetuning]
     if quantized != "none" and config.execution.merge_adapter:
