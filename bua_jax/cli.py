@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def _resolved_argv(argv: list[str], default: str) -> list[str]:
         else:
             rest.append(item)
         i += 1
-    return [argv[0], *(named or [f"--config={configs.resolve(default)}"]), *rest]
+    return [argv[0], *(named[-1:] or [f"--config={configs.resolve(default)}"]), *rest]
 
 
 def _spelled(item: str) -> str:
@@ -54,20 +54,11 @@ def _spelled(item: str) -> str:
     return f"--{name[2:].replace('-', '_')}{equals}{value}"
 
 
-def leaves(config: ConfigDict, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all leaf fields."""
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
 def _check_overrides(argv: list[str]) -> None:
     """Raises `ConfigError` for `--config.NAME` that is no field, with the nearest field's name."""
     argument = next(item for item in argv if item.startswith("--config="))
     config = configs.load(*_split_config(argument.partition("=")[2]))
-    known = list(leaves(config))
+    known = list(configs.settings(config, config))
     for item in argv:
         if not item.startswith(("--config.", "--noconfig.")):
             continue
@@ -355,7 +346,7 @@ def define_weights() -> None:
 
 
 def asked() -> dict[str, Any]:
-    """Who is asked about, and the columns that were given: keyword arguments of `finished.asked_people`."""
+    """Who is asked about, and the columns: keyword arguments of `planning.people.asked_people`."""
     whom: str = getattr(FLAGS, "for")
     return {"only": "" if whom == "all" else whom, "columns": columns()}
 

@@ -29,8 +29,8 @@ def main() -> None:
     from bua_jax.basics.hints import nearest_run
 
     workdir = cli.workdir()
-    command = f"bua_jax.curriculum --config={cli.config_argument()} --workdir={workdir}"
-    remedy = f" Build it with: python -m {command}"
+    given = f"--config={cli.config_argument()}", f"--workdir={workdir}"
+    remedy = f" Build it with: {cli.command('curriculum', *given)}"
     if not workdir.is_dir():  # asked before the imports, which take seconds
         raise MismatchError(f"There is no folder {workdir}.{nearest_run(workdir) or remedy}")
     from bua_jax.pipeline.chain import STAGES, STEPS, build, start

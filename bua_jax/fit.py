@@ -44,11 +44,11 @@ def main() -> None:
     own, size = workdir / "events.py", workdir / "fit.py"
     asked = Size(*cli.config_with(f"data={own}"))
     named = asked if cli.NAMED else None
+    how = {name: bool(FLAGS[name].value) for name in ("skip_bad_rows", "merge")}
     if not (there := own.is_file() and size.is_file()):
-        _look(own, size, named)
+        _look(own, size, named, how)
     config = configs.load(str(size))
     if there:
-        how = {name: bool(FLAGS[name].value) for name in ("skip_bad_rows", "merge")}
         check_asked(own, config.data, Path(FLAGS.input), cli.columns(), zone=FLAGS.time_zone, **how)
         check_size(size, named, FLAGS.minutes if FLAGS["minutes"].present else None)
     cli.override(config)
@@ -63,7 +63,7 @@ def main() -> None:
     out.print(cli.command("predict", f"--model={workdir}", FLAGS.input))
 
 
-def _look(own: Path, size: Path, named: Any) -> None:
+def _look(own: Path, size: Path, named: Any, how: dict[str, bool]) -> None:
     """Checks the file and writes both configs. Raises `DataError` for what keeps a run from working."""
     from bua_jax.planning.check import check
     from bua_jax.planning.size import prepare
@@ -71,7 +71,6 @@ def _look(own: Path, size: Path, named: Any) -> None:
     found = check(Path(FLAGS.input), cli.columns(), FLAGS.config, FLAGS.time_zone)
     columns = [f"{c['role']}: column {c['column']!r} ({c['why']})" for c in found["columns"]]
     out.print("\n".join([*found["notes"], *columns]))
-    how = {name: bool(FLAGS[name].value) for name in ("skip_bad_rows", "merge")}
     chosen = prepare(found, own, size, named, FLAGS.minutes, **how)
     out.print(f"wrote {own} and {size}: {chosen.why}")
 

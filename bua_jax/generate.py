@@ -55,8 +55,8 @@ def main() -> None:
         "temperature": FLAGS.temperature,
         "top_p": FLAGS.top_p,
         "seed": FLAGS.seed,
+        "predictions": FLAGS.predictions,
     }
-    options["predictions"] = FLAGS.predictions
     tell(
         people,
         lambda some, begin: bua.generate(some, rows=range(begin, begin + len(some)), **options),

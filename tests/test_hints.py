@@ -256,6 +256,8 @@ def test_a_usage_error_takes_no_large_library(
 def test_fields_may_stand_before_their_config() -> None:
     said = cli._resolved_argv(["x", "--config.seed=1", "--config", "stage2.py:a=b"], "base.py")
     assert said == ["x", f"--config={configs.resolve('stage2.py')}:a=b", "--config.seed=1"]
+    twice = cli._resolved_argv(["x", "--config=stage1.py", "--config=stage2.py"], "base.py")
+    assert twice == ["x", f"--config={configs.resolve('stage2.py')}"]
 
 
 def test_logs_take_no_torch(tmp_path: Path) -> None:
@@ -283,6 +285,16 @@ def test_a_misspelt_config_names_the_nearest(given: str, near: str) -> None:
     with pytest.raises(ConfigError) as caught:
         configs.resolve(given)
     assert str(caught.value).endswith(f" Did you mean {near}?" if near else "stage3.py.")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("events.csv", "no Python file"), ("none.py", r"no function get_config\(arg\)")],
+)
+def test_what_is_no_config_is_said(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("x = 1\n")
+    with pytest.raises(ConfigError, match=f"{name} (is|has) {said}"):
+        configs.load(str(tmp_path / name))
 
 
 def test_a_misspelt_part_names_the_nearest_and_the_key() -> None:

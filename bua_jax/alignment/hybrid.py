@@ -11,14 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import log_softmax
 
 from bua_jax.alignment.parts import Parts
 from bua_jax.basics import files
 from bua_jax.basics.config import Settings
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError
-from bua_jax.decoding.dialogue import Decoder, check_finite, check_room
+from bua_jax.decoding.dialogue import Decoder, check_finite, check_room, log_softmax
 from bua_jax.decoding.engine import Job, Turn
 from bua_jax.decoding.labels import CandidateTree, build_tree
 from bua_jax.decoding.rounds import label_tree, run_jobs
@@ -117,12 +116,6 @@ class Switches:
         ]
         return tuple(phase for phase in found if phase.trains)
 
-
-BUA = Switches("states", "mlp", "joint", "label")
-"""BUA in these terms, trained at once (Appendix S); its rounds and stages are what it has beside them."""
-
-FIELDS = {"source": SOURCES, "mapping": MAPPINGS, "schedule": SCHEDULES, "target": TARGETS}
-"""The switches of a page, and the tables whose keys they may be."""
 
 # ------------------------------------------------------------------------------------------ the model
 

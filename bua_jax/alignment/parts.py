@@ -144,7 +144,7 @@ def assemble(
         "lora": f"rank {config.lora_rank}, alpha {config.lora_alpha}, {tuple(config.lora_targets)}"
         + (", tokens of labels" if config.train_label_tokens else ""),
     }
-    if config.adapter:
+    if config.adapter and not trained:  # the file has what became of it
         variables |= _imported(Path(config.adapter), llm_config, lora_config, identity)
     parts = Parts(model, variables, base.tokenizer, catalogue, identity, mesh)
     if not trained:

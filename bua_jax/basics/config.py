@@ -60,16 +60,27 @@ def module_of(path: str) -> ModuleType:
 
 def _module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"bua_config_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is no Python file, as configs are: their names end in .py.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+def _config_in(path: Path, arg: str) -> ConfigDict:
+    """Evaluates a file's `get_config`. Raises `ConfigError` where it has none."""
+    get_config = getattr(_module(path), "get_config", None)
+    if get_config is None:
+        raise ConfigError(f"{path} has no function get_config(arg), so it is no config.")
+    return get_config(arg)
+
+
 def load(path: str, arg: str = "") -> ConfigDict:
-    """Evaluates a config file (`configs/stage2.py`) with its argument (`data=foursquare_nyc`)."""
-    config = module_of(path).get_config(arg)
+    """Evaluates a config file (`configs/stage2.py`) with its argument (`data=foursquare_nyc`).
+
+    Raises `ConfigError` for a file that is not there or no config.
+    """
+    config = _config_in(resolve(path), arg)
     config.lock()
     return config
 
@@ -106,7 +117,7 @@ def part(kind: str, name: str, arg: str = "") -> ConfigDict:
             f"such as {kind.removesuffix('s')}=mine.py, a copy of one in {folder() / kind}."
             f"{_near(name, dict(zip(known, known, strict=True)))}"
         )
-    return _module(path).get_config(arg)
+    return _config_in(path, arg)
 
 
 def pages(kind: str) -> ConfigDict:

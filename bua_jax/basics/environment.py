@@ -129,10 +129,11 @@ def _versions() -> dict[str, str | None]:
 def peak_gib() -> float:
     """Largest resident memory of this process; a kernel's `ru_maxrss` also counts its parent's."""
     status = Path("/proc/self/status")
-    if not status.exists():  # not Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
-    (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
-    return int(line.split()[1]) / 2**20
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**20
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # gVisor's status has no such line
+    return most / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def forget_peak() -> None:

@@ -86,6 +86,7 @@ def check_room(decoder: Decoder, history: History) -> None:
 def first_turn(
     decoder: Decoder, history: History, instruction: str, *, final: bool = False
 ) -> Turn:
+    """The user turn that shows a history; a final one has second soft tokens. Raises as `check_room`."""
     kind = decoder.model.soft_tokens
     n_soft = num_placeholders(len(history), kind)
     if n_soft:

@@ -18,11 +18,7 @@ import numpy as np
 from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError
 from bua_jax.decoding import grammar, programs
-from bua_jax.decoding.cache import (
-    Chunk,
-    Weights,
-    empty_rows,
-)
+from bua_jax.decoding.cache import Chunk, Weights, empty_rows
 from bua_jax.decoding.labels import CandidateTree, LabelTree
 from bua_jax.decoding.programs import Slots
 from bua_jax.decoding.source import Listed, Source
@@ -67,7 +63,7 @@ class Reply:
 
 
 Job = Generator[Turn, Any, Any]
-"""Yields turns; is sent an `Reply`, or for labels (log_p float32[C], greedy); returns its result."""
+"""Yields turns; is sent a `Reply`, or for labels (log_p float32[C], greedy); returns its result."""
 
 
 @dataclass(frozen=True)

@@ -109,16 +109,16 @@ def last_stage(config: Settings) -> str:
 
 def _load(site: Site, *, rounds: bool, given: Given) -> AskedBua:
     from bua_jax.alignment.ask import Bua
-    from bua_jax.alignment.parts import TRAINED, assemble, with_trained
+    from bua_jax.alignment.parts import TRAINED, assemble
     from bua_jax.parallel.sharding import own_mesh
 
     config, how = site.config, site.config.execution
     (stage,) = (n for n in site.inputs if n.startswith("stage") or n == "joint")
     had = site.inputs[stage].settings  # as it was trained
-    mesh = own_mesh(how.mesh)
-    parts = assemble(had.model, how, site.inputs["encoder"].folder, had.seed, mesh)
+    mesh, trained = own_mesh(how.mesh), site.inputs[stage].folder / TRAINED
+    encoder = site.inputs["encoder"].folder
     bua = Bua(
-        with_trained(parts, site.inputs[stage].folder / TRAINED),
+        assemble(had.model, how, encoder, had.seed, mesh, trained=trained),
         config.decoding,
         np.asarray(site.inputs["data"].result["shares"]),
         with_rounds=config.dialogues.rounds and rounds,

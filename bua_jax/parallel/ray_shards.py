@@ -5,7 +5,6 @@ package and must see the same paths.
 """
 
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,24 +17,18 @@ Work = Callable[[int, Path], None]
 """(number of the shard, file to write atomically); a module's function or a partial of one."""
 
 
-def import_ray() -> Any:
-    """The package ray. Raises `ConfigError` where it is not installed."""
+def start_ray(address: str = "") -> Any:
+    """Connects to `address`, RAY_ADDRESS or a running cluster, or else starts a local one.
+
+    A cluster that this process is connected to already is used as it is. Returns the package ray. Raises
+    `ConfigError` where that is not installed, and for an address that does not answer.
+    """
     try:
         import ray
     except ImportError as error:
         raise ConfigError(
             "--engine=ray needs the package ray: pip install ray, or use --engine=local."
         ) from error
-    return ray
-
-
-def start_ray(address: str = "") -> Any:
-    """Connects to `address`, RAY_ADDRESS or a running cluster, or else starts a local one.
-
-    A cluster that this process is connected to already is used as it is. Raises `ConfigError` for an
-    address that does not answer.
-    """
-    ray = import_ray()
     if ray.is_initialized():
         return ray
     try:
@@ -80,7 +73,7 @@ def run_shards(  # noqa: PLR0913 (four of them are the cluster, by name)
     ray = start_ray(address)
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_one)
     waiting = {remote.remote(work, number, paths[number]): number for number in missing}
-    for _ in progress(range(len(missing)), "shards", len(missing)):
+    for _ in progress(missing, "shards"):
         (done, *_), _ = ray.wait(list(waiting))
         number = waiting.pop(done)
         try:
@@ -102,8 +95,3 @@ def _one(work: Work, number: int, path: Path) -> None:
     if not files.is_whole(path):  # of a run that was lost after it had written
         work(number, path)
         files.write_hash(path)
-
-
-def remove_shards(folder: Path) -> None:
-    """Removes the shards when what they are for is written."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from bua_jax.basics.errors import ConfigError
 from bua_jax.parallel.rows import ROW_AXES
-from bua_jax.parallel.shape import parse_mesh as parse_mesh
+from bua_jax.parallel.shape import parse_mesh
 
 AXES = ("data", "fsdp", "tensor")
 # (path, spec): the first match wins. Kernels are [layers, in, out]; column-parallel projections

@@ -8,6 +8,7 @@ cut ends with the bytes of one that was not.
 import datetime
 import functools
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -159,7 +160,7 @@ def write_answers_on_ray(
     with claimed(output, take_over=take_over):
         paths = ray_shards.run_shards(work, parts, finished, ".jsonl", **cluster)
         files.write_text(output, "".join(path.read_text(encoding="utf-8") for path in paths))
-        ray_shards.remove_shards(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def part_lines(ids: Sequence[str], answers: Sequence[dict[str, Any]]) -> list[str]:

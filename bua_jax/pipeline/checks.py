@@ -56,7 +56,6 @@ SEED = Whole(0, 2**31 - 1)  # what every library here takes
 SHARE, SOME = Real(0, 1), Real(0, 1, above=True)
 RATE = Real(0, 1)  # of learning, per step
 WEIGHT = Real(0)
-STAGES = tuple(STAGE_TABLE)
 
 
 def _kind_weights(text: str) -> None:
@@ -102,7 +101,7 @@ _DRAWN = """train validation cross fit_train fit_validation match days_hybrid
 LEGAL: dict[str, Legal] = {
     "seed": SEED,
     "stages": Read(_stages, tuple),
-    **{f"{stage}.{field}": legal for stage in STAGES for field, legal in _STAGE.items()},
+    **{f"{stage}.{field}": legal for stage in STAGE_TABLE for field, legal in _STAGE.items()},
     # -- how, not what
     "execution.mesh": Read(parse_mesh, str),
     "execution.attention": OneOf(("auto", *keys_of("models.qwen2_config", "ATTENTION"))),
@@ -294,8 +293,9 @@ def _check_encoders(config: ConfigDict) -> None:
 
 
 def check_base(config: ConfigDict) -> None:
+    """Raises `ConfigError` for a base of a type that cannot be trained, or read, as other fields say."""
     quantized = config.model.base_quantization
-    full = [stage for stage in STAGES if config[stage].full_finetuning]
+    full = [stage for stage in STAGE_TABLE if config[stage].full_finetuning]
     if quantized != "none" and config.execution.merge_adapter:
         raise ConfigError(
             "config.model.base_quantization needs an adapter beside the quantised kernels; add "
@@ -358,7 +358,7 @@ def check_machine(config: ConfigDict) -> None:
     check_devices(config)
     how, platform = config.execution, jax.devices()[0].platform
     if how.attention == "splash":
-        for stage in STAGES:
+        for stage in STAGE_TABLE:
             check_splash(config[stage].row_length, platform)
     if how.attention == "cudnn" and platform not in ("cuda", "gpu"):
         raise ConfigError(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from bua_jax.basics import files
-from bua_jax.basics.config import Settings
+from bua_jax.basics.config import Settings, nested, settings
 from bua_jax.basics.console import notice, out, progress
 from bua_jax.basics.errors import ConfigError
 from bua_jax.dialogue.facts import Window
@@ -28,7 +29,7 @@ from bua_jax.events.windows import WindowIndex, WindowSet, sample_id, sample_win
 from bua_jax.interop.openai_page import chat_of, check_page, said_cost
 from bua_jax.parallel import ray_shards
 from bua_jax.pipeline.data import load_store
-from bua_jax.pipeline.steps import Run, nested, settings
+from bua_jax.pipeline.steps import Run
 from bua_jax.pipeline.windows import load_set, step_of
 
 SETS = ("train", "days_train", "validation", "days_validation")
@@ -257,7 +258,7 @@ def build_dialogues_on_ray(run: Run, **cluster: Any) -> dict[str, Any]:
         skipped += Counter(json.loads(pq.read_schema(path).metadata[b"skipped"]))
     counted = [skipped, *(Counter[str]() for _ in whole[1:])]
     result = _finish(run, store, zip(whole, found, counted, strict=True))
-    ray_shards.remove_shards(run.folder("dialogues") / "shards")
+    shutil.rmtree(run.folder("dialogues") / "shards", ignore_errors=True)
     return result
 
 

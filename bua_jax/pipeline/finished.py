@@ -29,33 +29,27 @@ def finished_stage(folder: Path) -> tuple[str, dict[str, Any]]:
     """
     if not folder.is_dir():
         raise no_run(folder)
-    done = [s for s in ("stage3", "stage2", "joint") if (folder / s / "record.json").is_file()]
+    for stage in ("stage3", "stage2", "joint"):
+        if (record := record_in(folder / stage)) is not None:
+            return stage, record
     stages = [path for s in STAGE_TABLE for path in sorted(folder.glob(f"steps/{s}/*/record.json"))]
-    if not done and stages:
+    if stages:
         raise MismatchError(
             f"{folder} is the folder of an experiment, whose runs share {len(stages)} trained stages. Give "
             f"that of one of them, for example {stages[-1].parent}."
         )
-    if not done:
-        raise MismatchError(
-            f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
-            f"--workdir={folder}"
-        )
-    return done[0], _record(folder, done[0])
+    raise MismatchError(
+        f"{folder} holds no finished stage 2 or 3. Train one first: python -m bua_jax.curriculum "
+        f"--workdir={folder}"
+    )
 
 
-def _record(folder: Path, step: str) -> dict[str, Any]:
-    record = record_in(folder / step)
-    if record is None:
-        raise MismatchError(
-            f"{folder / step} has no record, so it is not finished. Build it with: python -m "
-            f"bua_jax.curriculum --workdir={folder}"
-        )
-    return record
+def stage_of(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """(folder, record) of the trained stage that a run's folder, or that of a step, stands for.
 
-
-def _stage_of(folder: str | Path) -> tuple[Path, dict[str, Any]]:
-    """(folder, record) of the trained stage that a run's folder, or that of a step, stands for."""
+    Raises `MismatchError` where there is none and for a record of an older version, `DataError` for a
+    damaged one.
+    """
     folder = Path(folder)
     record = record_in(folder) if folder.is_dir() else None
     if record is None:
@@ -83,7 +77,7 @@ def _need(stage: Path, record: dict[str, Any], step: str) -> tuple[Path, dict[st
 
 def events_of(folder: str | Path) -> EventStore:
     """The events of a run. Raises `DataError` for others than its step `data` wrote."""
-    data, _ = _need(*_stage_of(folder), "data")
+    data, _ = _need(*stage_of(folder), "data")
     return EventStore.load(data / EVENTS)
 
 
@@ -104,8 +98,8 @@ def asked_people(
     """Whom a run is asked about: the lines of a file of histories, or the people of a file of events.
 
     Such a file has the columns of the run's, but for `columns` (role -> column). copy: the same file as the
-    readers take it, where it is not written so. only: id of the one person
-    who is wanted. Raises `DataError` and `ConfigError` as the readers do.
+    readers take it, where it is not written so. only: id of the one person who is wanted. Raises `DataError`
+    and `ConfigError` as the readers do.
     """
     path = Path(path)
     if path.suffix not in TABLES:
@@ -114,8 +108,8 @@ def asked_people(
         if not kept:
             raise DataError(f"{path} has no history of {only!r}.")
         return People([ids[i] for i in kept], [histories[i] for i in kept], [], [])
-    _, record = _need(*_stage_of(folder), "data")
-    data = configs.part("data", "behavior", "").to_dict() | record["config"]["data"]
+    _, record = _need(*stage_of(folder), "data")
+    data = configs.part("data", "behavior").to_dict() | record["config"]["data"]
     data |= {
         "path": str(copy or path),
         "format": TABLES[(copy or path).suffix],
@@ -165,7 +159,7 @@ def load(
     fsdp, heads over tensor. weights: their type as a CPU reads them, in place of the run's
     `decoding.weight_dtype`. Raises `ConfigError` where the base is not in float32.
     """
-    stage, record = _stage_of(folder)
+    stage, record = stage_of(folder)
     config = recorded_config(stage, record)
     if weights:
         from bua_jax.pipeline import checks  # it imports all methods, which asking does not need

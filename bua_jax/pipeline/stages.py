@@ -13,7 +13,7 @@ from bua_jax.alignment.encoder import FILE, encoder_config, encoder_metadata, en
 from bua_jax.alignment.parts import TRAINED, Parts, assemble, with_trained
 from bua_jax.alignment.warm_start import warm_start, word_targets
 from bua_jax.basics import begun
-from bua_jax.basics.config import Settings
+from bua_jax.basics.config import Settings, plain
 from bua_jax.basics.console import notice, waiting
 from bua_jax.basics.files import write_json
 from bua_jax.dialogue.prompts import WITHOUT_ENCODER
@@ -27,16 +27,13 @@ from bua_jax.models.encoders.base import encode_events
 from bua_jax.parallel import processes, sharding
 from bua_jax.pipeline.data import load_store
 from bua_jax.pipeline.dialogues import load_dialogues
-from bua_jax.pipeline.steps import Run, plain, recorded, result_of
+from bua_jax.pipeline.steps import Run, recorded, result_of
 from bua_jax.pipeline.windows import load_set
 from bua_jax.training.balancers import table
 from bua_jax.training.dialogues import Dialogues, TrainSettings, as_good_as_untrained
 from bua_jax.training.events import segments_of, train_encoder
 from bua_jax.training.loop import fit
-from bua_jax.training.optimizer import (
-    OptimizerSettings,
-    trained_parts,
-)
+from bua_jax.training.optimizer import OptimizerSettings, trained_parts
 from bua_jax.training.stage_table import STAGE_TABLE
 from bua_jax.training.weighting import SCALES
 
@@ -73,9 +70,8 @@ def build_encoder(run: Run) -> dict[str, Any]:
 def load_stage(run: Run, stage: str) -> Parts:
     """The model after a finished stage, as it was trained; how it is computed is today's config's."""
     had, how = recorded(run, stage), run.config.execution
-    mesh = sharding.own_mesh(how.mesh)
-    parts = assemble(had.model, how, run.folder("encoder"), had.seed, mesh)
-    return with_trained(parts, run.file(stage, TRAINED))
+    mesh, trained = sharding.own_mesh(how.mesh), run.file(stage, TRAINED)
+    return assemble(had.model, how, run.folder("encoder"), had.seed, mesh, trained=trained)
 
 
 def train_settings(run_config: Settings, stage: str, plan: PackingPlan) -> TrainSettings:
@@ -140,7 +136,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
     names = stage_parts(run.config, stage)
     if not names:
         notice(f"{stage}: without soft tokens there is no projector to train; skipped")
-        saved = _save(run, stage, _kept(parts, names), parts)
+        saved = _save(run, stage, _kept(run, before, parts, names), parts)
         return {"skipped": True, "all_dialogues": earlier, "trained": saved}
     shape = (model.soft_tokens, model.recall, config.row_length)
     records = _records(run, stage, Encoding(store, parts.tokenizer, *shape))
@@ -178,7 +174,7 @@ def build_stage(run: Run, stage: str) -> dict[str, Any]:
         "dialogues": count,
         "all_dialogues": earlier + count,
         "attention": attention,
-        "trained": _save(run, stage, {**_kept(parts, names), **trained}, parts),
+        "trained": _save(run, stage, {**_kept(run, before, parts, names), **trained}, parts),
     }
 
 
@@ -270,6 +266,8 @@ def _warm(run: Run, parts: Parts, store: EventStore) -> Parts:
     return dataclasses.replace(parts, variables={**parts.variables, "projector": params})
 
 
-def _kept(parts: Parts, trained: tuple[str, ...]) -> dict[str, Any]:
-    """Projector and adapter as they are, where the stage does not train them."""
-    return {n: parts.variables[n] for n in ("projector", "adapter") if n not in trained}
+def _kept(run: Run, before: str | None, parts: Parts, trained: tuple[str, ...]) -> dict[str, Any]:
+    """What the stage does not train of projector, adapter, and a base that the stage before it trained."""
+    tuned = before is not None and "base" in stage_parts(recorded(run, before), before)
+    kept = ("projector", "adapter", *["base"] * tuned)
+    return {n: parts.variables[n] for n in kept if n not in trained}

@@ -13,7 +13,6 @@ from bua_jax.basics.console import notice
 from bua_jax.basics.errors import ConfigError, DataError
 from bua_jax.events.schema import EventStore
 from bua_jax.events.windows import (
-    WindowIndex,
     WindowSet,
     freeze,
     generation_windows,
@@ -77,28 +76,15 @@ def fields_of(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(f"windows.{field}" for field in own), *more)))
 
 
-def draw(config: Settings, store: EventStore, split: str, task: str, count: int) -> WindowIndex:
-    """`count` windows of a split for "prediction" or "generation", drawn by the seed; 0: all.
-
-    config: the part `windows`.
-    """
-    least = config.min_history
-    if task == "prediction":
-        length = config.prediction_history
-        windows = prediction_windows(store, split, history_length=length, min_history=least)
-    else:
-        length = config.generation_history
-        windows = generation_windows(store, split, history_length=length, min_history=least)
-    return sample_windows(windows, count, config.seed)
-
-
 def draw_set(config: Settings, store: EventStore, name: str) -> WindowSet:
     """The set `name`; config: the part `windows`. Raises `DataError` for predictions about nobody."""
     drawn = SETS[name]
     if drawn.among:
         windows = draw_set(config, store, drawn.among).windows
     else:
-        windows = draw(config, store, drawn.split, drawn.task, 0)
+        every = prediction_windows if drawn.task == "prediction" else generation_windows
+        length, least = config[f"{drawn.task}_history"], config.min_history
+        windows = every(store, drawn.split, history_length=length, min_history=least)
     if drawn.split == "train" and config.cross:
         apart = _apart(store, config.cross, config.min_history, config.seed)
         windows = windows.take(np.flatnonzero(np.isin(windows.user, apart) == (name == "cross")))

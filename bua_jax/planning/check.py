@@ -114,8 +114,8 @@ def _read(spec: DataSpec, report: BadRows) -> tuple[EventStore, str]:
         return read_events(spec, report), ""
     except DataError as error:
         skipping = dataclasses.replace(spec, on_bad_row="skip")
-        for name in ("counts", "null_words"):
-            getattr(report, name).clear()
+        report.counts.clear()
+        report.null_words.clear()
         try:
             return read_events(skipping, report), str(error)
         except DataError:  # without any good row the first bad one says more
@@ -126,7 +126,7 @@ def config_for(config: ConfigDict, spec: DataSpec) -> ConfigDict:
     """A run's config on that file."""
     own = config.copy_and_resolve_references()
     own.unlock()
-    own.data = configs.part("data", "behavior", "")
+    own.data = configs.part("data", "behavior")
     own.data.update(
         {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "columns"}
     )
@@ -268,14 +268,14 @@ def _judged(
     ]
     if report.mixed_clocks:
         notes.append("Some times have an offset from UTC and others none (--time_zone).")
-    rare = [
+    unseen = [
         b
         for b, share in zip(store.catalogue.behaviours, training_shares(store), strict=True)
         if share == 0
     ]
-    if rare:
-        shown = ", ".join(map(repr, rare[:5]))
-        notes.append(f"{len(rare)} labels occur in no training person's events: {shown}.")
+    if unseen:
+        shown = ", ".join(map(repr, unseen[:5]))
+        notes.append(f"{len(unseen)} labels occur in no training person's events: {shown}.")
     return problems, notes
 
 

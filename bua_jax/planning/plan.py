@@ -16,6 +16,7 @@ from bua_jax.feed.packing import PackingPlan
 from bua_jax.models.aligned import Aligned
 from bua_jax.models.kernels.splash import check_splash
 from bua_jax.parallel import sharding
+from bua_jax.parallel.shape import parse_mesh
 from bua_jax.pipeline import checks
 from bua_jax.pipeline.stages import stage_parts
 from bua_jax.planning import roofline
@@ -279,7 +280,7 @@ def _check(config: ConfigDict, target: Target, target_text: str) -> None:
         raise ConfigError(
             f"A plan is of a stage: --config=configs/STAGE.py, one of {[*STAGE_TABLE]}."
         )
-    wanted = math.prod(sharding.parse_mesh(config.execution.mesh))
+    wanted = math.prod(parse_mesh(config.execution.mesh))
     if wanted != target.count:
         raise ConfigError(
             f"mesh={config.execution.mesh!r} has {wanted} devices, but --target={target_text} has "

@@ -8,8 +8,6 @@ from rich.table import Table
 from bua_jax.basics.console import notice, out
 from bua_jax.evaluation.report import Report
 
-_GB = 2**30
-
 
 def print_table(
     title: str,
@@ -35,7 +33,7 @@ def print_report(report: Report | None) -> None:
     if report is None:
         return
     for line in report.verdict:
-        out.print(line, markup=False)
+        out.print(line)
     for table in report.tables:
         print_table(table.title, table.header, table.rows)
     for warning in report.warnings:
@@ -43,7 +41,7 @@ def print_report(report: Report | None) -> None:
 
 
 def _gib(size: float | None) -> str:
-    return "too much" if size is None else f"{size / _GB:.2f}"
+    return "too much" if size is None else f"{size / 2**30:.2f}"
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from bua_jax.models.kernels.splash import SMALLEST_BLOCK
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2_config import Qwen2Config
 from bua_jax.parallel import sharding
+from bua_jax.parallel.rows import ROW_AXES
 from bua_jax.pipeline.stages import stage_parts, train_settings
 from bua_jax.training.dialogues import Dialogues
 from bua_jax.training.optimizer import make_optimizer, partition
@@ -97,7 +98,7 @@ def _bytes(tree: Any) -> int:
 
 def _batch(plan: PackingPlan, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """What `feed.batches.Batches` gives, as `sharding.shard_batch` places it."""
-    rows = NamedSharding(mesh, P(("data", "fsdp")))
+    rows = NamedSharding(mesh, P(ROW_AXES))
 
     def array(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((plan.rows_per_batch, *shape), jnp.int32, sharding=rows)

@@ -220,9 +220,9 @@ class Dialogues:
     def empty(self) -> Any:
         return DialogueSums.empty()
 
-    def scalars(self, sums: Any, prefix: str) -> Scalars:
-        share = {f"{prefix}/supervised_share": float(sums.supervised.total / sums.tokens.total)}
-        return {**named(sums, prefix, self.settings), **share}
+    def scalars(self, sums: Any) -> Scalars:
+        share = {"train/supervised_share": float(sums.supervised.total / sums.tokens.total)}
+        return {**named(sums, "train", self.settings), **share}
 
     def validation(self, mesh: jax.sharding.Mesh) -> Callable[[Mapping[str, Any]], Scalars]:
         own = plan_for(self.validation_records, self.plan)

@@ -200,7 +200,7 @@ class Events:
         chunks = chunk_windows(self.store, self.settings.history_length, 0)
         return -(-len(chunks) // self.settings.batch)
 
-    @property
+    @functools.cached_property
     def balancer(self) -> Balancer:
         if not self.settings.dro_lambda:
             return equal()
@@ -235,8 +235,8 @@ class Events:
     def empty(self) -> Any:
         return EventSums.empty()
 
-    def scalars(self, sums: Any, prefix: str) -> Scalars:
-        return {f"{prefix}/log_loss": float(sums.log_loss.compute())}
+    def scalars(self, sums: Any) -> Scalars:
+        return {"train/log_loss": float(sums.log_loss.compute())}
 
     def validation_arrays(self) -> dict[str, np.ndarray]:
         """`window_arrays` of the validation people's windows that it is chosen on."""

@@ -53,7 +53,7 @@ def train_scalars(
     step: Any = sums.step
     items = getattr(sums.problem, problem.items).total
     return {
-        **problem.scalars(sums.problem, "train"),
+        **problem.scalars(sums.problem),
         **unit_scalars(problem.units, sums.units),
         "train/learning_rate": float(rate),
         "train/grad_norm": float(step.grad_norm.total / step.steps.total),

@@ -138,7 +138,7 @@ def print_parts(variables: Mapping[str, Any], parts: tuple[str, ...], name: str)
     for column in ("part", "parameters", "trained"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
     for part in filter(variables.__contains__, PARTS):
-        count = sum(x.size for x in jax.tree.leaves(variables.get(part, {})))
+        count = sum(x.size for x in jax.tree.leaves(variables[part]))
         table.add_row(part, f"{count:,}", "yes" if part in parts else "no")
     err.print(table)
 
@@ -148,4 +148,4 @@ def print_trained(trainable: dict[str, Any], name: str) -> None:
     overview = parameter_overview.get_parameter_overview(
         trainable, include_stats=False, max_lines=_LINES
     )
-    err.print(f"{name} trains\n{overview}", markup=False)
+    err.print(f"{name} trains\n{overview}")

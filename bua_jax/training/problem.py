@@ -214,8 +214,8 @@ class Problem(Protocol):
         """Its sums before the first step."""
         ...
 
-    def scalars(self, sums: Any, prefix: str) -> Scalars:
-        """Named values of its sums, on the host."""
+    def scalars(self, sums: Any) -> Scalars:
+        """`train/...` values of its sums, on the host."""
         ...
 
     def validation(self, mesh: jax.sharding.Mesh) -> Callable[[Mapping[str, Any]], Scalars]:

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import log_softmax
 
 from bua_jax.alignment import hybrid
-from bua_jax.alignment.hybrid import BUA, MAPPINGS, SCHEDULES, Learning, Phase, Switches
+from bua_jax.alignment.hybrid import MAPPINGS, SCHEDULES, Learning, Phase, Switches
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import CheckpointError, ConfigError
 from bua_jax.decoding.dialogue import Decoder
@@ -27,6 +27,7 @@ from bua_jax.pipeline.stages import train_settings
 from tests.decoding import fakes
 from tests.decoding.fakes import CATALOGUE, LABELS, history_of, whole_forward
 
+BUA = Switches("states", "mlp", "joint", "label")  # trained at once, without rounds (Appendix S)
 DIFFERS = {
     "tallrec": {"source": "none"},
     "collm": {"source": "item+user", "schedule": "adapter_then_projector", "target": "yes_no"},

@@ -84,6 +84,18 @@ def test_a_trained_model_is_that_which_was_made_afresh_and_then_filled(
     assert tree_hash(found.variables["adapter"]) == tree_hash(own["adapter"])
 
 
+def test_a_trained_model_does_not_need_the_adapter_that_it_began_with(tmp_path: Path) -> None:
+    trained, other = tmp_path / "trained.safetensors", assembled(tmp_path)
+    own = {name: other.variables[name] for name in ("adapter", "projector")}
+    save_tree(trained, own, other.identity)
+    config = configs.based_on("configs/base.py", "")
+    config.model.adapter = str(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match="moved"):
+        parts.assemble(config.model, config.execution, tmp_path, 0)
+    found = parts.assemble(config.model, config.execution, tmp_path, 0, trained=trained)
+    assert tree_hash(found.variables["adapter"]) == tree_hash(own["adapter"])
+
+
 def test_a_trained_model_of_another_shape_is_refused(tmp_path: Path) -> None:
     trained, other = tmp_path / "trained.safetensors", assembled(tmp_path)
     projector = {**other.variables["projector"], "out": {"bias": np.zeros(3, np.float32)}}

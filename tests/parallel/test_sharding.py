@@ -15,6 +15,7 @@ from bua_jax.models.lora import LoraConfig
 from bua_jax.models.presets import PRESETS
 from bua_jax.models.qwen2 import Qwen2
 from bua_jax.parallel import sharding
+from bua_jax.parallel.shape import parse_mesh
 from bua_jax.training import weighting
 from bua_jax.training.dialogues import Dialogues, TrainSettings
 from bua_jax.training.optimizer import OptimizerSettings, make_optimizer, partition
@@ -100,13 +101,13 @@ def _mesh() -> jax.sharding.Mesh:
     ("text", "shape"), [("8", (1, 8, 1)), ("2x4x1", (2, 4, 1)), (1, (1, 1, 1))]
 )
 def test_mesh_of_a_config(text, shape) -> None:
-    assert sharding.parse_mesh(text) == shape
+    assert parse_mesh(text) == shape
 
 
 @pytest.mark.parametrize("text", ["", "0", "2x2", "axb", "-1", "1x1x1x1"])
 def test_mesh_typos(text: str) -> None:
     with pytest.raises(ConfigError, match=r"8 or 2x2x2"):
-        sharding.parse_mesh(text)
+        parse_mesh(text)
 
 
 def test_too_few_devices() -> None:
@@ -139,7 +140,7 @@ def check(cases: dict[str, list[tuple[str, str, int]]]) -> None:
     assert len({found["alone"] for found in results}) == len(bases)  # int8 is not float32
     for found in results:
         dtype, _, text, microbatches = found["case"]
-        data, fsdp, tensor = sharding.parse_mesh(text)
+        data, fsdp, tensor = parse_mesh(text)
         assert found["devices"] == data * fsdp * tensor, found
         assert found["shard"] == [2, 16 // fsdp, 16 // tensor], found  # of q_proj's kernel
         assert found["rows"] % (data * fsdp * microbatches) == 0, found

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,15 +14,17 @@ from bua_jax.agreement.run import compare
 from bua_jax.alignment.ask import Bua
 from bua_jax.alignment.base_files import NANO
 from bua_jax.alignment.parts import assemble
-from bua_jax.basics.errors import MismatchError
+from bua_jax.basics.errors import ConfigError, MismatchError
 from bua_jax.dialogue.prompts import next_turn, opening
 from bua_jax.dialogue.tasks import INSTRUCTIONS
 from bua_jax.events.histories import example_lines, read_histories
 from bua_jax.events.schema import EventStore
 from bua_jax.interop import peft
-from bua_jax.interop.huggingface import load_tree, tree_hash
-from bua_jax.pipeline.export import base_name, export
+from bua_jax.interop.huggingface import load_tree, save_tree, tree_hash
+from bua_jax.pipeline import stages
+from bua_jax.pipeline.export import _check_base, base_name, export
 from bua_jax.pipeline.finished import finished_stage, load
+from bua_jax.pipeline.steps import Run
 from tests.support.helpers import ROOT, require
 from tests.support.runs import REDUCED, verb
 
@@ -158,6 +162,24 @@ def trained(quickstart: Path, workdir: Path, *flags: str) -> Path:
     done = verb("train", *common, *REDUCED, "--config.stages=(2,)", *flags)
     assert done.returncode == 0, done.stderr
     return workdir
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_stage_keeps_the_base_that_the_one_before_it_trained(monkeypatch, full: bool) -> None:
+    """Or stage 3's adapter would be asked on another base than it was trained on."""
+    had = {"stage2": {"full_finetuning": full}, "model": {"soft_tokens": "sequence"}}
+    monkeypatch.setattr(stages, "recorded", lambda run, step: ConfigDict(had))
+    variables = dict.fromkeys(("base", "encoder", "projector", "adapter"))
+    run, parts = Run(ConfigDict(), Path()), SimpleNamespace(variables=variables)
+    assert {*stages._kept(run, "stage2", parts, ("adapter",))} == {"projector", *["base"] * full}
+
+
+def test_a_trained_base_is_no_adapter(tmp_path: Path) -> None:
+    path = tmp_path / "trained.safetensors"
+    for tree in ({"adapter": {"x": np.zeros(1)}}, {"base": {"x": np.zeros(1)}}):
+        save_tree(path, tree, {})
+        with pytest.raises(ConfigError, match="--merge") if "base" in tree else nullcontext():
+            _check_base(path)
 
 
 @pytest.mark.long

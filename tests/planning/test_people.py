@@ -129,7 +129,7 @@ def test_a_run_is_asked_about_the_very_file_that_it_was_fitted_to(
     path.write_text(FRAME.write_csv(separator=separator), encoding=encoding)
     columns = {"user": "person", "time": "when", "behaviour": "action", "location": "place"}
     record = {"config": {"data": {"columns": columns, "name": "own"}}}
-    monkeypatch.setattr(finished, "_stage_of", lambda folder: (folder, {}))
+    monkeypatch.setattr(finished, "stage_of", lambda folder: (folder, {}))
     monkeypatch.setattr(finished, "_need", lambda *_: (tmp_path, record))
     found = asked_people(tmp_path, path, OWN, 10)
     assert found.ids == ["anna", "ben"]

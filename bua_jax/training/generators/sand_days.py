@@ -96,7 +96,7 @@ def known_days(store: EventStore, split: str, most: int, length: int) -> list[Kn
     for user in store.users_of_split(split):
         first, last = int(store.offsets[user]), int(store.offsets[user + 1])
         days = store.day[first:last]
-        begins = first + np.flatnonzero(np.append(True, np.diff(days) != 0)[: last - first])
+        begins = first + np.flatnonzero(np.append(True, np.diff(days) != 0))
         start = first
         for begin, end in zip(begins, np.append(begins[1:], last), strict=True):
             gaps = np.flatnonzero(store.gap[begin:end])
