@@ -166,14 +166,7 @@ def provenance(cell: Cell, workdir: Path, config: str) -> dict[str, Any]:
                 if (one := record.get("hardware"))
             }
         ),
-        "dates": sorted(
-            {
-                datetime.fromtimestamp((run.folder(s) / RECORD).stat().st_mtime, UTC)
-                .date()
-                .isoformat()
-                for s in records
-            }
-        ),
+        "dates": sorted({record.get("date") or _date_of(run, s) for s, record in records.items()}),
         "minutes": round(sum(record["seconds"] for record in records.values()) / 60, 1),
         "costs": _costs(cell, records),
         "data": records["data"]["result"].get("fingerprint"),
@@ -208,6 +201,12 @@ def records_of(cell: Cell, run: Run) -> dict[str, Any]:
                     "together share data, windows and trials, and no other step: split a table by seeds."
                 )
     return records
+
+
+def _date_of(run: Run, step: str) -> str:
+    """When a step was built whose record, of an earlier version, does not say so."""
+    changed = (run.folder(step) / RECORD).stat().st_mtime
+    return datetime.fromtimestamp(changed, UTC).date().isoformat()
 
 
 _UNTRAINED = ("data", "windows", "predict", "generate", "describe")

@@ -34,10 +34,7 @@ from bua_jax.training.stage_table import STAGE_TABLE
 def _stages(value: Any) -> None:
     """Raises `ConfigError` for what is no curriculum."""
     if not set(value) <= {1, 2, 3} or list(value) != sorted(set(value)) or 2 not in value:
-        said = (
-            "an increasing subset of (1, 2, 3) that holds 2, for example --config.stages='(2, 3)'"
-        )
-        raise ConfigError(f"expected {said}.")
+        raise ConfigError("expected some of (1, 2, 3) in order, 2 among them, such as '(2, 3)'.")
 
 
 def _labels(value: Any) -> None:
@@ -234,11 +231,13 @@ def check(config: ConfigDict, steps: Collection[str], *, whole: bool = True) -> 
             f"config.evaluation.methods={config.evaluation.methods!r} names none that predicts, so there is "
             "no table to make; add one, for example 'bua'."
         )
-    given = [name for name in config.evaluation.methods if METHODS[name].notes.by]
-    if given and not config.dialogues.rounds:
+    rows = [name for name in config.evaluation.methods if METHODS[name].notes.by]
+    asking = [f"evaluation.methods names {name}" for name in rows]
+    asking += ["stages holds 3"] * (3 in config.stages)
+    if asking and not config.dialogues.rounds:
         raise ConfigError(
-            f"config.evaluation.methods names {given[0]}, which is given answers to the understanding "
-            "rounds that config.dialogues.rounds=False leaves out; set one of them back."
+            f"config.{asking[0]}, which needs answers to the understanding rounds that "
+            "config.dialogues.rounds=False leaves out; set one of them back."
         )
     mixed = [name for name in config.evaluation.methods if METHODS[name].predicted_by]
     if mixed and config.decoding.decode != "labels":

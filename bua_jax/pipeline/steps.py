@@ -346,6 +346,7 @@ def _build_claimed(run: Run, step: Step) -> None:
         **go.how,
         "goes": goes,
         "seconds": round(seconds, 1),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "peak_gib": round(peak_gib(), 2),
         "config": plain(run.config),
     }

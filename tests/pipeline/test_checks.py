@@ -100,7 +100,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("execution.decode_batch", 0, "=0: expected a whole number from 1."),
     ("data.num_users", 5, "=5: expected a whole number from 6."),
     ("seed", 2**31, "expected a whole number from 0 to 2147483647."),
-    ("stages", (1, 3), "=(1, 3): expected an increasing subset"),
+    ("stages", (1, 3), "=(1, 3): expected some of (1, 2, 3) in order"),
     ("step", "stage4", "='stage4' is none of curriculum, data"),
     ("methods.lightgbm.num_leaves", 1, "=1: expected a whole number from 2"),
     ("evaluation.methods", ("bua", "buaa"), ": 'buaa' is none of majority, window_majority"),
@@ -163,6 +163,10 @@ def test_labels_given_as_text_are_no_set_of_letters() -> None:
         (
             {"evaluation__methods": ("bua", "bua_given1"), "dialogues__rounds": False},
             "config.dialogues.rounds=False leaves out",
+        ),
+        (
+            {"dialogues__rounds": False},
+            "config.stages holds 3, which needs answers",
         ),
         (
             {"evaluation__methods": ("bua", "fused"), "decoding__decode": "free"},
