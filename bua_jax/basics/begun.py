@@ -53,7 +53,7 @@ def _half_built(folder: Path) -> str:
 def check(folder: Path, go: Go) -> list[dict[str, Any]]:
     """The goes before this one, from which it can go on; none where nothing is half built.
 
-    Raises `MismatchError` naming both values, or `DataError` for a damaged note.
+    Raises `MismatchError` naming both values or for another version's note, `DataError` for a damaged one.
     """
     held, path = _half_built(folder), folder / STARTED
     if not held or not path.is_file():
@@ -62,6 +62,11 @@ def check(folder: Path, go: Go) -> list[dict[str, Any]]:
         before = files.read_sealed(path)
     except DataError as error:
         raise DataError(f"{error} Begin anew: rm -r {folder}") from error
+    if lacking := sorted({*go.what, "goes"} - before.keys()):
+        raise MismatchError(
+            f"{folder} is half built ({held}) by another version: its note does not say {lacking[0]}. Go on "
+            f"with that version, or begin anew: rm -r {folder}"
+        )
     for part, values in go.what.items():
         for name, value in values.items():
             if (had := before[part].get(name)) != value:

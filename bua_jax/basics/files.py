@@ -26,8 +26,11 @@ _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
 
 
+_MODE = 0o666 & ~_UMASK
+
+
 @contextlib.contextmanager
-def atomic_write(path: str | Path, mode: int = 0o666 & ~_UMASK) -> Iterator[Path]:
+def atomic_write(path: str | Path, mode: int = _MODE) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it onto `path` if the block succeeds.
 
     On any error the temporary file is removed and an existing `path` is left untouched.
@@ -111,15 +114,16 @@ def check_scratch() -> None:
         ) from error
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes `text` as UTF-8, atomically."""
-    with atomic_write(path) as temporary:
+def write_text(path: str | Path, text: str, mode: int = _MODE) -> None:
+    """Writes `text` as UTF-8, atomically; at no moment may more people read it than mode says."""
+    with atomic_write(path, mode) as temporary:
+        temporary.touch(mode)
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any, mode: int = _MODE) -> None:
     """Writes `value` as indented JSON, atomically. NaN is refused: it is not JSON."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", mode)
 
 
 def _no_constant(name: str) -> None:
@@ -159,9 +163,9 @@ def unseal(values: Any, where: str | Path) -> dict[str, Any]:
     return rest
 
 
-def write_sealed(path: str | Path, values: Mapping[str, Any]) -> None:
+def write_sealed(path: str | Path, values: Mapping[str, Any], mode: int = _MODE) -> None:
     """Writes JSON values with a hash over them, atomically."""
-    write_json(path, seal(json.loads(json.dumps(values))))
+    write_json(path, seal(json.loads(json.dumps(values))), mode)
 
 
 def read_sealed(path: str | Path) -> dict[str, Any]:

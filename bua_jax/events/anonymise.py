@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from bua_jax.basics.errors import ConfigError, DataError
-from bua_jax.basics.files import SEAL, atomic_write, read_json, seal, unseal
+from bua_jax.basics.files import SEAL, atomic_write, read_json, unseal, write_sealed
 from bua_jax.basics.legal import OneOf
 from bua_jax.events.readers import ANONYMISED_KEY, anonymised_mark, read_frame
 from bua_jax.events.rows import BadRows
@@ -205,10 +205,7 @@ def load_key(key_file: str | Path | None, output: str | Path) -> bytes:
         )
     if not key_file.exists():
         key = secrets.token_bytes(_KEY_BYTES)
-        with atomic_write(key_file, mode=0o600) as temporary:
-            temporary.touch(mode=0o600)
-            text = json.dumps(seal({"key": key.hex()}))
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_sealed(key_file, {"key": key.hex()}, 0o600)
         return key
     value = read_json(key_file)
     if isinstance(value, dict) and SEAL in value:  # one that was made by hand has none

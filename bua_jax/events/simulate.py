@@ -392,6 +392,8 @@ if __name__ == "__main__":
         "--personas", type=Path, help="ground truth; default: OUTPUT.personas.jsonl"
     )
     args = parser.parse_args()
+    if min(args.users, args.days) < 1:
+        parser.error("expected --users and --days of at least 1")
     where = args.personas or args.output.with_suffix(".personas.jsonl")
     written = write_population(args.output, args.users, args.days, args.seed, personas=where)
     out.print(f"{written} events of {args.users} people in {args.output}, ground truth in {where}")

@@ -71,6 +71,8 @@ def text(value: Any) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("a text")
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # as a column of such numbers is read
     found = str(value).strip()
     return None if found in NO_TEXT else found
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bua_jax.basics import files
+from bua_jax.basics.console import notice
 from bua_jax.basics.legal import Real
 from bua_jax.evaluation import results
 from bua_jax.events.groups import training_shares
@@ -70,7 +71,10 @@ def fit_weights(log_p: np.ndarray, targets: np.ndarray, penalty: float) -> np.nd
 
     count = log_p.shape[1]
     start, bounds = np.full(count, 1 / count), [(0, None)] * count
-    return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    if not found.success:
+        notice(f"fused: its weights are not quite the best ones: {found.message}")
+    return found.x
 
 
 @dataclass(frozen=True)

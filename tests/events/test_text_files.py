@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from bua_jax.basics.errors import ConfigError, DataError
+from bua_jax.events import values
 from bua_jax.events.readers import read_events, read_frame, read_store
 from bua_jax.events.rows import BadRows
 from tests.events.stores import HEADER, good_rows, read_rows, spec_of, write_csv
@@ -153,6 +154,13 @@ def test_whole_numbers_in_floats_are_those_of_a_text_file(tmp_path) -> None:
     whole.write_parquet(tmp_path / "mine.parquet")
     found = [read_events(spec_of(tmp_path / f"mine.{kind}")) for kind in ("csv", "parquet")]
     assert found[0].fingerprint == found[1].fingerprint
+    assert [values.text(one) for one in (7.0, 7, "7", 7.5, -0.0)] == [
+        "7",
+        "7",
+        "7",
+        "7.5",
+        "0",
+    ]  # of JSON
     large = whole.with_columns(pl.col("user_id") + 2.0**53)
     large.write_parquet(tmp_path / "mine.parquet")
     with pytest.raises(DataError, match=r"'user_id' .user. holds floats .*neighbours"):

@@ -53,6 +53,16 @@ def test_a_cut_step_says_what_it_was_started_with(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "stage1").iterdir()] == ["record.json"]
 
 
+def test_a_note_of_another_version_is_named(tmp_path: Path) -> None:
+    cut_at(tmp_path, 4, faked([]))
+    path = tmp_path / "stage1" / "started.json"
+    note = files.read_sealed(path)
+    del note["sources"]
+    files.write_sealed(path, note)
+    with pytest.raises(MismatchError, match="another version: its note does not say sources"):
+        ask(tmp_path, "stage1")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -163,7 +163,6 @@ def export(items: Sequence[Item], judges: int, seed: int | None, folder: Path) -
         hashes = {path.name: files.sha256_file(path) for path in written[-2:]}
         keys[packet.name] = {"packet": packet.id, "files": hashes, "items": packet.key}
     about = {"seed": seed, "sources": sorted(items[0].texts), "items": [item.id for item in items]}
-    with files.atomic_write(folder / KEY, _OWNER_ONLY) as temporary:
-        files.write_sealed(temporary, {**about, "packets": keys})
+    files.write_sealed(folder / KEY, {**about, "packets": keys}, _OWNER_ONLY)
     for path in (*written, folder / KEY):
         out.print(str(path), markup=False)

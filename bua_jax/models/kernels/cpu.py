@@ -259,10 +259,13 @@ def _compile(compiler: str, library: Path) -> str:
     return ""
 
 
+_FEATURES = ("flags", "Features")  # lines of /proc/cpuinfo: x86's and ARM's
+
+
 def _processor() -> str:
     """What `-march=native` depends on."""
     try:
         lines: Any = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.platform()
-    return platform.machine() + next((line for line in lines if line.startswith("flags")), "")
+    return platform.machine() + next((line for line in lines if line.startswith(_FEATURES)), "")
