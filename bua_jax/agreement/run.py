@@ -46,13 +46,18 @@ class Asked(NamedTuple):
 def asked(run: Path, dialogues: int) -> Asked:
     """The first validation dialogues of a run's stage 2, one to a row.
 
-    Raises `MismatchError` without a finished stage, `ConfigError` for a base that is quantized.
+    Raises `MismatchError` without a finished stage, `ConfigError` for a base that is quantized or trained.
     """
     config = ConfigDict(finished_stage(run)[1]["config"])
     if config.model.base_quantization != "none":
         raise ConfigError(
             f"{run} has model.base_quantization={config.model.base_quantization}: its base is rounded as no "
             "other framework rounds it. Compare a run with model.base_quantization=none."
+        )
+    if config.stage2.full_finetuning:
+        raise ConfigError(
+            f"{run} trained the base itself (stage2.full_finetuning); compared is a step of projector "
+            "and adapter. Compare a run with an adapter."
         )
     parts, whole = load(run).parts, Run(config, run)
     store = load_store(whole)

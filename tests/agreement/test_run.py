@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from bua_jax.agreement import ours, peer, plain
+from bua_jax.agreement import run as agreement_run
 from bua_jax.agreement.quantities import QUANTITIES, above, tolerances
 from bua_jax.agreement.run import asked
+from bua_jax.basics.errors import ConfigError
 from bua_jax.interop.huggingface import load_tree
 from tests.support.helpers import require
 from tests.support.runs import verb
@@ -85,3 +87,16 @@ def test_what_is_missing_is_said(flags: tuple[str, ...], said: str) -> None:
     done = verb("parity", *flags)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("quantization", "full", "said"),
+    [("nf4", False, "rounded as no other"), ("none", True, "trained the base itself")],
+)
+def test_a_run_of_another_step_is_refused(
+    quantization: str, full: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"model": {"base_quantization": quantization}, "stage2": {"full_finetuning": full}}
+    monkeypatch.setattr(agreement_run, "finished_stage", lambda run: ("stage2", {"config": config}))
+    with pytest.raises(ConfigError, match=said):
+        asked(tmp_path, 2)
