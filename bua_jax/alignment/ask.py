@@ -114,10 +114,10 @@ class Bua:
 
     def identity(self, path: str | Path, how: str) -> str:
         """What the answers to a file of histories depend on: its content, the model, the settings."""
-        trained = {name: self.parts.variables[name] for name in ("adapter", "projector")}
+        made = {name: self.parts.variables[name] for name in ("adapter", "projector")}
         said = {
             "input": files.sha256_file(path),
-            "model": huggingface.tree_hash(trained),
+            "model": self.parts.trained or huggingface.tree_hash(made),
             "parts": self.parts.identity,
             "decoding": self.decoding.to_dict(),
         }

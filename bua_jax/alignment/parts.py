@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from bua_jax.alignment.bases import load_base
 from bua_jax.alignment.encoder import load_encoder
+from bua_jax.basics import files
 from bua_jax.basics.config import Settings
 from bua_jax.basics.console import waiting
 from bua_jax.basics.errors import CheckpointError, ConfigError, MismatchError
@@ -41,6 +42,7 @@ class Parts:
     catalogue: Catalogue
     identity: dict[str, Any]
     mesh: Mesh | None = None  # over which the base is spread
+    trained: str = ""  # hash of the file that a finished stage left, where it is of one
 
 
 def training_attention(name: str, sizes: Qwen2Config) -> str:
@@ -228,4 +230,5 @@ def with_trained(parts: Parts, path: Path) -> Parts:
         fresh = jax.tree.map(lambda x: x.shape, parts.variables[name])
         if jax.tree.map(lambda x: x.shape, value) != fresh:
             raise CheckpointError(f"{path}: the shapes of {name} do not fit the model.")
-    return dataclasses.replace(parts, variables={**parts.variables, **tree})
+    variables = {**parts.variables, **tree}
+    return dataclasses.replace(parts, variables=variables, trained=files.sha256_of(path) or "")

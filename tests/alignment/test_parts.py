@@ -4,10 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from bua_jax.alignment import bases, parts
+from bua_jax.alignment.ask import Bua
 from bua_jax.alignment.base_files import NANO
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import CheckpointError, MismatchError
@@ -102,3 +104,19 @@ def test_a_trained_model_of_another_shape_is_refused(tmp_path: Path) -> None:
     save_tree(trained, {"projector": projector}, other.identity)
     with pytest.raises(CheckpointError, match="shapes of projector do not fit"):
         assembled(tmp_path, trained=trained)
+
+
+def test_answers_depend_on_a_base_that_was_trained_too(tmp_path: Path) -> None:
+    """Two runs that trained the base itself may have equal adapters, which nothing trained."""
+    before, found = assembled(tmp_path), set()
+    own = {name: before.variables[name] for name in ("adapter", "projector")}
+    source = tmp_path / "histories.jsonl"
+    source.touch()
+    for number in range(2):
+        base = jax.tree.map(lambda x, number=number: x + number, before.variables["base"])
+        trained = tmp_path / f"{number}.safetensors"
+        save_tree(trained, {**own, "base": base}, before.identity)
+        made = assembled(tmp_path, trained=trained)
+        decoding = configs.load("configs/base.py").decoding
+        found.add(Bua(made, decoding, np.ones(2) / 2).identity(source, "labels"))
+    assert len(found) == 2
