@@ -154,7 +154,9 @@ def test_readmes_commands_from_ones_own_log_to_an_answer(stranger: Stranger) -> 
     )
     (block,) = [b.body for b in blocks_of(ROOT / "README.md") if "check events.csv" in b.body]
     ran = []
-    for words in commands(block):
+    activate, *verbs = commands(block)
+    assert activate == [".", ".venv/bin/activate"]  # here that of `stranger`
+    for words in verbs:
         reduced = [flag for flag in FEW if words[2] == "bua_jax.fit" and ".data." not in flag]
         stranger.run(*words, *reduced)
         ran.append(words[2].removeprefix("bua_jax."))
