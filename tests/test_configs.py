@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError
-from bua_jax.cli import leaves
 from bua_jax.pipeline.chain import STEPS
 from tests.support.helpers import ROOT
 from tests.support.runs import verb
@@ -74,8 +73,9 @@ def test_unknown_names_say_what_there_is() -> None:
         configs.load("configs/curriculum.py", "modle=nano")
 
 
-def test_leaves_are_dotted() -> None:
-    assert list(leaves(ConfigDict({"a": {"b": 1}, "c": 2}))) == ["a.b", "c"]
+def test_settings_are_dotted() -> None:
+    config = ConfigDict({"a": {"b": 1}, "c": 2})
+    assert configs.settings(config, config) == {"a.b": 1, "c": 2}
 
 
 @pytest.mark.parametrize(

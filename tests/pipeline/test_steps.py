@@ -16,7 +16,6 @@ from bua_jax.basics.errors import (
     MismatchError,
     UndeclaredError,
 )
-from bua_jax.cli import leaves
 from bua_jax.methods.table import METHODS
 from bua_jax.pipeline import steps
 from bua_jax.pipeline.chain import STAGES, STEPS
@@ -234,7 +233,7 @@ def test_a_field_changes_the_key_or_cannot_be_read(data: str) -> None:
     config = config_of(f"data={data}")
     before = keys(config)
     shapes: dict[str, set[str]] = {name: set() for name in STEPS}
-    fields = list(leaves(config))
+    fields = list(settings(config, config))
     assert len(fields) > 100
     for field in fields:
         changed = copy.deepcopy(config)
