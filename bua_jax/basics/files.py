@@ -24,8 +24,6 @@ from bua_jax.basics.errors import ConfigError, DataError, WriteError, first_reme
 
 _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
-
-
 _MODE = 0o666 & ~_UMASK
 
 

@@ -155,7 +155,8 @@ def keep(experiment: Experiment, workdir: Path, path: str) -> None:
             "the same command without --keep first."
         )
     tried = {cell.row.name for cell in done if cell.seed == experiment.scale.seeds[0]}
-    kept = [*done, *(c for name in sorted(tried) for c in tuning.trials(experiment, [name]))]
+    trials = (c for name in sorted(tried) for c in tuning.trials(experiment, [name]))
+    kept = [*done, *finished([*trials], workdir)]
     names = {name for cell in kept for name in _files_of(cell, workdir)}
     with files.atomic_write(path) as temporary, tarfile.open(temporary, "w:xz") as archive:
         for name in sorted(names):

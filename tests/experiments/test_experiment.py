@@ -7,6 +7,7 @@ import pytest
 
 from bua_jax.basics import config as configs
 from bua_jax.basics.errors import ConfigError
+from bua_jax.evaluation.tables import LOWER_IS_BETTER
 from bua_jax.experiments.experiment import (
     SCALES,
     Claim,
@@ -154,3 +155,18 @@ def test_published_numbers_are_those_of_the_paper() -> None:
         ):
             assert key in FOOTNOTES
     assert FOOTNOTES.keys() <= PUBLISHED.keys()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_claims_about_published_rows_are_the_papers(name: str) -> None:
+    """Where the paper has both numbers, they stand in the claimed order."""
+    asked = load(f"configs/experiments/{name}.py:scale=tiny")
+    for claim in () if asked.curves else asked.claims:
+        rows = [asked.row(row).published for row in (claim.above, claim.below)]
+        if None in rows:
+            continue
+        metric = claim.metric or asked.kind.main
+        above, below = (PUBLISHED[row].value(metric) for row in rows)
+        assert above is not None, claim
+        assert below is not None, claim
+        assert (above < below) if metric in LOWER_IS_BETTER else (above > below), claim

@@ -108,6 +108,18 @@ def test_a_cell_that_is_not_whole_is_not_finished(
         report.collect(asked, [cell], tmp_path, "command")
 
 
+def test_trials_that_are_not_there_are_not_kept(workdir: Path, tmp_path: Path) -> None:
+    """Another table may have built the row as it is before any of its trials was."""
+    first, second = tuning.settled(experiment(), workdir).rows
+    left = dataclasses.replace(second, trials=({SMOOTHING: 7.0},), tried=())
+    asked, archive = experiment(first, left), tmp_path / "cells.tar.xz"
+    assert run.finished(tuning.trials(asked), workdir) != tuning.trials(asked)
+    publish.keep(asked, workdir, str(archive))
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    assert len(run.finished(cells(asked), tmp_path)) == 4
+
+
 def test_nothing_is_kept_where_nothing_is_finished(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No cell of tuned is finished in .*nothing to keep"):
         publish.keep(experiment(), tmp_path, str(tmp_path / "cells.tar.xz"))
